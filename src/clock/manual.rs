@@ -1,0 +1,185 @@
+//! A clock that a test moves by hand.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::{Clock, Sleep, Tick};
+use crate::lock::Lock;
+use crate::panics;
+
+/// A clock that stands still until it is advanced by hand, for tests that never wait.
+///
+/// Clones are the same clock. Sleepers are woken in the order of their deadlines, and those of
+/// one deadline in the order in which they began to wait.
+///
+/// ```
+/// use std::time::Duration;
+/// use futures::FutureExt;
+/// use watershed::{Clock, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let mut sleep = clock.sleep_until(clock.now() + Duration::from_secs(60));
+/// assert!((&mut sleep).now_or_never().is_none());
+/// clock.advance(Duration::from_secs(60));
+/// assert!(sleep.now_or_never().is_some());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    now: AtomicU64,
+    sleepers: Lock<Sleepers>,
+}
+
+#[derive(Debug, Default)]
+struct Sleepers {
+    next: u64,
+    waiting: BTreeMap<(Tick, u64), Waker>,
+}
+
+impl ManualClock {
+    /// A clock that stands at [`Tick::ZERO`].
+    ///
+    /// ```
+    /// use watershed::{Clock, ManualClock, Tick};
+    /// assert_eq!(ManualClock::new().now(), Tick::ZERO);
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Moves the clock forward and wakes the sleepers whose deadline has come.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use watershed::{Clock, ManualClock, Tick};
+    ///
+    /// let clock = ManualClock::new();
+    /// clock.advance(Duration::from_millis(3));
+    /// assert_eq!(clock.now(), Tick::from_nanos(3_000_000));
+    /// ```
+    pub fn advance(&self, by: Duration) {
+        self.set(self.now() + by);
+    }
+
+    /// Moves the clock to the next deadline that somebody waits for, and tells whether there was
+    /// one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use futures::FutureExt;
+    /// use watershed::{Clock, ManualClock, Tick};
+    ///
+    /// let clock = ManualClock::new();
+    /// let mut sleep = clock.sleep_until(Tick::from_nanos(9));
+    /// assert!(!clock.advance_to_next(), "it waits from its first poll on");
+    /// assert!((&mut sleep).now_or_never().is_none());
+    /// assert!(clock.advance_to_next());
+    /// assert_eq!(clock.now(), Tick::from_nanos(9));
+    /// ```
+    pub fn advance_to_next(&self) -> bool {
+        let next = self.shared.sleepers.lock().waiting.keys().next().map(|(tick, _)| *tick);
+        if let Some(tick) = next {
+            self.set(tick.max(self.now()));
+        }
+        next.is_some()
+    }
+
+    /// Sets the clock, also backwards: a step back wakes nobody.
+    ///
+    /// ```
+    /// use watershed::{Clock, ManualClock, Tick};
+    ///
+    /// let clock = ManualClock::new();
+    /// clock.set(Tick::from_nanos(9));
+    /// clock.set(Tick::from_nanos(4));
+    /// assert_eq!(clock.now(), Tick::from_nanos(4));
+    /// ```
+    pub fn set(&self, now: Tick) {
+        let due = {
+            let mut sleepers = self.shared.sleepers.lock();
+            self.shared.now.store(now.as_nanos(), Ordering::SeqCst);
+            match now.as_nanos().checked_add(1) {
+                Some(after) => {
+                    let later = sleepers.waiting.split_off(&(Tick::from_nanos(after), 0));
+                    std::mem::replace(&mut sleepers.waiting, later)
+                }
+                None => std::mem::take(&mut sleepers.waiting),
+            }
+        };
+        panics::wake_each(due.into_values());
+    }
+
+    /// How many sleepers wait for the clock.
+    ///
+    /// ```
+    /// assert_eq!(watershed::ManualClock::new().sleepers(), 0);
+    /// ```
+    #[must_use]
+    pub fn sleepers(&self) -> usize {
+        self.shared.sleepers.lock().waiting.len()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Tick {
+        Tick::from_nanos(self.shared.now.load(Ordering::SeqCst))
+    }
+
+    fn sleep_until(&self, deadline: Tick) -> Sleep {
+        Box::pin(ManualSleep { clock: self.clone(), deadline, number: None })
+    }
+}
+
+struct ManualSleep {
+    clock: ManualClock,
+    deadline: Tick,
+    number: Option<u64>,
+}
+
+impl Future for ManualSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.deadline == Tick::MAX {
+            return Poll::Pending;
+        }
+        // Cloning and dropping a waker is the executor's code: neither happens under the lock.
+        let waker = cx.waker().clone();
+        let (poll, old) = {
+            let mut sleepers = self.clock.shared.sleepers.lock();
+            let number = self.number.unwrap_or(sleepers.next);
+            if self.clock.now() >= self.deadline {
+                (Poll::Ready(()), sleepers.waiting.remove(&(self.deadline, number)))
+            } else {
+                if self.number.is_none() {
+                    sleepers.next += 1;
+                }
+                let old = sleepers.waiting.insert((self.deadline, number), waker);
+                drop(sleepers);
+                self.number = Some(number);
+                (Poll::Pending, old)
+            }
+        };
+        drop(old);
+        poll
+    }
+}
+
+impl Drop for ManualSleep {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let old = self.clock.shared.sleepers.lock().waiting.remove(&(self.deadline, number));
+            drop(old);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What undoes an effect: an async closure, perhaps with a label, and its place of registration.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::error::{BoxError, Error, ErrorCode};
+
+/// What an action's future may return: `()`, or a `Result` whose error is the user's own.
+///
+/// ```
+/// use watershed::CompensationScope;
+///
+/// let scope = CompensationScope::new();
+/// scope.register_compensation(|| async {});
+/// scope.register_compensation(|| async { "17".parse::<u32>().map(drop) });
+/// # scope.clear();
+/// ```
+pub trait ActionOutput {
+    /// The result, with the user's error wrapped.
+    ///
+    /// # Errors
+    ///
+    /// When the action failed.
+    fn into_action_result(self) -> Result<(), Error>;
+}
+
+impl ActionOutput for () {
+    fn into_action_result(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl<E: Into<BoxError>> ActionOutput for Result<(), E> {
+    fn into_action_result(self) -> Result<(), Error> {
+        self.map_err(|error| Error::from_error(ErrorCode::Compensation, error))
+    }
+}
+
+/// A compensation: something that can be run again and again until it succeeds.
+///
+/// Every `FnMut() -> impl Future` whose future returns an [`ActionOutput`] is one; [`labelled`]
+/// makes one with a label. An action may run more than once, because a rollback can be
+/// interrupted or retried: it should be idempotent.
+///
+/// ```
+/// use watershed::{CompensationScope, labelled};
+///
+/// let scope = CompensationScope::new();
+/// scope.register_compensation(labelled("delete the token", || async {}));
+/// # scope.clear();
+/// ```
+pub trait Action: Send + 'static {
+    /// One attempt at running the action.
+    fn attempt(&mut self) -> impl Future<Output = Result<(), Error>> + Send + 'static;
+
+    /// The label that reports show.
+    fn label(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl<A, F> Action for A
+where
+    A: FnMut() -> F + Send + 'static,
+    F: Future<Output: ActionOutput> + Send + 'static,
+{
+    fn attempt(&mut self) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        Attempt { future: self() }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The future of a closure, its output turned into a result.
+    struct Attempt<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future<Output: ActionOutput>> Future for Attempt<F> {
+    type Output = Result<(), Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(cx).map(ActionOutput::into_action_result)
+    }
+}
+
+/// An action with a label, made by [`labelled`].
+///
+/// ```
+/// use watershed::{Action, labelled};
+/// assert_eq!(labelled("release the lease", || async {}).label(), Some("release the lease"));
+/// ```
+pub struct Labelled<A> {
+    label: Cow<'static, str>,
+    action: A,
+}
+
+/// Gives an action a label, which the report of a rollback shows when it fails.
+///
+/// ```
+/// use watershed::{CompensationScope, labelled};
+///
+/// let scope = CompensationScope::new();
+/// scope.register_compensation(labelled("release the lease", || async {}));
+/// # scope.clear();
+/// ```
+pub fn labelled<A: Action>(label: impl Into<Cow<'static, str>>, action: A) -> Labelled<A> {
+    Labelled { label: label.into(), action }
+}
+
+impl<A: Action> Action for Labelled<A> {
+    fn attempt(&mut self) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        self.action.attempt()
+    }
+
+    fn label(&self) -> Option<&str> {
+        Some(&self.label)
+    }
+}
+
+impl<A> fmt::Debug for Labelled<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Labelled").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+/// An action whose every attempt is handed a clone of one state.
+pub(super) struct WithState<S, A> {
+    pub(super) state: S,
+    pub(super) action: A,
+}
+
+impl<S, A, F> Action for WithState<S, A>
+where
+    S: Clone + Send + 'static,
+    A: FnMut(S) -> F + Send + 'static,
+    F: Future<Output: ActionOutput> + Send + 'static,
+{
+    fn attempt(&mut self) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        Attempt { future: (self.action)(self.state.clone()) }
+    }
+}
+
+/// A running attempt.
+pub(crate) type BoxAttempt = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+/// An [`Action`] behind a pointer.
+pub(crate) trait ErasedAction: Send {
+    fn boxed_attempt(&mut self) -> BoxAttempt;
+    fn erased_label(&self) -> Option<&str>;
+}
+
+impl<A: Action> ErasedAction for A {
+    fn boxed_attempt(&mut self) -> BoxAttempt {
+        Box::pin(self.attempt())
+    }
+
+    fn erased_label(&self) -> Option<&str> {
+        self.label()
+    }
+}
+
+/// An action in a scope: one allocation, whatever it captures.
+pub(crate) struct StagedAction<A: ?Sized> {
+    /// Its place in the order of registration.
+    pub(crate) number: u64,
+    /// The drain that staged it, 0 for none: what `Commit::Pipeline` clears.
+    pub(crate) owner: u64,
+    pub(crate) registered_at: &'static Location<'static>,
+    pub(crate) action: A,
+}
+
+pub(crate) type Staged = Box<StagedAction<dyn ErasedAction>>;

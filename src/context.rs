@@ -1,0 +1,280 @@
+//! What a step carries.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::cancellation::CancellationToken;
+use crate::clock::{Clock, SystemClock};
+use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation};
+
+/// What a step carries: its name, clock, cancellation token and compensation scope.
+///
+/// A context is made for a pipeline with [`new`](StepContext::new) and the `with_…` methods. A
+/// drain hands each message's handler a context of its own: same clock, a token linked to the
+/// drain, a child scope. Clones are the same context.
+///
+/// ```
+/// use std::sync::Arc;
+/// use watershed::{CancellationSource, ManualClock, StepContext};
+///
+/// let stop = CancellationSource::new();
+/// let context = StepContext::new("settle payments")
+///     .with_clock(Arc::new(ManualClock::new()))
+///     .with_cancellation(stop.token());
+/// assert_eq!(context.name(), "settle payments");
+/// assert!(!context.scope().has_actions());
+/// ```
+#[derive(Clone)]
+pub struct StepContext {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    name: Arc<str>,
+    clock: Arc<dyn Clock>,
+    cancellation: CancellationToken,
+    scope: CompensationScope,
+    message: Option<Message>,
+}
+
+/// The message that the context belongs to.
+struct Message {
+    source: Arc<str>,
+    number: AtomicU64,
+}
+
+impl Clone for Message {
+    fn clone(&self) -> Self {
+        let number = AtomicU64::new(self.number.load(Ordering::Relaxed));
+        Self { source: Arc::clone(&self.source), number }
+    }
+}
+
+impl StepContext {
+    /// A context with the [`SystemClock`], a token that is never cancelled and an empty scope.
+    ///
+    /// ```
+    /// let context = watershed::StepContext::new("orders");
+    /// assert!(!context.cancellation().is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        let inner = Inner {
+            name: name.into(),
+            clock: Arc::new(SystemClock::new()),
+            cancellation: CancellationToken::never(),
+            scope: CompensationScope::new(),
+            message: None,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The same context with another clock.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use watershed::{Clock, ManualClock, StepContext, Tick};
+    ///
+    /// let context = StepContext::new("orders").with_clock(Arc::new(ManualClock::new()));
+    /// assert_eq!(context.clock().now(), Tick::ZERO);
+    /// ```
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.edit().clock = clock;
+        self
+    }
+
+    /// The same context with another cancellation token.
+    ///
+    /// ```
+    /// use watershed::{CancellationSource, StepContext};
+    ///
+    /// let stop = CancellationSource::new();
+    /// let context = StepContext::new("orders").with_cancellation(stop.token());
+    /// stop.cancel();
+    /// assert!(context.cancellation().is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
+        self.edit().cancellation = token;
+        self
+    }
+
+    /// The same context with another scope.
+    ///
+    /// ```
+    /// use watershed::{CompensationScope, StepContext};
+    ///
+    /// let scope = CompensationScope::new();
+    /// let context = StepContext::new("orders").with_scope(scope.clone());
+    /// context.register_compensation(|| async {});
+    /// assert_eq!(scope.clear(), 1);
+    /// ```
+    #[must_use]
+    pub fn with_scope(mut self, scope: CompensationScope) -> Self {
+        self.edit().scope = scope;
+        self
+    }
+
+    fn edit(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.inner)
+    }
+
+    /// The name of the step. A handler's step has the name of its drain's context.
+    ///
+    /// ```
+    /// assert_eq!(watershed::StepContext::new("orders").name(), "orders");
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The clock that everything in this step goes by.
+    ///
+    /// ```
+    /// let context = watershed::StepContext::new("orders");
+    /// let earlier = context.clock().now();
+    /// assert!(context.clock().now() >= earlier);
+    /// ```
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// The token that tells the step to stop.
+    ///
+    /// ```
+    /// assert!(!watershed::StepContext::new("orders").cancellation().is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.inner.cancellation
+    }
+
+    /// The scope that collects the step's compensations.
+    ///
+    /// ```
+    /// assert!(watershed::StepContext::new("orders").scope().is_empty());
+    /// ```
+    #[must_use]
+    pub fn scope(&self) -> &CompensationScope {
+        &self.inner.scope
+    }
+
+    /// The name of the source that the step's message came from; `None` outside a drain.
+    ///
+    /// ```
+    /// assert_eq!(watershed::StepContext::new("orders").source_name(), None);
+    /// ```
+    #[must_use]
+    pub fn source_name(&self) -> Option<&str> {
+        self.inner.message.as_ref().map(|message| &*message.source)
+    }
+
+    /// The number of the step's message in its source, the first one being 1; `None` outside a
+    /// drain.
+    ///
+    /// ```
+    /// assert_eq!(watershed::StepContext::new("orders").message_number(), None);
+    /// ```
+    #[must_use]
+    pub fn message_number(&self) -> Option<u64> {
+        self.inner.message.as_ref().map(|message| message.number.load(Ordering::Relaxed))
+    }
+
+    /// [`CompensationScope::register_compensation`] on the step's scope.
+    ///
+    /// The action may run more than once: write it so that a second run does no harm.
+    ///
+    /// ```
+    /// let step = watershed::StepContext::new("orders");
+    /// step.register_compensation(|| async { /* delete the row */ });
+    /// assert_eq!(step.scope().clear(), 1);
+    /// ```
+    #[track_caller]
+    pub fn register_compensation(&self, action: impl Action) {
+        self.inner.scope.register_compensation(action);
+    }
+
+    /// [`CompensationScope::register_compensation_with`] on the step's scope.
+    ///
+    /// ```
+    /// let step = watershed::StepContext::new("orders");
+    /// step.register_compensation_with("row 17", |row| async move { drop(row) });
+    /// assert_eq!(step.scope().clear(), 1);
+    /// ```
+    #[track_caller]
+    pub fn register_compensation_with<S, A, F>(&self, state: S, action: A)
+    where
+        S: Clone + Send + 'static,
+        A: FnMut(S) -> F + Send + 'static,
+        F: Future<Output: ActionOutput> + Send + 'static,
+    {
+        self.inner.scope.register_compensation_with(state, action);
+    }
+
+    /// [`CompensationScope::try_register_compensation`] on the step's scope.
+    ///
+    /// ```
+    /// let step = watershed::StepContext::new("orders");
+    /// assert!(!step.try_register_compensation(false, || async {}));
+    /// ```
+    #[track_caller]
+    pub fn try_register_compensation(&self, condition: bool, action: impl Action) -> bool {
+        self.inner.scope.try_register_compensation(condition, action)
+    }
+
+    /// [`CompensationScope::reserve`] on the step's scope: stages the action before its effect.
+    ///
+    /// ```
+    /// let step = watershed::StepContext::new("orders");
+    /// assert!(step.reserve(|| async {}).disarm());
+    /// ```
+    #[track_caller]
+    pub fn reserve(&self, action: impl Action) -> Reservation {
+        self.inner.scope.reserve(action)
+    }
+}
+
+/// What a drain does with the context of a message.
+impl StepContext {
+    /// A context for the messages of one source, with a scope of its own.
+    pub(crate) fn for_messages(&self, source: &Arc<str>, token: &CancellationToken) -> Self {
+        let inner = Inner {
+            name: Arc::clone(&self.inner.name),
+            clock: Arc::clone(&self.inner.clock),
+            cancellation: token.clone(),
+            scope: CompensationScope::new(),
+            message: Some(Message { source: Arc::clone(source), number: AtomicU64::new(0) }),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn set_message_number(&self, number: u64) {
+        if let Some(message) = &self.inner.message {
+            message.number.store(number, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nobody else holds this context or its scope, so that it can serve another message.
+    pub(crate) fn is_unshared(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1 && self.inner.scope.is_unshared()
+    }
+}
+
+impl fmt::Debug for StepContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepContext")
+            .field("name", &self.name())
+            .field("source", &self.source_name())
+            .field("message", &self.message_number())
+            .field("clock", &self.inner.clock)
+            .field("cancellation", &self.inner.cancellation)
+            .field("scope", &self.inner.scope)
+            .finish()
+    }
+}

@@ -1,0 +1,170 @@
+//! What user code returns: plain results, and results that bring compensations with them.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+
+use crate::compensation::{Action, CompensationScope};
+use crate::error::{BoxError, Error, ErrorCode};
+use crate::panics;
+
+/// A value and the compensations of the effects that made it.
+///
+/// A handler may return one in place of `()`: the drain stages its compensations behind those the
+/// handler registered itself. A `Compensated` that is dropped instead of being absorbed loses
+/// them, which is counted and reported as for any [`CompensationScope`].
+///
+/// ```
+/// use watershed::{Compensated, CompensationScope};
+///
+/// fn reserve_seat() -> Compensated<u32> {
+///     Compensated::new(17).with_compensation(|| async { /* free seat 17 */ })
+/// }
+///
+/// let scope = CompensationScope::new();
+/// let seat = reserve_seat().absorb_into(&scope);
+/// assert_eq!((seat, scope.len()), (17, 1));
+/// # scope.clear();
+/// ```
+#[must_use = "a value that is dropped here loses its compensations"]
+pub struct Compensated<T> {
+    value: T,
+    scope: Option<CompensationScope>,
+}
+
+impl<T> Compensated<T> {
+    /// A value without compensations so far.
+    ///
+    /// ```
+    /// let scope = watershed::CompensationScope::new();
+    /// assert_eq!(watershed::Compensated::new(17).absorb_into(&scope), 17);
+    /// ```
+    pub const fn new(value: T) -> Self {
+        Self { value, scope: None }
+    }
+
+    /// The same value with one more compensation; the one added last runs first.
+    ///
+    /// ```
+    /// use watershed::{Compensated, CompensationScope};
+    ///
+    /// let both = Compensated::new(()).with_compensation(|| async {}).with_compensation(|| async {});
+    /// let scope = CompensationScope::new();
+    /// both.absorb_into(&scope);
+    /// assert_eq!(scope.clear(), 2);
+    /// ```
+    #[track_caller]
+    pub fn with_compensation(mut self, action: impl Action) -> Self {
+        self.scope.get_or_insert_default().register_compensation(action);
+        self
+    }
+
+    /// Moves the compensations into `scope` and gives the value.
+    ///
+    /// ```
+    /// let scope = watershed::CompensationScope::new();
+    /// assert_eq!(watershed::Compensated::new("done").absorb_into(&scope), "done");
+    /// ```
+    pub fn absorb_into(self, scope: &CompensationScope) -> T {
+        if let Some(own) = &self.scope {
+            scope.absorb(own);
+        }
+        self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Compensated<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compensated")
+            .field("value", &self.value)
+            .field("compensations", &self.scope.as_ref().map_or(0, CompensationScope::len))
+            .finish()
+    }
+}
+
+/// What a handler may return: `Result<(), E>` or `Result<Compensated<()>, E>`, with any error `E`
+/// that converts into a [`BoxError`].
+///
+/// ```
+/// use watershed::{BoxError, Compensated, HandlerOutput};
+///
+/// fn is_handler_output<T: HandlerOutput>() {}
+/// is_handler_output::<Result<(), std::io::Error>>();
+/// is_handler_output::<Result<Compensated<()>, BoxError>>();
+/// ```
+pub trait HandlerOutput {
+    /// The result, its compensations staged on the message's scope and its error wrapped.
+    ///
+    /// # Errors
+    ///
+    /// When the handler failed.
+    fn settle(self, scope: &CompensationScope) -> Result<(), Error>;
+}
+
+impl<E: Into<BoxError>> HandlerOutput for Result<(), E> {
+    fn settle(self, _: &CompensationScope) -> Result<(), Error> {
+        self.map_err(|error| Error::from_error(ErrorCode::Handler, error))
+    }
+}
+
+impl<E: Into<BoxError>> HandlerOutput for Result<Compensated<()>, E> {
+    fn settle(self, scope: &CompensationScope) -> Result<(), Error> {
+        match self {
+            Ok(compensated) => {
+                compensated.absorb_into(scope);
+                Ok(())
+            }
+            Err(error) => Err(Error::from_error(ErrorCode::Handler, error)),
+        }
+    }
+}
+
+/// Runs an operation and turns whatever goes wrong into an [`Error`]: its own error, and a panic.
+///
+/// # Errors
+///
+/// - The operation's error; one that is not an [`Error`] yet becomes
+///   [`ErrorCode::Unspecified`] with the error as its cause.
+/// - [`ErrorCode::Panic`] when the operation panicked.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the operation where it is.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use watershed::{ErrorCode, try_async};
+///
+/// let number = try_async(|| async { "17".parse::<u32>() }).await?;
+/// assert_eq!(number, 17);
+///
+/// let error = try_async(|| async { "x".parse::<u32>() }).await.unwrap_err();
+/// assert!(error.downcast_ref::<std::num::ParseIntError>().is_some());
+///
+/// let error = try_async(|| async { Err::<(), _>(["no", "yes"][2]) }).await.unwrap_err();
+/// assert_eq!(error.code(), ErrorCode::Panic);
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+pub async fn try_async<T, E, F>(operation: impl FnOnce() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    let panicked = |message: String| Error::panic("the operation", &message);
+    let mut future = pin!(Some(panics::contain(operation).map_err(panicked)?));
+    let polled = std::future::poll_fn(|cx| match future.as_mut().as_pin_mut() {
+        Some(future) => match panics::contain(|| future.poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(message) => std::task::Poll::Ready(Err(message)),
+        },
+        None => std::task::Poll::Pending,
+    });
+    let result = polled.await;
+    // Dropped here, and not with the frame, so that a panicking destructor is contained as well.
+    let dropped = panics::contain(|| future.set(None));
+    match result {
+        Ok(Ok(value)) => dropped.map(|()| value).map_err(panicked),
+        Ok(Err(error)) => Err(Error::from(error.into())),
+        Err(message) => Err(panicked(message)),
+    }
+}
