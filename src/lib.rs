@@ -1,5 +1,6 @@
 //! placeholder
 mod cancellation;
+mod channels;
 mod clock;
 mod compensation;
 mod context;
@@ -11,6 +12,7 @@ mod panics;
 mod retry;
 
 pub use cancellation::{CancellationSource, CancellationToken, Cancelled};
+pub use channels::*;
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, Tick};
 pub use compensation::*;
 pub use context::StepContext;

@@ -16,6 +16,13 @@ pub(crate) fn contain_drop<T>(value: T) -> Result<(), String> {
     contain(move || drop(value))
 }
 
+/// Runs a destructor of the user's where nobody is left to be told: a panic is counted.
+pub(crate) fn drop_contained(destroy: impl FnOnce()) {
+    if contain(destroy).is_err() {
+        diagnostics::COUNTERS.contained_panics.add(1);
+    }
+}
+
 /// Drops values of the user's where nobody is left to be told: a panic is counted.
 pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) {
     for value in values {

@@ -465,7 +465,8 @@ impl Run {
             });
             attempt.as_mut().poll(cx)
         });
-        outcome.unwrap_or_else(|message| Poll::Ready(Err(Error::panic("the compensation", &message))))
+        outcome
+            .unwrap_or_else(|message| Poll::Ready(Err(Error::panic("the compensation", &message))))
     }
 }
 

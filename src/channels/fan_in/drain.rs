@@ -1,0 +1,330 @@
+//! The future over all lanes.
+//!
+//! Between two turns it looks for a reason to end: a failure in the baton, its token, its
+//! deadline. Once there is one, no further message is taken, the handlers' token is cancelled, and
+//! what is in flight is polled on until it is done or the grace has passed.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use futures::stream::{SelectAll, Stream};
+
+use super::super::source::Source;
+use super::FanIn;
+use super::baton::{Baton, Shared, Start};
+use super::lane::Lane;
+use super::report::{FailedMessage, FanInReport, SourceReport};
+use super::settings::Commit;
+use crate::cancellation::{CancellationSource, CancellationToken, Cancelled};
+use crate::clock::{Sleep, Tick};
+use crate::context::StepContext;
+use crate::diagnostics::COUNTERS;
+use crate::error::{Error, ErrorCode};
+use crate::outcome::HandlerOutput;
+use crate::panics;
+
+/// Messages that one poll of a drain starts before it lets the executor have its thread back.
+const MESSAGES_PER_POLL: usize = 256;
+
+/// The future of a drain, see [`fan_in`](crate::fan_in). It is `Send` when its sources, its
+/// handler and the handler's futures are, and `Unpin` whatever they are.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::future::IntoFuture;
+/// use futures::stream;
+/// use watershed::{BoxError, StepContext, fan_in};
+///
+/// let context = StepContext::new("drain");
+/// let drain = fan_in(&context, [stream::iter([1])], |_, _| async { Ok::<_, BoxError>(()) });
+/// let mut future = drain.into_future();
+/// assert_eq!((&mut future).await?.handled(), 1);
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+#[must_use = "a drain does nothing unless it is awaited"]
+pub struct FanInFuture<S, H, F, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    waiting: Option<Box<FanIn<S, H, D>>>,
+    running: Option<Running<S, H, F, D>>,
+}
+
+/// A drain between its first poll and its result.
+struct Running<S, H, F, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    lanes: SelectAll<Pin<Box<Lane<S, H, F, D>>>>,
+    shared: Arc<Shared<H, D>>,
+    handlers: CancellationSource,
+    cancelled: Cancelled,
+    deadline: Option<Sleep>,
+    started: Tick,
+    /// Why the drain ends early, and how long it still waits.
+    cause: Option<Error>,
+    grace: Option<Sleep>,
+    drained: bool,
+}
+
+impl<S, H, F, D> FanInFuture<S, H, F, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    pub(super) fn new(drain: FanIn<S, H, D>) -> Self {
+        Self { waiting: Some(Box::new(drain)), running: None }
+    }
+}
+
+impl<S, H, F, D> Future for FanInFuture<S, H, F, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    type Output = Result<FanInReport, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        // What may panic here outside a lane's turn is the clock, or the naming of a source.
+        let polled = panics::contain(|| {
+            if let Some(drain) = this.waiting.take() {
+                this.running = Some(Running::start(*drain));
+            }
+            this.running.as_mut().map(|running| running.poll(cx))
+        });
+        let result = match polled {
+            Ok(Some(Poll::Pending)) => return Poll::Pending,
+            Ok(Some(Poll::Ready(result))) => result,
+            Ok(None) => Err(Error::new(ErrorCode::Unspecified, "the drain had ended already")),
+            Err(message) => Err(Error::panic("the clock or a source", &message)),
+        };
+        let Some(running) = this.running.take() else { return Poll::Ready(result) };
+        Poll::Ready(running.finish(result))
+    }
+}
+
+impl<S, H, F, D> Running<S, H, F, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    fn start(drain: FanIn<S, H, D>) -> Self {
+        static OWNERS: AtomicU64 = AtomicU64::new(1);
+        COUNTERS.drains_started.add(1);
+        let FanIn { context, sources, handler, dead_letter, settings } = drain;
+        let clock = Arc::clone(context.clock());
+        let started = clock.now();
+        let deadline = settings.timeout.map(|timeout| started + timeout);
+        let deadline = deadline.filter(|deadline| *deadline != Tick::MAX);
+        let handlers = CancellationSource::new();
+        let outer = [context.cancellation().clone(), settings.cancellation.clone()];
+        let outer = CancellationToken::linked(outer);
+        let named = |(index, source): (usize, &S)| SourceReport {
+            name: source.name().unwrap_or_else(|| format!("source {index}").into()),
+            handled: 0,
+            rolled_back: 0,
+        };
+        let start = Start {
+            owner: OWNERS.fetch_add(1, Ordering::Relaxed),
+            token: CancellationToken::linked([outer.clone(), handlers.token()]),
+            deadline,
+            reports: sources.iter().enumerate().map(named).collect(),
+            context,
+            settings,
+            outer,
+            handler,
+            dead_letter,
+        };
+        let names: Vec<_> = start.reports.iter().map(|report| Arc::clone(&report.name)).collect();
+        let shared = Arc::new(start.share());
+        let lanes = sources.into_iter().zip(names).enumerate();
+        let lanes = lanes.map(|(index, (source, name))| Lane::new(&shared, index, name, source));
+        Self {
+            lanes: futures::stream::select_all(lanes),
+            cancelled: shared.outer.cancelled(),
+            shared,
+            handlers,
+            deadline: deadline.map(|deadline| clock.sleep_until(deadline)),
+            started,
+            cause: None,
+            grace: None,
+            drained: false,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<FanInReport, Error>> {
+        let mut fresh = true;
+        let mut pending = false;
+        loop {
+            let Some(mut baton) = self.shared.take() else {
+                return Poll::Ready(Err(Error::panic("the clock", "the drain lost its state")));
+            };
+            if std::mem::take(&mut fresh) {
+                baton.budget = MESSAGES_PER_POLL;
+            }
+            baton.tally.flush();
+            self.look_for_cause(&mut baton, cx);
+            let idle = baton.in_flight == 0;
+            let spent = baton.budget == 0;
+            self.shared.put(baton);
+            if let Some(cause) = &self.cause {
+                let grace = self.grace.as_mut();
+                if idle || grace.is_none_or(|grace| grace.as_mut().poll(cx).is_ready()) {
+                    return Poll::Ready(Err(cause.clone()));
+                }
+            } else if self.drained {
+                return Poll::Ready(Ok(FanInReport::default()));
+            }
+            if pending {
+                return Poll::Pending;
+            }
+            if spent {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match Pin::new(&mut self.lanes).poll_next(cx) {
+                Poll::Ready(Some(())) => {}
+                Poll::Ready(None) => self.drained = true,
+                // Once more round, to see what the lanes left in the baton.
+                Poll::Pending => pending = true,
+            }
+        }
+    }
+
+    /// Finds the reason to end, once.
+    fn look_for_cause(&mut self, baton: &mut Baton<H, D>, cx: &mut Context<'_>) {
+        if self.cause.is_some() {
+            return;
+        }
+        let cause = if !baton.failures.is_empty() {
+            baton.failures.remove(0)
+        } else if self.shared.outer.is_cancelled() || self.poll_cancelled(cx) {
+            Error::canceled()
+        } else if self.is_due(cx) {
+            let timeout = self.shared.settings.timeout.unwrap_or_default();
+            let message = format!("the drain was not done within {timeout:?}");
+            let error = Error::new(ErrorCode::Timeout, message);
+            error.with_metadata("duration", format!("{timeout:?}"))
+        } else {
+            return;
+        };
+        self.cause = Some(cause);
+        baton.stopping = true;
+        self.handlers.cancel();
+        if baton.in_flight > 0 {
+            let clock = self.shared.context.clock();
+            self.grace = Some(clock.sleep_until(clock.now() + self.shared.settings.grace));
+        }
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> bool {
+        Pin::new(&mut self.cancelled).poll(cx).is_ready()
+    }
+
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.shared.deadline else { return false };
+        self.shared.context.clock().now() >= deadline
+            || self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
+    }
+
+    /// Drops what is left, commits or gathers the errors, and counts the result.
+    fn finish(mut self, result: Result<FanInReport, Error>) -> Result<FanInReport, Error> {
+        self.lanes.clear();
+        let elapsed = panics::contain(|| self.shared.context.clock().now().since(self.started));
+        let elapsed = elapsed.unwrap_or_default();
+        let mut related = Vec::new();
+        let mut report = FanInReport { elapsed, sources: Vec::new() };
+        let mut dropped = 0;
+        if let Some(mut baton) = self.shared.take() {
+            baton.tally.flush();
+            related = std::mem::take(&mut baton.failures);
+            report.sources = std::mem::take(&mut baton.reports);
+            dropped = baton.dropped;
+            panics::drop_contained(|| drop(baton));
+        }
+        let mut result = result;
+        if result.is_ok() && self.shared.settings.commit == Commit::Pipeline {
+            let (cleared, panicked) = self.shared.scope().commit_owned(self.shared.owner);
+            COUNTERS.compensations_cleared.add(cleared as u64);
+            if let Some(message) = panicked {
+                result = Err(Error::panic("the destructor of a compensation", &message));
+            }
+        }
+        if result.is_ok() && !related.is_empty() {
+            result = Err(related.remove(0));
+        }
+        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        COUNTERS.drain_nanos.add(nanos);
+        let mut error = match result {
+            Ok(_) => {
+                COUNTERS.drains_succeeded.add(1);
+                return Ok(report);
+            }
+            Err(error) => error,
+        };
+        match error.code() {
+            ErrorCode::Timeout if error.origin().is_none() => COUNTERS.drains_timed_out.add(1),
+            ErrorCode::Canceled if error.origin().is_none() => COUNTERS.drains_cancelled.add(1),
+            _ => COUNTERS.drains_failed.add(1),
+        }
+        related.sort_by_key(|error| error.origin().map(|origin| (origin.index, origin.message)));
+        error = error.with_metadata("handled", report.handled());
+        if dropped > 0 {
+            error = error.with_metadata("dropped_handlers", dropped);
+        }
+        Err(error.with_related(related))
+    }
+}
+
+/// Whoever still works for a handler hears that the drain is gone.
+impl<S, H, F, D> Drop for FanInFuture<S, H, F, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    fn drop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.handlers.cancel();
+            running.lanes.clear();
+            if let Some(mut baton) = running.shared.take() {
+                baton.tally.flush();
+                panics::drop_contained(|| drop(baton));
+            }
+            COUNTERS.drains_dropped.add(1);
+        }
+    }
+}
+
+impl<S, H, F, D> fmt::Debug for FanInFuture<S, H, F, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FanInFuture")
+            .field("started", &self.waiting.is_none())
+            .field("lanes", &self.running.as_ref().map(|running| running.lanes.len()))
+            .finish()
+    }
+}

@@ -1,0 +1,420 @@
+//! One source and its message in flight.
+//!
+//! A lane is a stream without news: it yields `()` at the end of a turn, so that `select_all`
+//! gives the next lane its turn, and ends with its source. What it has to say goes into the baton.
+//! The whole turn runs inside one `catch_unwind`; `doing` tells whose code was running when it
+//! panicked.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::Stream;
+use pin_project_lite::pin_project;
+
+use super::super::source::Source;
+use super::baton::{Baton, Shared};
+use super::report::FailedMessage;
+use super::settings::{Commit, OnFailure};
+use crate::clock::{Sleep, Tick};
+use crate::compensation::Rollback;
+use crate::context::StepContext;
+use crate::error::{Error, ErrorCode, Origin};
+use crate::outcome::HandlerOutput;
+use crate::panics;
+
+pin_project! {
+    pub(super) struct Lane<S, H, F, D> {
+        #[pin]
+        source: Option<S>,
+        #[pin]
+        handler: Option<F>,
+        part: Part<H, D>,
+    }
+
+    impl<S, H, F, D> PinnedDrop for Lane<S, H, F, D> {
+        fn drop(this: Pin<&mut Self>) {
+            this.abandon();
+        }
+    }
+}
+
+/// What of a lane is not pinned.
+struct Part<H, D> {
+    shared: Arc<Shared<H, D>>,
+    index: usize,
+    name: Arc<str>,
+    /// The number of the message taken last.
+    number: u64,
+    /// The context of the messages, reused as long as no handler keeps it.
+    step: Option<StepContext>,
+    permit: bool,
+    /// The handler in flight has been pending.
+    suspended: bool,
+    message_deadline: Option<MessageDeadline>,
+    rollback: Option<Box<MessageRollback>>,
+    doing: Doing,
+}
+
+struct MessageDeadline {
+    at: Tick,
+    sleep: Option<Sleep>,
+}
+
+/// A failed message whose compensations are running.
+struct MessageRollback {
+    error: Error,
+    rollback: Rollback,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    Own,
+    Source,
+    Handler,
+    DeadLetter,
+}
+
+type Turn = Poll<Option<()>>;
+
+impl<S, H, F, D> Lane<S, H, F, D> {
+    pub(super) fn new(
+        shared: &Arc<Shared<H, D>>,
+        index: usize,
+        name: Arc<str>,
+        source: S,
+    ) -> Pin<Box<Self>> {
+        let part = Part {
+            shared: Arc::clone(shared),
+            index,
+            name,
+            number: 0,
+            step: None,
+            permit: false,
+            suspended: false,
+            message_deadline: None,
+            rollback: None,
+            doing: Doing::Own,
+        };
+        Box::pin(Self { source: Some(source), handler: None, part })
+    }
+
+    /// Drops what is in flight, wherever it is, and keeps every compensation.
+    fn abandon(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        let mut baton = this.part.shared.take();
+        let mut panicked = Vec::new();
+        let running = this.handler.is_some();
+        panicked.extend(panics::contain(|| this.handler.set(None)).err());
+        panicked.extend(panics::contain(|| this.source.set(None)).err());
+        let rollback = this.part.rollback.take();
+        if let Some(baton) = &mut baton {
+            baton.dropped += usize::from(running || rollback.is_some());
+            baton.tally.failed += u64::from(running);
+            let origin = || this.part.origin();
+            let blame =
+                |message: String| Error::panic("a destructor", &message).with_origin(origin());
+            baton.failures.extend(panicked.into_iter().map(blame));
+            baton.failures.extend(rollback.as_ref().map(|rollback| rollback.error.clone()));
+        }
+        // Dropping the rollback puts back what it was running, before the scope is handed over.
+        drop(rollback);
+        this.part.retire_step();
+        if let Some(baton) = baton {
+            this.part.shared.put(baton);
+        }
+    }
+}
+
+impl<H, D> Part<H, D> {
+    fn origin(&self) -> Origin {
+        Origin { index: self.index, name: Arc::clone(&self.name), message: self.number }
+    }
+
+    /// The context for the next message: the one of the last, unless somebody kept it.
+    fn step(&mut self) -> StepContext {
+        let shared = &self.shared;
+        let name = &self.name;
+        let step =
+            self.step.get_or_insert_with(|| shared.context.for_messages(name, &shared.token));
+        step.set_message_number(self.number);
+        step.clone()
+    }
+
+    /// Gives up the context, with all that is or will be staged on it.
+    fn retire_step(&mut self) {
+        if let Some(step) = self.step.take() {
+            step.scope().hand_over(self.shared.scope(), self.shared.owner);
+            if !step.is_unshared() {
+                step.scope().forward_to(self.shared.scope(), self.shared.owner);
+            }
+        }
+    }
+
+    /// Moves what the message staged to the drain's scope.
+    fn hand_over(&mut self) {
+        match &self.step {
+            Some(step) if step.is_unshared() => {
+                if step.scope().is_touched() {
+                    step.scope().hand_over(self.shared.scope(), self.shared.owner);
+                }
+            }
+            _ => self.retire_step(),
+        }
+    }
+
+    /// Books the end of a handler. A message that is to be rolled back alone stays in flight.
+    fn end_message(&mut self, baton: &mut Baton<H, D>, result: Result<(), Error>) {
+        self.message_deadline = None;
+        let error = match result.and_then(|()| self.commit(baton)) {
+            Ok(()) => {
+                baton.in_flight -= 1;
+                baton.tally.succeeded += 1;
+                baton.reports[self.index].handled += 1;
+                return;
+            }
+            Err(error) => error.with_origin(self.origin()),
+        };
+        baton.tally.failed += 1;
+        match (&self.step, self.shared.settings.on_failure) {
+            (Some(step), OnFailure::RollBackMessage) if !baton.stopping => {
+                let policy = self.shared.settings.policy.clone().clock_or(step.clock());
+                let rollback = step.scope().run_compensation(&policy, Default::default());
+                self.rollback = Some(Box::new(MessageRollback { error, rollback }));
+            }
+            _ => {
+                self.hand_over();
+                baton.in_flight -= 1;
+                baton.failures.push(error);
+            }
+        }
+    }
+
+    /// What success does to the compensations of a message.
+    fn commit(&mut self, baton: &mut Baton<H, D>) -> Result<(), Error> {
+        let Some(step) = &self.step else { return Ok(()) };
+        let mut result = Ok(());
+        if self.shared.settings.commit == Commit::Message && step.scope().is_touched() {
+            let (cleared, panicked) = step.scope().commit();
+            baton.tally.cleared += cleared;
+            if let Some(message) = panicked {
+                result = Err(Error::panic("the destructor of a compensation", &message));
+            }
+        }
+        if result.is_ok() {
+            self.hand_over();
+        }
+        result
+    }
+
+    fn release(&mut self, baton: &mut Baton<H, D>) {
+        if std::mem::take(&mut self.permit) {
+            baton.permits.release();
+        }
+    }
+
+    /// Whether the drain is to end by its token or its deadline: looked at once a turn.
+    fn is_overdue(&self) -> bool {
+        let shared = &self.shared;
+        shared.outer.is_cancelled()
+            || shared.deadline.is_some_and(|deadline| shared.context.clock().now() >= deadline)
+    }
+
+    /// Polls the deadline of the message whose handler is pending.
+    fn poll_message_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let Some(deadline) = &mut self.message_deadline else { return Poll::Pending };
+        let clock = self.shared.context.clock();
+        let sleep = deadline.sleep.get_or_insert_with(|| clock.sleep_until(deadline.at));
+        ready!(sleep.as_mut().poll(cx));
+        let timeout = self.shared.settings.message_timeout.unwrap_or_default();
+        let message = format!("the handler was not done within {timeout:?}");
+        let error = Error::new(ErrorCode::Timeout, message);
+        Poll::Ready(error.with_metadata("duration", format!("{timeout:?}")))
+    }
+}
+
+impl<S, H, F, D> Lane<S, H, F, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    fn turn(mut self: Pin<&mut Self>, baton: &mut Baton<H, D>, cx: &mut Context<'_>) -> Turn {
+        let mut left = self.part.shared.settings.quantum.get();
+        let mut looked = false;
+        loop {
+            if self.part.rollback.is_some() {
+                ready!(self.as_mut().poll_rollback(baton, cx));
+            }
+            if self.handler.is_some() {
+                let suspended = self.part.suspended;
+                ready!(self.as_mut().poll_handler(baton, cx));
+                if self.part.rollback.is_some() {
+                    continue;
+                }
+                // Waiting handlers share the permits message by message.
+                left = if suspended && baton.permits.is_contended() { 0 } else { left };
+            }
+            let part = &mut *self.as_mut().project().part;
+            if baton.stopping {
+                part.release(baton);
+                return Poll::Ready(None);
+            }
+            if left == 0 || baton.budget == 0 || !baton.failures.is_empty() {
+                part.release(baton);
+                return Poll::Ready(Some(()));
+            }
+            if !looked {
+                looked = true;
+                if part.is_overdue() {
+                    part.release(baton);
+                    return Poll::Ready(Some(()));
+                }
+            }
+            if !part.permit {
+                part.permit = baton.permits.acquire(part.index, cx.waker());
+                if !part.permit {
+                    return Poll::Pending;
+                }
+            }
+            match self.as_mut().take_message(baton, cx) {
+                Poll::Ready(Some(())) => left -= 1,
+                end => {
+                    self.as_mut().project().part.release(baton);
+                    return end;
+                }
+            }
+        }
+    }
+
+    /// Takes the next message and calls its handler. A fault is booked like a message that failed.
+    fn take_message(self: Pin<&mut Self>, baton: &mut Baton<H, D>, cx: &mut Context<'_>) -> Turn {
+        let mut this = self.project();
+        let part = this.part;
+        let Some(source) = this.source.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        part.doing = Doing::Source;
+        let item = ready!(source.poll_message(cx));
+        let message = match item {
+            Some(Ok(message)) => message,
+            Some(Err(fault)) => {
+                part.doing = Doing::Own;
+                baton.failures.push(fault.with_origin(part.origin()));
+                return Poll::Ready(Some(()));
+            }
+            None => {
+                this.source.set(None);
+                part.doing = Doing::Own;
+                return Poll::Ready(None);
+            }
+        };
+        part.number += 1;
+        baton.budget -= 1;
+        baton.in_flight += 1;
+        part.suspended = false;
+        if let Some(timeout) = part.shared.settings.message_timeout {
+            let at = part.shared.context.clock().now() + timeout;
+            part.message_deadline = Some(MessageDeadline { at, sleep: None });
+        }
+        part.doing = Doing::Handler;
+        let step = part.step();
+        this.handler.set(Some((baton.handler)(message, step)));
+        Poll::Ready(Some(()))
+    }
+
+    fn poll_handler(
+        self: Pin<&mut Self>,
+        baton: &mut Baton<H, D>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let mut this = self.project();
+        let part = this.part;
+        let Some(handler) = this.handler.as_mut().as_pin_mut() else { return Poll::Ready(()) };
+        part.doing = Doing::Handler;
+        let result = match handler.poll(cx) {
+            Poll::Ready(output) => {
+                // Gone before its result counts: a destructor that panics fails the message.
+                this.handler.set(None);
+                match &part.step {
+                    Some(step) => output.settle(step.scope()),
+                    None => Ok(()),
+                }
+            }
+            Poll::Pending => {
+                part.suspended = true;
+                let error = ready!(part.poll_message_deadline(cx));
+                this.handler.set(None);
+                Err(error)
+            }
+        };
+        part.doing = Doing::Own;
+        part.end_message(baton, result);
+        Poll::Ready(())
+    }
+
+    fn poll_rollback(
+        self: Pin<&mut Self>,
+        baton: &mut Baton<H, D>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let part = self.project().part;
+        let Some(rollback) = &mut part.rollback else { return Poll::Ready(()) };
+        let result = ready!(Pin::new(&mut rollback.rollback).poll(cx));
+        if let Some(rollback) = part.rollback.take() {
+            part.hand_over();
+            baton.in_flight -= 1;
+            baton.reports[part.index].rolled_back += 1;
+            part.doing = Doing::DeadLetter;
+            (baton.dead_letter)(FailedMessage { error: rollback.error, rollback: result });
+            part.doing = Doing::Own;
+        }
+        Poll::Ready(())
+    }
+
+    /// Books a panic on whoever caused it.
+    fn blame(self: Pin<&mut Self>, baton: &mut Baton<H, D>, message: &str) {
+        let mut this = self.project();
+        let part = this.part;
+        let failure =
+            |whose, part: &Part<H, D>| Error::panic(whose, message).with_origin(part.origin());
+        match std::mem::replace(&mut part.doing, Doing::Own) {
+            Doing::Handler => {
+                panics::drop_contained(|| this.handler.set(None));
+                part.end_message(baton, Err(failure("the handler", part)));
+            }
+            Doing::Source => {
+                panics::drop_contained(|| this.source.set(None));
+                baton.failures.push(failure("the source", part));
+            }
+            Doing::DeadLetter => baton.failures.push(failure("the dead-letter callback", part)),
+            Doing::Own => baton.failures.push(failure("the drain", part)),
+        }
+    }
+}
+
+impl<S, H, F, D> Stream for Lane<S, H, F, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Turn {
+        let Some(mut baton) = self.part.shared.take() else { return Poll::Ready(None) };
+        let turn = match panics::contain(|| self.as_mut().turn(&mut baton, cx)) {
+            Ok(turn) => turn,
+            Err(message) => {
+                self.as_mut().blame(&mut baton, &message);
+                if self.part.rollback.is_none() {
+                    self.as_mut().project().part.release(&mut baton);
+                }
+                Poll::Ready(Some(()))
+            }
+        };
+        self.part.shared.put(baton);
+        turn
+    }
+}

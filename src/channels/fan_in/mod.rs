@@ -1,0 +1,240 @@
+//! Many sources, one handler.
+//!
+//! [`fan_in`] merges *lanes* by `select_all`. A lane owns one source and the handler future of its
+//! message in flight: polling it drives that future, and when it is done takes the next message,
+//! up to a quantum, before the next lane has its turn. So nothing is taken before its handler can
+//! start, order within a source comes by itself, and the cost of the merge is paid once a turn.
+//!
+//! - `settings`: the options; `report`: what comes out
+//! - `permits`: who may run a handler
+//! - `baton`: what lanes share, handed from one to the next
+//! - `lane`: one source and its message in flight
+//! - `drain`: the future over all lanes: deadlines, cancellation, the end
+
+mod baton;
+mod drain;
+mod lane;
+mod permits;
+mod report;
+mod settings;
+
+pub use drain::FanInFuture;
+pub use report::{FailedMessage, FanInReport, SourceReport};
+pub use settings::{Commit, OnFailure};
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use self::settings::Settings;
+use super::source::Source;
+use crate::cancellation::CancellationToken;
+use crate::compensation::CompensationPolicy;
+use crate::context::StepContext;
+use crate::error::Error;
+use crate::outcome::HandlerOutput;
+
+/// Drains every source through one async handler, and stages what the handler registers on the
+/// scope of `context`.
+///
+/// The handler is called once a message, with the message and a [`StepContext`] of its own. A
+/// message is taken from its source only when its handler is about to be called. Within one source
+/// messages are handled one after another; across sources at most
+/// [`concurrency`](FanIn::concurrency) handlers run at once.
+///
+/// The drain ends when all sources have ended, or with the first handler error, panic or source
+/// fault, its timeout, or its cancellation: then the handlers' token is cancelled, the handlers in
+/// flight are awaited for up to [`grace`](FanIn::grace), and the error is returned with all
+/// further errors attached. The compensations of every message, finished or not, are then on the
+/// scope of `context`, and [`run_compensation`](crate::run_compensation) undoes them in reverse.
+///
+/// # Errors
+///
+/// - the handler's own error under [`ErrorCode::Handler`](crate::ErrorCode::Handler)
+///   ([`Error::downcast_ref`] gives it back), or the [`Error`] it returned
+/// - [`ErrorCode::Panic`](crate::ErrorCode::Panic), [`ErrorCode::Source`](crate::ErrorCode::Source)
+/// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) with its `duration` as metadata
+/// - [`ErrorCode::Canceled`](crate::ErrorCode::Canceled)
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the handlers in flight where they are. Every compensation they have
+/// registered is staged on the context's scope, and every message whose handler was not called is
+/// still in its source.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use watershed::{
+///     BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in, run_compensation,
+/// };
+///
+/// let (sender, orders) = async_channel::unbounded();
+/// for order in ["a", "b", "broken"] {
+///     sender.try_send(order)?;
+/// }
+/// drop(sender);
+///
+/// let context = StepContext::new("orders");
+/// let outcome = fan_in(&context, [orders], |order, step| async move {
+///     step.register_compensation(move || async move { println!("undo {order}") });
+///     if order == "broken" {
+///         return Err("no such order");
+///     }
+///     Ok(())
+/// })
+/// .await;
+///
+/// if outcome.is_err() {
+///     let policy = CompensationPolicy::sequential_reverse();
+///     let report = run_compensation(&policy, context.scope(), CancellationToken::never()).await?;
+///     assert_eq!(report.succeeded(), 3);
+/// }
+/// # Ok::<_, BoxError>(()) }).unwrap();
+/// ```
+pub fn fan_in<I, H, F>(context: &StepContext, readers: I, handler: H) -> FanIn<I::Item, H>
+where
+    I: IntoIterator<Item: Source>,
+    H: FnMut(<I::Item as Source>::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+{
+    FanIn {
+        context: context.clone(),
+        sources: readers.into_iter().collect(),
+        handler,
+        dead_letter: drop,
+        settings: Settings::default(),
+    }
+}
+
+/// A drain that has not started, made by [`fan_in`]. Awaiting it starts it.
+///
+/// | option | default |
+/// | --- | --- |
+/// | [`concurrency`](FanIn::concurrency) | 1 |
+/// | [`quantum`](FanIn::quantum) | 64 messages |
+/// | [`timeout`](FanIn::timeout), [`message_timeout`](FanIn::message_timeout) | never |
+/// | [`grace`](FanIn::grace) | 5 seconds |
+/// | [`cancellation`](FanIn::cancellation) | that of the context alone |
+/// | [`commit`](FanIn::commit) | [`Commit::Pipeline`] |
+/// | [`on_failure`](FanIn::on_failure) | [`OnFailure::Abort`] |
+/// | [`message_compensation`](FanIn::message_compensation) | sequential, in reverse, one attempt |
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::{num::NonZeroUsize, time::Duration};
+/// use futures::stream;
+/// use watershed::{BoxError, Commit, StepContext, fan_in};
+///
+/// let context = StepContext::new("orders");
+/// let four = NonZeroUsize::new(4).unwrap();
+/// let report = fan_in(&context, [stream::iter(0..9)], |_, _| async { Ok::<_, BoxError>(()) })
+///     .concurrency(four)
+///     .timeout(Duration::from_secs(60))
+///     .commit(Commit::Message)
+///     .await?;
+/// assert_eq!(report.handled(), 9);
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+#[must_use = "a drain does nothing unless it is awaited"]
+pub struct FanIn<S, H, D = fn(FailedMessage)> {
+    context: StepContext,
+    sources: Vec<S>,
+    handler: H,
+    dead_letter: D,
+    settings: Settings,
+}
+
+impl<S, H, D> FanIn<S, H, D> {
+    /// How many handlers may run at once, each on another source. Default: 1, a total order.
+    pub fn concurrency(mut self, handlers: NonZeroUsize) -> Self {
+        self.settings.concurrency = handlers;
+        self
+    }
+
+    /// How many messages of one source may be handled before every other ready source has its
+    /// turn. A turn is shorter when a handler had to wait and another source waits for a permit.
+    /// Default: 64.
+    pub fn quantum(mut self, messages: NonZeroUsize) -> Self {
+        self.settings.quantum = messages;
+        self
+    }
+
+    /// One absolute deadline for the whole drain, counted from its first poll by the context's
+    /// clock. Zero times out before a message is taken; [`Duration::MAX`] never does.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = Some(timeout);
+        self
+    }
+
+    /// A deadline for each message, counted from the call of its handler by the context's clock.
+    /// A handler that is not done by then is dropped, and the message has failed.
+    pub fn message_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.message_timeout = Some(timeout);
+        self
+    }
+
+    /// How long the handlers in flight are awaited when the drain has to end early; those that are
+    /// not done by then are dropped, and the error says how many. Default: 5 seconds.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// A token that ends the drain, beside that of the context.
+    pub fn cancellation(mut self, token: CancellationToken) -> Self {
+        self.settings.cancellation = token;
+        self
+    }
+
+    /// What success does to the compensations. Default: [`Commit::Pipeline`].
+    pub fn commit(mut self, commit: Commit) -> Self {
+        self.settings.commit = commit;
+        self
+    }
+
+    /// What the failure of a message does. Default: [`OnFailure::Abort`].
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.settings.on_failure = on_failure;
+        self
+    }
+
+    /// How a message is rolled back alone under [`OnFailure::RollBackMessage`]. Default:
+    /// [`CompensationPolicy::sequential_reverse`] by the context's clock.
+    pub fn message_compensation(mut self, policy: CompensationPolicy) -> Self {
+        self.settings.policy = policy;
+        self
+    }
+
+    /// Who is told of a message that was rolled back alone under [`OnFailure::RollBackMessage`].
+    /// Default: nobody; the report counts them. A panic of the callback ends the drain.
+    pub fn dead_letter<C: FnMut(FailedMessage)>(self, callback: C) -> FanIn<S, H, C> {
+        let Self { context, sources, handler, settings, .. } = self;
+        FanIn { context, sources, handler, dead_letter: callback, settings }
+    }
+}
+
+impl<S, H, F, D> IntoFuture for FanIn<S, H, D>
+where
+    S: Source,
+    H: FnMut(S::Message, StepContext) -> F,
+    F: Future<Output: HandlerOutput>,
+    D: FnMut(FailedMessage),
+{
+    type Output = Result<FanInReport, Error>;
+    type IntoFuture = FanInFuture<S, H, F, D>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        FanInFuture::new(self)
+    }
+}
+
+impl<S, H, D> fmt::Debug for FanIn<S, H, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FanIn")
+            .field("context", &self.context)
+            .field("sources", &self.sources.len())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
