@@ -19,5 +19,3 @@ pub use report::{FailedAction, RollbackFailed, RollbackReport};
 pub use reservation::Reservation;
 pub use rollback::{Rollback, run_compensation};
 pub use scope::CompensationScope;
-
-pub(crate) use action::Staged;

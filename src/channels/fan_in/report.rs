@@ -13,10 +13,10 @@ use crate::error::Error;
 /// use futures::stream;
 /// use watershed::{BoxError, Source, StepContext, fan_in};
 ///
-/// let sources = [stream::iter([1, 2]).named("a"), stream::iter([3]).named("b")];
+/// let sources = [stream::iter([1, 2]).named("a"), stream::iter([3, 4]).named("b")];
 /// let context = StepContext::new("drain");
 /// let report = fan_in(&context, sources, |_, _| async { Ok::<_, BoxError>(()) }).await?;
-/// assert_eq!(report.handled(), 3);
+/// assert_eq!(report.handled(), 4);
 /// assert_eq!((report.sources()[0].name(), report.sources()[0].handled()), ("a", 2));
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
