@@ -169,7 +169,6 @@ impl CancellationToken {
     /// source.cancel();
     /// futures::executor::block_on(waiting);
     /// ```
-    #[must_use]
     pub fn cancelled(&self) -> Cancelled {
         let leaves = self.leaves.iter();
         Cancelled { leaves: leaves.map(|leaf| Box::pin(leaf.receiver.clone())).collect() }

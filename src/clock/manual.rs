@@ -86,6 +86,7 @@ impl ManualClock {
     /// assert!(clock.advance_to_next());
     /// assert_eq!(clock.now(), Tick::from_nanos(9));
     /// ```
+    #[allow(clippy::must_use_candidate, reason = "whether time moved matters to few")]
     pub fn advance_to_next(&self) -> bool {
         let next = self.shared.sleepers.lock().waiting.keys().next().map(|(tick, _)| *tick);
         if let Some(tick) = next {

@@ -72,13 +72,11 @@ impl Session {
 
     /// Remembers whom to wake; the waker it replaces is handed out to be dropped outside the lock.
     fn wait(&mut self, id: u64, waker: Waker) -> Option<Waker> {
-        match self.waiters.iter_mut().find(|(known, _)| *known == id) {
-            Some((_, known)) => Some(std::mem::replace(known, waker)),
-            None => {
-                self.waiters.push((id, waker));
-                None
-            }
+        if let Some((_, known)) = self.waiters.iter_mut().find(|(known, _)| *known == id) {
+            return Some(std::mem::replace(known, waker));
         }
+        self.waiters.push((id, waker));
+        None
     }
 }
 
@@ -208,9 +206,10 @@ impl Rollback {
     fn poll_sequential(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.join();
         for _ in 0..ACTIONS_PER_POLL {
-            let finished = match self.current.is_busy() {
-                true => Some(ready!(self.current.poll_action(cx))),
-                false => None,
+            let finished = if self.current.is_busy() {
+                Some(ready!(self.current.poll_action(cx)))
+            } else {
+                None
             };
             match self.settle_and_take(finished, cx) {
                 Next::Run(action) => self.current.start(action),

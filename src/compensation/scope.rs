@@ -99,7 +99,9 @@ impl State {
         if self.forward.is_some() {
             return actions;
         }
-        actions.into_iter().for_each(|staged| self.insert(staged));
+        for staged in actions {
+            self.insert(staged);
+        }
         Vec::new()
     }
 
@@ -223,7 +225,7 @@ impl CompensationScope {
     /// ```
     #[must_use]
     pub fn has_actions(&self) -> bool {
-        self.len() > 0
+        !self.is_empty()
     }
 
     /// How many actions are staged or being run.
@@ -244,7 +246,7 @@ impl CompensationScope {
     /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.has_actions()
+        self.len() == 0
     }
 
     /// Forgets every staged action without running it, and returns how many there were. What a
@@ -435,14 +437,14 @@ impl CompensationScope {
     /// Forgets the actions that the drain `owner` staged. Returns how many there were, and the
     /// first panic of a destructor.
     pub(crate) fn commit_owned(&self, owner: u64) -> (usize, Option<String>) {
-        let owned = self.with_state(|state| {
+        let committed = self.with_state(|state| {
             let all = state.staged.iter().all(|staged| staged.owner == owner);
             if all {
                 return state.take_all();
             }
             SmallVec::from_vec(state.take_where(|staged| staged.owner == owner))
         });
-        drop_all(owned)
+        drop_all(committed)
     }
 }
 

@@ -57,6 +57,8 @@ where
     running: Option<Running<S, H, F, D>>,
 }
 
+type Lanes<S, H, F, D> = SelectAll<Pin<Box<Lane<S, H, F, D>>>>;
+
 /// A drain between its first poll and its result.
 struct Running<S, H, F, D>
 where
@@ -65,7 +67,7 @@ where
     F: Future<Output: HandlerOutput>,
     D: FnMut(FailedMessage),
 {
-    lanes: SelectAll<Pin<Box<Lane<S, H, F, D>>>>,
+    lanes: Lanes<S, H, F, D>,
     shared: Arc<Shared<H, D>>,
     handlers: CancellationSource,
     cancelled: Cancelled,
@@ -136,7 +138,7 @@ where
         let handlers = CancellationSource::new();
         let outer = [context.cancellation().clone(), settings.cancellation.clone()];
         let outer = CancellationToken::linked(outer);
-        let named = |(index, source): (usize, &S)| SourceReport {
+        let entry = |(index, source): (usize, &S)| SourceReport {
             name: source.name().unwrap_or_else(|| format!("source {index}").into()),
             handled: 0,
             rolled_back: 0,
@@ -145,7 +147,7 @@ where
             owner: OWNERS.fetch_add(1, Ordering::Relaxed),
             token: CancellationToken::linked([outer.clone(), handlers.token()]),
             deadline,
-            reports: sources.iter().enumerate().map(named).collect(),
+            reports: sources.iter().enumerate().map(entry).collect(),
             context,
             settings,
             outer,
@@ -272,12 +274,9 @@ where
         }
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         COUNTERS.drain_nanos.add(nanos);
-        let mut error = match result {
-            Ok(_) => {
-                COUNTERS.drains_succeeded.add(1);
-                return Ok(report);
-            }
-            Err(error) => error,
+        let Err(mut error) = result else {
+            COUNTERS.drains_succeeded.add(1);
+            return Ok(report);
         };
         match error.code() {
             ErrorCode::Timeout if error.origin().is_none() => COUNTERS.drains_timed_out.add(1),

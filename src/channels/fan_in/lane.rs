@@ -17,6 +17,7 @@ use super::super::source::Source;
 use super::baton::{Baton, Shared};
 use super::report::FailedMessage;
 use super::settings::{Commit, OnFailure};
+use crate::cancellation::CancellationToken;
 use crate::clock::{Sleep, Tick};
 use crate::compensation::Rollback;
 use crate::context::StepContext;
@@ -180,7 +181,7 @@ impl<H, D> Part<H, D> {
         match (&self.step, self.shared.settings.on_failure) {
             (Some(step), OnFailure::RollBackMessage) if !baton.stopping => {
                 let policy = self.shared.settings.policy.clone().clock_or(step.clock());
-                let rollback = step.scope().run_compensation(&policy, Default::default());
+                let rollback = step.scope().run_compensation(&policy, CancellationToken::never());
                 self.rollback = Some(Box::new(MessageRollback { error, rollback }));
             }
             _ => {
