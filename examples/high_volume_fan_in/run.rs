@@ -1,0 +1,198 @@
+//! One run from its options to its audit.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use watershed::{BoxError, CancellationToken};
+
+use crate::audit::{self, Audit, Expectation};
+use crate::cli::{FailureMode, Options};
+use crate::event::EventError;
+use crate::input::{Feed, Input, Transport};
+use crate::schema::{self, Opened, Recovered};
+use crate::source::Transports;
+use crate::store::Store;
+use crate::worker::{self, Drained, Settings, Tally, Worker};
+use crate::{partition_log, tcp};
+
+/// What a run did, for the report.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    pub(crate) feeds: Vec<FeedSummary>,
+    /// The number of this run on its database.
+    pub(crate) run: i64,
+    pub(crate) recovered: Recovered,
+    pub(crate) drained: Drained,
+    /// Leases that were taken for a message whose handler never started.
+    pub(crate) released: usize,
+    /// How many domain events were emitted.
+    pub(crate) emitted: u64,
+    pub(crate) audit: Audit,
+}
+
+/// What a run did for one feed.
+#[derive(Debug)]
+pub(crate) struct FeedSummary {
+    pub(crate) name: Arc<str>,
+    pub(crate) transport: Transport,
+    pub(crate) messages: u64,
+    /// Handlers that succeeded in this run.
+    pub(crate) handled: u64,
+    /// Messages whose handler started in this run and which are not done after it.
+    pub(crate) rolled_back: u64,
+    /// Messages that are done, by this run or an earlier one.
+    pub(crate) done: u64,
+    /// From the start of the drain to the last message handled.
+    pub(crate) time: Duration,
+}
+
+impl Summary {
+    /// Whether the drain ended in the way that the options asked for.
+    pub(crate) fn as_asked(&self) -> bool {
+        let planned = |error: &watershed::Error| {
+            matches!(error.downcast_ref(), Some(EventError::Planned { .. }))
+        };
+        self.drained.outcome.as_ref().err().is_none_or(planned)
+    }
+}
+
+/// Where the database is.
+enum Place {
+    Kept(PathBuf),
+    /// Deleted when it is dropped.
+    Temporary(tempfile::TempDir),
+}
+
+impl Place {
+    fn database(&self) -> PathBuf {
+        match self {
+            Self::Kept(path) => path.clone(),
+            Self::Temporary(folder) => folder.path().join("earthquakes.db"),
+        }
+    }
+}
+
+/// Does what the options ask for. The drain stops when `token` is cancelled.
+///
+/// # Errors
+///
+/// When the drain cannot start: unusable input or database. How it ended is in the summary.
+pub(crate) fn run(
+    options: &Options,
+    bar: &ProgressBar,
+    token: CancellationToken,
+) -> Result<Summary, BoxError> {
+    let mut input = Input::load(options.input.as_deref(), options.repeat)?;
+    let order = input.order(options.seed);
+    let place = match &options.database {
+        Some(path) => Place::Kept(path.clone()),
+        None => Place::Temporary(tempfile::tempdir()?),
+    };
+    let database = place.database();
+    let partitions = partition_log::folder(&database);
+
+    // Everything up to here and on to the drain blocks, and no executor runs yet.
+    let opened = schema::open(&database, &mut input, &order, |input| {
+        partition_log::write(&partitions, input)
+    })?;
+    let Opened { connection, run, next_sequence, recovered } = opened;
+    let before = done(&connection, &input)?;
+    bar.set_style(ProgressStyle::with_template(BAR)?);
+    bar.set_message("handling");
+    bar.set_length(input.messages() - before.iter().sum::<u64>());
+
+    let (store, store_thread) = Store::start(connection)?;
+    let sender = tcp::Sender::start(input.feeds.clone())?;
+    let transports = Transports { store: store.clone(), partitions: partitions.clone(), sender };
+    let worker = Arc::new(Worker {
+        store,
+        run,
+        sequence: AtomicI64::new(next_sequence),
+        fail_at: options.fail_at,
+        on_failure: options.on_failure,
+        emitted: AtomicU64::new(0),
+        tallies: input.feeds.iter().map(|_| Tally::default()).collect(),
+        started_at: Instant::now(),
+        bar: bar.clone(),
+    });
+    let settings = Settings {
+        timeout: options.timeout.unwrap_or(Duration::MAX),
+        concurrency: options.concurrency,
+        token,
+    };
+    let feeds = order.iter().map(|index| Arc::clone(&input.feeds[*index])).collect();
+    let drain = drain(transports, feeds, Arc::clone(&worker), settings);
+    let (drained, released) = options.executor.block_on(drain)??;
+    store_thread.join()?;
+    bar.finish_and_clear();
+
+    let expectation = Expectation {
+        run,
+        everything_undone: options.on_failure == FailureMode::Abort && drained.outcome.is_err(),
+        before,
+        started: worker.tallies.iter().map(|tally| tally.started.load(Ordering::Relaxed)).collect(),
+        handled: worker.tallies.iter().map(|tally| tally.handled.load(Ordering::Relaxed)).collect(),
+        reported: drained.outcome.as_ref().ok().map(watershed::FanInReport::handled),
+    };
+    let audit = audit(&database, &partitions, &input, &expectation)?;
+    let emitted = worker.emitted.load(Ordering::Relaxed);
+    let feeds = summarize(&input, &worker, &expectation, &audit);
+    Ok(Summary { feeds, run, recovered, drained, released, emitted, audit })
+}
+
+const BAR: &str = "{msg:14} {wide_bar} {human_pos}/{human_len}  {elapsed}, {eta} left";
+
+/// The part that runs on the executor.
+async fn drain(
+    transports: Transports,
+    feeds: Vec<Arc<Feed>>,
+    worker: Arc<Worker>,
+    settings: Settings,
+) -> Result<(Drained, usize), BoxError> {
+    let readers = transports.readers(feeds).await?;
+    let drained = worker::drain(worker, readers, settings).await;
+    // A lease may have been taken for a message that the drain, when it ended, did not start.
+    let released = transports.store.call(|database| Ok(schema::release_held(database)?)).await?;
+    Ok((drained, released))
+}
+
+fn audit(
+    database: &Path,
+    partitions: &Path,
+    input: &Input,
+    expectation: &Expectation,
+) -> Result<Audit, BoxError> {
+    let connection = schema::open_read_only(database)?;
+    audit::audit(&connection, partitions, input, expectation)
+}
+
+/// How many messages of each feed are done.
+fn done(connection: &rusqlite::Connection, input: &Input) -> rusqlite::Result<Vec<u64>> {
+    let count = |settled: Vec<bool>| settled.iter().map(|settled| u64::from(*settled)).sum();
+    input.feeds.iter().map(|feed| schema::settled(connection, feed).map(count)).collect()
+}
+
+fn summarize(
+    input: &Input,
+    worker: &Worker,
+    expectation: &Expectation,
+    audit: &Audit,
+) -> Vec<FeedSummary> {
+    let summary = |(index, feed): (usize, &Arc<Feed>)| {
+        let tally = &worker.tallies[index];
+        let newly_done = audit.done[index].saturating_sub(expectation.before[index]);
+        FeedSummary {
+            name: Arc::clone(&feed.name),
+            transport: feed.transport,
+            messages: u64::from(feed.messages()),
+            handled: expectation.handled[index],
+            rolled_back: expectation.started[index].saturating_sub(newly_done),
+            done: audit.done[index],
+            time: Duration::from_nanos(tally.last.load(Ordering::Relaxed)),
+        }
+    };
+    input.feeds.iter().enumerate().map(summary).collect()
+}

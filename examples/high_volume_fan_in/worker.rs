@@ -1,0 +1,206 @@
+//! The worker: what is done for each message, and the drain that does it for all of them.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use watershed::{
+    CancellationToken, Commit, CompensationPolicy, CompensationScope, Error, FanInReport,
+    OnFailure, RollbackReport, StepContext, fan_in, labelled, run_compensation,
+};
+
+use crate::cli::FailureMode;
+use crate::effect::{Effect, Kind};
+use crate::event::{Earthquake, EventError};
+use crate::input::{Delivery, Transport};
+use crate::source::Reader;
+use crate::store::{Store, StoreError};
+
+/// What the handlers of all messages share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) store: Store,
+    pub(crate) run: i64,
+    pub(crate) sequence: AtomicI64,
+    pub(crate) fail_at: Option<NonZeroU64>,
+    pub(crate) on_failure: FailureMode,
+    /// How many domain events have been emitted.
+    pub(crate) emitted: AtomicU64,
+    /// One for each feed.
+    pub(crate) tallies: Vec<Tally>,
+    pub(crate) started_at: Instant,
+    pub(crate) bar: ProgressBar,
+}
+
+/// What was done for one feed.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) started: AtomicU64,
+    pub(crate) handled: AtomicU64,
+    /// When the last one was handled, in nanoseconds after the start.
+    pub(crate) last: AtomicU64,
+}
+
+/// Handles one message. Each effect's compensation is registered with the step before the effect
+/// happens, so that whatever becomes of this function, what it did can be undone.
+///
+/// # Errors
+///
+/// When the line is no earthquake, the database fails, or `--fail-at` says so.
+async fn handle(
+    worker: &Arc<Worker>,
+    message: Delivery,
+    step: StepContext,
+) -> Result<(), EventError> {
+    let tally = &worker.tallies[message.feed.id as usize];
+    tally.started.fetch_add(1, Ordering::Relaxed);
+    let apply = |kind| worker.apply(&step, &message, kind);
+
+    if message.feed.transport == Transport::LeaseQueue {
+        apply(Kind::Lease).await?;
+    } else if worker.on_failure == FailureMode::RollBackMessage {
+        // A log and a socket have an order: to go on behind a line that failed, it is put aside.
+        apply(Kind::Park).await?;
+    }
+
+    let event = Earthquake::decode(&message)?;
+    let token: Arc<str> = event.token(&message.feed.origin(message.position)).into();
+
+    let is_new = apply(Kind::Token(Arc::clone(&token))).await?;
+    if is_new {
+        apply(Kind::Emit { token, body: event.to_json().into() }).await?;
+        worker.fail_if_planned(&message)?;
+    } else {
+        apply(Kind::Duplicate(token)).await?;
+    }
+
+    let transport = message.feed.transport;
+    let settle = if message.parked { Kind::Unpark } else { Kind::Settle { transport } };
+    apply(settle).await?;
+
+    tally.handled.fetch_add(1, Ordering::Relaxed);
+    let elapsed = u64::try_from(worker.started_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    tally.last.store(elapsed, Ordering::Relaxed);
+    worker.bar.inc(1);
+    Ok(())
+}
+
+impl Worker {
+    /// Makes an effect happen and stages its compensation. `false`: it was not to happen, because
+    /// its token is another message's.
+    async fn apply(
+        self: &Arc<Self>,
+        step: &StepContext,
+        message: &Delivery,
+        kind: Kind,
+    ) -> Result<bool, EventError> {
+        // The number and the registration are drawn together, with no `await` between them.
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let Delivery { feed, position, .. } = message;
+        let effect = Effect { run: self.run, sequence, feed: feed.id, position: *position, kind };
+        let undo = (Arc::clone(self), effect.clone());
+        let reservation = step.reserve(labelled(effect.kind.undo_action(), move || {
+            let (worker, effect) = undo.clone();
+            async move {
+                worker.store.call(move |database| effect.undo(database)).await?;
+                if worker.on_failure == FailureMode::Abort {
+                    worker.bar.inc(1);
+                }
+                Ok::<_, StoreError>(())
+            }
+        }));
+
+        let action = effect.kind.action();
+        let happened = self.store.call(move |database| effect.perform(database)).await;
+        let happened = happened.map_err(|source| {
+            let origin = message.feed.origin(message.position);
+            EventError::Store { origin, action, source }
+        })?;
+        if !happened {
+            reservation.disarm();
+        }
+        Ok(happened)
+    }
+
+    /// Fails for the `--fail-at`-th event that was emitted.
+    fn fail_if_planned(&self, message: &Delivery) -> Result<(), EventError> {
+        let number = self.emitted.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.fail_at.is_some_and(|fail_at| fail_at.get() == number) {
+            let origin = message.feed.origin(message.position);
+            return Err(EventError::Planned { origin, number });
+        }
+        Ok(())
+    }
+}
+
+/// How the drain goes about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) timeout: Duration,
+    pub(crate) concurrency: NonZeroUsize,
+    pub(crate) token: CancellationToken,
+}
+
+/// How the drain ended.
+#[derive(Debug)]
+pub(crate) struct Drained {
+    pub(crate) outcome: Result<FanInReport, Error>,
+    /// How long the drain took, without the rollback.
+    pub(crate) elapsed: Duration,
+    /// What became of the rollback, if there was one, and how long it took.
+    pub(crate) rollback: Option<(Result<RollbackReport, Error>, Duration)>,
+    /// The messages that failed and were rolled back alone.
+    pub(crate) failed: Vec<Error>,
+}
+
+/// Drains all readers through [`handle`], and undoes everything if that fails.
+pub(crate) async fn drain(
+    worker: Arc<Worker>,
+    readers: Vec<Reader>,
+    settings: Settings,
+) -> Drained {
+    let Settings { timeout, concurrency, token } = settings;
+    // A message that is to fail alone must be safe from the failure of a later one.
+    let (on_failure, commit) = match worker.on_failure {
+        FailureMode::Abort => (OnFailure::Abort, Commit::Pipeline),
+        FailureMode::RollBackMessage => (OnFailure::RollBackMessage, Commit::Message),
+    };
+    let scope = CompensationScope::new();
+    let context = StepContext::new("earthquakes").with_scope(scope.clone());
+    let policy = CompensationPolicy::sequential_reverse();
+    let failed = Mutex::new(Vec::new());
+    let worker = &worker;
+
+    let outcome =
+        fan_in(
+            &context,
+            readers,
+            |message, step| async move { handle(worker, message, step).await },
+        )
+        .timeout(timeout)
+        .concurrency(concurrency)
+        .cancellation(token)
+        .on_failure(on_failure)
+        .commit(commit)
+        .dead_letter(|letter| {
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.push(letter.error().clone());
+            failed.extend(letter.rollback().err().cloned());
+            worker.bar.inc(1);
+        })
+        .await;
+    let elapsed = worker.started_at.elapsed();
+
+    let mut rollback = None;
+    if outcome.is_err() {
+        worker.bar.reset();
+        worker.bar.set_length(scope.len() as u64);
+        worker.bar.set_message("rolling back");
+        let report = run_compensation(&policy, &scope, CancellationToken::never()).await;
+        rollback = Some((report, worker.started_at.elapsed().saturating_sub(elapsed)));
+    }
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Drained { outcome, elapsed, rollback, failed }
+}

@@ -1,0 +1,64 @@
+//! Three shops on smol: one order cannot be paid, and every reservation is given back.
+//!
+//! The drain is a future like any other. Here it is a task of smol's executor, beside the tasks
+//! that send the orders.
+//!
+//! ```text
+//! cargo run --example smol
+//! ```
+
+use std::error::Error;
+use std::sync::Arc;
+
+use futures::lock::Mutex;
+use watershed::{
+    BoxError, CancellationToken, CompensationPolicy, CompensationScope, Source, StepContext,
+    fan_in, run_compensation,
+};
+
+fn main() -> Result<(), BoxError> {
+    smol::block_on(smol::spawn(run()))
+}
+
+async fn run() -> Result<(), BoxError> {
+    let readers = ["Oslo", "Lima", "Pune"].map(|shop| {
+        let (sender, reader) = async_channel::bounded(2);
+        let send = async move {
+            for number in 1..=4 {
+                sender.send(format!("{shop} {number}")).await?;
+            }
+            Ok::<_, async_channel::SendError<String>>(()) // an error: the drain has ended
+        };
+        smol::spawn(send).detach();
+        reader.named(shop)
+    });
+
+    let reserved = Arc::new(Mutex::new(Vec::new()));
+    let scope = CompensationScope::new();
+    let context = StepContext::new("orders").with_scope(scope.clone());
+    let outcome = fan_in(&context, readers, |order: String, step| {
+        let reserved = Arc::clone(&reserved);
+        async move {
+            reserved.lock().await.push(order.clone());
+            step.register_compensation_with(
+                (reserved, order.clone()),
+                |(reserved, order)| async move {
+                    println!("  giving back {order}");
+                    reserved.lock().await.retain(|other| *other != order);
+                },
+            );
+            println!("reserved {order}");
+            if order == "Lima 3" { Err("the card was refused") } else { Ok(()) }
+        }
+    })
+    .await;
+
+    if let Err(error) = outcome {
+        println!("{error}: {}", error.source().map_or_else(String::new, ToString::to_string));
+        let policy = CompensationPolicy::sequential_reverse();
+        let report = run_compensation(&policy, &scope, CancellationToken::never()).await?;
+        println!("{} reservations given back", report.succeeded());
+    }
+    println!("still reserved: {:?}", *reserved.lock().await);
+    Ok(())
+}

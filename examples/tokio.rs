@@ -1,0 +1,68 @@
+//! Three feeds on tokio's multi-thread runtime: one payment hangs, its deadline passes, and every
+//! payment is refunded.
+//!
+//! The drain's future is `Send`, so it can be a task. The library takes neither timers nor anything
+//! else from tokio: the time is the context's clock's.
+//!
+//! ```text
+//! cargo run --example tokio
+//! ```
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::lock::Mutex;
+use watershed::{
+    BoxError, CancellationToken, CompensationPolicy, CompensationScope, Source, StepContext,
+    fan_in, run_compensation,
+};
+
+#[tokio::main(flavor = "multi_thread")]
+async fn main() -> Result<(), BoxError> {
+    tokio::spawn(run()).await?
+}
+
+async fn run() -> Result<(), BoxError> {
+    let readers = [100, 200, 300].map(|account| {
+        let (sender, reader) = async_channel::bounded(1);
+        tokio::spawn(async move {
+            for payment in 1..=3 {
+                if sender.send(account + payment).await.is_err() {
+                    break; // the drain has ended
+                }
+            }
+        });
+        reader.named(format!("account {account}"))
+    });
+
+    let paid = Arc::new(Mutex::new(Vec::new()));
+    let scope = CompensationScope::new();
+    let context = StepContext::new("payments").with_scope(scope.clone());
+    let outcome = fan_in(&context, readers, |payment: u32, step| {
+        let paid = Arc::clone(&paid);
+        async move {
+            paid.lock().await.push(payment);
+            step.register_compensation_with(paid, move |paid| async move {
+                println!("  refunding {payment}");
+                paid.lock().await.retain(|other| *other != payment);
+            });
+            println!("paid {payment}");
+            if payment == 203 {
+                pending::<()>().await; // the bank never answers
+            }
+            Ok::<_, BoxError>(())
+        }
+    })
+    .message_timeout(Duration::from_millis(50))
+    .await;
+
+    if let Err(error) = outcome {
+        println!("{}: {error}", error.code());
+        let policy = CompensationPolicy::sequential_reverse();
+        let report = run_compensation(&policy, &scope, CancellationToken::never()).await?;
+        println!("{} payments refunded", report.succeeded());
+    }
+    println!("still paid: {:?}", *paid.lock().await);
+    Ok(())
+}
