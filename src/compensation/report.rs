@@ -34,24 +34,48 @@ pub struct FailedAction {
 
 impl FailedAction {
     /// The label the action was registered with.
+    ///
+    /// ```
+    /// fn label(action: &watershed::FailedAction) -> &str {
+    ///     action.label().unwrap_or("without a label")
+    /// }
+    /// ```
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
     }
 
     /// The place in the source code that registered the action.
+    ///
+    /// ```
+    /// fn file(action: &watershed::FailedAction) -> &'static str {
+    ///     action.registered_at().file()
+    /// }
+    /// ```
     #[must_use]
     pub fn registered_at(&self) -> &'static Location<'static> {
         self.registered_at
     }
 
     /// How many times the action was tried.
+    ///
+    /// ```
+    /// fn was_retried(action: &watershed::FailedAction) -> bool {
+    ///     action.attempts() > 1
+    /// }
+    /// ```
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
     /// The error of the last attempt; a panic is [`ErrorCode::Panic`].
+    ///
+    /// ```
+    /// fn panicked(action: &watershed::FailedAction) -> bool {
+    ///     action.error().code() == watershed::ErrorCode::Panic
+    /// }
+    /// ```
     #[must_use]
     pub fn error(&self) -> &Error {
         &self.error
@@ -102,12 +126,20 @@ pub struct RollbackReport {
 impl RollbackReport {
     /// How many actions ran and succeeded, those that a concurrent rollback of the same scope ran
     /// meanwhile included.
+    ///
+    /// ```
+    /// assert_eq!(watershed::RollbackReport::default().succeeded(), 0);
+    /// ```
     #[must_use]
     pub fn succeeded(&self) -> usize {
         self.succeeded
     }
 
     /// The actions that failed, in the order in which they were given up.
+    ///
+    /// ```
+    /// assert!(watershed::RollbackReport::default().failures().is_empty());
+    /// ```
     #[must_use]
     pub fn failures(&self) -> &[FailedAction] {
         &self.failures
@@ -147,6 +179,14 @@ pub struct RollbackFailed(RollbackReport);
 
 impl RollbackFailed {
     /// What the rollback did, the actions that succeeded counted, those that failed listed.
+    ///
+    /// ```
+    /// fn stuck(error: &watershed::Error) -> usize {
+    ///     let failed = error.downcast_ref::<watershed::RollbackFailed>();
+    ///     failed.map_or(0, |failed| failed.report().failures().len())
+    /// }
+    /// # assert_eq!(stuck(&watershed::Error::validation("x")), 0);
+    /// ```
     #[must_use]
     pub fn report(&self) -> &RollbackReport {
         &self.0

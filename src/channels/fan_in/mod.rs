@@ -147,6 +147,19 @@ pub struct FanIn<S, H, D = fn(FailedMessage)> {
 
 impl<S, H, D> FanIn<S, H, D> {
     /// How many handlers may run at once, each on another source. Default: 1, a total order.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// use std::num::NonZeroUsize;
+    /// # let context = StepContext::new("drain");
+    /// let report = fan_in(&context, [stream::iter(0..3)], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .concurrency(NonZeroUsize::MIN.saturating_add(7))
+    ///     .await?;
+    /// assert_eq!(report.handled(), 3);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn concurrency(mut self, handlers: NonZeroUsize) -> Self {
         self.settings.concurrency = handlers;
         self
@@ -155,6 +168,19 @@ impl<S, H, D> FanIn<S, H, D> {
     /// How many messages of one source may be handled before every other ready source has its
     /// turn. A turn is shorter when a handler had to wait and another source waits for a permit.
     /// Default: 64.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// use std::num::NonZeroUsize;
+    /// # let context = StepContext::new("drain");
+    /// let report = fan_in(&context, [stream::iter(0..3)], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .quantum(NonZeroUsize::MIN)
+    ///     .await?;
+    /// assert_eq!(report.handled(), 3);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn quantum(mut self, messages: NonZeroUsize) -> Self {
         self.settings.quantum = messages;
         self
@@ -162,6 +188,20 @@ impl<S, H, D> FanIn<S, H, D> {
 
     /// One absolute deadline for the whole drain, counted from its first poll by the context's
     /// clock. Zero times out before a message is taken; [`Duration::MAX`] never does.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// use std::time::Duration;
+    /// # let context = StepContext::new("drain");
+    /// let error = fan_in(&context, [stream::repeat(7)], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .timeout(Duration::ZERO)
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(error.code(), watershed::ErrorCode::Timeout);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Some(timeout);
         self
@@ -169,6 +209,20 @@ impl<S, H, D> FanIn<S, H, D> {
 
     /// A deadline for each message, counted from the call of its handler by the context's clock.
     /// A handler that is not done by then is dropped, and the message has failed.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// use std::time::Duration;
+    /// # let context = StepContext::new("drain");
+    /// let error = fan_in(&context, [stream::iter(0..3)], |_, _| futures::future::pending::<Result<(), BoxError>>())
+    ///     .message_timeout(Duration::from_millis(1))
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(error.message_number(), Some(1));
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn message_timeout(mut self, timeout: Duration) -> Self {
         self.settings.message_timeout = Some(timeout);
         self
@@ -176,24 +230,78 @@ impl<S, H, D> FanIn<S, H, D> {
 
     /// How long the handlers in flight are awaited when the drain has to end early; those that are
     /// not done by then are dropped, and the error says how many. Default: 5 seconds.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// use std::time::Duration;
+    /// # let context = StepContext::new("drain");
+    /// let report = fan_in(&context, [stream::iter(0..3)], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .grace(Duration::from_secs(30))
+    ///     .await?;
+    /// assert_eq!(report.handled(), 3);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self
     }
 
     /// A token that ends the drain, beside that of the context.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// # let context = StepContext::new("drain");
+    /// let stop = watershed::CancellationSource::new();
+    /// stop.cancel();
+    /// let error = fan_in(&context, [stream::repeat(7)], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .cancellation(stop.token())
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(error.code(), watershed::ErrorCode::Canceled);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn cancellation(mut self, token: CancellationToken) -> Self {
         self.settings.cancellation = token;
         self
     }
 
     /// What success does to the compensations. Default: [`Commit::Pipeline`].
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// # let context = StepContext::new("drain");
+    /// let report = fan_in(&context, [stream::iter(0..3)], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .commit(watershed::Commit::Message)
+    ///     .await?;
+    /// assert_eq!(report.handled(), 3);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn commit(mut self, commit: Commit) -> Self {
         self.settings.commit = commit;
         self
     }
 
     /// What the failure of a message does. Default: [`OnFailure::Abort`].
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{StepContext, fan_in};
+    /// # let context = StepContext::new("drain");
+    /// let report = fan_in(&context, [stream::iter(["1", "x"])], |text, _| async move {
+    ///     text.parse::<u32>().map(drop)
+    /// })
+    /// .on_failure(watershed::OnFailure::RollBackMessage)
+    /// .await?;
+    /// assert_eq!((report.handled(), report.rolled_back()), (1, 1));
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.settings.on_failure = on_failure;
         self
@@ -201,6 +309,18 @@ impl<S, H, D> FanIn<S, H, D> {
 
     /// How a message is rolled back alone under [`OnFailure::RollBackMessage`]. Default:
     /// [`CompensationPolicy::sequential_reverse`] by the context's clock.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// # let context = StepContext::new("drain");
+    /// let report = fan_in(&context, [stream::iter(0..3)], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .message_compensation(watershed::CompensationPolicy::parallel())
+    ///     .await?;
+    /// assert_eq!(report.handled(), 3);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn message_compensation(mut self, policy: CompensationPolicy) -> Self {
         self.settings.policy = policy;
         self
@@ -208,6 +328,22 @@ impl<S, H, D> FanIn<S, H, D> {
 
     /// Who is told of a message that was rolled back alone under [`OnFailure::RollBackMessage`].
     /// Default: nobody; the report counts them. A panic of the callback ends the drain.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{StepContext, fan_in};
+    /// # let context = StepContext::new("drain");
+    /// let mut failed = 0;
+    /// fan_in(&context, [stream::iter(["1", "x"])], |text, _| async move {
+    ///     text.parse::<u32>().map(drop)
+    /// })
+    /// .on_failure(watershed::OnFailure::RollBackMessage)
+    /// .dead_letter(|_| failed += 1)
+    /// .await?;
+    /// assert_eq!(failed, 1);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn dead_letter<C: FnMut(FailedMessage)>(self, callback: C) -> FanIn<S, H, C> {
         let Self { context, sources, handler, settings, .. } = self;
         FanIn { context, sources, handler, dead_letter: callback, settings }

@@ -28,6 +28,10 @@ pub struct FanInReport {
 
 impl FanInReport {
     /// Messages whose handler returned `Ok`.
+    ///
+    /// ```
+    /// assert_eq!(watershed::FanInReport::default().handled(), 0);
+    /// ```
     #[must_use]
     pub fn handled(&self) -> u64 {
         self.sources.iter().map(SourceReport::handled).sum()
@@ -35,18 +39,30 @@ impl FanInReport {
 
     /// Messages that failed and were rolled back alone, see
     /// [`OnFailure::RollBackMessage`](crate::OnFailure::RollBackMessage).
+    ///
+    /// ```
+    /// assert_eq!(watershed::FanInReport::default().rolled_back(), 0);
+    /// ```
     #[must_use]
     pub fn rolled_back(&self) -> u64 {
         self.sources.iter().map(SourceReport::rolled_back).sum()
     }
 
     /// From the first poll to the result, by the context's clock; zero if it stepped back.
+    ///
+    /// ```
+    /// assert!(watershed::FanInReport::default().elapsed().is_zero());
+    /// ```
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed
     }
 
     /// The sources, in the order in which the drain was given them.
+    ///
+    /// ```
+    /// assert!(watershed::FanInReport::default().sources().is_empty());
+    /// ```
     #[must_use]
     pub fn sources(&self) -> &[SourceReport] {
         &self.sources
@@ -75,18 +91,39 @@ pub struct SourceReport {
 
 impl SourceReport {
     /// The name of the source, or `source N` with its position, the first one being 0.
+    ///
+    /// ```
+    /// fn busy(report: &watershed::FanInReport) -> Vec<&str> {
+    ///     let busy = report.sources().iter().filter(|source| source.handled() > 100);
+    ///     busy.map(|source| source.name()).collect()
+    /// }
+    /// # assert!(busy(&watershed::FanInReport::default()).is_empty());
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Messages whose handler returned `Ok`.
+    ///
+    /// ```
+    /// fn idle(report: &watershed::FanInReport) -> usize {
+    ///     report.sources().iter().filter(|source| source.handled() == 0).count()
+    /// }
+    /// # assert_eq!(idle(&watershed::FanInReport::default()), 0);
+    /// ```
     #[must_use]
     pub fn handled(&self) -> u64 {
         self.handled
     }
 
     /// Messages that failed and were rolled back alone.
+    ///
+    /// ```
+    /// fn is_clean(source: &watershed::SourceReport) -> bool {
+    ///     source.rolled_back() == 0
+    /// }
+    /// ```
     #[must_use]
     pub fn rolled_back(&self) -> u64 {
         self.rolled_back
@@ -119,6 +156,12 @@ pub struct FailedMessage {
 
 impl FailedMessage {
     /// Why the message failed, with the name of its source and its number there.
+    ///
+    /// ```
+    /// fn tell(failed: &watershed::FailedMessage) {
+    ///     eprintln!("{}", failed.error());
+    /// }
+    /// ```
     #[must_use]
     pub fn error(&self) -> &Error {
         &self.error
@@ -130,6 +173,12 @@ impl FailedMessage {
     /// # Errors
     ///
     /// The rollback's error, when compensations failed.
+    ///
+    /// ```
+    /// fn is_undone(failed: &watershed::FailedMessage) -> bool {
+    ///     failed.rollback().is_ok()
+    /// }
+    /// ```
     pub fn rollback(&self) -> Result<&RollbackReport, &Error> {
         self.rollback.as_ref()
     }
