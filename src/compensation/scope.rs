@@ -391,12 +391,13 @@ impl CompensationScope {
 
 /// What a drain does with the scope of a message and with its own.
 impl CompensationScope {
-    /// Whether nobody else holds this scope, so that it can serve the next message.
-    pub(crate) fn is_unshared(&self) -> bool {
+    /// Whether nobody holds this scope but the lane and its context, so that it can serve the next
+    /// message.
+    pub(crate) fn is_at_home(&self) -> bool {
         // The fence makes what the other handles did before they went away visible here.
-        let unshared = Arc::strong_count(&self.inner) == 1;
+        let at_home = Arc::strong_count(&self.inner) == 2;
         fence(Ordering::Acquire);
-        unshared
+        at_home
     }
 
     /// Whether anything was staged here since the message began.

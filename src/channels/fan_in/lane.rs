@@ -19,7 +19,7 @@ use super::report::FailedMessage;
 use super::settings::{Commit, OnFailure};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Sleep, Tick};
-use crate::compensation::Rollback;
+use crate::compensation::{CompensationScope, Rollback};
 use crate::context::StepContext;
 use crate::error::{Error, ErrorCode, Origin};
 use crate::outcome::HandlerOutput;
@@ -48,8 +48,13 @@ struct Part<H, D> {
     name: Arc<str>,
     /// The number of the message taken last.
     number: u64,
-    /// The context of the messages, reused as long as no handler keeps it.
+    /// The context of the messages while it is not lent to a handler; reused from message to
+    /// message unless somebody kept it.
     step: Option<StepContext>,
+    /// The scope of that context, lent or not.
+    scope: Option<CompensationScope>,
+    /// What the context is expected back by.
+    loan: u64,
     permit: bool,
     /// The handler in flight has been pending.
     suspended: bool,
@@ -92,6 +97,8 @@ impl<S, H, F, D> Lane<S, H, F, D> {
             name,
             number: 0,
             step: None,
+            scope: None,
+            loan: 0,
             permit: false,
             suspended: false,
             message_deadline: None,
@@ -107,7 +114,12 @@ impl<S, H, F, D> Lane<S, H, F, D> {
         let mut baton = this.part.shared.take();
         let mut panicked = Vec::new();
         let running = this.handler.is_some();
+        let outer = StepContext::expect(this.part.loan);
         panicked.extend(panics::contain(|| this.handler.set(None)).err());
+        StepContext::expect(outer);
+        if this.part.step.is_none() {
+            this.part.recover();
+        }
         panicked.extend(panics::contain(|| this.source.set(None)).err());
         let rollback = this.part.rollback.take();
         if let Some(baton) = &mut baton {
@@ -121,7 +133,7 @@ impl<S, H, F, D> Lane<S, H, F, D> {
         }
         // Dropping the rollback puts back what it was running, before the scope is handed over.
         drop(rollback);
-        this.part.retire_step();
+        this.part.hand_over();
         if let Some(baton) = baton {
             this.part.shared.put(baton);
         }
@@ -134,34 +146,35 @@ impl<H, D> Part<H, D> {
     }
 
     /// The context for the next message: the one of the last, unless somebody kept it.
-    fn step(&mut self) -> StepContext {
-        let shared = &self.shared;
-        let name = &self.name;
-        let step =
-            self.step.get_or_insert_with(|| shared.context.for_messages(name, &shared.token));
+    fn lend(&mut self) -> StepContext {
+        let step = self.step.take().unwrap_or_else(|| {
+            let step = self.shared.context.for_messages(&self.name, &self.shared.token);
+            self.scope = Some(step.scope().clone());
+            self.loan = step.loan();
+            StepContext::expect(self.loan);
+            step
+        });
         step.set_message_number(self.number);
-        step.clone()
+        step
     }
 
-    /// Gives up the context, with all that is or will be staged on it.
-    fn retire_step(&mut self) {
-        if let Some(step) = self.step.take() {
-            step.scope().hand_over(self.shared.scope(), self.shared.owner);
-            if !step.is_unshared() {
-                step.scope().forward_to(self.shared.scope(), self.shared.owner);
-            }
-        }
+    /// Takes the context back from a handler that is gone.
+    fn recover(&mut self) {
+        self.step = StepContext::take_returned(self.loan);
     }
 
-    /// Moves what the message staged to the drain's scope.
+    /// Moves what the message staged to the drain's scope. Where its context or its scope was
+    /// kept, what is staged there later goes to the drain's scope as well.
     fn hand_over(&mut self) {
-        match &self.step {
-            Some(step) if step.is_unshared() => {
-                if step.scope().is_touched() {
-                    step.scope().hand_over(self.shared.scope(), self.shared.owner);
-                }
-            }
-            _ => self.retire_step(),
+        let Some(scope) = &self.scope else { return };
+        let (parent, owner) = (self.shared.scope(), self.shared.owner);
+        if scope.is_touched() {
+            scope.hand_over(parent, owner);
+        }
+        if self.step.is_none() || !scope.is_at_home() {
+            scope.forward_to(parent, owner);
+            self.step = None;
+            self.scope = None;
         }
     }
 
@@ -178,10 +191,11 @@ impl<H, D> Part<H, D> {
             Err(error) => error.with_origin(self.origin()),
         };
         baton.tally.failed += 1;
-        match (&self.step, self.shared.settings.on_failure) {
-            (Some(step), OnFailure::RollBackMessage) if !baton.stopping => {
-                let policy = self.shared.settings.policy.clone().clock_or(step.clock());
-                let rollback = step.scope().run_compensation(&policy, CancellationToken::never());
+        match (&self.scope, self.shared.settings.on_failure) {
+            (Some(scope), OnFailure::RollBackMessage) if !baton.stopping => {
+                let policy =
+                    self.shared.settings.policy.clone().clock_or(self.shared.context.clock());
+                let rollback = scope.run_compensation(&policy, CancellationToken::never());
                 self.rollback = Some(Box::new(MessageRollback { error, rollback }));
             }
             _ => {
@@ -194,10 +208,10 @@ impl<H, D> Part<H, D> {
 
     /// What success does to the compensations of a message.
     fn commit(&mut self, baton: &mut Baton<H, D>) -> Result<(), Error> {
-        let Some(step) = &self.step else { return Ok(()) };
+        let Some(scope) = &self.scope else { return Ok(()) };
         let mut result = Ok(());
-        if self.shared.settings.commit == Commit::Message && step.scope().is_touched() {
-            let (cleared, panicked) = step.scope().commit();
+        if self.shared.settings.commit == Commit::Message && scope.is_touched() {
+            let (cleared, panicked) = scope.commit();
             baton.tally.cleared += cleared;
             if let Some(message) = panicked {
                 result = Err(Error::panic("the destructor of a compensation", &message));
@@ -319,7 +333,7 @@ where
             part.message_deadline = Some(MessageDeadline { at, sleep: None });
         }
         part.doing = Doing::Handler;
-        let step = part.step();
+        let step = part.lend();
         this.handler.set(Some((baton.handler)(message, step)));
         Poll::Ready(Some(()))
     }
@@ -337,8 +351,9 @@ where
             Poll::Ready(output) => {
                 // Gone before its result counts: a destructor that panics fails the message.
                 this.handler.set(None);
-                match &part.step {
-                    Some(step) => output.settle(step.scope()),
+                part.recover();
+                match &part.scope {
+                    Some(scope) => output.settle(scope),
                     None => Ok(()),
                 }
             }
@@ -346,6 +361,7 @@ where
                 part.suspended = true;
                 let error = ready!(part.poll_message_deadline(cx));
                 this.handler.set(None);
+                part.recover();
                 Err(error)
             }
         };
@@ -382,6 +398,7 @@ where
         match std::mem::replace(&mut part.doing, Doing::Own) {
             Doing::Handler => {
                 panics::drop_contained(|| this.handler.set(None));
+                part.recover();
                 part.end_message(baton, Err(failure("the handler", part)));
             }
             Doing::Source => {
@@ -405,6 +422,7 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Turn {
         let Some(mut baton) = self.part.shared.take() else { return Poll::Ready(None) };
+        let outer = StepContext::expect(self.part.loan);
         let turn = match panics::contain(|| self.as_mut().turn(&mut baton, cx)) {
             Ok(turn) => turn,
             Err(message) => {
@@ -415,6 +433,7 @@ where
                 Poll::Ready(Some(()))
             }
         };
+        StepContext::expect(outer);
         self.part.shared.put(baton);
         turn
     }

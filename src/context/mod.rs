@@ -1,5 +1,7 @@
 //! What a step carries.
 
+mod loan;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -28,7 +30,8 @@ use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation};
 /// ```
 #[derive(Clone)]
 pub struct StepContext {
-    inner: Arc<Inner>,
+    /// There until the handle is dropped.
+    inner: Option<Arc<Inner>>,
 }
 
 #[derive(Clone)]
@@ -38,6 +41,8 @@ struct Inner {
     cancellation: CancellationToken,
     scope: CompensationScope,
     message: Option<Message>,
+    /// What it is expected back by while it is lent to a handler; see [`loan`].
+    loan: u64,
 }
 
 /// The message that the context belongs to.
@@ -68,8 +73,9 @@ impl StepContext {
             cancellation: CancellationToken::never(),
             scope: CompensationScope::new(),
             message: None,
+            loan: 0,
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Some(Arc::new(inner)) }
     }
 
     /// The same context with another clock.
@@ -119,8 +125,16 @@ impl StepContext {
         self
     }
 
+    fn inner(&self) -> &Arc<Inner> {
+        self.inner.as_ref().expect("a handle has its context until it is dropped")
+    }
+
     fn edit(&mut self) -> &mut Inner {
-        Arc::make_mut(&mut self.inner)
+        let inner = self.inner.as_mut();
+        let inner = Arc::make_mut(inner.expect("a handle has its context until it is dropped"));
+        // A changed context is the user's own: no drain takes it back.
+        inner.loan = 0;
+        inner
     }
 
     /// The name of the step. A handler's step has the name of its drain's context.
@@ -130,7 +144,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.inner().name
     }
 
     /// The clock that everything in this step goes by.
@@ -142,7 +156,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.inner.clock
+        &self.inner().clock
     }
 
     /// The token that tells the step to stop.
@@ -152,7 +166,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn cancellation(&self) -> &CancellationToken {
-        &self.inner.cancellation
+        &self.inner().cancellation
     }
 
     /// The scope that collects the step's compensations.
@@ -162,7 +176,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn scope(&self) -> &CompensationScope {
-        &self.inner.scope
+        &self.inner().scope
     }
 
     /// The name of the source that the step's message came from; `None` outside a drain.
@@ -172,7 +186,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn source_name(&self) -> Option<&str> {
-        self.inner.message.as_ref().map(|message| &*message.source)
+        self.inner().message.as_ref().map(|message| &*message.source)
     }
 
     /// The number of the step's message in its source, the first one being 1; `None` outside a
@@ -183,7 +197,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn message_number(&self) -> Option<u64> {
-        self.inner.message.as_ref().map(|message| message.number.load(Ordering::Relaxed))
+        self.inner().message.as_ref().map(|message| message.number.load(Ordering::Relaxed))
     }
 
     /// [`CompensationScope::register_compensation`] on the step's scope.
@@ -197,7 +211,7 @@ impl StepContext {
     /// ```
     #[track_caller]
     pub fn register_compensation(&self, action: impl Action) {
-        self.inner.scope.register_compensation(action);
+        self.inner().scope.register_compensation(action);
     }
 
     /// [`CompensationScope::register_compensation_with`] on the step's scope.
@@ -214,7 +228,7 @@ impl StepContext {
         A: FnMut(S) -> F + Send + 'static,
         F: Future<Output: ActionOutput> + Send + 'static,
     {
-        self.inner.scope.register_compensation_with(state, action);
+        self.inner().scope.register_compensation_with(state, action);
     }
 
     /// [`CompensationScope::try_register_compensation`] on the step's scope.
@@ -225,7 +239,7 @@ impl StepContext {
     /// ```
     #[track_caller]
     pub fn try_register_compensation(&self, condition: bool, action: impl Action) -> bool {
-        self.inner.scope.try_register_compensation(condition, action)
+        self.inner().scope.try_register_compensation(condition, action)
     }
 
     /// [`CompensationScope::reserve`] on the step's scope: stages the action before its effect.
@@ -236,7 +250,7 @@ impl StepContext {
     /// ```
     #[track_caller]
     pub fn reserve(&self, action: impl Action) -> Reservation {
-        self.inner.scope.reserve(action)
+        self.inner().scope.reserve(action)
     }
 }
 
@@ -245,24 +259,44 @@ impl StepContext {
     /// A context for the messages of one source, with a scope of its own.
     pub(crate) fn for_messages(&self, source: &Arc<str>, token: &CancellationToken) -> Self {
         let inner = Inner {
-            name: Arc::clone(&self.inner.name),
-            clock: Arc::clone(&self.inner.clock),
+            name: Arc::clone(&self.inner().name),
+            clock: Arc::clone(&self.inner().clock),
             cancellation: token.clone(),
             scope: CompensationScope::new(),
             message: Some(Message { source: Arc::clone(source), number: AtomicU64::new(0) }),
+            loan: loan::number(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Some(Arc::new(inner)) }
     }
 
     pub(crate) fn set_message_number(&self, number: u64) {
-        if let Some(message) = &self.inner.message {
+        if let Some(message) = &self.inner().message {
             message.number.store(number, Ordering::Relaxed);
         }
     }
 
-    /// Whether nobody else holds this context or its scope, so that it can serve another message.
-    pub(crate) fn is_unshared(&self) -> bool {
-        Arc::strong_count(&self.inner) == 1 && self.inner.scope.is_unshared()
+    /// Waits on this thread for the context with this number to be returned by its last handle,
+    /// and returns which one was waited for before; see [`loan`].
+    pub(crate) fn expect(loan: u64) -> u64 {
+        loan::expect(loan)
+    }
+
+    /// What names this context in [`StepContext::expect`].
+    pub(crate) fn loan(&self) -> u64 {
+        self.inner().loan
+    }
+
+    /// The context with this number, if its last handle was dropped while it was waited for.
+    pub(crate) fn take_returned(loan: u64) -> Option<Self> {
+        loan::take_returned(loan).map(|inner| Self { inner: Some(inner) })
+    }
+}
+
+impl Drop for StepContext {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            loan::give_back(inner);
+        }
     }
 }
 
@@ -272,9 +306,9 @@ impl fmt::Debug for StepContext {
             .field("name", &self.name())
             .field("source", &self.source_name())
             .field("message", &self.message_number())
-            .field("clock", &self.inner.clock)
-            .field("cancellation", &self.inner.cancellation)
-            .field("scope", &self.inner.scope)
+            .field("clock", &self.inner().clock)
+            .field("cancellation", &self.inner().cancellation)
+            .field("scope", &self.inner().scope)
             .finish()
     }
 }
