@@ -16,6 +16,7 @@ impl Counter {
         Self(AtomicU64::new(0))
     }
 
+    #[inline]
     pub(crate) fn add(&self, amount: u64) {
         if amount > 0 {
             self.0.fetch_add(amount, Ordering::Relaxed);

@@ -19,6 +19,7 @@ pub(super) struct Order {
 
 impl Order {
     /// The next number: greater than every number that was drawn before.
+    #[inline]
     pub(super) fn draw(&mut self) -> u64 {
         let end_of_block = (self.next | (BLOCK - 1)) + 1;
         let latest = NEXT_BLOCK.load(Ordering::Relaxed) == end_of_block;

@@ -85,6 +85,7 @@ struct Forward {
 }
 
 impl State {
+    #[inline]
     fn insert(&mut self, staged: Staged) {
         self.unsorted |= self.staged.last().is_some_and(|last| last.number > staged.number);
         self.staged.push(staged);
@@ -393,6 +394,7 @@ impl CompensationScope {
 impl CompensationScope {
     /// Whether nobody holds this scope but the lane and its context, so that it can serve the next
     /// message.
+    #[inline]
     pub(crate) fn is_at_home(&self) -> bool {
         // The fence makes what the other handles did before they went away visible here.
         let at_home = Arc::strong_count(&self.inner) == 2;
@@ -401,6 +403,7 @@ impl CompensationScope {
     }
 
     /// Whether anything was staged here since the message began.
+    #[inline]
     pub(crate) fn is_touched(&self) -> bool {
         self.inner.touched.load(Ordering::Acquire)
     }

@@ -25,11 +25,13 @@ pub(super) fn number() -> u64 {
 }
 
 /// Says which context is waited for on this thread, and returns which one was.
+#[inline]
 pub(super) fn expect(number: u64) -> u64 {
     EXPECTED.replace(number)
 }
 
 /// Returns a context if it is waited for here and this is its last handle; drops it otherwise.
+#[inline]
 pub(super) fn give_back(inner: Arc<Inner>) {
     if inner.loan != 0 && inner.loan == EXPECTED.get() && Arc::strong_count(&inner) == 1 {
         // What other handles did before they went away must be visible to the lane.
@@ -39,6 +41,7 @@ pub(super) fn give_back(inner: Arc<Inner>) {
 }
 
 /// What was returned since the last call, if it is the context with this number.
+#[inline]
 pub(super) fn take_returned(number: u64) -> Option<Arc<Inner>> {
     RETURNED.take().filter(|inner| inner.loan == number)
 }

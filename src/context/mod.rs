@@ -125,6 +125,7 @@ impl StepContext {
         self
     }
 
+    #[inline]
     fn inner(&self) -> &Arc<Inner> {
         self.inner.as_ref().expect("a handle has its context until it is dropped")
     }
@@ -175,6 +176,7 @@ impl StepContext {
     /// assert!(watershed::StepContext::new("orders").scope().is_empty());
     /// ```
     #[must_use]
+    #[inline]
     pub fn scope(&self) -> &CompensationScope {
         &self.inner().scope
     }
@@ -269,6 +271,7 @@ impl StepContext {
         Self { inner: Some(Arc::new(inner)) }
     }
 
+    #[inline]
     pub(crate) fn set_message_number(&self, number: u64) {
         if let Some(message) = &self.inner().message {
             message.number.store(number, Ordering::Relaxed);
@@ -277,22 +280,26 @@ impl StepContext {
 
     /// Waits on this thread for the context with this number to be returned by its last handle,
     /// and returns which one was waited for before; see [`loan`].
+    #[inline]
     pub(crate) fn expect(loan: u64) -> u64 {
         loan::expect(loan)
     }
 
     /// What names this context in [`StepContext::expect`].
+    #[inline]
     pub(crate) fn loan(&self) -> u64 {
         self.inner().loan
     }
 
     /// The context with this number, if its last handle was dropped while it was waited for.
+    #[inline]
     pub(crate) fn take_returned(loan: u64) -> Option<Self> {
         loan::take_returned(loan).map(|inner| Self { inner: Some(inner) })
     }
 }
 
 impl Drop for StepContext {
+    #[inline]
     fn drop(&mut self) {
         if let Some(inner) = self.inner.take() {
             loan::give_back(inner);

@@ -46,6 +46,8 @@ struct Part<H, D> {
     shared: Arc<Shared<H, D>>,
     index: usize,
     name: Arc<str>,
+    /// Messages handled since the report was last told.
+    handled: u64,
     /// The number of the message taken last.
     number: u64,
     /// The context of the messages while it is not lent to a handler; reused from message to
@@ -95,6 +97,7 @@ impl<S, H, F, D> Lane<S, H, F, D> {
             shared: Arc::clone(shared),
             index,
             name,
+            handled: 0,
             number: 0,
             step: None,
             scope: None,
@@ -146,6 +149,7 @@ impl<H, D> Part<H, D> {
     }
 
     /// The context for the next message: the one of the last, unless somebody kept it.
+    #[inline]
     fn lend(&mut self) -> StepContext {
         let step = self.step.take().unwrap_or_else(|| {
             let step = self.shared.context.for_messages(&self.name, &self.shared.token);
@@ -159,6 +163,7 @@ impl<H, D> Part<H, D> {
     }
 
     /// Takes the context back from a handler that is gone.
+    #[inline]
     fn recover(&mut self) {
         self.step = StepContext::take_returned(self.loan);
     }
@@ -179,15 +184,35 @@ impl<H, D> Part<H, D> {
     }
 
     /// Books the end of a handler. A message that is to be rolled back alone stays in flight.
+    #[inline]
     fn end_message(&mut self, baton: &mut Baton<H, D>, result: Result<(), Error>) {
-        self.message_deadline = None;
+        if self.message_deadline.is_some() {
+            self.message_deadline = None;
+        }
+        if result.is_ok() && self.is_plain() {
+            self.book_success(baton);
+        } else {
+            self.end_message_with_effects(baton, result);
+        }
+    }
+
+    /// Whether the message left nothing behind: no compensation, and no handle of its context.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        let scope = self.scope.as_ref();
+        self.step.is_some() && scope.is_some_and(|scope| !scope.is_touched() && scope.is_at_home())
+    }
+
+    #[inline]
+    fn book_success(&mut self, baton: &mut Baton<H, D>) {
+        baton.in_flight -= 1;
+        baton.tally.succeeded += 1;
+        self.handled += 1;
+    }
+
+    fn end_message_with_effects(&mut self, baton: &mut Baton<H, D>, result: Result<(), Error>) {
         let error = match result.and_then(|()| self.commit(baton)) {
-            Ok(()) => {
-                baton.in_flight -= 1;
-                baton.tally.succeeded += 1;
-                baton.reports[self.index].handled += 1;
-                return;
-            }
+            Ok(()) => return self.book_success(baton),
             Err(error) => error.with_origin(self.origin()),
         };
         baton.tally.failed += 1;
@@ -434,6 +459,8 @@ where
             }
         };
         StepContext::expect(outer);
+        let part = &mut *self.as_mut().project().part;
+        baton.reports[part.index].handled += std::mem::take(&mut part.handled);
         self.part.shared.put(baton);
         turn
     }
