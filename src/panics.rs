@@ -11,11 +11,6 @@ pub(crate) fn contain<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(message)
 }
 
-/// Drops a value of the user's; a panic of its destructor comes back as its message.
-pub(crate) fn contain_drop<T>(value: T) -> Result<(), String> {
-    contain(move || drop(value))
-}
-
 /// Runs a destructor of the user's where nobody is left to be told: a panic is counted.
 pub(crate) fn drop_contained(destroy: impl FnOnce()) {
     if contain(destroy).is_err() {
@@ -25,10 +20,9 @@ pub(crate) fn drop_contained(destroy: impl FnOnce()) {
 
 /// Drops values of the user's where nobody is left to be told: a panic is counted.
 pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) {
-    for value in values {
-        if contain_drop(value).is_err() {
-            diagnostics::COUNTERS.contained_panics.add(1);
-        }
+    let mut values = values.into_iter();
+    while contain(|| values.by_ref().for_each(drop)).is_err() {
+        diagnostics::COUNTERS.contained_panics.add(1);
     }
 }
 

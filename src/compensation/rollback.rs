@@ -138,6 +138,8 @@ pub fn run_compensation(
         cancelled: token.cancelled(),
         token,
         joined: None,
+        ran: 0,
+        failed: 0,
     }
 }
 
@@ -162,6 +164,9 @@ pub struct Rollback {
     current: Run,
     parallel: FuturesUnordered<Run>,
     joined: Option<Joined>,
+    /// Actions that succeeded and failed here since the counters of the process were told.
+    ran: u64,
+    failed: u64,
 }
 
 /// Membership in the session of the scope.
@@ -263,8 +268,8 @@ impl Rollback {
             Some(Finished { action, failure: None }) => (Some(action), None),
             None => (None, None),
         };
-        COUNTERS.compensations_run.add(u64::from(succeeded.is_some()));
-        COUNTERS.compensations_failed.add(u64::from(failed.is_some()));
+        self.ran += u64::from(succeeded.is_some());
+        self.failed += u64::from(failed.is_some());
         let settled = succeeded.is_some() || failed.is_some();
         let mut waiters = None;
         let next = self.scope.with_state(|state| {
@@ -281,8 +286,12 @@ impl Rollback {
             state.session = Some(session);
             next
         });
-        panics::drop_each(succeeded);
-        panics::wake_each(waiters.into_iter().flatten());
+        if succeeded.is_some() {
+            panics::drop_each(succeeded);
+        }
+        if let Some(waiters) = waiters {
+            panics::wake_each(waiters);
+        }
         match next {
             Next::Wait => self.wait(cx),
             next => next,
@@ -325,6 +334,8 @@ impl Rollback {
     /// Ends this rollback's part of the session and reports what happened during it.
     fn leave(&mut self) -> RollbackReport {
         let Some(joined) = self.joined.take() else { return RollbackReport::default() };
+        COUNTERS.compensations_run.add(std::mem::take(&mut self.ran));
+        COUNTERS.compensations_failed.add(std::mem::take(&mut self.failed));
         let mut waiters = None;
         let (report, left_over) = self.scope.with_state(|state| {
             let Some(mut session) = state.session.take() else { return Default::default() };
@@ -426,9 +437,7 @@ impl Run {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            let result = ready!(self.poll_attempt(cx));
-            panics::drop_each(self.attempt.take());
-            let failure = match result {
+            let failure = match ready!(self.poll_attempt(cx)) {
                 Ok(()) => None,
                 Err(error) => match self.policy.retry.wait_after(self.attempts) {
                     Some(wait) if wait.is_zero() => {
@@ -457,15 +466,27 @@ impl Run {
     fn poll_attempt(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Self { action, attempt, attempts, .. } = self;
         let Some(action) = action else { return Poll::Pending };
-        let outcome = panics::contain(|| {
-            let attempt = attempt.get_or_insert_with(|| {
+        let mut result = Poll::Pending;
+        let contained = panics::contain(|| {
+            let running = attempt.get_or_insert_with(|| {
                 *attempts += 1;
                 action.action.boxed_attempt()
             });
-            attempt.as_mut().poll(cx)
+            result = running.as_mut().poll(cx);
+            if result.is_ready() {
+                *attempt = None;
+            }
         });
-        outcome
-            .unwrap_or_else(|message| Poll::Ready(Err(Error::panic("the compensation", &message))))
+        if let Err(message) = contained {
+            if result.is_ready() {
+                // It had done its work: a destructor that panics afterwards does not undo that.
+                COUNTERS.contained_panics.add(1);
+            } else {
+                panics::drop_each(self.attempt.take());
+                return Poll::Ready(Err(Error::panic("the compensation", &message)));
+            }
+        }
+        result
     }
 }
 

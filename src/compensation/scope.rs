@@ -328,7 +328,23 @@ impl CompensationScope {
     }
 
     /// Stages a new action, giving it its number.
+    #[inline]
     fn stage_boxed(&self, mut staged: Staged) -> u64 {
+        let mut state = self.inner.state.lock();
+        if state.forward.is_some() || state.session.is_some() {
+            drop(state);
+            return self.stage_elsewhere(staged);
+        }
+        let number = state.order.draw();
+        staged.number = number;
+        state.insert(staged);
+        self.inner.touched.store(true, Ordering::Release);
+        number
+    }
+
+    /// Stages a new action where a rollback runs, or on the scope that took over.
+    #[cold]
+    fn stage_elsewhere(&self, mut staged: Staged) -> u64 {
         let mut state = self.inner.state.lock();
         if let Some(forward) = state.forward.clone() {
             drop(state);
@@ -365,9 +381,11 @@ impl CompensationScope {
             state.insert(staged);
         }
         self.inner.touched.store(true, Ordering::Release);
-        let waiters = state.session.as_mut().map(|session| session.take_waiters());
-        drop(state);
-        panics::wake_each(waiters.into_iter().flatten());
+        if let Some(session) = state.session.as_mut() {
+            let waiters = session.take_waiters();
+            drop(state);
+            panics::wake_each(waiters);
+        }
     }
 
     /// Takes out an action by its number: what a reservation withdraws.
@@ -456,10 +474,9 @@ impl CompensationScope {
 fn drop_all(actions: StagedList) -> (usize, Option<String>) {
     let count = actions.len();
     let mut panicked = None;
-    for action in actions {
-        if let Err(message) = panics::contain_drop(action) {
-            panicked.get_or_insert(message);
-        }
+    let mut actions = actions.into_iter();
+    while let Err(message) = panics::contain(|| actions.by_ref().for_each(drop)) {
+        panicked.get_or_insert(message);
     }
     (count, panicked)
 }
