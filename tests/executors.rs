@@ -1,0 +1,155 @@
+//! Rule 5.2: the same suite passes under every executor.
+
+mod support;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use support::{Ledger, filled, yields};
+use watershed::{
+    BoxError, CancellationSource, CancellationToken, CompensationPolicy, ErrorCode, StepContext,
+    fan_in, run_compensation,
+};
+
+async fn success_drains_all_and_clears() {
+    let context = StepContext::new("suite");
+    let ledger = Ledger::default();
+    let sources = [filled([1, 2, 3]), filled([4, 5]), filled([])];
+    let four = NonZeroUsize::new(4).expect("four is not zero");
+    let report = fan_in(&context, sources, |message, step| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.apply(&step, message);
+            yields(3).await;
+            Ok::<_, BoxError>(())
+        }
+    })
+    .concurrency(four)
+    .await
+    .expect("the drain succeeds");
+    assert_eq!(report.handled(), 5);
+    assert!(context.scope().is_empty());
+    assert_eq!(ledger.undone(), []);
+}
+
+async fn failure_is_rolled_back_in_reverse() {
+    let context = StepContext::new("suite");
+    let ledger = Ledger::default();
+    let sources = [filled([1, 2, 3]), filled([4, 5, 13]), filled([6])];
+    let error = fan_in(&context, sources, |message, step| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.apply(&step, message);
+            yields(message as usize % 3).await;
+            if message == 13 { Err("unlucky") } else { Ok(()) }
+        }
+    })
+    .concurrency(NonZeroUsize::new(3).expect("three is not zero"))
+    .await
+    .expect_err("the drain fails");
+    assert_eq!(error.code(), ErrorCode::Handler);
+    let policy = CompensationPolicy::sequential_reverse();
+    run_compensation(&policy, context.scope(), CancellationToken::never())
+        .await
+        .expect("the rollback succeeds");
+    ledger.assert_undone_in_reverse();
+}
+
+async fn timeout_ends_a_handler_that_never_does() {
+    let context = StepContext::new("suite");
+    let error =
+        fan_in(&context, [filled([1])], |_, _| futures::future::pending::<Result<(), BoxError>>())
+            .timeout(Duration::from_millis(5))
+            .grace(Duration::ZERO)
+            .await
+            .expect_err("the drain times out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    assert_eq!(error.metadata("dropped_handlers"), Some("1"));
+}
+
+async fn cancellation_from_another_thread_ends_the_drain() {
+    let stop = CancellationSource::new();
+    let context = StepContext::new("suite").with_cancellation(stop.token());
+    let (sender, receiver) = async_channel::unbounded::<u32>();
+    let canceller = std::thread::spawn(move || stop.cancel());
+    let error = fan_in(&context, [receiver], |_, _| async { Ok::<_, BoxError>(()) })
+        .await
+        .expect_err("the drain is cancelled");
+    assert_eq!(error.code(), ErrorCode::Canceled);
+    canceller.join().expect("the thread ends");
+    drop(sender);
+}
+
+async fn live_producers_on_other_threads_are_drained() {
+    let (left, from_left) = async_channel::bounded(2);
+    let (right, from_right) = async_channel::bounded(2);
+    let producers = [left, right].map(|sender| {
+        std::thread::spawn(move || (0..500_u32).all(|n| sender.send_blocking(n).is_ok()))
+    });
+    let sum = Arc::new(AtomicU32::new(0));
+    let context = StepContext::new("suite");
+    let report = fan_in(&context, [from_left, from_right], |message, _| {
+        let sum = Arc::clone(&sum);
+        async move {
+            sum.fetch_add(message, Ordering::Relaxed);
+            Ok::<_, BoxError>(())
+        }
+    })
+    .await
+    .expect("the drain succeeds");
+    assert_eq!(report.handled(), 1000);
+    assert_eq!(sum.load(Ordering::Relaxed), 2 * (0..500).sum::<u32>());
+    for producer in producers {
+        assert!(producer.join().expect("the thread ends"));
+    }
+}
+
+macro_rules! suite {
+    ($($executor:ident: $block_on:expr),+ $(,)?) => { $(
+        mod $executor {
+            #[test]
+            fn success_drains_all_and_clears() {
+                $block_on(super::success_drains_all_and_clears());
+            }
+            #[test]
+            fn failure_is_rolled_back_in_reverse() {
+                $block_on(super::failure_is_rolled_back_in_reverse());
+            }
+            #[test]
+            fn timeout_ends_a_handler_that_never_does() {
+                $block_on(super::timeout_ends_a_handler_that_never_does());
+            }
+            #[test]
+            fn cancellation_from_another_thread_ends_the_drain() {
+                $block_on(super::cancellation_from_another_thread_ends_the_drain());
+            }
+            #[test]
+            fn live_producers_on_other_threads_are_drained() {
+                $block_on(super::live_producers_on_other_threads_are_drained());
+            }
+        }
+    )+ };
+}
+
+fn tokio_current_thread<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("the runtime starts").block_on(future)
+}
+
+/// On a worker thread, which needs the drain to be `Send`.
+fn tokio_multi_thread<F: Future<Output: Send> + Send + 'static>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
+    let runtime = runtime.expect("the runtime starts");
+    runtime.block_on(runtime.spawn(future)).expect("the task ends")
+}
+
+suite! {
+    futures_executor: futures::executor::block_on,
+    smol: smol::block_on,
+    async_std: async_std::task::block_on,
+    tokio_current_thread: super::tokio_current_thread,
+    tokio_multi_thread: super::tokio_multi_thread,
+    custom: super::support::custom_block_on,
+}

@@ -1,0 +1,414 @@
+//! Sections 2 and 3: what is taken, in which order, and how a drain ends.
+
+mod support;
+
+use std::cell::Cell;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use futures::stream::{self, StreamExt};
+use support::{Ledger, block_on, filled, left_in, yields};
+use watershed::{
+    BoxError, CancellationToken, Commit, Compensated, CompensationPolicy, ErrorCode, OnFailure,
+    Source, StepContext, fan_in, run_compensation,
+};
+
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("message {0} is bad")]
+struct Bad(u32);
+
+fn permits(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).expect("not zero")
+}
+
+// Rule 2.1
+#[test]
+fn after_an_abort_the_messages_left_are_exactly_those_whose_handlers_never_ran() {
+    for bad in 0..30 {
+        for concurrency in [1, 2, 3] {
+            let sources: Vec<_> = (0..3).map(|s| filled((0..10).map(|m| s * 10 + m))).collect();
+            let seen = Mutex::new(Vec::new());
+            let context = StepContext::new("t");
+            let outcome = block_on(
+                fan_in(&context, sources.clone(), |message, _| {
+                    seen.lock().expect("no panic").push(message);
+                    async move {
+                        yields(message as usize % 4).await;
+                        if message == bad { Err(Bad(message)) } else { Ok(()) }
+                    }
+                })
+                .concurrency(permits(concurrency))
+                .quantum(permits(2)),
+            );
+            assert!(outcome.is_err());
+            let mut all = seen.into_inner().expect("no panic");
+            all.extend(sources.iter().flat_map(left_in));
+            all.sort_unstable();
+            assert_eq!(all, (0..30).collect::<Vec<_>>(), "bad {bad}, concurrency {concurrency}");
+        }
+    }
+}
+
+// Rule 2.2
+#[test]
+fn messages_of_a_source_are_handled_in_order_and_concurrency_is_bounded() {
+    for concurrency in [1, 2, 5] {
+        let sources: Vec<_> = (0..5).map(|s| filled((0..20).map(move |m| (s, m)))).collect();
+        let running = AtomicUsize::new(0);
+        let most = AtomicUsize::new(0);
+        let seen = Mutex::new(vec![Vec::new(); 5]);
+        let context = StepContext::new("t");
+        block_on(
+            fan_in(&context, sources, |(source, message), _| {
+                let (running, most, seen) = (&running, &most, &seen);
+                async move {
+                    most.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                    seen.lock().expect("no panic")[source].push(message);
+                    yields(message % 3).await;
+                    running.fetch_sub(1, Ordering::Relaxed);
+                    Ok::<_, BoxError>(())
+                }
+            })
+            .concurrency(permits(concurrency)),
+        )
+        .expect("the drain succeeds");
+        assert_eq!(most.into_inner(), concurrency);
+        for source in seen.into_inner().expect("no panic") {
+            assert_eq!(source, (0..20).collect::<Vec<_>>());
+        }
+    }
+}
+
+// Rule 2.5
+#[test]
+fn a_handler_in_flight_goes_on_while_another_source_is_always_ready() {
+    let (sender, receiver) = futures::channel::oneshot::channel::<()>();
+    let mut sender = Some(sender);
+    let mut receiver = Some(receiver);
+    let mut count = 0;
+    let sources = [filled([0]).boxed(), stream::repeat(1).take(5_000).boxed()];
+    let context = StepContext::new("t");
+    let finished = Arc::new(AtomicUsize::new(0));
+    block_on(
+        fan_in(&context, sources, |message, _| {
+            let waits = if message == 0 { receiver.take() } else { None };
+            count += 1;
+            if count == 1_000 {
+                drop(sender.take());
+            }
+            let finished = Arc::clone(&finished);
+            let now = count;
+            async move {
+                if let Some(waits) = waits {
+                    assert!(waits.await.is_err());
+                    finished.store(1, Ordering::Relaxed);
+                } else if now == 4_000 {
+                    assert_eq!(finished.load(Ordering::Relaxed), 1, "the first was not frozen");
+                }
+                Ok::<_, BoxError>(())
+            }
+        })
+        .concurrency(permits(2)),
+    )
+    .expect("the drain succeeds");
+}
+
+// Rule 2.6
+#[test]
+fn a_source_that_ends_is_dropped_at_once_and_not_polled_again() {
+    struct Once(Arc<AtomicUsize>, bool);
+    impl futures::Stream for Once {
+        type Item = u32;
+        fn poll_next(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> Poll<Option<u32>> {
+            assert!(!self.1, "polled after its end");
+            self.1 = true;
+            Poll::Ready(None)
+        }
+    }
+    impl Drop for Once {
+        fn drop(&mut self) {
+            self.0.store(1, Ordering::Relaxed);
+        }
+    }
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let sources = [Once(Arc::clone(&dropped), false).boxed(), filled([1, 2, 3]).boxed()];
+    let context = StepContext::new("t");
+    block_on(fan_in(&context, sources, |message, _| {
+        let dropped = Arc::clone(&dropped);
+        async move {
+            assert_eq!(dropped.load(Ordering::Relaxed), 1, "at message {message}");
+            Ok::<_, BoxError>(())
+        }
+    }))
+    .expect("the drain succeeds");
+}
+
+// Rule 2.6
+#[test]
+fn zero_sources_succeed_at_once() {
+    let context = StepContext::new("t");
+    let none: [async_channel::Receiver<u32>; 0] = [];
+    let report = block_on(fan_in(&context, none, |_, _| async { Ok::<_, BoxError>(()) }));
+    assert_eq!(report.expect("the drain succeeds").handled(), 0);
+}
+
+// Rules 3.1, 6.1
+#[test]
+fn an_error_names_source_and_message_and_gives_the_users_error_back() {
+    let context = StepContext::new("t");
+    let sources = [filled([1, 2]).named("web"), filled([3, 4, 5]).named("phone")];
+    let error = block_on(fan_in(&context, sources, |message, _| async move {
+        if message == 4 { Err(Bad(message)) } else { Ok(()) }
+    }))
+    .expect_err("the drain fails");
+    assert_eq!(error.downcast_ref::<Bad>(), Some(&Bad(4)));
+    assert_eq!((error.source_name(), error.message_number()), (Some("phone"), Some(2)));
+    assert_eq!(error.metadata("handled"), Some("3"));
+}
+
+// Rule 3.2
+#[test]
+fn further_errors_are_attached_in_the_order_of_sources() {
+    let context = StepContext::new("t");
+    let sources = [filled([1]), filled([2]), filled([3])];
+    let error = block_on(
+        fan_in(&context, sources, |message, step| async move {
+            if message == 2 {
+                yields(1).await;
+            } else {
+                step.cancellation().cancelled().await;
+            }
+            Err::<(), _>(Bad(message))
+        })
+        .concurrency(permits(3)),
+    )
+    .expect_err("the drain fails");
+    assert_eq!(error.downcast_ref::<Bad>(), Some(&Bad(2)));
+    let related: Vec<_> = error.related().iter().filter_map(|e| e.downcast_ref::<Bad>()).collect();
+    assert_eq!(related, [&Bad(1), &Bad(3)]);
+}
+
+// Rule 3.2
+#[test]
+fn a_source_fault_is_noticed_although_another_source_is_always_ready() {
+    let context = StepContext::new("t");
+    let faulty = stream::iter([Ok(1), Err(Bad(7))]).boxed();
+    let busy = stream::repeat_with(|| Ok(1)).boxed();
+    let sources = [busy.faults().named("busy"), faulty.faults().named("faulty")];
+    let mut count = 0;
+    let error = block_on(fan_in(&context, sources, |_, _| {
+        count += 1;
+        async { Ok::<_, BoxError>(()) }
+    }))
+    .expect_err("the drain fails");
+    assert_eq!(error.code(), ErrorCode::Source);
+    assert_eq!(error.source_name(), Some("faulty"));
+    assert_eq!(error.downcast_ref::<Bad>(), Some(&Bad(7)));
+    assert!(count <= 64 + 1, "one turn of the busy source at most, not {count} messages");
+}
+
+// Rule 3.7
+#[test]
+fn panics_of_handler_source_callback_and_destructors_become_errors() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("bomb");
+        }
+    }
+    let context = StepContext::new("t");
+    let in_call = fan_in(&context, [filled([1])], |_, _| {
+        assert!(context.scope().len() > 9, "call");
+        async { Ok::<_, BoxError>(()) }
+    });
+    let error = block_on(in_call).expect_err("the call panics");
+    assert_eq!(error.code(), ErrorCode::Panic);
+    assert!(error.to_string().contains("call"), "{error}");
+
+    let in_poll = fan_in(&context, [filled([1])], |_, _| async {
+        yields(1).await;
+        assert!(context.scope().len() > 9, "poll");
+        Ok::<_, BoxError>(())
+    });
+    let error = block_on(in_poll).expect_err("the poll panics");
+    assert!(error.to_string().contains("poll"), "{error}");
+
+    let in_destructor = fan_in(&context, [filled([1])], |_, _| {
+        let bomb = Bomb;
+        std::future::poll_fn(move |_| {
+            let _ = &bomb;
+            Poll::Ready(Ok::<_, BoxError>(()))
+        })
+    });
+    let error = block_on(in_destructor).expect_err("the destructor panics");
+    assert!(error.to_string().contains("bomb"), "{error}");
+
+    let source = stream::poll_fn(|_| -> Poll<Option<u32>> { panic!("source") });
+    let error = block_on(fan_in(&context, [source], |_, _| async { Ok::<_, BoxError>(()) }))
+        .expect_err("the source panics");
+    assert!(error.to_string().contains("source"), "{error}");
+
+    let in_callback = fan_in(&context, [filled([1, 2])], |_, _| async { Err::<(), _>("no") })
+        .on_failure(OnFailure::RollBackMessage)
+        .dead_letter(|_| panic!("letter"));
+    let error = block_on(in_callback).expect_err("the callback panics");
+    assert!(error.to_string().contains("letter"), "{error}");
+}
+
+// Rules 4.1, 3.7
+#[test]
+fn a_panic_keeps_what_the_message_staged() {
+    let context = StepContext::new("t");
+    let ledger = Ledger::default();
+    let error = block_on(fan_in(&context, [filled([1, 2])], |message, step| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.apply(&step, message);
+            assert!(message < 2, "too high");
+            Ok::<_, BoxError>(())
+        }
+    }));
+    assert_eq!(error.expect_err("it panics").code(), ErrorCode::Panic);
+    let rollback = run_compensation(
+        &CompensationPolicy::default(),
+        context.scope(),
+        CancellationToken::never(),
+    );
+    assert_eq!(block_on(rollback).expect("the rollback succeeds").succeeded(), 2);
+    ledger.assert_undone_in_reverse();
+}
+
+// Rule 3.8
+#[test]
+fn a_failed_message_is_rolled_back_alone_and_the_drain_goes_on() {
+    for commit in [Commit::Pipeline, Commit::Message] {
+        let context = StepContext::new("t");
+        let ledger = Ledger::default();
+        let mut letters = Vec::new();
+        let report = block_on(
+            fan_in(&context, [filled([1, 2, 3]), filled([4, 5, 6])], |message, step| {
+                let ledger = ledger.clone();
+                async move {
+                    ledger.apply(&step, message * 10);
+                    ledger.apply(&step, message * 10 + 1);
+                    if message % 3 == 2 {
+                        assert_ne!(message, 5, "five panics");
+                        return Err(Bad(message));
+                    }
+                    Ok(())
+                }
+            })
+            .commit(commit)
+            .on_failure(OnFailure::RollBackMessage)
+            .dead_letter(|letter| {
+                letters.push((letter.error().code(), letter.rollback().expect("ok").succeeded()));
+            }),
+        )
+        .expect("the drain succeeds");
+        assert_eq!((report.handled(), report.rolled_back()), (4, 2));
+        assert_eq!(letters, [(ErrorCode::Handler, 2), (ErrorCode::Panic, 2)]);
+        assert_eq!(ledger.undone(), [21, 20, 51, 50]);
+        assert!(context.scope().is_empty(), "{commit:?}");
+    }
+}
+
+// Rule 5.3
+#[test]
+fn a_drain_is_send_with_parts_that_are_and_works_with_parts_that_are_not() {
+    fn assert_send<T: Send>(value: T) -> T {
+        value
+    }
+    let context = StepContext::new("t");
+    let cell = Cell::new(0);
+    let drain = fan_in(&context, [filled([1, 2])], move |_, _| {
+        cell.set(cell.get() + 1);
+        async { Ok::<_, BoxError>(()) }
+    });
+    block_on(assert_send(drain.into_future())).expect("a handler that is not Sync");
+
+    let sum = Rc::new(Cell::new(0));
+    let local = stream::iter([Rc::new(1), Rc::new(2)]);
+    block_on(fan_in(&context, [local], |message, _| {
+        let sum = Rc::clone(&sum);
+        async move {
+            sum.set(sum.get() + *message);
+            Ok::<_, BoxError>(())
+        }
+    }))
+    .expect("a handler that is not Send");
+    assert_eq!(sum.get(), 3);
+}
+
+#[test]
+fn streams_that_cannot_move_are_sources_as_they_are() {
+    let source = stream::unfold(0, |n| async move {
+        yields(1).await;
+        (n < 3).then_some((n, n + 1))
+    });
+    let context = StepContext::new("t");
+    let report = block_on(fan_in(&context, [source], |_, _| async { Ok::<_, BoxError>(()) }));
+    assert_eq!(report.expect("the drain succeeds").handled(), 3);
+}
+
+#[test]
+fn a_handler_may_return_a_value_with_its_compensations() {
+    let context = StepContext::new("t");
+    block_on(
+        fan_in(&context, [filled([1, 2])], |_, step| async move {
+            step.register_compensation(|| async {});
+            Ok::<_, BoxError>(Compensated::new(()).with_compensation(|| async {}))
+        })
+        .commit(Commit::Never),
+    )
+    .expect("the drain succeeds");
+    assert_eq!(context.scope().clear(), 4);
+}
+
+// Rule 4.1
+#[test]
+fn what_is_staged_on_a_context_kept_beyond_its_handler_goes_to_the_drains_scope() {
+    let context = StepContext::new("t");
+    let kept = Mutex::new(Vec::new());
+    block_on(
+        fan_in(&context, [filled([1, 2, 3])], |_, step| {
+            kept.lock().expect("no panic").push(step.clone());
+            async move {
+                step.register_compensation(|| async {});
+                Ok::<_, BoxError>(())
+            }
+        })
+        .commit(Commit::Message),
+    )
+    .expect("the drain succeeds");
+    assert!(context.scope().is_empty());
+    let kept = kept.into_inner().expect("no panic");
+    let numbers: Vec<_> = kept.iter().map(StepContext::message_number).collect();
+    assert_eq!(numbers, [Some(1), Some(2), Some(3)]);
+    for step in &kept {
+        step.register_compensation(|| async {});
+    }
+    assert_eq!(context.scope().clear(), 3);
+}
+
+// A context is lent from message to message: what one handler did must not show in the next.
+#[test]
+fn a_context_replaced_by_its_handler_is_not_taken_back() {
+    let context = StepContext::new("outer");
+    block_on(fan_in(&context, [filled([1, 2, 3])], |message, step| async move {
+        assert_eq!((step.name(), step.message_number()), ("outer", Some(message)));
+        let own = StepContext::new("own").with_scope(step.scope().clone());
+        drop(step.with_cancellation(CancellationToken::never()));
+        let inner = fan_in(&own, [filled([1, 2])], |_, step| async move {
+            assert_eq!(step.name(), "own");
+            Ok::<_, BoxError>(())
+        });
+        inner.await.map(drop)
+    }))
+    .expect("the drain succeeds");
+}
