@@ -1,0 +1,140 @@
+//! Rules 2.3 and 2.4: turns, and giving the thread back.
+
+mod support;
+
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures::stream::{self, StreamExt};
+use support::{block_on, filled, poll_times, yields};
+use watershed::{BoxError, CancellationSource, ErrorCode, StepContext, fan_in};
+
+// Rule 2.3
+#[test]
+fn every_ready_source_has_a_turn_between_two_turns_of_another() {
+    for (quantum, waits) in [(1, 0), (3, 0), (64, 0), (3, 1)] {
+        let sources: Vec<_> = (0..10).map(|s| stream::repeat(s).take(300)).collect();
+        let mut order = Vec::new();
+        let context = StepContext::new("t");
+        block_on(
+            fan_in(&context, sources, |source: usize, _| {
+                order.push(source);
+                async move {
+                    yields(waits).await;
+                    Ok::<_, BoxError>(())
+                }
+            })
+            .quantum(NonZeroUsize::new(quantum).expect("not zero")),
+        )
+        .expect("the drain succeeds");
+        // As long as all are ready, a source waits for at most one turn of each of the nine others.
+        let bound = 9 * quantum + 1;
+        let mut last = [0; 10];
+        for (position, source) in order[..2_000].iter().enumerate() {
+            let gap = position - last[*source];
+            assert!(gap <= bound, "quantum {quantum}: source {source} waited {gap} messages");
+            last[*source] = position;
+        }
+    }
+}
+
+// Rule 2.4
+#[test]
+fn one_poll_of_the_drain_starts_a_bounded_number_of_messages() {
+    let started = AtomicUsize::new(0);
+    let context = StepContext::new("t");
+    let sources = [stream::repeat(1), stream::repeat(2)];
+    let drain = fan_in(&context, sources, |_, _| {
+        started.fetch_add(1, Ordering::Relaxed);
+        async { Ok::<_, BoxError>(()) }
+    });
+    let mut drain = drain.quantum(NonZeroUsize::MAX).into_future();
+    for polls in 1..20 {
+        assert!(poll_times(&mut drain, 1).is_none());
+        let started = started.load(Ordering::Relaxed);
+        assert!((polls..=polls * 256).contains(&started), "{started} after {polls} polls");
+    }
+}
+
+// Rule 2.4
+#[test]
+fn an_always_ready_source_does_not_starve_the_cancellation() {
+    let stop = CancellationSource::new();
+    let mut count = 0;
+    let context = StepContext::new("t").with_cancellation(stop.token());
+    let error = block_on(fan_in(&context, [stream::repeat(())], |(), _| {
+        count += 1;
+        if count == 1_000 {
+            stop.cancel();
+        }
+        async { Ok::<_, BoxError>(()) }
+    }))
+    .expect_err("cancelled");
+    assert_eq!(error.code(), ErrorCode::Canceled);
+    assert!(count <= 1_064, "{count}");
+}
+
+/// Counts how often its stream is polled.
+struct Counted<S>(S, Arc<AtomicUsize>);
+
+impl<S: futures::Stream + Unpin> futures::Stream for Counted<S> {
+    type Item = S::Item;
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+#[test]
+fn a_message_of_one_source_polls_no_idle_one() {
+    let idle_polls = Arc::new(AtomicUsize::new(0));
+    let busy_polls = Arc::new(AtomicUsize::new(0));
+    let (sender, busy) = async_channel::unbounded();
+    let mut sources = vec![Counted(busy.boxed(), Arc::clone(&busy_polls))];
+    let idle = || Counted(stream::pending().boxed(), Arc::clone(&idle_polls));
+    sources.extend(std::iter::repeat_with(idle).take(1_000));
+    let context = StepContext::new("t");
+    let drain = fan_in(&context, sources, |_: u32, _| async { Ok::<_, BoxError>(()) });
+    let mut drain = drain.into_future();
+    assert!(poll_times(&mut drain, 50).is_none());
+    assert_eq!(idle_polls.load(Ordering::Relaxed), 1_000);
+    for message in 0..100 {
+        sender.try_send(message).expect("the channel is open");
+        assert!(poll_times(&mut drain, 2).is_none());
+    }
+    assert_eq!(idle_polls.load(Ordering::Relaxed), 1_000);
+    assert_eq!(busy_polls.load(Ordering::Relaxed), 1 + 2 * 100);
+}
+
+#[test]
+fn a_hundred_thousand_sources_are_drained() {
+    let sources: Vec<_> = (0..100_000_u32).map(|n| stream::iter([n])).collect();
+    let context = StepContext::new("t");
+    let report = block_on(fan_in(&context, sources, |_, _| async { Ok::<_, BoxError>(()) }));
+    assert_eq!(report.expect("the drain succeeds").handled(), 100_000);
+}
+
+#[test]
+fn more_waiting_sources_than_permits_pass_the_permits_on() {
+    let (senders, sources): (Vec<_>, Vec<_>) = (0..50).map(|_| async_channel::unbounded()).unzip();
+    let context = StepContext::new("t");
+    let drain = fan_in(&context, sources, |_: u32, _| async {
+        yields(2).await;
+        Ok::<_, BoxError>(())
+    });
+    let mut drain = drain.concurrency(NonZeroUsize::new(2).expect("not zero")).into_future();
+    assert!(poll_times(&mut drain, 10).is_none());
+    for round in 0..20 {
+        for sender in senders.iter().skip(round % 7).step_by(3) {
+            sender.try_send(1).expect("the channel is open");
+        }
+        assert!(poll_times(&mut drain, 200).is_none());
+        assert!(senders.iter().all(async_channel::Sender::is_empty), "round {round}");
+    }
+    drop(senders);
+    assert!(poll_times(&mut drain, 200).expect("it is over").is_ok());
+    drop(filled([0]));
+}
