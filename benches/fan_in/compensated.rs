@@ -23,7 +23,7 @@ const FAN_IN_MESSAGE: &str = "fan_in_commit_message";
 const FAN_IN_PIPELINE: &str = "fan_in_commit_pipeline";
 
 pub(crate) const SECTION: Section = Section {
-    title: "Two compensations a message: the ratio is to the loop by hand",
+    title: "two compensations a message: ratio to the loop by hand",
     has_sources: true,
     contenders: CONTENDERS,
     targets: &[

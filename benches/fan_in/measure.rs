@@ -93,7 +93,8 @@ fn median(mut figures: Vec<f64>) -> f64 {
 /// Every round begins with another one, so that nobody always follows the same neighbour's heap.
 fn in_turns(settings: &Settings, sources: Option<u32>, contenders: &[&Contender]) -> Measured {
     let load = settings.load(sources.unwrap_or(1));
-    if settings.warms_up() {
+    if !settings.is_quick() {
+        // A round that does not count.
         for contender in contenders {
             (contender.once)(load);
         }

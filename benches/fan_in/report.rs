@@ -8,7 +8,7 @@ use crate::measure::{Measured, Series};
 /// Prints what was measured: a row a contender, a column a size.
 pub(crate) fn print(title: &str, measured: &[Measured]) {
     let Some(first) = measured.first() else { return };
-    let mut table = Sized::new("ns each (minimum), ratio", measured);
+    let mut table = BySize::new("ns each (minimum), ratio", measured);
     for Series { name, floor, .. } in &first.series {
         table.row(name, |measured| {
             let series = measured.series(name)?;
@@ -18,16 +18,16 @@ pub(crate) fn print(title: &str, measured: &[Measured]) {
             Some(format!("{median:.1} ({minimum:.1}){ratio}"))
         });
     }
-    table.print(title);
+    table.print(&format!("Measured, {title}"));
 }
 
 /// A table with a column for every size.
-pub(crate) struct Sized<'a> {
+pub(crate) struct BySize<'a> {
     measured: &'a [Measured],
     table: Table,
 }
 
-impl<'a> Sized<'a> {
+impl<'a> BySize<'a> {
     pub(crate) fn new(corner: &str, measured: &'a [Measured]) -> Self {
         let mut table = Table::new();
         let sizes = measured.iter().map(|measured| match measured.sources {

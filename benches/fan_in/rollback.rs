@@ -15,11 +15,10 @@ use crate::measure::{Contender, Section, timing};
 use crate::targets::{Bound, Target};
 
 const BY_HAND: &str = "rollback_by_hand";
-
 const BY_WATERSHED: &str = "run_compensation";
 
 pub(crate) const SECTION: Section = Section {
-    title: "Rollback of staged compensations: the ratio is to the loop by hand",
+    title: "rollback of staged compensations: ratio to the loop by hand",
     has_sources: false,
     contenders: CONTENDERS,
     targets: &[Target {
@@ -58,8 +57,11 @@ fn by_watershed(load: Load) -> Duration {
         let undo = Undo::new(&undone, number);
         scope.register_compensation(move || undo.attempt());
     }
-    let policy = CompensationPolicy::sequential_reverse();
-    let rollback = run_compensation(&policy, &scope, CancellationToken::never());
+    // The list goes away with its owner here as it does there.
+    let rollback = async move {
+        let policy = CompensationPolicy::sequential_reverse();
+        run_compensation(&policy, &scope, CancellationToken::never()).await
+    };
     let (result, took) = timing(|| block_on(rollback));
     result.expect("no action fails");
     check(load, &undone);

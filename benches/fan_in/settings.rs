@@ -52,7 +52,7 @@ impl Settings {
     }
 
     /// Without `--bench` it is a test run, or a profiler's: both want it short.
-    fn is_quick(&self) -> bool {
+    pub(crate) fn is_quick(&self) -> bool {
         self.quick || self.test || !self.bench
     }
 
@@ -73,11 +73,6 @@ impl Settings {
         self.rounds.unwrap_or(if self.is_quick() { 1 } else { 7 })
     }
 
-    /// Whether a round comes first that does not count.
-    pub(crate) fn warms_up(&self) -> bool {
-        !self.is_quick()
-    }
-
     pub(crate) fn wants(&self, contender: &Contender) -> bool {
         self.only.is_empty() || self.only.iter().any(|name| name == contender.name)
     }
@@ -85,7 +80,11 @@ impl Settings {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.channels {
+            Kind::Bounded => "bounded",
+            Kind::Unbounded => "unbounded",
+        };
         let (messages, rounds) = (grouped(self.messages()), self.rounds());
-        write!(f, "{messages} messages in {:?} channels, {rounds} rounds", self.channels)
+        write!(f, "{messages} messages in {kind} channels, rounds: {rounds}")
     }
 }

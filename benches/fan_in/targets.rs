@@ -1,8 +1,7 @@
-//! What is to be reached. A target that is missed is only reported: a busy machine must not fail
-//! a build.
+//! What is to be reached, and whether it was.
 
 use crate::measure::Measured;
-use crate::report::Sized;
+use crate::report::BySize;
 
 /// A ratio of two contenders that has a bound.
 #[derive(Debug)]
@@ -43,7 +42,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Prints the figures beside their targets, and counts them.
     pub(crate) fn print(&mut self, title: &str, targets: &[Target], measured: &[Measured]) {
-        let mut table = Sized::new("target", measured);
+        let mut table = BySize::new("target", measured);
         for target in targets {
             let judged = |measured: &Measured| {
                 let figure = measured.ratio(target.of, target.to)?;
@@ -57,11 +56,13 @@ impl Tally {
                 Some(format!("{figure:.2} {}", if reached { "reached" } else { "MISSED" }))
             });
         }
-        table.print(title);
+        table.print(&format!("Targets, {title}"));
     }
 
     pub(crate) fn print_total(&self) {
         let Self { reached, missed } = self;
-        println!("Targets reached: {reached} of {}", reached + missed);
+        if reached + missed > 0 {
+            println!("Targets reached: {reached} of {}", reached + missed);
+        }
     }
 }

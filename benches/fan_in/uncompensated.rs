@@ -26,7 +26,7 @@ const QUANTUM: usize = 64;
 const FLOOR: &str = "try_recv";
 
 pub(crate) const SECTION: Section = Section {
-    title: "Without compensations: the ratio is to taking alone",
+    title: "without compensations: ratio to taking alone",
     has_sources: true,
     contenders: CONTENDERS,
     targets: &[

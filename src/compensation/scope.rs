@@ -71,6 +71,10 @@ struct Inner {
 pub(super) struct State {
     staged: StagedList,
     unsorted: bool,
+    /// Who staged the first action, and whether all others are theirs too: then a commit need not
+    /// look at each.
+    owner: u64,
+    mixed: bool,
     order: Order,
     /// Where to stage instead, once the message of this scope has ended.
     forward: Option<Forward>,
@@ -87,7 +91,16 @@ struct Forward {
 impl State {
     #[inline]
     fn insert(&mut self, staged: Staged) {
-        self.unsorted |= self.staged.last().is_some_and(|last| last.number > staged.number);
+        match self.staged.last() {
+            Some(last) => {
+                self.unsorted |= last.number > staged.number;
+                self.mixed |= self.owner != staged.owner;
+            }
+            None => {
+                self.owner = staged.owner;
+                self.mixed = false;
+            }
+        }
         self.staged.push(staged);
     }
 
@@ -440,7 +453,20 @@ impl CompensationScope {
         for action in &mut staged {
             action.owner = owner;
         }
-        parent.put_back(staged);
+        parent.receive(staged);
+    }
+
+    /// Takes in the actions of a message that has ended.
+    fn receive(&self, actions: StagedList) {
+        let mut state = self.inner.state.lock();
+        if state.forward.is_some() || state.session.is_some() {
+            drop(state);
+            return self.put_back(actions);
+        }
+        for staged in actions {
+            state.insert(staged);
+        }
+        self.inner.touched.store(true, Ordering::Release);
     }
 
     /// Sends whatever is staged here from now on to the scope of the drain: the message has ended,
@@ -460,9 +486,9 @@ impl CompensationScope {
     /// first panic of a destructor.
     pub(crate) fn commit_owned(&self, owner: u64) -> (usize, Option<String>) {
         let committed = self.with_state(|state| {
-            let all = state.staged.iter().all(|staged| staged.owner == owner);
-            if all {
-                return state.take_all();
+            if !state.mixed {
+                let theirs = state.owner == owner;
+                return if theirs { state.take_all() } else { SmallVec::new() };
             }
             SmallVec::from_vec(state.take_where(|staged| staged.owner == owner))
         });

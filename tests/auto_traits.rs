@@ -1,0 +1,28 @@
+//! What may be sent, shared and moved.
+
+use watershed::*;
+
+fn send<T: Send>() {}
+fn sync<T: Sync>() {}
+fn unpin<T: Unpin>() {}
+
+macro_rules! assert_traits {
+    ($($check:ident: $($type:ty),+;)+) => { $($($check::<$type>();)+)+ };
+}
+
+#[test]
+fn public_types_are_send_sync_and_unpin_where_they_can_be() {
+    assert_traits! {
+        send: Error, ErrorCode, BoxError, Tick, Sleep, SystemClock, ManualClock, CancellationSource,
+            CancellationToken, Cancelled, CompensationScope, CompensationPolicy, Rollback,
+            RollbackReport, RollbackFailed, FailedAction, Reservation, StepContext, FanInReport,
+            SourceReport, FailedMessage, Commit, OnFailure, RetryPolicy, Compensated<u8>,
+            Named<u8>, Faults<u8>, diagnostics::Snapshot;
+        sync: Error, ErrorCode, BoxError, Tick, SystemClock, ManualClock, CancellationSource,
+            CancellationToken, CompensationScope, CompensationPolicy, RollbackReport,
+            RollbackFailed, FailedAction, Reservation, StepContext, FanInReport, SourceReport,
+            FailedMessage, Commit, OnFailure, RetryPolicy, Compensated<u8>, Named<u8>, Faults<u8>,
+            diagnostics::Snapshot;
+        unpin: Sleep, Cancelled, Rollback, StepContext, Reservation, CompensationScope;
+    }
+}

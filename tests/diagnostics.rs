@@ -1,0 +1,58 @@
+//! Rule 6.3: each result is counted once. One test, so that nothing else counts beside it.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{block_on, filled, poll_times};
+use watershed::{
+    BoxError, CancellationSource, CancellationToken, CompensationPolicy, CompensationScope,
+    StepContext, diagnostics, fan_in, run_compensation,
+};
+
+#[test]
+fn each_result_is_counted_once() {
+    let context = StepContext::new("t");
+    let before = diagnostics::snapshot();
+    let handler = |message: u32, step: StepContext| async move {
+        step.register_compensation(|| async {});
+        if message == 13 { Err("unlucky") } else { Ok(()) }
+    };
+    block_on(fan_in(&context, [filled([1, 2])], handler)).expect("it succeeds");
+    block_on(fan_in(&context, [filled([1, 13])], handler)).expect_err("it fails");
+    let zero = fan_in(&context, [filled([1])], handler).timeout(Duration::ZERO);
+    block_on(zero).expect_err("it times out");
+    let stop = CancellationSource::new();
+    stop.cancel();
+    let cancelled = fan_in(&context, [filled([1])], handler).cancellation(stop.token());
+    block_on(cancelled).expect_err("it is cancelled");
+    let (_sender, silent) = async_channel::unbounded::<u32>();
+    let mut dropped =
+        fan_in(&context, [silent], |_, _| async { Ok::<_, BoxError>(()) }).into_future();
+    assert!(poll_times(&mut dropped, 1).is_none());
+    drop(dropped);
+
+    context.register_compensation(|| async { Err("stuck") });
+    let policy = CompensationPolicy::default();
+    let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+    block_on(rollback).expect_err("one is stuck");
+    context.scope().clear();
+    let lost = CompensationScope::new();
+    lost.register_compensation(|| async {});
+    drop(lost);
+
+    let counted = diagnostics::snapshot().since(&before);
+    assert_eq!(counted.drains_started, 5);
+    assert_eq!(counted.drains_succeeded, 1);
+    assert_eq!(counted.drains_failed, 1);
+    assert_eq!(counted.drains_timed_out, 1);
+    assert_eq!(counted.drains_cancelled, 1);
+    assert_eq!(counted.drains_dropped, 1);
+    assert_eq!(counted.messages_succeeded, 3);
+    assert_eq!(counted.messages_failed, 1);
+    assert_eq!(counted.compensations_run, 2);
+    assert_eq!(counted.compensations_failed, 1);
+    assert_eq!(counted.compensations_cleared, 2 + 1);
+    assert_eq!(counted.compensations_lost, 1);
+    assert_eq!(counted.contained_panics, 0);
+}
