@@ -163,17 +163,20 @@ fn a_clock_that_steps_backwards_harms_nothing_but_the_elapsed_time() {
     assert_eq!((report.handled(), report.elapsed()), (1, Duration::ZERO));
 }
 
+/// Notes its number when it is woken.
+struct Note(u32, Arc<std::sync::Mutex<Vec<u32>>>);
+
+impl std::task::Wake for Note {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().expect("no panic").push(self.0);
+    }
+}
+
 // House rule 2
 #[test]
 fn a_manual_clock_wakes_in_the_order_of_deadline_and_registration() {
     let clock = ManualClock::new();
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
-    struct Note(u32, Arc<std::sync::Mutex<Vec<u32>>>);
-    impl std::task::Wake for Note {
-        fn wake(self: Arc<Self>) {
-            self.1.lock().expect("no panic").push(self.0);
-        }
-    }
     let mut sleeps = Vec::new();
     for (number, deadline) in [(0, 30), (1, 10), (2, 20), (3, 10), (4, 40)] {
         let waker = Arc::new(Note(number, Arc::clone(&order))).into();

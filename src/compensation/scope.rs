@@ -91,15 +91,12 @@ struct Forward {
 impl State {
     #[inline]
     fn insert(&mut self, staged: Staged) {
-        match self.staged.last() {
-            Some(last) => {
-                self.unsorted |= last.number > staged.number;
-                self.mixed |= self.owner != staged.owner;
-            }
-            None => {
-                self.owner = staged.owner;
-                self.mixed = false;
-            }
+        if let Some(last) = self.staged.last() {
+            self.unsorted |= last.number > staged.number;
+            self.mixed |= self.owner != staged.owner;
+        } else {
+            self.owner = staged.owner;
+            self.mixed = false;
         }
         self.staged.push(staged);
     }
