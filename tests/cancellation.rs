@@ -221,31 +221,3 @@ fn a_waker_sees_the_cancellation_that_woke_it() {
     source.cancel();
     assert_eq!(again.1.load(Ordering::SeqCst), 1);
 }
-
-/// A waker of a broken executor.
-struct Broken;
-
-impl Wake for Broken {
-    fn wake(self: Arc<Self>) {
-        panic!("the executor is broken");
-    }
-}
-
-// Rule 4.12
-#[test]
-fn a_waker_that_panics_is_contained_and_every_waiter_still_sees_the_cancellation() {
-    let source = CancellationSource::new();
-    let mut waiters = [(); 3].map(|()| source.token().cancelled());
-    let (first, first_waker) = Counting::new();
-    let (last, last_waker) = Counting::new();
-    let wakers = [first_waker, Waker::from(Arc::new(Broken)), last_waker];
-    for (waiting, waker) in waiters.iter_mut().zip(&wakers) {
-        assert!(poll_with(waiting, waker).is_pending());
-    }
-    source.cancel();
-    assert!(source.is_cancelled());
-    assert_eq!((first.count(), last.count()), (1, 1));
-    for waiting in waiters {
-        assert!(waiting.now_or_never().is_some());
-    }
-}

@@ -1,6 +1,5 @@
 //! Clocks: the order of wake-ups, steps back, the end of time, and wakers that panic.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
