@@ -313,8 +313,8 @@ fn dropping_try_async_drops_the_operation_where_it_is() {
     let held = Arc::new(());
     let inner = Arc::clone(&held);
     let mut running = Box::pin(try_async(|| async move {
-        drop(inner);
         futures::pending!();
+        drop(inner);
         Ok::<_, Error>(())
     }));
     assert!((&mut running).now_or_never().is_none());
