@@ -454,7 +454,9 @@ impl Run {
             };
             let Some(action) = self.action.take() else { return Poll::Pending };
             let failure = failure.map(|error| FailedAction {
-                label: action.action.erased_label().map(ToOwned::to_owned),
+                // A label is the user's code as well: one that panics is none.
+                label: panics::contain(|| action.action.erased_label().map(ToOwned::to_owned))
+                    .unwrap_or_default(),
                 registered_at: action.registered_at,
                 attempts: self.attempts,
                 error,
