@@ -2,13 +2,14 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::stream;
-use support::{block_on, filled, left_in, poll_times};
+use support::{Ledger, block_on, filled, left_in, poll_times, roll_back, yields};
 use watershed::{
     BoxError, CancellationSource, Clock, ErrorCode, ManualClock, OnFailure, StepContext, Tick,
     fan_in,
@@ -164,7 +165,7 @@ fn a_clock_that_steps_backwards_harms_nothing_but_the_elapsed_time() {
 }
 
 /// Notes its number when it is woken.
-struct Note(u32, Arc<std::sync::Mutex<Vec<u32>>>);
+struct Note(u32, Arc<Mutex<Vec<u32>>>);
 
 impl std::task::Wake for Note {
     fn wake(self: Arc<Self>) {
@@ -172,11 +173,11 @@ impl std::task::Wake for Note {
     }
 }
 
-// House rule 2
+// Rule 5.4
 #[test]
 fn a_manual_clock_wakes_in_the_order_of_deadline_and_registration() {
     let clock = ManualClock::new();
-    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let order = Arc::new(Mutex::new(Vec::new()));
     let mut sleeps = Vec::new();
     for (number, deadline) in [(0, 30), (1, 10), (2, 20), (3, 10), (4, 40)] {
         let waker = Arc::new(Note(number, Arc::clone(&order))).into();
@@ -190,4 +191,199 @@ fn a_manual_clock_wakes_in_the_order_of_deadline_and_registration() {
     clock.advance(Duration::from_nanos(30));
     assert_eq!(*order.lock().expect("no panic"), [1, 3, 0]);
     assert_eq!(clock.sleepers(), 1);
+}
+
+fn three() -> NonZeroUsize {
+    NonZeroUsize::new(3).expect("three is not zero")
+}
+
+// Rule 3.3
+#[test]
+fn the_timeout_counts_from_the_first_poll() {
+    let clock = ManualClock::new();
+    let drain = fan_in(&context(&clock), [filled([1])], |_, _| never());
+    let mut drain = drain.timeout(10 * SECOND).grace(Duration::ZERO).into_future();
+    clock.advance(100 * SECOND);
+    assert!(poll_times(&mut drain, 3).is_none());
+    clock.advance(Duration::from_nanos(9_999_999_999));
+    assert!(poll_times(&mut drain, 3).is_none(), "a nanosecond is left");
+    clock.advance(Duration::from_nanos(1));
+    let error = poll_times(&mut drain, 1).expect("it is over").expect_err("it timed out");
+    assert_eq!((error.code(), error.metadata("handled")), (ErrorCode::Timeout, Some("0")));
+}
+
+// Rules 2.1, 3.3
+#[test]
+fn a_timeout_while_all_sources_are_idle_leaves_later_messages_where_they_are() {
+    let clock = ManualClock::new();
+    let (sender, source) = async_channel::unbounded::<u32>();
+    let drain = fan_in(&context(&clock), [source.clone()], |_, _| never());
+    let mut drain = drain.timeout(SECOND).into_future();
+    assert!(poll_times(&mut drain, 3).is_none());
+    clock.advance(SECOND);
+    sender.try_send(1).expect("the channel is open");
+    let error = poll_times(&mut drain, 1).expect("it is over").expect_err("it timed out");
+    assert_eq!((error.code(), error.metadata("dropped_handlers")), (ErrorCode::Timeout, None));
+    assert_eq!(left_in(&source), [1]);
+}
+
+// Rule 3.5
+#[test]
+fn the_contexts_token_and_the_calls_token_both_reach_a_running_handler() {
+    for by_context in [true, false] {
+        let (of_context, of_call) = (CancellationSource::new(), CancellationSource::new());
+        let context = StepContext::new("t").with_cancellation(of_context.token());
+        let drain = fan_in(&context, [filled([1, 2])], |_, step| async move {
+            assert!(!step.cancellation().is_cancelled());
+            step.cancellation().cancelled().await;
+            Ok::<_, BoxError>(())
+        });
+        let mut drain = drain.cancellation(of_call.token()).into_future();
+        assert!(poll_times(&mut drain, 3).is_none());
+        let stop = if by_context { &of_context } else { &of_call };
+        stop.cancel();
+        let error = poll_times(&mut drain, 3).expect("it is over").expect_err("cancelled");
+        assert_eq!((error.code(), error.metadata("handled")), (ErrorCode::Canceled, Some("1")));
+        drop(drain);
+        assert_eq!((of_context.is_cancelled(), of_call.is_cancelled()), (by_context, !by_context));
+    }
+}
+
+// Rules 3.2, 3.6
+#[test]
+fn a_failure_waits_for_the_other_handlers_no_longer_than_the_grace() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let ledger = Ledger::default();
+    let sources = [filled([1]), filled([2]), filled([3])];
+    let drain = fan_in(&context, sources, |message, step| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.apply(&step, message);
+            yields(1).await;
+            if message == 2 { Err("no".into()) } else { never().await }
+        }
+    });
+    let mut drain = drain.concurrency(three()).grace(3 * SECOND).into_future();
+    assert!(poll_times(&mut drain, 5).is_none());
+    clock.advance(3 * SECOND);
+    let error = poll_times(&mut drain, 1).expect("it is over").expect_err("it failed");
+    assert_eq!((error.code(), error.message_number()), (ErrorCode::Handler, Some(1)));
+    assert_eq!(error.metadata("dropped_handlers"), Some("2"));
+    assert_eq!(clock.sleepers(), 0, "nothing waits any longer");
+    assert_eq!(roll_back(context.scope()), 3);
+    ledger.assert_undone_in_reverse();
+}
+
+// Rule 3.6
+#[test]
+fn an_endless_grace_waits_for_the_handler_however_long() {
+    let stop = CancellationSource::new();
+    let clock = ManualClock::new();
+    let context = context(&clock).with_cancellation(stop.token());
+    let (gate, opened) = async_channel::bounded::<()>(1);
+    let drain = fan_in(&context, [filled([1])], |_, _| {
+        let opened = opened.clone();
+        async move { opened.recv().await.map_err(|_| "closed") }
+    });
+    let mut drain = drain.grace(Duration::MAX).into_future();
+    assert!(poll_times(&mut drain, 2).is_none());
+    stop.cancel();
+    assert!(poll_times(&mut drain, 3).is_none());
+    clock.advance(1_000_000 * SECOND);
+    assert!(poll_times(&mut drain, 3).is_none());
+    gate.close();
+    let error = poll_times(&mut drain, 3).expect("it is over").expect_err("cancelled");
+    assert_eq!((error.code(), error.metadata("dropped_handlers")), (ErrorCode::Canceled, None));
+    assert_eq!(error.related()[0].code(), ErrorCode::Handler);
+}
+
+// Rules 3.6, 3.7
+#[test]
+fn a_dropped_handler_whose_destructor_panics_is_attached() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("bomb");
+        }
+    }
+    let clock = ManualClock::new();
+    let drain = fan_in(&context(&clock), [filled([1])], |_, _| async {
+        let bomb = Bomb;
+        let result = never().await;
+        drop(bomb);
+        result
+    });
+    let mut drain = drain.timeout(SECOND).grace(Duration::ZERO).into_future();
+    assert!(poll_times(&mut drain, 2).is_none());
+    clock.advance(SECOND);
+    let error = poll_times(&mut drain, 1).expect("it is over").expect_err("it timed out");
+    assert_eq!((error.code(), error.metadata("dropped_handlers")), (ErrorCode::Timeout, Some("1")));
+    let related: Vec<_> = error.related().iter().map(|e| (e.code(), e.message_number())).collect();
+    assert_eq!(related, [(ErrorCode::Panic, Some(1))]);
+}
+
+// Rule 3.4
+#[test]
+fn a_message_timeout_starts_anew_with_every_message() {
+    let clock = ManualClock::new();
+    let drain = fan_in(&context(&clock), [filled([1, 2, 3, 4])], |_, step| async move {
+        let clock = step.clock();
+        clock.sleep_until(clock.now() + 6 * SECOND).await;
+        Ok::<_, BoxError>(())
+    });
+    let mut drain = drain.message_timeout(10 * SECOND).into_future();
+    for _ in 0..4 {
+        assert!(poll_times(&mut drain, 3).is_none());
+        assert_eq!(clock.sleepers(), 2, "the handler and its deadline");
+        assert!(clock.advance_to_next());
+    }
+    let report = poll_times(&mut drain, 3).expect("it is over").expect("the drain succeeds");
+    assert_eq!((report.handled(), report.elapsed()), (4, 24 * SECOND));
+    assert_eq!(clock.sleepers(), 0);
+}
+
+// Rules 3.2, 3.4
+#[test]
+fn a_message_timeout_ends_the_drain_by_default_and_keeps_what_was_staged() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let ledger = Ledger::default();
+    let source = filled([1, 2, 3]);
+    let drain = fan_in(&context, [source.clone()], |message, step| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.apply(&step, message);
+            if message == 2 { never().await } else { Ok(()) }
+        }
+    });
+    let mut drain = drain.message_timeout(SECOND).into_future();
+    assert!(poll_times(&mut drain, 3).is_none());
+    clock.advance(SECOND);
+    let error = poll_times(&mut drain, 3).expect("it is over").expect_err("it timed out");
+    assert_eq!((error.code(), error.metadata("duration")), (ErrorCode::Timeout, Some("1s")));
+    assert_eq!((error.message_number(), error.metadata("dropped_handlers")), (Some(2), None));
+    assert_eq!(left_in(&source), [3]);
+    assert_eq!(roll_back(context.scope()), 2);
+    ledger.assert_undone_in_reverse();
+}
+
+// Rule 3.3
+#[test]
+fn deadlines_hold_when_the_clock_steps_backwards_and_comes_back() {
+    let clock = ManualClock::new();
+    clock.set(Tick::ZERO + 100 * SECOND);
+    let drain = fan_in(&context(&clock), [filled([1])], |_, _| never());
+    let mut drain = drain.timeout(10 * SECOND).grace(3 * SECOND).into_future();
+    assert!(poll_times(&mut drain, 3).is_none());
+    clock.set(Tick::ZERO);
+    clock.advance(50 * SECOND);
+    assert!(poll_times(&mut drain, 3).is_none(), "the deadline is a time, not a wait");
+    clock.set(Tick::ZERO + 110 * SECOND);
+    assert!(poll_times(&mut drain, 3).is_none(), "the grace has begun");
+    clock.set(Tick::ZERO + 20 * SECOND);
+    assert!(poll_times(&mut drain, 3).is_none(), "the grace is not over");
+    clock.set(Tick::ZERO + 113 * SECOND);
+    let error = poll_times(&mut drain, 1).expect("it is over").expect_err("it timed out");
+    assert_eq!(error.metadata("dropped_handlers"), Some("1"));
 }

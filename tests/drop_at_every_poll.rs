@@ -5,17 +5,11 @@ mod support;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
-use support::{Ledger, block_on, filled, left_in, poll_times, yields};
+use support::{Ledger, filled, left_in, poll_times, roll_back, yields};
 use watershed::{
-    BoxError, CancellationToken, Commit, CompensationPolicy, CompensationScope, StepContext,
-    fan_in, run_compensation,
+    BoxError, CancellationSource, CancellationToken, Commit, CompensationPolicy, CompensationScope,
+    ErrorCode, OnFailure, StepContext, fan_in, run_compensation,
 };
-
-fn roll_back(scope: &CompensationScope) -> usize {
-    let policy = CompensationPolicy::sequential_reverse();
-    let rollback = run_compensation(&policy, scope, CancellationToken::never());
-    block_on(rollback).expect("every action succeeds").succeeded()
-}
 
 // Rules 2.1, 4.1, 4.3
 #[test]
@@ -98,5 +92,213 @@ fn a_rollback_dropped_after_any_poll_is_resumed_where_it_was() {
             assert!(k > 4);
             break;
         }
+    }
+}
+
+// Rules 2.1, 3.2, 4.1
+#[test]
+fn a_drain_that_fails_may_be_dropped_after_any_poll() {
+    let mut drops = 0;
+    for concurrency in [1, 2, 3] {
+        for commit in [Commit::Pipeline, Commit::Message, Commit::Never] {
+            for k in 0.. {
+                let context = StepContext::new("t");
+                let ledger = Ledger::default();
+                let started = Mutex::new(Vec::new());
+                let committed = Mutex::new(Vec::new());
+                let sources = [filled([10, 20, 30]), filled([40, 50]), filled([60, 70, 80])];
+                let drain = fan_in(&context, sources.clone(), |message: u32, step| {
+                    started.lock().expect("no panic").push(message);
+                    let (ledger, committed) = (ledger.clone(), &committed);
+                    async move {
+                        ledger.apply(&step, message);
+                        yields(message as usize / 10 % 4).await;
+                        assert_ne!(message, 70, "seventy panics");
+                        if message == 50 {
+                            return Err("no");
+                        }
+                        ledger.apply(&step, message + 1);
+                        committed.lock().expect("no panic").push(message);
+                        Ok(())
+                    }
+                });
+                let permits = NonZeroUsize::new(concurrency).expect("not zero");
+                let mut drain = drain.concurrency(permits).commit(commit).into_future();
+                let ended = poll_times(&mut drain, k);
+                drop(drain);
+
+                let mut all = started.into_inner().expect("no panic");
+                all.extend(sources.iter().flat_map(left_in));
+                all.sort_unstable();
+                assert_eq!(all, [10, 20, 30, 40, 50, 60, 70, 80], "poll {k}");
+                let committed = committed.into_inner().expect("no panic");
+                let mut expected = ledger.done();
+                if commit == Commit::Message {
+                    expected.retain(|effect| !committed.contains(&(effect / 10 * 10)));
+                }
+                expected.reverse();
+                assert_eq!(roll_back(context.scope()), expected.len());
+                assert_eq!(ledger.undone(), expected, "{commit:?}, {concurrency}, poll {k}");
+                drops += 1;
+                if let Some(ended) = ended {
+                    let code = ended.expect_err("it fails").code();
+                    assert!([ErrorCode::Handler, ErrorCode::Panic].contains(&code), "{code}");
+                    break;
+                }
+            }
+        }
+    }
+    assert!(drops > 30, "{drops} drops");
+}
+
+// Rules 3.8, 4.1, 4.5
+#[test]
+fn a_drain_dropped_while_it_rolls_a_message_back_undoes_each_effect_once() {
+    let mut drops = 0;
+    for concurrency in [1, 2, 3] {
+        for commit in [Commit::Pipeline, Commit::Message, Commit::Never] {
+            for k in 0.. {
+                let context = StepContext::new("t");
+                let ledger = Ledger::default();
+                let committed = Mutex::new(Vec::new());
+                let sources = [filled([10, 20, 30]), filled([40, 50]), filled([60, 70, 80])];
+                let drain = fan_in(&context, sources, |message: u32, step| {
+                    let (ledger, committed) = (ledger.clone(), &committed);
+                    async move {
+                        ledger.apply_slowly(&step, message);
+                        yields(message as usize / 10 % 2).await;
+                        ledger.apply_slowly(&step, message + 1);
+                        if [20, 40, 70].contains(&message) {
+                            return Err("no");
+                        }
+                        committed.lock().expect("no panic").push(message);
+                        Ok(())
+                    }
+                });
+                let drain = drain.on_failure(OnFailure::RollBackMessage).commit(commit);
+                let permits = NonZeroUsize::new(concurrency).expect("not zero");
+                let mut drain = drain.concurrency(permits).into_future();
+                let ended = poll_times(&mut drain, k).map(|result| result.expect("it succeeds"));
+                drop(drain);
+
+                roll_back(context.scope());
+                let committed = committed.into_inner().expect("no panic");
+                let mut expected = ledger.done();
+                if commit == Commit::Message || commit == Commit::Pipeline && ended.is_some() {
+                    expected.retain(|effect| !committed.contains(&(effect / 10 * 10)));
+                }
+                expected.sort_unstable();
+                let mut undone = ledger.undone();
+                undone.sort_unstable();
+                assert_eq!(undone, expected, "{commit:?}, {concurrency}, poll {k}");
+                drops += 1;
+                if let Some(report) = ended {
+                    assert_eq!((report.handled(), report.rolled_back()), (5, 3));
+                    break;
+                }
+            }
+        }
+    }
+    assert!(drops > 80, "{drops} drops");
+}
+
+// Rule 4.1
+#[test]
+fn a_context_kept_beyond_its_drain_still_stages_on_the_drains_scope() {
+    for k in 0.. {
+        let context = StepContext::new("t");
+        let kept = Mutex::new(Vec::new());
+        let ledger = Ledger::default();
+        let drain = fan_in(&context, [filled([1, 2]), filled([3])], |message, step| {
+            kept.lock().expect("no panic").push(step.clone());
+            let ledger = ledger.clone();
+            async move {
+                ledger.apply(&step, message);
+                yields(2).await;
+                Ok::<_, BoxError>(())
+            }
+        });
+        let mut drain = drain.into_future();
+        let ended = poll_times(&mut drain, k).is_some();
+        drop(drain);
+        let kept = kept.into_inner().expect("no panic");
+        for (effect, step) in (100..).zip(&kept) {
+            assert_eq!(step.cancellation().is_cancelled(), !ended, "told of the drop");
+            ledger.apply(step, effect);
+        }
+        // A drain that succeeded has cleared what its handlers staged; what came later stays.
+        let staged = if ended { kept.len() } else { 2 * kept.len() };
+        assert_eq!(roll_back(context.scope()), staged);
+        if ended {
+            assert_eq!(ledger.undone(), [102, 101, 100]);
+            break;
+        }
+        ledger.assert_undone_in_reverse();
+    }
+}
+
+/// Five actions, each of which is pending a few times before it notes its number.
+fn five_slow_actions() -> (CompensationScope, Arc<Mutex<Vec<usize>>>) {
+    let scope = CompensationScope::new();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    for effect in 0..5 {
+        scope.register_compensation_with(Arc::clone(&log), move |log| async move {
+            yields(effect % 3).await;
+            log.lock().expect("no panic").push(effect);
+        });
+    }
+    (scope, log)
+}
+
+// Rules 4.5, 4.6
+#[test]
+fn a_parallel_rollback_dropped_after_any_poll_runs_each_action_to_its_end_once() {
+    let two = NonZeroUsize::new(2).expect("two is not zero");
+    for policy in [CompensationPolicy::parallel(), CompensationPolicy::parallel_limited(two)] {
+        for k in 0.. {
+            let (scope, log) = five_slow_actions();
+            let mut rollback = run_compensation(&policy, &scope, CancellationToken::never());
+            let ended = poll_times(&mut rollback, k).is_some();
+            drop(rollback);
+            let undone = log.lock().expect("no panic").len();
+            assert_eq!(scope.len(), 5 - undone, "poll {k}");
+            assert_eq!(roll_back(&scope), 5 - undone);
+            let mut all = log.lock().expect("no panic").clone();
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 2, 3, 4], "poll {k}");
+            if ended {
+                assert!(k > 1);
+                break;
+            }
+        }
+    }
+}
+
+// Rule 4.5
+#[test]
+fn a_rollback_cancelled_after_any_poll_is_resumed_where_it_was() {
+    for k in 0.. {
+        let (scope, log) = five_slow_actions();
+        let stop = CancellationSource::new();
+        let policy = CompensationPolicy::sequential_reverse();
+        let mut rollback = run_compensation(&policy, &scope, stop.token());
+        if let Some(ended) = poll_times(&mut rollback, k) {
+            assert_eq!(ended.expect("it succeeds").succeeded(), 5);
+            assert!(k > 4);
+            break;
+        }
+        stop.cancel();
+        let result = poll_times(&mut rollback, 3).expect("it is over");
+        let undone = log.lock().expect("no panic").len();
+        match result {
+            Ok(report) => assert_eq!((report.succeeded(), undone), (5, 5)),
+            Err(error) => {
+                assert_eq!(error.code(), ErrorCode::Canceled);
+                assert_eq!(error.metadata("succeeded"), Some(undone.to_string().as_str()));
+            }
+        }
+        assert_eq!(scope.len(), 5 - undone, "poll {k}");
+        assert_eq!(roll_back(&scope), 5 - undone);
+        assert_eq!(*log.lock().expect("no panic"), [4, 3, 2, 1, 0], "poll {k}");
     }
 }

@@ -13,6 +13,7 @@ use watershed::{
     fan_in, run_compensation,
 };
 
+// Rules 3.1, 4.3, 5.2
 async fn success_drains_all_and_clears() {
     let context = StepContext::new("suite");
     let ledger = Ledger::default();
@@ -34,6 +35,7 @@ async fn success_drains_all_and_clears() {
     assert_eq!(ledger.undone(), []);
 }
 
+// Rules 3.2, 4.2, 5.2
 async fn failure_is_rolled_back_in_reverse() {
     let context = StepContext::new("suite");
     let ledger = Ledger::default();
@@ -57,6 +59,7 @@ async fn failure_is_rolled_back_in_reverse() {
     ledger.assert_undone_in_reverse();
 }
 
+// Rules 3.3, 3.6, 5.2
 async fn timeout_ends_a_handler_that_never_does() {
     let context = StepContext::new("suite");
     let error =
@@ -69,6 +72,7 @@ async fn timeout_ends_a_handler_that_never_does() {
     assert_eq!(error.metadata("dropped_handlers"), Some("1"));
 }
 
+// Rules 3.5, 5.2
 async fn cancellation_from_another_thread_ends_the_drain() {
     let stop = CancellationSource::new();
     let context = StepContext::new("suite").with_cancellation(stop.token());
@@ -82,6 +86,28 @@ async fn cancellation_from_another_thread_ends_the_drain() {
     drop(sender);
 }
 
+// Rules 2.2, 2.5, 5.2
+async fn handlers_that_yield_overlap_up_to_the_concurrency() {
+    let context = StepContext::new("suite");
+    let running = Arc::new(AtomicU32::new(0));
+    let most = Arc::new(AtomicU32::new(0));
+    let sources: Vec<_> = (0..5).map(|_| filled(0..20_usize)).collect();
+    let report = fan_in(&context, sources, |message, _| {
+        let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+        async move {
+            most.fetch_max(running.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            yields(1 + message % 3).await;
+            running.fetch_sub(1, Ordering::Relaxed);
+            Ok::<_, BoxError>(())
+        }
+    })
+    .concurrency(NonZeroUsize::new(3).expect("three is not zero"))
+    .await
+    .expect("the drain succeeds");
+    assert_eq!((report.handled(), most.load(Ordering::Relaxed)), (100, 3));
+}
+
+// Rules 2.2, 5.2
 async fn live_producers_on_other_threads_are_drained() {
     let (left, from_left) = async_channel::bounded(2);
     let (right, from_right) = async_channel::bounded(2);
@@ -124,6 +150,10 @@ macro_rules! suite {
             #[test]
             fn cancellation_from_another_thread_ends_the_drain() {
                 $block_on(super::cancellation_from_another_thread_ends_the_drain());
+            }
+            #[test]
+            fn handlers_that_yield_overlap_up_to_the_concurrency() {
+                $block_on(super::handlers_that_yield_overlap_up_to_the_concurrency());
             }
             #[test]
             fn live_producers_on_other_threads_are_drained() {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures::stream::{self, StreamExt};
-use support::{block_on, filled, poll_times, yields};
+use support::{block_on, poll_times, yields};
 use watershed::{BoxError, CancellationSource, ErrorCode, StepContext, fan_in};
 
 // Rule 2.3
@@ -88,6 +88,7 @@ impl<S: futures::Stream + Unpin> futures::Stream for Counted<S> {
     }
 }
 
+// Rule 2.4: a wake-up costs the same beside any number of idle sources
 #[test]
 fn a_message_of_one_source_polls_no_idle_one() {
     let idle_polls = Arc::new(AtomicUsize::new(0));
@@ -109,6 +110,7 @@ fn a_message_of_one_source_polls_no_idle_one() {
     assert_eq!(busy_polls.load(Ordering::Relaxed), 1 + 2 * 100);
 }
 
+// Rule 2.4
 #[test]
 fn a_hundred_thousand_sources_are_drained() {
     let sources: Vec<_> = (0..100_000_u32).map(|n| stream::iter([n])).collect();
@@ -117,6 +119,7 @@ fn a_hundred_thousand_sources_are_drained() {
     assert_eq!(report.expect("the drain succeeds").handled(), 100_000);
 }
 
+// Rules 2.2, 2.3
 #[test]
 fn more_waiting_sources_than_permits_pass_the_permits_on() {
     let (senders, sources): (Vec<_>, Vec<_>) = (0..50).map(|_| async_channel::unbounded()).unzip();
@@ -136,5 +139,53 @@ fn more_waiting_sources_than_permits_pass_the_permits_on() {
     }
     drop(senders);
     assert!(poll_times(&mut drain, 200).expect("it is over").is_ok());
-    drop(filled([0]));
+}
+
+// Rule 2.3
+#[test]
+fn with_handlers_that_wait_the_permits_go_round_all_ready_sources() {
+    for concurrency in [1, 2, 3] {
+        let sources: Vec<_> = (0..10).map(|s| stream::repeat(s).take(200)).collect();
+        let mut order = Vec::new();
+        let context = StepContext::new("t");
+        block_on(
+            fan_in(&context, sources, |source: usize, _| {
+                order.push(source);
+                let waits = 1 + order.len() % 3;
+                async move {
+                    yields(waits).await;
+                    Ok::<_, BoxError>(())
+                }
+            })
+            .concurrency(NonZeroUsize::new(concurrency).expect("not zero")),
+        )
+        .expect("the drain succeeds");
+        let mut last = [0; 10];
+        for (position, source) in order[..1_500].iter().enumerate() {
+            let gap = position - last[*source];
+            assert!(gap <= 9 + concurrency, "{concurrency}: source {source} waited {gap} messages");
+            last[*source] = position;
+        }
+    }
+}
+
+// Rule 2.4
+#[test]
+fn the_token_is_looked_at_once_a_turn() {
+    for quantum in [1, 5, 100] {
+        let stop = CancellationSource::new();
+        let mut count = 0;
+        let context = StepContext::new("t");
+        let drain = fan_in(&context, [stream::repeat(1), stream::repeat(2)], |_, _| {
+            count += 1;
+            if count == 1_000 {
+                stop.cancel();
+            }
+            async { Ok::<_, BoxError>(()) }
+        });
+        let drain = drain.quantum(NonZeroUsize::new(quantum).expect("not zero"));
+        let error = block_on(drain.cancellation(stop.token())).expect_err("cancelled");
+        assert_eq!(error.code(), ErrorCode::Canceled);
+        assert!(count <= 1_000 + quantum, "quantum {quantum}: {count}");
+    }
 }

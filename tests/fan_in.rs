@@ -8,17 +8,28 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use support::{Ledger, block_on, filled, left_in, yields};
+use support::{Ledger, block_on, filled, left_in, poll_times, roll_back, yields};
 use watershed::{
-    BoxError, CancellationToken, Commit, Compensated, CompensationPolicy, ErrorCode, OnFailure,
-    Source, StepContext, fan_in, run_compensation,
+    BoxError, CancellationSource, CancellationToken, Clock, Commit, Compensated,
+    CompensationPolicy, Error, ErrorCode, ManualClock, OnFailure, RetryPolicy, Sleep, Source,
+    StepContext, Tick, fan_in, labelled, run_compensation,
 };
 
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("message {0} is bad")]
 struct Bad(u32);
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("bomb");
+    }
+}
 
 fn permits(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).expect("not zero")
@@ -216,12 +227,6 @@ fn a_source_fault_is_noticed_although_another_source_is_always_ready() {
 // Rule 3.7
 #[test]
 fn panics_of_handler_source_callback_and_destructors_become_errors() {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("bomb");
-        }
-    }
     let context = StepContext::new("t");
     let in_call = fan_in(&context, [filled([1])], |_, _| {
         assert!(context.scope().len() > 9, "call");
@@ -345,6 +350,7 @@ fn a_drain_is_send_with_parts_that_are_and_works_with_parts_that_are_not() {
     assert_eq!(sum.get(), 3);
 }
 
+// Section 1: any stream is a source
 #[test]
 fn streams_that_cannot_move_are_sources_as_they_are() {
     let source = stream::unfold(0, |n| async move {
@@ -356,6 +362,7 @@ fn streams_that_cannot_move_are_sources_as_they_are() {
     assert_eq!(report.expect("the drain succeeds").handled(), 3);
 }
 
+// Section 1: `Compensated` in place of `()`
 #[test]
 fn a_handler_may_return_a_value_with_its_compensations() {
     let context = StepContext::new("t");
@@ -396,7 +403,7 @@ fn what_is_staged_on_a_context_kept_beyond_its_handler_goes_to_the_drains_scope(
     assert_eq!(context.scope().clear(), 3);
 }
 
-// A context is lent from message to message: what one handler did must not show in the next.
+// Rule 4.1: a context is lent from message to message: what one handler did must not show in the next.
 #[test]
 fn a_context_replaced_by_its_handler_is_not_taken_back() {
     let context = StepContext::new("outer");
@@ -411,4 +418,404 @@ fn a_context_replaced_by_its_handler_is_not_taken_back() {
         inner.await.map(drop)
     }))
     .expect("the drain succeeds");
+}
+
+// Rule 2.1
+#[test]
+fn a_borrowed_stream_is_a_source_and_keeps_what_was_not_taken() {
+    let mut numbers = stream::iter(0..10);
+    let context = StepContext::new("t");
+    let outcome = block_on(fan_in(&context, [&mut numbers], |message, _| async move {
+        if message == 6 { Err(Bad(message)) } else { Ok(()) }
+    }));
+    assert!(outcome.is_err());
+    assert_eq!(block_on(numbers.collect::<Vec<_>>()), [7, 8, 9]);
+}
+
+// Rule 2.2
+#[test]
+fn one_handler_at_a_time_is_the_default() {
+    let running = AtomicUsize::new(0);
+    let context = StepContext::new("t");
+    let sources: Vec<_> = (0..4).map(|_| filled(0..20)).collect();
+    let report = block_on(fan_in(&context, sources, |message: usize, _| {
+        let running = &running;
+        async move {
+            assert_eq!(running.fetch_add(1, Ordering::Relaxed), 0, "another handler runs");
+            yields(message % 4).await;
+            running.fetch_sub(1, Ordering::Relaxed);
+            Ok::<_, BoxError>(())
+        }
+    }));
+    assert_eq!(report.expect("the drain succeeds").handled(), 80);
+}
+
+// Rule 3.1
+#[test]
+fn the_report_counts_by_source_and_tells_the_time_of_the_contexts_clock() {
+    let clock = ManualClock::new();
+    let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
+    let sources =
+        [filled([1, 2]).named("web"), filled([]).named("idle"), filled([3]).named("phone")];
+    let report = block_on(fan_in(&context, sources, |_: u32, step| {
+        clock.advance(Duration::from_secs(1));
+        async move {
+            assert!(["web", "phone"].contains(&step.source_name().unwrap_or_default()));
+            Ok::<_, BoxError>(())
+        }
+    }))
+    .expect("the drain succeeds");
+    let counts: Vec<_> = report.sources().iter().map(|s| (s.name(), s.handled())).collect();
+    assert_eq!(counts, [("web", 2), ("idle", 0), ("phone", 1)]);
+    assert_eq!((report.handled(), report.rolled_back()), (3, 0));
+    assert_eq!(report.elapsed(), Duration::from_secs(3));
+}
+
+// Rule 3.2
+#[test]
+fn errors_and_panics_met_after_a_fault_are_attached_and_late_successes_count() {
+    let context = StepContext::new("t");
+    let ledger = Ledger::default();
+    let sources = [
+        filled([Ok(1)]).faults().named("fails"),
+        filled([Ok(2), Err(Bad(7)), Ok(9)]).faults().named("faulty"),
+        filled([Ok(3)]).faults().named("panics"),
+        filled([Ok(4)]).faults().named("succeeds"),
+    ];
+    let error = block_on(
+        fan_in(&context, sources, |message: u32, step| {
+            let ledger = ledger.clone();
+            async move {
+                ledger.apply(&step, message);
+                if message == 2 {
+                    yields(1).await; // until the others have begun
+                    return Ok(());
+                }
+                step.cancellation().cancelled().await;
+                assert_ne!(message, 3, "three panics");
+                if message == 1 { Err(Bad(message)) } else { Ok(()) }
+            }
+        })
+        .concurrency(permits(4)),
+    )
+    .expect_err("the drain fails");
+    assert_eq!((error.code(), error.source_name()), (ErrorCode::Source, Some("faulty")));
+    assert_eq!(error.metadata("handled"), Some("2"));
+    let related: Vec<_> = error.related().iter().map(|e| (e.code(), e.source_name())).collect();
+    let expected = [(ErrorCode::Handler, Some("fails")), (ErrorCode::Panic, Some("panics"))];
+    assert_eq!(related, expected);
+    assert_eq!(roll_back(context.scope()), 4);
+    ledger.assert_undone_in_reverse();
+}
+
+// Rules 3.2, 6.1
+#[test]
+fn an_error_of_the_library_returned_by_a_handler_keeps_its_code_and_metadata() {
+    let context = StepContext::new("t");
+    let error = block_on(fan_in(&context, [filled([1]).named("web")], |_, _| async {
+        Err::<(), _>(Error::validation("no such order").with_metadata("order", 17))
+    }))
+    .expect_err("the drain fails");
+    assert_eq!((error.code(), error.metadata("order")), (ErrorCode::Validation, Some("17")));
+    assert_eq!((error.source_name(), error.message_number()), (Some("web"), Some(1)));
+}
+
+// Rule 3.7
+#[test]
+fn payloads_that_are_not_text_or_panic_when_dropped_are_contained() {
+    let context = StepContext::new("t");
+    let number = fan_in(&context, [filled([1])], |_, _| async {
+        yields(1).await;
+        if context.scope().is_empty() {
+            std::panic::panic_any(17);
+        }
+        Ok::<_, BoxError>(())
+    });
+    assert_eq!(block_on(number).expect_err("it panics").code(), ErrorCode::Panic);
+    let bomb = fan_in(&context, [filled([1])], |_, _| async {
+        if context.scope().is_empty() {
+            std::panic::panic_any(Bomb);
+        }
+        Ok::<_, BoxError>(())
+    });
+    assert_eq!(block_on(bomb).expect_err("it panics").code(), ErrorCode::Panic);
+}
+
+// Rules 2.6, 3.7
+#[test]
+fn a_source_whose_destructor_panics_becomes_an_error_or_is_attached_to_one() {
+    let context = StepContext::new("t");
+    let bomb = Bomb;
+    let ends = stream::poll_fn(move |_| -> Poll<Option<u32>> {
+        let _ = &bomb;
+        Poll::Ready(None)
+    });
+    let error = block_on(fan_in(&context, [ends], |_, _| async { Ok::<_, BoxError>(()) }))
+        .expect_err("the destructor panics");
+    assert_eq!(error.code(), ErrorCode::Panic);
+    assert!(error.to_string().contains("bomb"), "{error}");
+
+    let bomb = Bomb;
+    let idle = stream::poll_fn(move |_| -> Poll<Option<u32>> {
+        let _ = &bomb;
+        Poll::Pending
+    });
+    let sources = [idle.boxed().named("idle"), filled([1]).boxed().named("fails")];
+    let error = block_on(fan_in(&context, sources, |m, _| async move { Err::<(), _>(Bad(m)) }))
+        .expect_err("the drain fails");
+    assert_eq!(error.downcast_ref::<Bad>(), Some(&Bad(1)));
+    let related: Vec<_> = error.related().iter().map(|e| (e.code(), e.source_name())).collect();
+    assert_eq!(related, [(ErrorCode::Panic, Some("idle"))]);
+}
+
+// Rule 3.7
+#[test]
+fn a_drain_polled_after_its_end_answers_with_an_error() {
+    let context = StepContext::new("t");
+    let drain = fan_in(&context, [filled([1])], |_, _| async { Ok::<_, BoxError>(()) });
+    let mut drain = drain.into_future();
+    assert!(poll_times(&mut drain, 1).is_some_and(|result| result.is_ok()));
+    let again = poll_times(&mut drain, 1).expect("it is over").expect_err("it was over before");
+    assert_eq!(again.code(), ErrorCode::Unspecified);
+}
+
+/// A clock that panics when it is asked for the n-th time.
+#[derive(Debug)]
+struct BrokenClock(ManualClock, AtomicUsize);
+
+impl Clock for BrokenClock {
+    fn now(&self) -> Tick {
+        let left = self.1.load(Ordering::Relaxed);
+        assert_ne!(left, 0, "the clock is broken");
+        self.1.store(left - 1, Ordering::Relaxed);
+        self.0.now()
+    }
+
+    fn sleep_until(&self, deadline: Tick) -> Sleep {
+        self.0.sleep_until(deadline)
+    }
+}
+
+// Rules 3.7, 4.1
+#[test]
+fn a_clock_that_panics_at_any_time_is_contained_and_nothing_staged_is_lost() {
+    let mut failed = 0;
+    for readings in 0..100 {
+        let clock = BrokenClock(ManualClock::new(), AtomicUsize::new(readings));
+        let context = StepContext::new("t").with_clock(Arc::new(clock));
+        let ledger = Ledger::default();
+        let sources = [filled([1, 2, 3]), filled([4, 5])];
+        let result = block_on(
+            fan_in(&context, sources, |message, step| {
+                let ledger = ledger.clone();
+                async move {
+                    ledger.apply(&step, message);
+                    yields(1).await;
+                    Ok::<_, BoxError>(())
+                }
+            })
+            .timeout(Duration::from_secs(1))
+            .message_timeout(Duration::from_secs(1))
+            .concurrency(permits(2))
+            .commit(Commit::Never),
+        );
+        if let Err(error) = &result {
+            assert_eq!(error.code(), ErrorCode::Panic, "{error}");
+            failed += 1;
+        }
+        assert_eq!(roll_back(context.scope()), ledger.done().len(), "{readings} readings");
+        ledger.assert_undone_in_reverse();
+        if result.is_ok() {
+            break;
+        }
+    }
+    assert!((3..100).contains(&failed), "{failed}");
+}
+
+// Rules 3.8, 4.4
+#[test]
+fn a_compensation_that_fails_when_its_message_is_rolled_back_stays_staged() {
+    for commit in [Commit::Pipeline, Commit::Message, Commit::Never] {
+        let context = StepContext::new("t");
+        let ledger = Ledger::default();
+        let mut letters = Vec::new();
+        let report = block_on(
+            fan_in(&context, [filled([1])], |message, step| {
+                let ledger = ledger.clone();
+                async move {
+                    ledger.apply(&step, message);
+                    let stuck = || async { Err::<(), _>("still down") };
+                    step.register_compensation(labelled("row", stuck));
+                    Err::<(), _>(Bad(message))
+                }
+            })
+            .commit(commit)
+            .on_failure(OnFailure::RollBackMessage)
+            .dead_letter(|letter| {
+                let rollback = letter.rollback().expect_err("one compensation fails");
+                letters.push((letter.error().downcast_ref() == Some(&Bad(1)), rollback.code()));
+            }),
+        )
+        .expect("the drain succeeds");
+        assert_eq!(report.rolled_back(), 1);
+        assert_eq!(letters, [(true, ErrorCode::Compensation)]);
+        assert_eq!(ledger.undone(), [1]);
+        assert_eq!(context.scope().clear(), 1, "{commit:?}");
+    }
+}
+
+// Rules 3.8, 5.4
+#[test]
+fn a_message_is_rolled_back_by_its_policy_on_the_contexts_clock() {
+    let clock = ManualClock::new();
+    let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let three = std::num::NonZeroU32::new(3).expect("three is not zero");
+    let retry = RetryPolicy::exponential(three, Duration::from_secs(60));
+    let drain = fan_in(&context, [filled([1, 2])], |message, step| {
+        let attempts = Arc::clone(&attempts);
+        async move {
+            step.register_compensation_with(attempts, |attempts| async move {
+                match attempts.fetch_add(1, Ordering::Relaxed) {
+                    0 => Err("not yet"),
+                    _ => Ok(()),
+                }
+            });
+            if message == 1 { Err(Bad(message)) } else { Ok(()) }
+        }
+    });
+    let drain = drain.on_failure(OnFailure::RollBackMessage);
+    let policy = CompensationPolicy::sequential_reverse().retry(retry);
+    let mut drain = drain.message_compensation(policy).into_future();
+    assert!(poll_times(&mut drain, 5).is_none(), "the second attempt is a minute away");
+    assert_eq!(attempts.load(Ordering::Relaxed), 1);
+    clock.advance(Duration::from_secs(60));
+    let report = poll_times(&mut drain, 5).expect("it is over").expect("the drain succeeds");
+    assert_eq!((report.handled(), report.rolled_back()), (1, 1));
+    assert_eq!(attempts.load(Ordering::Relaxed), 2);
+}
+
+// Rules 2.5, 3.8
+#[test]
+fn other_sources_go_on_while_a_message_is_rolled_back() {
+    let (gate, opened) = async_channel::bounded::<()>(1);
+    let context = StepContext::new("t");
+    let sources = [filled([0, 1]).named("fails"), filled([2, 3, 4]).named("goes on")];
+    let report = block_on(
+        fan_in(&context, sources, |message: u32, step| {
+            if message == 0 {
+                step.register_compensation_with(opened.clone(), |opened| async move {
+                    assert!(opened.recv().await.is_err(), "the gate is closed");
+                });
+            }
+            if message == 4 {
+                gate.close();
+            }
+            async move { if message == 0 { Err(Bad(message)) } else { Ok(()) } }
+        })
+        .concurrency(permits(2))
+        .on_failure(OnFailure::RollBackMessage),
+    )
+    .expect("the drain succeeds");
+    assert_eq!((report.handled(), report.rolled_back()), (4, 1));
+}
+
+// Rules 3.5, 3.8
+#[test]
+fn a_message_that_fails_while_the_drain_ends_is_attached_and_left_staged() {
+    let stop = CancellationSource::new();
+    let context = StepContext::new("t").with_cancellation(stop.token());
+    let ledger = Ledger::default();
+    let drain = fan_in(&context, [filled([1, 2])], |message, step| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.apply(&step, message);
+            step.cancellation().cancelled().await;
+            Err::<(), _>(Bad(message))
+        }
+    });
+    let drain = drain.on_failure(OnFailure::RollBackMessage);
+    let mut drain = drain.dead_letter(|letter| panic!("{}", letter.error())).into_future();
+    assert!(poll_times(&mut drain, 2).is_none());
+    stop.cancel();
+    let error = poll_times(&mut drain, 3).expect("it is over").expect_err("cancelled");
+    assert_eq!(error.code(), ErrorCode::Canceled);
+    assert_eq!(error.related()[0].downcast_ref::<Bad>(), Some(&Bad(1)));
+    assert_eq!(roll_back(context.scope()), 1);
+    ledger.assert_undone_in_reverse();
+}
+
+// Rule 4.3
+#[test]
+fn what_is_staged_afterwards_is_what_the_commit_left_and_what_others_registered() {
+    for (commit, bad, expected) in [
+        (Commit::Pipeline, 3, &[3, 2, 1, 100][..]),
+        (Commit::Message, 3, &[3, 100]),
+        (Commit::Never, 3, &[3, 2, 1, 100]),
+        (Commit::Pipeline, 9, &[100]),
+        (Commit::Message, 9, &[100]),
+        (Commit::Never, 9, &[4, 3, 2, 1, 100]),
+    ] {
+        let context = StepContext::new("t");
+        let ledger = Ledger::default();
+        ledger.apply(&context, 100);
+        let drain = fan_in(&context, [filled([1, 2, 3, 4])], |message, step| {
+            let ledger = ledger.clone();
+            async move {
+                ledger.apply(&step, message);
+                if message == bad { Err(Bad(message)) } else { Ok(()) }
+            }
+        });
+        assert_eq!(block_on(drain.commit(commit)).is_ok(), bad == 9);
+        assert_eq!(roll_back(context.scope()), expected.len());
+        assert_eq!(ledger.undone(), expected, "{commit:?}");
+    }
+}
+
+// Section 1: sources of different types
+#[test]
+fn boxed_sources_of_different_types_are_drained_together() {
+    let sources = [
+        filled([1, 2]).boxed().named("queue"),
+        stream::iter([3]).boxed().named("fixed"),
+        stream::once(async { 4 }).boxed().named("once"),
+        stream::unfold(5, |n| async move { (n < 7).then_some((n, n + 1)) }).boxed().named("made"),
+    ];
+    let mut seen = Vec::new();
+    let context = StepContext::new("t");
+    let report = block_on(fan_in(&context, sources, |message: u32, _| {
+        seen.push(message);
+        async { Ok::<_, BoxError>(()) }
+    }))
+    .expect("the drain succeeds");
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6]);
+    let counts: Vec<_> = report.sources().iter().map(|s| (s.name(), s.handled())).collect();
+    assert_eq!(counts, [("queue", 2), ("fixed", 1), ("once", 1), ("made", 2)]);
+}
+
+// Rule 4.2
+#[test]
+fn returned_compensations_are_staged_behind_those_the_handler_registered() {
+    let context = StepContext::new("t");
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let note = |number: u32| {
+        let order = Arc::clone(&order);
+        move || {
+            order.lock().expect("no panic").push(number);
+            async {}
+        }
+    };
+    block_on(
+        fan_in(&context, [filled([10, 20])], |message, step| {
+            step.register_compensation(note(message));
+            let output = Compensated::new(()).with_compensation(note(message + 1));
+            let output = output.with_compensation(note(message + 2));
+            async move { Ok::<_, BoxError>(output) }
+        })
+        .commit(Commit::Never),
+    )
+    .expect("the drain succeeds");
+    assert_eq!(roll_back(context.scope()), 6);
+    assert_eq!(*order.lock().expect("no panic"), [22, 21, 20, 12, 11, 10]);
 }

@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use async_channel::Receiver;
-use watershed::StepContext;
+use watershed::{
+    CancellationToken, CompensationPolicy, CompensationScope, StepContext, run_compensation,
+};
 
 /// A closed channel that holds the given messages.
 pub fn filled<T>(messages: impl IntoIterator<Item = T>) -> Receiver<T> {
@@ -64,6 +66,15 @@ impl Ledger {
         });
     }
 
+    /// Does an effect whose compensation is pending twice before it counts.
+    pub fn apply_slowly(&self, step: &StepContext, effect: u32) {
+        self.0.lock().expect("no panic under the lock").0.push(effect);
+        step.register_compensation_with(self.clone(), move |ledger| async move {
+            yields(2).await;
+            ledger.0.lock().expect("no panic under the lock").1.push(effect);
+        });
+    }
+
     pub fn done(&self) -> Vec<u32> {
         self.0.lock().expect("no panic under the lock").0.clone()
     }
@@ -78,6 +89,13 @@ impl Ledger {
         undone.reverse();
         assert_eq!(self.done(), undone);
     }
+}
+
+/// Runs everything staged, in reverse, and tells how many actions that were.
+pub fn roll_back(scope: &CompensationScope) -> usize {
+    let policy = CompensationPolicy::sequential_reverse();
+    let rollback = run_compensation(&policy, scope, CancellationToken::never());
+    block_on(rollback).expect("every action succeeds").succeeded()
 }
 
 /// Runs a drain, or any future, on this thread.

@@ -171,12 +171,19 @@ impl<H, D> Part<H, D> {
     /// Moves what the message staged to the drain's scope. Where its context or its scope was
     /// kept, what is staged there later goes to the drain's scope as well.
     fn hand_over(&mut self) {
+        self.hand_over_as(self.shared.owner);
+    }
+
+    /// The same, marking the actions as staged by `owner`: 0 keeps them from every commit.
+    fn hand_over_as(&mut self, owner: u64) {
         let Some(scope) = &self.scope else { return };
-        let (parent, owner) = (self.shared.scope(), self.shared.owner);
+        let parent = self.shared.scope();
+        // Asked first: whoever kept the context may stage an action until the moment it is gone.
+        let kept = self.step.is_none() || !scope.is_at_home();
         if scope.is_touched() {
             scope.hand_over(parent, owner);
         }
-        if self.step.is_none() || !scope.is_at_home() {
+        if kept {
             scope.forward_to(parent, owner);
             self.step = None;
             self.scope = None;
@@ -200,7 +207,7 @@ impl<H, D> Part<H, D> {
     #[inline]
     fn is_plain(&self) -> bool {
         let scope = self.scope.as_ref();
-        self.step.is_some() && scope.is_some_and(|scope| !scope.is_touched() && scope.is_at_home())
+        self.step.is_some() && scope.is_some_and(|scope| scope.is_at_home() && !scope.is_touched())
     }
 
     #[inline]
@@ -404,7 +411,8 @@ where
         let Some(rollback) = &mut part.rollback else { return Poll::Ready(()) };
         let result = ready!(Pin::new(&mut rollback.rollback).poll(cx));
         if let Some(rollback) = part.rollback.take() {
-            part.hand_over();
+            // What could not be undone stays staged, whatever becomes of the drain.
+            part.hand_over_as(0);
             baton.in_flight -= 1;
             baton.reports[part.index].rolled_back += 1;
             part.doing = Doing::DeadLetter;
