@@ -1,19 +1,18 @@
 //! Cancellation: a source that cancels, tokens that are asked and awaited.
 //!
-//! A source is an `async_channel` that carries nothing: closing it wakes every waiter. A token is
-//! a list of such channels, so linking tokens needs no task and leaves nothing behind to release.
+//! A source is a flag and the list of those who wait for it. A token is a list of such flags, so
+//! linking tokens needs no task and leaves nothing behind to release.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use async_channel::{Receiver, Sender};
-use futures::Stream;
-
+use crate::lock::Lock;
 use crate::panics;
+use crate::waiters::Waiters;
 
 /// Cancels the tokens it has handed out.
 ///
@@ -33,10 +32,16 @@ pub struct CancellationSource {
     leaf: Arc<Leaf>,
 }
 
-/// The sender is kept so that the channel closes by `cancel` alone.
+#[derive(Default)]
 struct Leaf {
-    _sender: Sender<Infallible>,
-    receiver: Receiver<Infallible>,
+    cancelled: AtomicBool,
+    waiters: Lock<Waiters>,
+}
+
+impl Leaf {
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
 }
 
 impl CancellationSource {
@@ -47,8 +52,7 @@ impl CancellationSource {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        let (sender, receiver) = async_channel::bounded(1);
-        Self { leaf: Arc::new(Leaf { _sender: sender, receiver }) }
+        Self { leaf: Arc::default() }
     }
 
     /// A token that this source cancels.
@@ -63,7 +67,7 @@ impl CancellationSource {
     }
 
     /// Cancels every token of this source and wakes whoever waits for one. Doing it again changes
-    /// nothing.
+    /// nothing. A waker that panics keeps no other from being woken.
     ///
     /// ```
     /// let source = watershed::CancellationSource::new();
@@ -72,9 +76,12 @@ impl CancellationSource {
     /// assert!(source.is_cancelled());
     /// ```
     pub fn cancel(&self) {
-        if panics::contain(|| self.leaf.receiver.close()).is_err() {
-            crate::diagnostics::COUNTERS.contained_panics.add(1);
-        }
+        let waiters = {
+            let mut waiters = self.leaf.waiters.lock();
+            self.leaf.cancelled.store(true, Ordering::Release);
+            waiters.take()
+        };
+        panics::wake_each(waiters.into_values());
     }
 
     /// Whether the source has been cancelled.
@@ -84,7 +91,7 @@ impl CancellationSource {
     /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.leaf.receiver.is_closed()
+        self.leaf.is_cancelled()
     }
 }
 
@@ -154,7 +161,7 @@ impl CancellationToken {
     /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.leaves.iter().any(|leaf| leaf.receiver.is_closed())
+        self.leaves.iter().any(|leaf| leaf.is_cancelled())
     }
 
     /// Waits until the token is cancelled.
@@ -170,8 +177,7 @@ impl CancellationToken {
     /// futures::executor::block_on(waiting);
     /// ```
     pub fn cancelled(&self) -> Cancelled {
-        let leaves = self.leaves.iter();
-        Cancelled { leaves: leaves.map(|leaf| Box::pin(leaf.receiver.clone())).collect() }
+        Cancelled { leaves: Arc::clone(&self.leaves), keys: vec![None; self.leaves.len()] }
     }
 }
 
@@ -197,18 +203,38 @@ impl fmt::Debug for CancellationToken {
 /// ```
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Cancelled {
-    leaves: Vec<Pin<Box<Receiver<Infallible>>>>,
+    leaves: Arc<[Arc<Leaf>]>,
+    /// By leaf: what this wait is known by there.
+    keys: Vec<Option<u64>>,
 }
 
 impl Future for Cancelled {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // The only thing that a channel of nothing can yield is its end.
-        if self.leaves.iter_mut().any(|leaf| leaf.as_mut().poll_next(cx).is_ready()) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+        let Self { leaves, keys } = &mut *self;
+        for (leaf, key) in leaves.iter().zip(keys) {
+            let waker = cx.waker().clone();
+            let mut waiters = leaf.waiters.lock();
+            // Asked under the lock: whoever cancels from now on finds this waiter.
+            if leaf.is_cancelled() {
+                return Poll::Ready(());
+            }
+            let old = waiters.wait(key, waker);
+            drop(waiters);
+            drop(old);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Cancelled {
+    fn drop(&mut self) {
+        for (leaf, key) in self.leaves.iter().zip(&self.keys) {
+            if let Some(key) = key {
+                let old = leaf.waiters.lock().remove(*key);
+                drop(old);
+            }
         }
     }
 }

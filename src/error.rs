@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Any error of the user's: what a handler or an action may fail with.
 ///
@@ -196,6 +197,12 @@ impl Error {
         Self::new(ErrorCode::Canceled, "the operation was cancelled")
     }
 
+    /// `what`, such as "the drain", was not done within `timeout`.
+    pub(crate) fn timeout(what: &str, timeout: Duration) -> Self {
+        let message = format!("{what} was not done within {timeout:?}");
+        Self::new(ErrorCode::Timeout, message).with_metadata("duration", format!("{timeout:?}"))
+    }
+
     pub(crate) fn panic(whose: &str, message: &str) -> Self {
         Self::new(ErrorCode::Panic, format!("{whose} panicked: {message}"))
     }
@@ -227,9 +234,15 @@ impl Error {
         value: impl fmt::Display,
     ) -> Self {
         let key = key.into();
-        let inner = self.edit();
-        inner.metadata.retain(|(existing, _)| *existing != key);
-        inner.metadata.push((key, value.to_string()));
+        self = self.without_metadata(&key);
+        self.edit().metadata.push((key, value.to_string()));
+        self
+    }
+
+    pub(crate) fn without_metadata(mut self, key: &str) -> Self {
+        if self.metadata(key).is_some() {
+            self.edit().metadata.retain(|(existing, _)| existing != key);
+        }
         self
     }
 

@@ -132,8 +132,9 @@
 //!
 //! # The order of the modules
 //!
-//! Each uses only what stands before it: `error`, `diagnostics`, `panics` and `lock`, `clock`,
-//! `cancellation`, `retry`, `compensation`, `outcome` and `context`, `channels`.
+//! Each uses only what stands before it: `error`, `diagnostics`, `panics`, `lock` and `waiters`,
+//! `clock`, `cancellation` and `limits`, `retry`, `compensation`, `outcome` and `context`,
+//! `channels`.
 
 mod cancellation;
 mod channels;
@@ -142,10 +143,12 @@ mod compensation;
 mod context;
 pub mod diagnostics;
 mod error;
+mod limits;
 mod lock;
 mod outcome;
 mod panics;
 mod retry;
+mod waiters;
 
 pub use cancellation::{CancellationSource, CancellationToken, Cancelled};
 pub use channels::{

@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
 
 use crate::compensation::{Action, CompensationScope};
 use crate::error::{BoxError, Error, ErrorCode};
@@ -150,21 +153,66 @@ where
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
 {
-    let panicked = |message: String| Error::panic("the operation", &message);
-    let mut future = pin!(Some(panics::contain(operation).map_err(panicked)?));
-    let polled = std::future::poll_fn(|cx| match future.as_mut().as_pin_mut() {
-        Some(future) => match panics::contain(|| future.poll(cx)) {
-            Ok(poll) => poll.map(Ok),
-            Err(message) => std::task::Poll::Ready(Err(message)),
-        },
-        None => std::task::Poll::Pending,
-    });
-    let result = polled.await;
-    // Dropped here, and not with the frame, so that a panicking destructor is contained as well.
-    let dropped = panics::contain(|| future.set(None));
-    match result {
-        Ok(Ok(value)) => dropped.map(|()| value).map_err(panicked),
-        Ok(Err(error)) => Err(Error::from(error.into())),
-        Err(message) => Err(panicked(message)),
+    let settle = |result: Result<T, E>| result.map_err(|error| Error::from(error.into()));
+    Contained::call("the operation", operation, settle)?.await
+}
+
+pin_project! {
+    /// A future of the user's that cannot panic: whatever it does comes back as a result.
+    ///
+    /// It is dropped before its output is settled, so that a panicking destructor fails it too.
+    pub(crate) struct Contained<F, M> {
+        whose: &'static str,
+        #[pin]
+        future: Option<F>,
+        settle: Option<M>,
+    }
+
+    impl<F, M> PinnedDrop for Contained<F, M> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            panics::drop_contained(|| this.future.set(None));
+        }
+    }
+}
+
+impl<F, M, T> Contained<F, M>
+where
+    F: Future,
+    M: FnOnce(F::Output) -> Result<T, Error>,
+{
+    /// Calls what makes the future. `whose` code it is, such as "the operation", goes into the
+    /// errors of panics; `settle` makes a result of the output.
+    pub(crate) fn call(
+        whose: &'static str,
+        make: impl FnOnce() -> F,
+        settle: M,
+    ) -> Result<Self, Error> {
+        let future = panics::contain(make).map_err(|message| Error::panic(whose, &message))?;
+        Ok(Self { whose, future: Some(future), settle: Some(settle) })
+    }
+}
+
+impl<F, M, T> Future for Contained<F, M>
+where
+    F: Future,
+    M: FnOnce(F::Output) -> Result<T, Error>,
+{
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
+        let panicked = |message: String| Error::panic(this.whose, &message);
+        let polled = match panics::contain(|| future.poll(cx)) {
+            Ok(poll) => Ok(ready!(poll)),
+            Err(message) => Err(panicked(message)),
+        };
+        let dropped = panics::contain(|| this.future.set(None));
+        let Some(settle) = this.settle.take() else { return Poll::Pending };
+        let output = polled?;
+        // Settling converts the user's error, which is the user's code once more.
+        let value = panics::contain(|| settle(output)).map_err(panicked)??;
+        Poll::Ready(dropped.map(|()| value).map_err(panicked))
     }
 }

@@ -1,6 +1,9 @@
 //! What a step carries.
 
+mod child;
 mod loan;
+
+pub(crate) use child::ChildStep;
 
 use std::fmt;
 use std::future::Future;

@@ -15,15 +15,17 @@ use futures::stream::{SelectAll, Stream};
 
 use super::super::source::Source;
 use super::FanIn;
-use super::baton::{Baton, Shared, Start};
+use super::baton::{Baton, Shared};
 use super::lane::Lane;
 use super::report::{FailedMessage, FanInReport, SourceReport};
 use super::settings::Commit;
-use crate::cancellation::{CancellationSource, CancellationToken, Cancelled};
+use crate::cancellation::{CancellationSource, CancellationToken};
 use crate::clock::{Sleep, Tick};
 use crate::context::StepContext;
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
+use crate::limits::Limits;
+use crate::lock::Lock;
 use crate::outcome::HandlerOutput;
 use crate::panics;
 
@@ -70,8 +72,6 @@ where
     lanes: Lanes<S, H, F, D>,
     shared: Arc<Shared<H, D>>,
     handlers: CancellationSource,
-    cancelled: Cancelled,
-    deadline: Option<Sleep>,
     started: Tick,
     /// Why the drain ends early, and how long it still waits.
     cause: Option<Error>,
@@ -115,8 +115,11 @@ where
             Ok(None) => Err(Error::new(ErrorCode::Unspecified, "the drain had ended already")),
             Err(message) => Err(Error::panic("the clock or a source", &message)),
         };
-        let Some(running) = this.running.take() else { return Poll::Ready(result) };
-        Poll::Ready(running.finish(result))
+        let running = this.running.take();
+        Poll::Ready(match running {
+            Some(running) => running.finish(result),
+            None => result.map(|()| FanInReport::default()),
+        })
     }
 }
 
@@ -133,37 +136,32 @@ where
         let FanIn { context, sources, handler, dead_letter, settings } = drain;
         let clock = Arc::clone(context.clock());
         let started = clock.now();
-        let deadline = settings.timeout.map(|timeout| started + timeout);
-        let deadline = deadline.filter(|deadline| *deadline != Tick::MAX);
         let handlers = CancellationSource::new();
         let outer = [context.cancellation().clone(), settings.cancellation.clone()];
         let outer = CancellationToken::linked(outer);
+        let token = CancellationToken::linked([outer.clone(), handlers.token()]);
         let entry = |(index, source): (usize, &S)| SourceReport {
             name: source.name().unwrap_or_else(|| format!("source {index}").into()),
             handled: 0,
             rolled_back: 0,
         };
-        let start = Start {
-            owner: OWNERS.fetch_add(1, Ordering::Relaxed),
-            token: CancellationToken::linked([outer.clone(), handlers.token()]),
-            deadline,
-            reports: sources.iter().enumerate().map(entry).collect(),
+        let reports: Vec<_> = sources.iter().enumerate().map(entry).collect();
+        let names: Vec<_> = reports.iter().map(|report| Arc::clone(&report.name)).collect();
+        let limits = Limits::new(&clock, outer, settings.timeout);
+        let baton = Baton::new(handler, dead_letter, limits, settings.concurrency, reports);
+        let shared = Arc::new(Shared {
             context,
+            owner: OWNERS.fetch_add(1, Ordering::Relaxed),
             settings,
-            outer,
-            handler,
-            dead_letter,
-        };
-        let names: Vec<_> = start.reports.iter().map(|report| Arc::clone(&report.name)).collect();
-        let shared = Arc::new(start.share());
+            token,
+            slot: Lock::new(Some(Box::new(baton))),
+        });
         let lanes = sources.into_iter().zip(names).enumerate();
         let lanes = lanes.map(|(index, (source, name))| Lane::new(&shared, index, name, source));
         Self {
             lanes: futures::stream::select_all(lanes),
-            cancelled: shared.outer.cancelled(),
             shared,
             handlers,
-            deadline: deadline.map(|deadline| clock.sleep_until(deadline)),
             started,
             cause: None,
             grace: None,
@@ -171,9 +169,9 @@ where
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<FanInReport, Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut fresh = true;
-        let mut pending = false;
+        let mut waiting = false;
         loop {
             let Some(mut baton) = self.shared.take() else {
                 return Poll::Ready(Err(Error::panic("the clock", "the drain lost its state")));
@@ -182,9 +180,14 @@ where
                 baton.budget = MESSAGES_PER_POLL;
             }
             baton.tally.flush();
-            self.look_for_cause(&mut baton, cx);
-            let idle = baton.in_flight == 0;
             let spent = baton.budget == 0;
+            if self.cause.is_none() {
+                self.cause = Self::find_cause(&mut baton, waiting || spent, cx);
+                if self.cause.is_some() {
+                    self.begin_to_stop(&mut baton);
+                }
+            }
+            let idle = baton.in_flight == 0;
             self.shared.put(baton);
             if let Some(cause) = &self.cause {
                 let grace = self.grace.as_mut();
@@ -192,9 +195,9 @@ where
                     return Poll::Ready(Err(cause.clone()));
                 }
             } else if self.drained {
-                return Poll::Ready(Ok(FanInReport::default()));
+                return Poll::Ready(Ok(()));
             }
-            if pending {
+            if waiting {
                 return Poll::Pending;
             }
             if spent {
@@ -205,29 +208,27 @@ where
                 Poll::Ready(Some(())) => {}
                 Poll::Ready(None) => self.drained = true,
                 // Once more round, to see what the lanes left in the baton.
-                Poll::Pending => pending = true,
+                Poll::Pending => waiting = true,
             }
         }
     }
 
-    /// Finds the reason to end, once.
-    fn look_for_cause(&mut self, baton: &mut Baton<H, D>, cx: &mut Context<'_>) {
-        if self.cause.is_some() {
-            return;
+    /// The reason to end. A drain that is about to give its thread back also waits for one.
+    fn find_cause(baton: &mut Baton<H, D>, waits: bool, cx: &mut Context<'_>) -> Option<Error> {
+        if !baton.failures.is_empty() {
+            return Some(baton.failures.remove(0));
         }
-        let cause = if !baton.failures.is_empty() {
-            baton.failures.remove(0)
-        } else if self.shared.outer.is_cancelled() || self.poll_cancelled(cx) {
-            Error::canceled()
-        } else if self.is_due(cx) {
-            let timeout = self.shared.settings.timeout.unwrap_or_default();
-            let message = format!("the drain was not done within {timeout:?}");
-            let error = Error::new(ErrorCode::Timeout, message);
-            error.with_metadata("duration", format!("{timeout:?}"))
-        } else {
-            return;
-        };
-        self.cause = Some(cause);
+        let exceeded = baton.limits.exceeded().or_else(|| {
+            let poll = waits.then(|| baton.limits.poll_exceeded(cx));
+            poll.and_then(|poll| match poll {
+                Poll::Ready(exceeded) => Some(exceeded),
+                Poll::Pending => None,
+            })
+        });
+        exceeded.map(|exceeded| exceeded.into_error("the drain"))
+    }
+
+    fn begin_to_stop(&mut self, baton: &mut Baton<H, D>) {
         baton.stopping = true;
         self.handlers.cancel();
         if baton.in_flight > 0 {
@@ -236,18 +237,8 @@ where
         }
     }
 
-    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> bool {
-        Pin::new(&mut self.cancelled).poll(cx).is_ready()
-    }
-
-    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.shared.deadline else { return false };
-        self.shared.context.clock().now() >= deadline
-            || self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
-    }
-
     /// Drops what is left, commits or gathers the errors, and counts the result.
-    fn finish(mut self, result: Result<FanInReport, Error>) -> Result<FanInReport, Error> {
+    fn finish(mut self, mut result: Result<(), Error>) -> Result<FanInReport, Error> {
         self.lanes.clear();
         let elapsed = panics::contain(|| self.shared.context.clock().now().since(self.started));
         let elapsed = elapsed.unwrap_or_default();
@@ -261,7 +252,6 @@ where
             dropped = baton.dropped;
             panics::drop_contained(|| drop(baton));
         }
-        let mut result = result;
         if result.is_ok() && self.shared.settings.commit == Commit::Pipeline {
             let (cleared, panicked) = self.shared.scope().commit_owned(self.shared.owner);
             COUNTERS.compensations_cleared.add(cleared as u64);
@@ -285,6 +275,8 @@ where
         }
         related.sort_by_key(|error| error.origin().map(|origin| (origin.index, origin.message)));
         error = error.with_metadata("handled", report.handled());
+        // A nested drain may have said how many were dropped there.
+        error = error.without_metadata("dropped_handlers");
         if dropped > 0 {
             error = error.with_metadata("dropped_handlers", dropped);
         }

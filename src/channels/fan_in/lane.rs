@@ -21,7 +21,7 @@ use crate::cancellation::CancellationToken;
 use crate::clock::{Sleep, Tick};
 use crate::compensation::{CompensationScope, Rollback};
 use crate::context::StepContext;
-use crate::error::{Error, ErrorCode, Origin};
+use crate::error::{Error, Origin};
 use crate::outcome::HandlerOutput;
 use crate::panics;
 
@@ -261,13 +261,6 @@ impl<H, D> Part<H, D> {
         }
     }
 
-    /// Whether the drain is to end by its token or its deadline: looked at once a turn.
-    fn is_overdue(&self) -> bool {
-        let shared = &self.shared;
-        shared.outer.is_cancelled()
-            || shared.deadline.is_some_and(|deadline| shared.context.clock().now() >= deadline)
-    }
-
     /// Polls the deadline of the message whose handler is pending.
     fn poll_message_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let Some(deadline) = &mut self.message_deadline else { return Poll::Pending };
@@ -275,9 +268,7 @@ impl<H, D> Part<H, D> {
         let sleep = deadline.sleep.get_or_insert_with(|| clock.sleep_until(deadline.at));
         ready!(sleep.as_mut().poll(cx));
         let timeout = self.shared.settings.message_timeout.unwrap_or_default();
-        let message = format!("the handler was not done within {timeout:?}");
-        let error = Error::new(ErrorCode::Timeout, message);
-        Poll::Ready(error.with_metadata("duration", format!("{timeout:?}")))
+        Poll::Ready(Error::timeout("the handler", timeout))
     }
 }
 
@@ -315,7 +306,7 @@ where
             }
             if !looked {
                 looked = true;
-                if part.is_overdue() {
+                if baton.limits.exceeded().is_some() {
                     part.release(baton);
                     return Poll::Ready(Some(()));
                 }
@@ -347,7 +338,8 @@ where
             Some(Ok(message)) => message,
             Some(Err(fault)) => {
                 part.doing = Doing::Own;
-                baton.failures.push(fault.with_origin(part.origin()));
+                let origin = Origin { message: 0, ..part.origin() };
+                baton.failures.push(fault.with_origin(origin));
                 return Poll::Ready(Some(()));
             }
             None => {

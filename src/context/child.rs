@@ -1,0 +1,54 @@
+//! A step inside another step.
+
+use super::StepContext;
+use crate::cancellation::{CancellationSource, CancellationToken};
+use crate::compensation::CompensationScope;
+
+/// The step of one operation inside a wider one: a context with the same clock, a token of its own
+/// beside the outer one, and a scope of its own.
+///
+/// However the operation ends, a dropped future included, what it staged is in the outer scope as
+/// soon as this is dropped, and what a kept context stages later goes there as well.
+#[derive(Debug)]
+pub(crate) struct ChildStep {
+    step: StepContext,
+    stop: CancellationSource,
+    outer: CompensationScope,
+}
+
+impl ChildStep {
+    /// A child that is called `name`, or like its parent, and ends with `token` as well.
+    pub(crate) fn new(parent: &StepContext, name: Option<&str>, token: &CancellationToken) -> Self {
+        let stop = CancellationSource::new();
+        let tokens = [parent.cancellation().clone(), token.clone(), stop.token()];
+        let mut step = parent.clone();
+        let inner = step.edit();
+        inner.cancellation = CancellationToken::linked(tokens);
+        inner.scope = CompensationScope::new();
+        if let Some(name) = name {
+            inner.name = name.into();
+        }
+        Self { step, stop, outer: parent.scope().clone() }
+    }
+
+    /// The context to hand to the operation.
+    pub(crate) fn step(&self) -> StepContext {
+        self.step.clone()
+    }
+
+    /// What the operation has staged so far.
+    pub(crate) fn scope(&self) -> &CompensationScope {
+        self.step.scope()
+    }
+
+    /// Tells the operation to stop.
+    pub(crate) fn cancel(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Drop for ChildStep {
+    fn drop(&mut self) {
+        self.scope().forward_to(&self.outer, 0);
+    }
+}
