@@ -1,5 +1,6 @@
 //! Rule 5.2: the same suite passes under every executor.
 
+#[macro_use]
 mod support;
 
 use std::num::NonZeroUsize;
@@ -132,54 +133,11 @@ async fn live_producers_on_other_threads_are_drained() {
     }
 }
 
-macro_rules! suite {
-    ($($executor:ident: $block_on:expr),+ $(,)?) => { $(
-        mod $executor {
-            #[test]
-            fn success_drains_all_and_clears() {
-                $block_on(super::success_drains_all_and_clears());
-            }
-            #[test]
-            fn failure_is_rolled_back_in_reverse() {
-                $block_on(super::failure_is_rolled_back_in_reverse());
-            }
-            #[test]
-            fn timeout_ends_a_handler_that_never_does() {
-                $block_on(super::timeout_ends_a_handler_that_never_does());
-            }
-            #[test]
-            fn cancellation_from_another_thread_ends_the_drain() {
-                $block_on(super::cancellation_from_another_thread_ends_the_drain());
-            }
-            #[test]
-            fn handlers_that_yield_overlap_up_to_the_concurrency() {
-                $block_on(super::handlers_that_yield_overlap_up_to_the_concurrency());
-            }
-            #[test]
-            fn live_producers_on_other_threads_are_drained() {
-                $block_on(super::live_producers_on_other_threads_are_drained());
-            }
-        }
-    )+ };
-}
-
-fn tokio_current_thread<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.expect("the runtime starts").block_on(future)
-}
-
-/// On a worker thread, which needs the drain to be `Send`.
-fn tokio_multi_thread<F: Future<Output: Send> + Send + 'static>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build();
-    let runtime = runtime.expect("the runtime starts");
-    runtime.block_on(runtime.spawn(future)).expect("the task ends")
-}
-
-suite! {
-    futures_executor: futures::executor::block_on,
-    smol: smol::block_on,
-    async_std: async_std::task::block_on,
-    tokio_current_thread: super::tokio_current_thread,
-    tokio_multi_thread: super::tokio_multi_thread,
-    custom: super::support::custom_block_on,
+on_every_executor! {
+    success_drains_all_and_clears,
+    failure_is_rolled_back_in_reverse,
+    timeout_ends_a_handler_that_never_does,
+    cancellation_from_another_thread_ends_the_drain,
+    handlers_that_yield_overlap_up_to_the_concurrency,
+    live_producers_on_other_threads_are_drained,
 }
