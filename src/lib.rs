@@ -137,7 +137,7 @@
 //! `channels`.
 
 mod cancellation;
-mod channels;
+pub mod channels;
 mod clock;
 mod compensation;
 mod context;
