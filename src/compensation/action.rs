@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -148,31 +147,3 @@ where
 
 /// A running attempt.
 pub(crate) type BoxAttempt = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
-
-/// An [`Action`] behind a pointer.
-pub(crate) trait ErasedAction: Send {
-    fn boxed_attempt(&mut self) -> BoxAttempt;
-    fn erased_label(&self) -> Option<&str>;
-}
-
-impl<A: Action> ErasedAction for A {
-    fn boxed_attempt(&mut self) -> BoxAttempt {
-        Box::pin(self.attempt())
-    }
-
-    fn erased_label(&self) -> Option<&str> {
-        self.label()
-    }
-}
-
-/// An action in a scope: one allocation, whatever it captures.
-pub(crate) struct StagedAction<A: ?Sized> {
-    /// Its place in the order of registration.
-    pub(crate) number: u64,
-    /// The drain that staged it, 0 for none: what `Commit::Pipeline` clears.
-    pub(crate) owner: u64,
-    pub(crate) registered_at: &'static Location<'static>,
-    pub(crate) action: A,
-}
-
-pub(crate) type Staged = Box<StagedAction<dyn ErasedAction>>;

@@ -4,16 +4,26 @@
 //! a number that only grows in this process, so that the order holds over any nesting of scopes
 //! and over handlers that ran concurrently: actions that move to another scope keep their number,
 //! and the rollback always takes the highest.
+//!
+//! - `action`: what can be staged; `order`: the numbers; `columns`: the actions of a scope by type
+//! - `scope`: the collection; `reservation`: an action staged before its effect
+//! - `policy`: how a rollback works; `run`: one action on its way; `session`: what concurrent
+//!   rollbacks share; `rollback`: running them all; `report`: what came of it
 
 mod action;
+mod columns;
 mod order;
 mod policy;
 mod report;
 mod reservation;
 mod rollback;
+mod run;
 mod scope;
+mod session;
 
 pub use action::{Action, ActionOutput, Labelled, labelled};
+pub(crate) use columns::Columns;
+pub(crate) use order::Order;
 pub use policy::CompensationPolicy;
 pub use report::{FailedAction, RollbackFailed, RollbackReport};
 pub use reservation::Reservation;

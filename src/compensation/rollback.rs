@@ -1,26 +1,26 @@
 //! Running the staged actions.
 //!
-//! A rollback takes one action at a time out of its scope, runs it to its end and takes the next,
-//! until nothing is staged. What it holds goes back when it is dropped or cancelled. Rollbacks of
-//! one scope that run at the same time share a session: each action is taken by one of them, an
-//! action that fails for good waits in the session so that none of them takes it again, and each
-//! answers only when nothing is staged and nothing is running.
+//! A rollback takes actions out of its scope, those registered last first, runs each to its end and
+//! takes the next, until nothing is staged. What it has taken and not run goes back before it gives
+//! its thread back; what is running goes back when it is dropped or cancelled. See `session` for
+//! rollbacks of one scope that run at the same time.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::action::{BoxAttempt, Staged};
+use super::columns::Columns;
 use super::policy::RunOrder;
 use super::report::{FailedAction, RollbackReport};
-use super::scope::State;
+use super::run::{Failed, Run};
+use super::session::{Next, Session};
 use super::{CompensationPolicy, CompensationScope};
 use crate::cancellation::{CancellationToken, Cancelled};
-use crate::clock::Sleep;
 use crate::diagnostics::COUNTERS;
 use crate::error::Error;
 use crate::panics;
@@ -28,57 +28,8 @@ use crate::panics;
 /// Actions that one poll runs before it lets the executor have its thread back.
 const ACTIONS_PER_POLL: usize = 128;
 
-/// What the rollbacks of one scope that run at the same time have in common.
-#[derive(Default)]
-pub(super) struct Session {
-    participants: usize,
-    running: usize,
-    succeeded: usize,
-    failed: Vec<(Staged, FailedAction)>,
-    next_waiter: u64,
-    waiters: Vec<(u64, Waker)>,
-}
-
-impl Session {
-    /// The actions that are with the rollbacks and not in the list of the scope.
-    pub(super) fn held(&self) -> usize {
-        self.running + self.failed.len()
-    }
-
-    pub(super) fn take_failed(&mut self) -> Vec<Staged> {
-        self.failed.drain(..).map(|(staged, _)| staged).collect()
-    }
-
-    pub(super) fn take_waiters(&mut self) -> impl Iterator<Item = Waker> + use<> {
-        std::mem::take(&mut self.waiters).into_iter().map(|(_, waker)| waker)
-    }
-
-    /// What a rollback does next; one that runs its actions `alone` waits for those of others.
-    fn next(&mut self, state: &mut State, alone: bool, cancelled: bool) -> Next {
-        if self.running > 0 && (alone || !state.has_staged()) {
-            return if cancelled { Next::Stop } else { Next::Wait };
-        }
-        if cancelled && state.has_staged() {
-            return Next::Stop;
-        }
-        match state.pop_last() {
-            Some(action) => {
-                self.running += 1;
-                Next::Run(action)
-            }
-            None => Next::Done,
-        }
-    }
-
-    /// Remembers whom to wake; the waker it replaces is handed out to be dropped outside the lock.
-    fn wait(&mut self, id: u64, waker: Waker) -> Option<Waker> {
-        if let Some((_, known)) = self.waiters.iter_mut().find(|(known, _)| *known == id) {
-            return Some(std::mem::replace(known, waker));
-        }
-        self.waiters.push((id, waker));
-        None
-    }
-}
+/// Actions that are taken under one lock; fewer as long as batches have to go back.
+const LARGEST_BATCH: usize = 64;
 
 /// Runs every action staged on `scope` as `policy` says, and reports.
 ///
@@ -138,8 +89,8 @@ pub fn run_compensation(
         cancelled: token.cancelled(),
         token,
         joined: None,
-        ran: 0,
-        failed: 0,
+        batch: 1,
+        ended: Ended::default(),
     }
 }
 
@@ -160,28 +111,45 @@ pub struct Rollback {
     policy: Arc<CompensationPolicy>,
     token: CancellationToken,
     cancelled: Cancelled,
-    /// The action that runs now, one at a time; reused from action to action.
+    /// The actions that run one at a time, and those taken to run next.
     current: Run,
+    /// The actions that run at once.
     parallel: FuturesUnordered<Run>,
     joined: Option<Joined>,
-    /// Actions that succeeded and failed here since the counters of the process were told.
-    ran: u64,
-    failed: u64,
+    /// How many actions to take next.
+    batch: usize,
+    ended: Ended,
 }
 
 /// Membership in the session of the scope.
 struct Joined {
-    waiter: u64,
+    waiter: Option<u64>,
     succeeded_before: usize,
 }
 
-enum Next {
-    Run(Staged),
-    /// All that is left is running elsewhere.
-    Wait,
-    /// Cancelled with actions left.
-    Stop,
-    Done,
+/// What has ended since the session was last told.
+#[derive(Default)]
+struct Ended {
+    succeeded: usize,
+    failed: Columns,
+    failures: Vec<FailedAction>,
+}
+
+impl Ended {
+    fn count(&self) -> usize {
+        self.succeeded + self.failures.len()
+    }
+
+    fn add(&mut self, result: Result<(), Box<Failed>>) {
+        match result {
+            Ok(()) => self.succeeded += 1,
+            Err(failed) => {
+                let Failed { mut action, failure } = *failed;
+                self.failed.append(&mut action, None);
+                self.failures.push(failure);
+            }
+        }
+    }
 }
 
 impl Future for Rollback {
@@ -211,112 +179,143 @@ impl Rollback {
     fn poll_sequential(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.join();
         for _ in 0..ACTIONS_PER_POLL {
-            let finished = if self.current.is_busy() {
-                Some(ready!(self.current.poll_action(cx)))
-            } else {
-                None
-            };
-            match self.settle_and_take(finished, cx) {
-                Next::Run(action) => self.current.start(action),
+            if self.current.is_busy() {
+                let Poll::Ready(result) = self.current.poll_action(cx) else {
+                    self.give_batch_back();
+                    return Poll::Pending;
+                };
+                self.ended.add(result);
+                self.scope.signals().tell_ended(self.ended.count());
+            }
+            if self.may_go_on() {
+                self.current.start();
+                continue;
+            }
+            match self.settle_and_take(cx) {
+                Next::Run => self.current.start(),
                 Next::Wait => return Poll::Pending,
                 Next::Stop => return Poll::Ready(Err(self.give_up())),
                 Next::Done => return Poll::Ready(Ok(())),
             }
         }
+        self.give_batch_back();
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
+    /// Whether the next action of the batch may run without a look at the session.
+    #[inline]
+    fn may_go_on(&self) -> bool {
+        !self.current.taken.is_empty()
+            && self.ended.failures.is_empty()
+            && !self.scope.signals().is_wanted()
+            && !self.token.is_cancelled()
+    }
+
     fn poll_parallel(&mut self, cx: &mut Context<'_>, limit: usize) -> Poll<Result<(), Error>> {
         self.join();
-        let mut finished = None;
         for _ in 0..ACTIONS_PER_POLL {
-            while finished.is_some() || self.parallel.len() < limit {
-                match self.settle_and_take(finished.take(), cx) {
-                    Next::Run(action) => {
-                        let mut run = Run::new(Arc::clone(&self.policy));
-                        run.start(action);
-                        self.parallel.push(run);
-                    }
+            while self.parallel.len() < limit {
+                match self.settle_and_take(cx) {
+                    Next::Run => self.start_parallel(),
                     Next::Wait => break,
                     Next::Stop => return Poll::Ready(Err(self.give_up())),
                     Next::Done => return Poll::Ready(Ok(())),
                 }
             }
             // None: all that runs is with another rollback, which wakes this one.
-            let Some(done) = ready!(self.parallel.poll_next_unpin(cx)) else {
+            let Some(result) = ready!(self.parallel.poll_next_unpin(cx)) else {
                 return Poll::Pending;
             };
-            finished = Some(done);
+            self.ended.add(result);
         }
-        // The last one is settled before the thread is given back: it must not get lost.
-        if let Next::Run(action) = self.settle_and_take(finished, cx) {
-            let mut run = Run::new(Arc::clone(&self.policy));
-            run.start(action);
-            self.parallel.push(run);
-        }
+        self.settle(|_, _, _| ());
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Books what has finished and takes the next action, under one lock.
-    fn settle_and_take(&mut self, finished: Option<Finished>, cx: &mut Context<'_>) -> Next {
+    /// Starts the action that was taken beside those that run.
+    fn start_parallel(&mut self) {
+        let mut run = Run::new(Arc::clone(&self.policy));
+        std::mem::swap(&mut run.taken, &mut self.current.taken);
+        run.start();
+        self.parallel.push(run);
+    }
+
+    /// Tells the session what has ended, and takes what is next.
+    fn settle_and_take(&mut self, cx: &mut Context<'_>) -> Next {
         let alone = self.policy.order == RunOrder::SequentialReverse;
+        let most = if alone { self.batch } else { 1 };
         let cancelled = self.token.is_cancelled();
-        let (succeeded, failed) = match finished {
-            Some(Finished { action, failure: Some(failure) }) => (None, Some((action, failure))),
-            Some(Finished { action, failure: None }) => (Some(action), None),
-            None => (None, None),
-        };
-        self.ran += u64::from(succeeded.is_some());
-        self.failed += u64::from(failed.is_some());
-        let settled = succeeded.is_some() || failed.is_some();
-        let mut waiters = None;
-        let next = self.scope.with_state(|state| {
-            let Some(mut session) = state.session.take() else { return Next::Done };
-            if settled {
-                session.running -= 1;
-                session.succeeded += usize::from(succeeded.is_some());
-                session.failed.extend(failed);
-                if !session.waiters.is_empty() {
-                    waiters = Some(session.take_waiters());
-                }
+        let next = self
+            .settle(|session, staged, taken| session.take(staged, taken, most, alone, cancelled));
+        if next != Some(Next::Wait) {
+            self.batch = (2 * self.batch).min(LARGEST_BATCH);
+            return next.unwrap_or(Next::Done);
+        }
+        // Cloning and dropping a waker is the executor's code: neither happens under the lock. So
+        // there is a second look, for what has changed meanwhile.
+        let mut waker = Some(cx.waker().clone());
+        let mut key = self.joined.as_ref().and_then(|joined| joined.waiter);
+        let next = self.settle(|session, staged, taken| {
+            let next = session.take(staged, taken, most, alone, cancelled);
+            if next == Next::Wait {
+                waker = waker.take().and_then(|waker| session.waiters.wait(&mut key, waker));
             }
-            let next = session.next(state, alone, cancelled);
-            state.session = Some(session);
             next
         });
-        if succeeded.is_some() {
-            panics::drop_each(succeeded);
+        if let Some(joined) = &mut self.joined {
+            joined.waiter = key;
         }
-        if let Some(waiters) = waiters {
-            panics::wake_each(waiters);
-        }
-        match next {
-            Next::Wait => self.wait(cx),
-            next => next,
+        next.unwrap_or(Next::Done)
+    }
+
+    /// Puts back what was taken and not started, so that others may take it while this rollback
+    /// does not have the thread.
+    fn give_batch_back(&mut self) {
+        if self.current.taken.len() > usize::from(self.current.is_busy()) {
+            self.batch = 1;
+            self.settle(|_, _, _| ());
         }
     }
 
-    /// Registers for the next change of the session, unless it has changed meanwhile.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Next {
-        let alone = self.policy.order == RunOrder::SequentialReverse;
-        let cancelled = self.token.is_cancelled();
-        let Some(Joined { waiter, .. }) = self.joined else { return Next::Done };
-        // Cloning and dropping a waker is the executor's code: neither happens under the lock.
-        let waker = cx.waker().clone();
-        let mut old = None;
-        let next = self.scope.with_state(|state| {
-            let Some(mut session) = state.session.take() else { return Next::Done };
-            let next = session.next(state, alone, cancelled);
-            if matches!(next, Next::Wait) {
-                old = session.wait(waiter, waker);
+    /// Books what has ended, puts back what was taken and not started, and goes on with `then`,
+    /// all under one lock.
+    fn settle<T>(
+        &mut self,
+        then: impl FnOnce(&mut Session, &mut Columns, &mut Columns) -> T,
+    ) -> Option<T> {
+        let Ended { succeeded, mut failed, mut failures } = std::mem::take(&mut self.ended);
+        let count = succeeded + failures.len();
+        COUNTERS.compensations_run.add(succeeded as u64);
+        COUNTERS.compensations_failed.add(failures.len() as u64);
+        let mut rest = self.current.take_rest();
+        let mut cleared = Columns::default();
+        let mut woken = None;
+        let (scope, taken) = (&self.scope, &mut self.current.taken);
+        let value = scope.with_state(|state| {
+            let mut session = state.session.take()?;
+            scope.signals().reset();
+            session.batch = 0;
+            session.running -= count + rest.len();
+            session.succeeded += succeeded;
+            session.failed.append(&mut failed, None);
+            session.failures.append(&mut failures);
+            if count > 0 || !rest.is_empty() {
+                woken = Some(session.waiters.take());
             }
+            if std::mem::take(&mut session.cleared) {
+                std::mem::swap(&mut cleared, &mut rest);
+            }
+            state.restore(&mut rest);
+            let value = then(&mut session, &mut state.staged, taken);
             state.session = Some(session);
-            next
+            Some(value)
         });
-        drop(old);
-        next
+        drop(cleared);
+        self.scope.receive(&mut rest, None);
+        panics::wake_each(woken.into_iter().flat_map(BTreeMap::into_values));
+        value
     }
 
     fn join(&mut self) {
@@ -324,51 +323,49 @@ impl Rollback {
             return;
         }
         self.joined = Some(self.scope.with_state(|state| {
+            // A rollback that was alone shares the rest of its batch.
+            self.scope.signals().want();
             let session = state.session.get_or_insert_default();
             session.participants += 1;
-            session.next_waiter += 1;
-            Joined { waiter: session.next_waiter, succeeded_before: session.succeeded }
+            Joined { waiter: None, succeeded_before: session.succeeded }
         }));
     }
 
     /// Ends this rollback's part of the session and reports what happened during it.
     fn leave(&mut self) -> RollbackReport {
         let Some(joined) = self.joined.take() else { return RollbackReport::default() };
-        COUNTERS.compensations_run.add(std::mem::take(&mut self.ran));
-        COUNTERS.compensations_failed.add(std::mem::take(&mut self.failed));
-        let mut waiters = None;
-        let (report, left_over) = self.scope.with_state(|state| {
-            let Some(mut session) = state.session.take() else { return Default::default() };
+        let mut woken = None;
+        let mut left_over = Columns::default();
+        let report = self.scope.with_state(|state| {
+            let Some(mut session) = state.session.take() else { return RollbackReport::default() };
             let report = RollbackReport {
                 succeeded: session.succeeded - joined.succeeded_before,
-                failures: session.failed.iter().map(|(_, failure)| failure.clone()).collect(),
+                failures: session.failures.clone(),
             };
             session.participants -= 1;
-            waiters = Some(session.take_waiters());
+            woken = Some(session.waiters.take());
             if session.participants > 0 {
                 state.session = Some(session);
-                return (report, Vec::new());
+            } else {
+                left_over = std::mem::take(&mut session.failed);
+                state.restore(&mut left_over);
             }
-            (report, state.restore(session.take_failed()))
+            report
         });
-        self.scope.put_back(left_over);
-        panics::wake_each(waiters.into_iter().flatten());
+        self.scope.receive(&mut left_over, None);
+        panics::wake_each(woken.into_iter().flat_map(BTreeMap::into_values));
         report
     }
 
     /// Puts back what was running and leaves.
     fn abandon(&mut self) -> RollbackReport {
-        let mut held: Vec<Staged> = self.current.abandon().into_iter().collect();
-        held.extend(self.parallel.iter_mut().filter_map(Run::abandon));
+        self.current.abandon();
+        for run in self.parallel.iter_mut() {
+            run.abandon();
+            self.current.taken.append(&mut run.taken, None);
+        }
         self.parallel.clear();
-        let count = held.len();
-        let left_over = self.scope.with_state(|state| {
-            if let Some(session) = state.session.as_mut() {
-                session.running -= count;
-            }
-            state.restore(held)
-        });
-        self.scope.put_back(left_over);
+        self.settle(|_, _, _| ());
         self.leave()
     }
 
@@ -393,109 +390,5 @@ impl Drop for Rollback {
 impl fmt::Debug for Rollback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rollback").field("policy", &self.policy).finish_non_exhaustive()
-    }
-}
-
-/// One action on its way, over all its attempts.
-struct Run {
-    policy: Arc<CompensationPolicy>,
-    action: Option<Staged>,
-    attempt: Option<BoxAttempt>,
-    pause: Option<Sleep>,
-    attempts: u32,
-}
-
-struct Finished {
-    action: Staged,
-    failure: Option<FailedAction>,
-}
-
-impl Run {
-    fn new(policy: Arc<CompensationPolicy>) -> Self {
-        Self { policy, action: None, attempt: None, pause: None, attempts: 0 }
-    }
-
-    fn start(&mut self, action: Staged) {
-        self.action = Some(action);
-        self.attempts = 0;
-    }
-
-    fn is_busy(&self) -> bool {
-        self.action.is_some()
-    }
-
-    /// Stops in the middle and hands the action back.
-    fn abandon(&mut self) -> Option<Staged> {
-        panics::drop_each(self.attempt.take());
-        panics::drop_each(self.pause.take());
-        self.action.take()
-    }
-
-    fn poll_action(&mut self, cx: &mut Context<'_>) -> Poll<Finished> {
-        loop {
-            if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-            }
-            let failure = match ready!(self.poll_attempt(cx)) {
-                Ok(()) => None,
-                Err(error) => match self.policy.retry.wait_after(self.attempts) {
-                    Some(wait) if wait.is_zero() => {
-                        // Between attempts that do not wait, others get their turn.
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                    Some(wait) => {
-                        self.pause = Some(self.policy.sleep(wait));
-                        continue;
-                    }
-                    None => Some(error),
-                },
-            };
-            let Some(action) = self.action.take() else { return Poll::Pending };
-            let failure = failure.map(|error| FailedAction {
-                // A label is the user's code as well: one that panics is none.
-                label: panics::contain(|| action.action.erased_label().map(ToOwned::to_owned))
-                    .unwrap_or_default(),
-                registered_at: action.registered_at,
-                attempts: self.attempts,
-                error,
-            });
-            return Poll::Ready(Finished { action, failure });
-        }
-    }
-
-    fn poll_attempt(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Self { action, attempt, attempts, .. } = self;
-        let Some(action) = action else { return Poll::Pending };
-        let mut result = Poll::Pending;
-        let contained = panics::contain(|| {
-            let running = attempt.get_or_insert_with(|| {
-                *attempts += 1;
-                action.action.boxed_attempt()
-            });
-            result = running.as_mut().poll(cx);
-            if result.is_ready() {
-                *attempt = None;
-            }
-        });
-        if let Err(message) = contained {
-            if result.is_ready() {
-                // It had done its work: a destructor that panics afterwards does not undo that.
-                COUNTERS.contained_panics.add(1);
-            } else {
-                panics::drop_each(self.attempt.take());
-                return Poll::Ready(Err(Error::panic("the compensation", &message)));
-            }
-        }
-        result
-    }
-}
-
-impl Future for Run {
-    type Output = Finished;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
-        self.poll_action(cx)
     }
 }

@@ -1,30 +1,26 @@
 //! The collection of staged actions.
 //!
-//! A scope is a list behind one short lock. Nothing of the user's runs under it: actions are boxed
-//! before it is taken and dropped after it is released. Actions are normally appended in order;
-//! one that comes back late (absorbed from a scope, put back by a rollback) only marks the list as
-//! unsorted, and the next rollback sorts it once.
+//! A scope is the columns of its actions behind one short lock. Nothing of the user's runs under
+//! it: actions are moved in and out, and dropped after it is released.
 
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use smallvec::SmallVec;
-
-use super::action::{Action, ActionOutput, Staged, StagedAction, WithState};
+use super::action::{Action, ActionOutput, WithState};
+use super::columns::Columns;
 use super::order::Order;
 use super::reservation::{Reservation, Reserved};
-use super::rollback::{Rollback, Session};
+use super::rollback::Rollback;
+use super::session::{Session, Signals};
 use super::{CompensationPolicy, run_compensation};
 use crate::cancellation::CancellationToken;
 use crate::diagnostics::COUNTERS;
 use crate::lock::Lock;
 use crate::panics;
-
-/// Actions in the order of their registration. A message rarely stages more than four.
-pub(super) type StagedList = SmallVec<[Staged; 4]>;
 
 /// The ordered collection of the compensations staged so far.
 ///
@@ -64,17 +60,13 @@ pub struct CompensationScope {
 struct Inner {
     /// Set once something was staged here: a drain asks it after each message without locking.
     touched: AtomicBool,
+    signals: Signals,
     state: Lock<State>,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    staged: StagedList,
-    unsorted: bool,
-    /// Who staged the first action, and whether all others are theirs too: then a commit need not
-    /// look at each.
-    owner: u64,
-    mixed: bool,
+    pub(super) staged: Columns,
     order: Order,
     /// Where to stage instead, once the message of this scope has ended.
     forward: Option<Forward>,
@@ -89,51 +81,11 @@ struct Forward {
 }
 
 impl State {
-    #[inline]
-    fn insert(&mut self, staged: Staged) {
-        if let Some(last) = self.staged.last() {
-            self.unsorted |= last.number > staged.number;
-            self.mixed |= self.owner != staged.owner;
-        } else {
-            self.owner = staged.owner;
-            self.mixed = false;
+    /// Puts actions back, unless they belong elsewhere by now: then they stay with the caller.
+    pub(super) fn restore(&mut self, actions: &mut Columns) {
+        if self.forward.is_none() {
+            self.staged.append(actions, None);
         }
-        self.staged.push(staged);
-    }
-
-    pub(super) fn has_staged(&self) -> bool {
-        !self.staged.is_empty()
-    }
-
-    /// Puts actions back, or hands them out again if they belong elsewhere by now.
-    pub(super) fn restore(&mut self, actions: Vec<Staged>) -> Vec<Staged> {
-        if self.forward.is_some() {
-            return actions;
-        }
-        for staged in actions {
-            self.insert(staged);
-        }
-        Vec::new()
-    }
-
-    /// Takes out the action that was registered last.
-    pub(super) fn pop_last(&mut self) -> Option<Staged> {
-        if self.unsorted {
-            self.staged.sort_unstable_by_key(|staged| staged.number);
-            self.unsorted = false;
-        }
-        self.staged.pop()
-    }
-
-    fn take_all(&mut self) -> StagedList {
-        self.unsorted = false;
-        std::mem::take(&mut self.staged)
-    }
-
-    fn take_where(&mut self, mut wanted: impl FnMut(&Staged) -> bool) -> Vec<Staged> {
-        let (taken, kept) = self.staged.drain(..).partition(|staged| wanted(staged));
-        self.staged = SmallVec::from_vec(kept);
-        taken
     }
 }
 
@@ -247,7 +199,9 @@ impl CompensationScope {
     #[must_use]
     pub fn len(&self) -> usize {
         let state = self.inner.state.lock();
-        state.staged.len() + state.session.as_ref().map_or(0, |session| session.held())
+        let ended = self.inner.signals.ended();
+        let held = |session: &Session| session.running - ended + session.failed.len();
+        state.staged.len() + state.session.as_deref().map_or(0, held)
     }
 
     /// Whether no action is staged or being run.
@@ -273,14 +227,23 @@ impl CompensationScope {
     /// ```
     #[allow(clippy::must_use_candidate, reason = "the count is a courtesy")]
     pub fn clear(&self) -> usize {
-        let staged = self.take_staged();
-        let failed = {
-            let mut state = self.inner.state.lock();
-            state.session.as_mut().map(|session| session.take_failed()).unwrap_or_default()
-        };
-        let count = staged.len() + failed.len();
-        panics::drop_each(staged);
-        panics::drop_each(failed);
+        let mut taken = 0;
+        let mut cleared = self.with_state(|state| {
+            let mut cleared = std::mem::take(&mut state.staged);
+            if let Some(session) = &mut state.session {
+                cleared.append(&mut session.failed, None);
+                session.failures.clear();
+                // What a rollback has taken and not started: it drops them when it comes back.
+                taken = session.batch.saturating_sub(self.inner.signals.ended() + 1);
+                session.cleared = session.batch > 0;
+                self.inner.signals.want();
+            }
+            cleared
+        });
+        let count = cleared.len() + taken;
+        if cleared.clear().1.is_some() {
+            COUNTERS.contained_panics.add(1);
+        }
         COUNTERS.compensations_cleared.add(count as u64);
         count
     }
@@ -299,7 +262,7 @@ impl CompensationScope {
     /// ```
     pub fn absorb(&self, other: &CompensationScope) {
         if !Arc::ptr_eq(&self.inner, &other.inner) {
-            self.put_back(other.take_staged());
+            self.receive(&mut other.take_staged(), None);
         }
     }
 
@@ -332,77 +295,63 @@ impl CompensationScope {
         run_compensation(policy, self, token)
     }
 
-    fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) -> u64 {
-        let staged = StagedAction { number: 0, owner: 0, registered_at, action };
-        self.stage_boxed(Box::new(staged))
-    }
-
-    /// Stages a new action, giving it its number.
     #[inline]
-    fn stage_boxed(&self, mut staged: Staged) -> u64 {
+    fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) -> u64 {
+        self.stage_for(0, action, registered_at)
+    }
+
+    /// Stages a new action for a drain, giving it its number.
+    #[inline]
+    fn stage_for<A: Action>(
+        &self,
+        owner: u64,
+        action: A,
+        registered_at: &'static Location<'static>,
+    ) -> u64 {
         let mut state = self.inner.state.lock();
-        if state.forward.is_some() || state.session.is_some() {
+        if let Some(forward) = &state.forward {
+            let forward = forward.clone();
             drop(state);
-            return self.stage_elsewhere(staged);
+            return forward.scope.stage_for(forward.owner, action, registered_at);
         }
         let number = state.order.draw();
-        staged.number = number;
-        state.insert(staged);
-        self.inner.touched.store(true, Ordering::Release);
+        state.staged.push(owner, number, registered_at, action);
+        self.announce(state);
         number
     }
 
-    /// Stages a new action where a rollback runs, or on the scope that took over.
-    #[cold]
-    fn stage_elsewhere(&self, mut staged: Staged) -> u64 {
-        let mut state = self.inner.state.lock();
-        if let Some(forward) = state.forward.clone() {
-            drop(state);
-            staged.owner = forward.owner;
-            return forward.scope.stage_boxed(staged);
-        }
-        let number = state.order.draw();
-        staged.number = number;
-        state.insert(staged);
-        self.inner.touched.store(true, Ordering::Release);
-        let waiters = state.session.as_mut().map(|session| session.take_waiters());
-        drop(state);
-        panics::wake_each(waiters.into_iter().flatten());
-        number
-    }
-
-    /// Puts actions that have their number already where they belong.
-    pub(super) fn put_back(&self, actions: impl IntoIterator<Item = Staged>) {
-        let mut actions = actions.into_iter().peekable();
-        if actions.peek().is_none() {
+    /// Takes in actions that have their number already, for a drain if one is given.
+    pub(crate) fn receive(&self, actions: &mut Columns, owner: Option<u64>) {
+        if actions.is_empty() {
             return;
         }
         let mut state = self.inner.state.lock();
-        if let Some(forward) = state.forward.clone() {
+        if let Some(forward) = &state.forward {
+            let forward = forward.clone();
             drop(state);
-            let owned = actions.map(|mut staged| {
-                staged.owner = forward.owner;
-                staged
-            });
-            // Boxed, because the type of the iterator grows with every scope on the way.
-            return forward.scope.put_back(Box::new(owned) as Box<dyn Iterator<Item = Staged>>);
+            return forward.scope.receive(actions, Some(forward.owner));
         }
-        for staged in actions {
-            state.insert(staged);
-        }
+        state.staged.append(actions, owner);
+        self.announce(state);
+    }
+
+    /// Says that something was staged: to the drain, and to rollbacks that wait or have a batch.
+    #[inline]
+    fn announce(&self, mut state: MutexGuard<'_, State>) {
         self.inner.touched.store(true, Ordering::Release);
-        if let Some(session) = state.session.as_mut() {
-            let waiters = session.take_waiters();
+        if let Some(session) = &mut state.session {
+            self.inner.signals.want();
+            let waiters = session.waiters.take();
             drop(state);
-            panics::wake_each(waiters);
+            panics::wake_each(waiters.into_values());
         }
     }
 
     /// Takes out an action by its number: what a reservation withdraws.
-    pub(super) fn remove(&self, number: u64) -> Option<Staged> {
+    pub(super) fn remove(&self, number: u64) -> Option<Box<dyn Send>> {
         let mut state = self.inner.state.lock();
-        if let Some(position) = state.staged.iter().rposition(|staged| staged.number == number) {
-            return Some(state.staged.remove(position));
+        if let Some(action) = state.staged.remove(number) {
+            return Some(action);
         }
         let forward = state.forward.clone();
         drop(state);
@@ -413,8 +362,12 @@ impl CompensationScope {
         change(&mut self.inner.state.lock())
     }
 
-    fn take_staged(&self) -> StagedList {
-        self.inner.state.lock().take_all()
+    pub(super) fn signals(&self) -> &Signals {
+        &self.inner.signals
+    }
+
+    fn take_staged(&self) -> Columns {
+        self.with_state(|state| std::mem::take(&mut state.staged))
     }
 }
 
@@ -440,87 +393,48 @@ impl CompensationScope {
     /// panic of a destructor.
     pub(crate) fn commit(&self) -> (usize, Option<String>) {
         self.inner.touched.store(false, Ordering::Relaxed);
-        drop_all(self.take_staged())
+        self.take_staged().clear()
     }
 
     /// Moves the actions of a message that has ended into the scope of its drain.
     pub(crate) fn hand_over(&self, parent: &CompensationScope, owner: u64) {
         self.inner.touched.store(false, Ordering::Relaxed);
-        let mut staged = self.take_staged();
-        for action in &mut staged {
-            action.owner = owner;
-        }
-        parent.receive(staged);
-    }
-
-    /// Takes in the actions of a message that has ended.
-    fn receive(&self, actions: StagedList) {
-        let mut state = self.inner.state.lock();
-        if state.forward.is_some() || state.session.is_some() {
-            drop(state);
-            return self.put_back(actions);
-        }
-        for staged in actions {
-            state.insert(staged);
-        }
-        self.inner.touched.store(true, Ordering::Release);
+        parent.receive(&mut self.take_staged(), Some(owner));
     }
 
     /// Sends whatever is staged here from now on to the scope of the drain: the message has ended,
     /// but somebody kept its context.
     pub(crate) fn forward_to(&self, parent: &CompensationScope, owner: u64) {
         let forward = Forward { scope: parent.clone(), owner };
-        let staged = {
-            let mut state = self.inner.state.lock();
+        let mut staged = self.with_state(|state| {
             state.forward = Some(forward);
-            state.take_all()
-        };
+            std::mem::take(&mut state.staged)
+        });
         // A second look: something may have been staged since the message's actions were taken.
-        self.put_back(staged);
+        self.receive(&mut staged, None);
     }
 
     /// Forgets the actions that the drain `owner` staged. Returns how many there were, and the
     /// first panic of a destructor.
     pub(crate) fn commit_owned(&self, owner: u64) -> (usize, Option<String>) {
-        let committed = self.with_state(|state| {
-            if !state.mixed {
-                let theirs = state.owner == owner;
-                return if theirs { state.take_all() } else { SmallVec::new() };
-            }
-            SmallVec::from_vec(state.take_where(|staged| staged.owner == owner))
-        });
-        drop_all(committed)
+        self.with_state(|state| state.staged.take_owned(owner)).clear()
     }
-}
-
-/// Drops committed actions one by one, so that a panicking destructor leaks no neighbour.
-fn drop_all(actions: StagedList) -> (usize, Option<String>) {
-    let count = actions.len();
-    let mut panicked = None;
-    let mut actions = actions.into_iter();
-    while let Err(message) = panics::contain(|| actions.by_ref().for_each(drop)) {
-        panicked.get_or_insert(message);
-    }
-    (count, panicked)
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        if state.staged.is_empty() {
+        let lost = &mut self.state.get_mut().staged;
+        if lost.is_empty() {
             return;
         }
-        let lost = state.take_all();
         COUNTERS.compensations_lost.add(lost.len() as u64);
-        let mut places: Vec<_> = lost.iter().map(|staged| staged.registered_at).collect();
-        places.dedup();
+        let places = lost.places();
         let shown = places.iter().take(8).map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let more = if places.len() > 8 { ", …" } else { "" };
         eprintln!(
             "watershed: {} compensation(s) lost with their scope, registered at {shown}{more}",
             lost.len(),
         );
-        panics::drop_each(lost);
     }
 }
 
