@@ -129,9 +129,9 @@ impl<A> fmt::Debug for Labelled<A> {
 }
 
 /// An action whose every attempt is handed a clone of one state.
-pub(super) struct WithState<S, A> {
-    pub(super) state: S,
-    pub(super) action: A,
+pub(crate) struct WithState<S, A> {
+    pub(crate) state: S,
+    pub(crate) action: A,
 }
 
 impl<S, A, F> Action for WithState<S, A>

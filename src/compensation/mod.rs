@@ -21,6 +21,7 @@ mod run;
 mod scope;
 mod session;
 
+pub(crate) use action::WithState;
 pub use action::{Action, ActionOutput, Labelled, labelled};
 pub(crate) use columns::Columns;
 pub(crate) use order::Order;

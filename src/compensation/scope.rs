@@ -296,7 +296,11 @@ impl CompensationScope {
     }
 
     #[inline]
-    fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) -> u64 {
+    pub(crate) fn stage<A: Action>(
+        &self,
+        action: A,
+        registered_at: &'static Location<'static>,
+    ) -> u64 {
         self.stage_for(0, action, registered_at)
     }
 

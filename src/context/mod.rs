@@ -1,18 +1,19 @@
 //! What a step carries.
 
 mod child;
-mod loan;
+pub(crate) mod loan;
 
 pub(crate) use child::ChildStep;
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, SystemClock};
-use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation};
+use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation, WithState};
 
 /// What a step carries: its name, clock, cancellation token and compensation scope.
 ///
@@ -31,7 +32,6 @@ use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation};
 /// assert_eq!(context.name(), "settle payments");
 /// assert!(!context.scope().has_actions());
 /// ```
-#[derive(Clone)]
 pub struct StepContext {
     /// There until the handle is dropped.
     inner: Option<Arc<Inner>>,
@@ -134,6 +134,7 @@ impl StepContext {
     }
 
     fn edit(&mut self) -> &mut Inner {
+        loan::expose(self.inner());
         let inner = self.inner.as_mut();
         let inner = Arc::make_mut(inner.expect("a handle has its context until it is dropped"));
         // A changed context is the user's own: no drain takes it back.
@@ -181,7 +182,9 @@ impl StepContext {
     #[must_use]
     #[inline]
     pub fn scope(&self) -> &CompensationScope {
-        &self.inner().scope
+        let inner = self.inner();
+        loan::expose(inner);
+        &inner.scope
     }
 
     /// The name of the source that the step's message came from; `None` outside a drain.
@@ -215,8 +218,9 @@ impl StepContext {
     /// assert_eq!(step.scope().clear(), 1);
     /// ```
     #[track_caller]
+    #[inline]
     pub fn register_compensation(&self, action: impl Action) {
-        self.inner().scope.register_compensation(action);
+        self.stage(action, Location::caller());
     }
 
     /// [`CompensationScope::register_compensation_with`] on the step's scope.
@@ -233,7 +237,7 @@ impl StepContext {
         A: FnMut(S) -> F + Send + 'static,
         F: Future<Output: ActionOutput> + Send + 'static,
     {
-        self.inner().scope.register_compensation_with(state, action);
+        self.stage(WithState { state, action }, Location::caller());
     }
 
     /// [`CompensationScope::try_register_compensation`] on the step's scope.
@@ -244,7 +248,10 @@ impl StepContext {
     /// ```
     #[track_caller]
     pub fn try_register_compensation(&self, condition: bool, action: impl Action) -> bool {
-        self.inner().scope.try_register_compensation(condition, action)
+        if condition {
+            self.stage(action, Location::caller());
+        }
+        condition
     }
 
     /// [`CompensationScope::reserve`] on the step's scope: stages the action before its effect.
@@ -255,7 +262,23 @@ impl StepContext {
     /// ```
     #[track_caller]
     pub fn reserve(&self, action: impl Action) -> Reservation {
-        self.inner().scope.reserve(action)
+        self.scope().reserve(action)
+    }
+
+    #[inline]
+    fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) {
+        let inner = self.inner();
+        if let Some(action) = loan::keep(inner, action, registered_at) {
+            inner.scope.stage(action, registered_at);
+        }
+    }
+}
+
+/// The clone is the same context.
+impl Clone for StepContext {
+    fn clone(&self) -> Self {
+        loan::expose(self.inner());
+        Self { inner: self.inner.clone() }
     }
 }
 
@@ -281,14 +304,7 @@ impl StepContext {
         }
     }
 
-    /// Waits on this thread for the context with this number to be returned by its last handle,
-    /// and returns which one was waited for before; see [`loan`].
-    #[inline]
-    pub(crate) fn expect(loan: u64) -> u64 {
-        loan::expect(loan)
-    }
-
-    /// What names this context in [`StepContext::expect`].
+    /// The number of this context in [`loan`].
     #[inline]
     pub(crate) fn loan(&self) -> u64 {
         self.inner().loan

@@ -20,7 +20,7 @@ use crate::lock::Lock;
 /// What belongs to the whole drain: read by all, and the slot of the baton.
 pub(super) struct Shared<H, D> {
     pub(super) context: StepContext,
-    /// The drain's number, which marks the actions that its messages staged.
+    /// The drain's number, which marks the actions that its success clears; 0 if it clears none.
     pub(super) owner: u64,
     pub(super) settings: Settings,
     /// What the handlers are told to stop by.

@@ -16,7 +16,7 @@ use futures::stream::{SelectAll, Stream};
 use super::super::source::Source;
 use super::FanIn;
 use super::baton::{Baton, Shared};
-use super::lane::Lane;
+use super::lane::{Lane, destructor_panicked};
 use super::report::{FailedMessage, FanInReport, SourceReport};
 use super::settings::Commit;
 use crate::cancellation::{CancellationSource, CancellationToken};
@@ -148,10 +148,12 @@ where
         let reports: Vec<_> = sources.iter().enumerate().map(entry).collect();
         let names: Vec<_> = reports.iter().map(|report| Arc::clone(&report.name)).collect();
         let limits = Limits::new(&clock, outer, settings.timeout);
+        let commits = settings.commit == Commit::Pipeline;
+        let owner = if commits { OWNERS.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let baton = Baton::new(handler, dead_letter, limits, settings.concurrency, reports);
         let shared = Arc::new(Shared {
             context,
-            owner: OWNERS.fetch_add(1, Ordering::Relaxed),
+            owner,
             settings,
             token,
             slot: Lock::new(Some(Box::new(baton))),
@@ -256,7 +258,7 @@ where
             let (cleared, panicked) = self.shared.scope().commit_owned(self.shared.owner);
             COUNTERS.compensations_cleared.add(cleared as u64);
             if let Some(message) = panicked {
-                result = Err(Error::panic("the destructor of a compensation", &message));
+                result = Err(destructor_panicked(&message));
             }
         }
         if result.is_ok() && !related.is_empty() {

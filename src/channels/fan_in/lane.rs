@@ -20,7 +20,7 @@ use super::settings::{Commit, OnFailure};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Sleep, Tick};
 use crate::compensation::{CompensationScope, Rollback};
-use crate::context::StepContext;
+use crate::context::{StepContext, loan};
 use crate::error::{Error, Origin};
 use crate::outcome::HandlerOutput;
 use crate::panics;
@@ -86,6 +86,10 @@ enum Doing {
 
 type Turn = Poll<Option<()>>;
 
+pub(super) fn destructor_panicked(message: &str) -> Error {
+    Error::panic("the destructor of a compensation", message)
+}
+
 impl<S, H, F, D> Lane<S, H, F, D> {
     pub(super) fn new(
         shared: &Arc<Shared<H, D>>,
@@ -117,9 +121,9 @@ impl<S, H, F, D> Lane<S, H, F, D> {
         let mut baton = this.part.shared.take();
         let mut panicked = Vec::new();
         let running = this.handler.is_some();
-        let outer = StepContext::expect(this.part.loan);
+        let outer = loan::enter(this.part.loan);
         panicked.extend(panics::contain(|| this.handler.set(None)).err());
-        StepContext::expect(outer);
+        loan::leave(&outer);
         if this.part.step.is_none() {
             this.part.recover();
         }
@@ -155,10 +159,10 @@ impl<H, D> Part<H, D> {
             let step = self.shared.context.for_messages(&self.name, &self.shared.token);
             self.scope = Some(step.scope().clone());
             self.loan = step.loan();
-            StepContext::expect(self.loan);
             step
         });
         step.set_message_number(self.number);
+        loan::lend(self.loan);
         step
     }
 
@@ -192,22 +196,52 @@ impl<H, D> Part<H, D> {
 
     /// Books the end of a handler. A message that is to be rolled back alone stays in flight.
     #[inline]
-    fn end_message(&mut self, baton: &mut Baton<H, D>, result: Result<(), Error>) {
+    fn end_message(&mut self, baton: &mut Baton<H, D>, mut result: Result<(), Error>) {
         if self.message_deadline.is_some() {
             self.message_deadline = None;
         }
         if result.is_ok() && self.is_plain() {
-            self.book_success(baton);
-        } else {
-            self.end_message_with_effects(baton, result);
+            if !loan::has_kept() {
+                return self.book_success(baton);
+            }
+            result = self.commit_kept(baton);
+            if result.is_ok() {
+                return self.book_success(baton);
+            }
         }
+        self.stage_kept();
+        self.end_message_with_effects(baton, result);
     }
 
-    /// Whether the message left nothing behind: no compensation, and no handle of its context.
+    /// Whether the message left nothing behind but what was kept on this thread: no compensation
+    /// in its scope, and no handle of its context.
     #[inline]
     fn is_plain(&self) -> bool {
         let scope = self.scope.as_ref();
         self.step.is_some() && scope.is_some_and(|scope| scope.is_at_home() && !scope.is_touched())
+    }
+
+    /// Moves what was kept on this thread into the scope of the message.
+    fn stage_kept(&self) {
+        if let Some(scope) = &self.scope {
+            loan::take_kept(|actions| scope.receive(actions, None));
+        }
+    }
+
+    /// Commits what a message that left nothing else behind has staged, without its scope.
+    fn commit_kept(&self, baton: &mut Baton<H, D>) -> Result<(), Error> {
+        let mut result = Ok(());
+        loan::take_kept(|actions| match self.shared.settings.commit {
+            Commit::Message => {
+                let (cleared, panicked) = actions.clear();
+                baton.tally.cleared += cleared;
+                result = panicked.map_or(Ok(()), |message| Err(destructor_panicked(&message)));
+            }
+            Commit::Pipeline | Commit::Never => {
+                self.shared.scope().receive(actions, Some(self.shared.owner));
+            }
+        });
+        result
     }
 
     #[inline]
@@ -245,9 +279,7 @@ impl<H, D> Part<H, D> {
         if self.shared.settings.commit == Commit::Message && scope.is_touched() {
             let (cleared, panicked) = scope.commit();
             baton.tally.cleared += cleared;
-            if let Some(message) = panicked {
-                result = Err(Error::panic("the destructor of a compensation", &message));
-            }
+            result = panicked.map_or(Ok(()), |message| Err(destructor_panicked(&message)));
         }
         if result.is_ok() {
             self.hand_over();
@@ -383,6 +415,7 @@ where
             }
             Poll::Pending => {
                 part.suspended = true;
+                part.stage_kept();
                 let error = ready!(part.poll_message_deadline(cx));
                 this.handler.set(None);
                 part.recover();
@@ -447,7 +480,7 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Turn {
         let Some(mut baton) = self.part.shared.take() else { return Poll::Ready(None) };
-        let outer = StepContext::expect(self.part.loan);
+        let outer = loan::enter(self.part.loan);
         let turn = match panics::contain(|| self.as_mut().turn(&mut baton, cx)) {
             Ok(turn) => turn,
             Err(message) => {
@@ -458,7 +491,7 @@ where
                 Poll::Ready(Some(()))
             }
         };
-        StepContext::expect(outer);
+        loan::leave(&outer);
         let part = &mut *self.as_mut().project().part;
         baton.reports[part.index].handled += std::mem::take(&mut part.handled);
         self.part.shared.put(baton);
