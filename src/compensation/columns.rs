@@ -125,6 +125,20 @@ impl Columns {
         taken.len += count;
     }
 
+    /// Moves the actions with this number or a higher one to `taken`.
+    pub(super) fn take_from(&mut self, number: u64, taken: &mut Self) {
+        for slot in &mut self.slots {
+            let position = slot.column.find(number);
+            let count = slot.column.len() - position;
+            if count > 0 {
+                let target = taken.slot_like(slot, slot.owner);
+                slot.column.move_from(position, &mut *target.column);
+                self.len -= count;
+                taken.len += count;
+            }
+        }
+    }
+
     /// The column that ends with the highest number.
     pub(super) fn find_last(&self) -> Option<usize> {
         let lasts = self.slots.iter().map(|slot| slot.column.last());
@@ -230,6 +244,8 @@ trait AnyColumn: Send {
     /// The number of the last action of the first `len`.
     fn number_before(&self, len: usize) -> Option<u64>;
     fn sort(&mut self);
+    /// The position of the first action with this number or a higher one; in a sorted column.
+    fn find(&self, number: u64) -> usize;
     /// Moves everything from `other`, a column of the same type.
     fn append(&mut self, other: &mut dyn AnyColumn);
     /// Moves the actions from a position on to `target`, a column of the same type.
@@ -271,6 +287,10 @@ impl<A: Action> AnyColumn for Column<A> {
         }
     }
 
+    fn find(&self, number: u64) -> usize {
+        self.entries.partition_point(|entry| entry.number < number)
+    }
+
     fn append(&mut self, other: &mut dyn AnyColumn) {
         other.move_from(0, self);
     }
@@ -288,7 +308,11 @@ impl<A: Action> AnyColumn for Column<A> {
         let later = target.entries.iter().rev().take(few);
         let later = later.take_while(|entry| entry.number > first).count();
         target.unsorted |= self.unsorted || later == few;
-        target.entries.extend(self.entries.drain(position..));
+        if position == 0 {
+            target.entries.append(&mut self.entries);
+        } else {
+            target.entries.extend(self.entries.drain(position..));
+        }
         if later > 0 && later < few {
             let start = target.entries.len() - moved - later;
             target.entries[start..].rotate_left(later);

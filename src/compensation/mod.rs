@@ -6,12 +6,14 @@
 //! and the rollback always takes the highest.
 //!
 //! - `action`: what can be staged; `order`: the numbers; `columns`: the actions of a scope by type
-//! - `scope`: the collection; `reservation`: an action staged before its effect
+//! - `scope`: the collection; `kept`: actions that a thread has not moved into their scope yet;
+//!   `reservation`: an action staged before its effect
 //! - `policy`: how a rollback works; `run`: one action on its way; `session`: what concurrent
 //!   rollbacks share; `rollback`: running them all; `report`: what came of it
 
 mod action;
 mod columns;
+pub(crate) mod kept;
 mod order;
 mod policy;
 mod report;
@@ -23,8 +25,6 @@ mod session;
 
 pub(crate) use action::WithState;
 pub use action::{Action, ActionOutput, Labelled, labelled};
-pub(crate) use columns::Columns;
-pub(crate) use order::Order;
 pub use policy::CompensationPolicy;
 pub use report::{FailedAction, RollbackFailed, RollbackReport};
 pub use reservation::Reservation;

@@ -13,14 +13,14 @@ static NEXT_BLOCK: AtomicU64 = AtomicU64::new(2 * BLOCK);
 
 /// A scope's place in the order.
 #[derive(Debug, Default)]
-pub(crate) struct Order {
+pub(super) struct Order {
     next: u64,
 }
 
 impl Order {
     /// The next number: greater than every number that was drawn before.
     #[inline]
-    pub(crate) fn draw(&mut self) -> u64 {
+    pub(super) fn draw(&mut self) -> u64 {
         let end_of_block = (self.next | (BLOCK - 1)) + 1;
         let latest = NEXT_BLOCK.load(Ordering::Relaxed) == end_of_block;
         // The last number of a block is never used: it would make the block look like the next.

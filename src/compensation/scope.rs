@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use super::action::{Action, ActionOutput, WithState};
 use super::columns::Columns;
+use super::kept;
 use super::order::Order;
 use super::reservation::{Reservation, Reserved};
 use super::rollback::Rollback;
@@ -198,7 +199,7 @@ impl CompensationScope {
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
-        let state = self.inner.state.lock();
+        let state = self.lock();
         let ended = self.inner.signals.ended();
         let held = |session: &Session| session.running - ended + session.failed.len();
         state.staged.len() + state.session.as_deref().map_or(0, held)
@@ -312,7 +313,7 @@ impl CompensationScope {
         action: A,
         registered_at: &'static Location<'static>,
     ) -> u64 {
-        let mut state = self.inner.state.lock();
+        let mut state = self.lock();
         if let Some(forward) = &state.forward {
             let forward = forward.clone();
             drop(state);
@@ -329,7 +330,7 @@ impl CompensationScope {
         if actions.is_empty() {
             return;
         }
-        let mut state = self.inner.state.lock();
+        let mut state = self.lock();
         if let Some(forward) = &state.forward {
             let forward = forward.clone();
             drop(state);
@@ -353,7 +354,7 @@ impl CompensationScope {
 
     /// Takes out an action by its number: what a reservation withdraws.
     pub(super) fn remove(&self, number: u64) -> Option<Box<dyn Send>> {
-        let mut state = self.inner.state.lock();
+        let mut state = self.lock();
         if let Some(action) = state.staged.remove(number) {
             return Some(action);
         }
@@ -362,8 +363,15 @@ impl CompensationScope {
         forward?.scope.remove(number)
     }
 
+    /// Everything that looks at a scope comes by here.
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, State> {
+        kept::settle();
+        self.inner.state.lock()
+    }
+
     pub(super) fn with_state<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.inner.state.lock())
+        change(&mut self.lock())
     }
 
     pub(super) fn signals(&self) -> &Signals {

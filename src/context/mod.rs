@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, SystemClock};
-use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation, WithState};
+use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation, WithState, kept};
 
 /// What a step carries: its name, clock, cancellation token and compensation scope.
 ///
@@ -134,7 +134,8 @@ impl StepContext {
     }
 
     fn edit(&mut self) -> &mut Inner {
-        loan::expose(self.inner());
+        let inner = self.inner();
+        kept::expose(inner.loan, &inner.scope);
         let inner = self.inner.as_mut();
         let inner = Arc::make_mut(inner.expect("a handle has its context until it is dropped"));
         // A changed context is the user's own: no drain takes it back.
@@ -183,7 +184,7 @@ impl StepContext {
     #[inline]
     pub fn scope(&self) -> &CompensationScope {
         let inner = self.inner();
-        loan::expose(inner);
+        kept::expose(inner.loan, &inner.scope);
         &inner.scope
     }
 
@@ -268,7 +269,7 @@ impl StepContext {
     #[inline]
     fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) {
         let inner = self.inner();
-        if let Some(action) = loan::keep(inner, action, registered_at) {
+        if let Some(action) = kept::keep(inner.loan, action, registered_at) {
             inner.scope.stage(action, registered_at);
         }
     }
@@ -277,7 +278,8 @@ impl StepContext {
 /// The clone is the same context.
 impl Clone for StepContext {
     fn clone(&self) -> Self {
-        loan::expose(self.inner());
+        let inner = self.inner();
+        kept::expose(inner.loan, &inner.scope);
         Self { inner: self.inner.clone() }
     }
 }

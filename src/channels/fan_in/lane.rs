@@ -19,7 +19,7 @@ use super::report::FailedMessage;
 use super::settings::{Commit, OnFailure};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Sleep, Tick};
-use crate::compensation::{CompensationScope, Rollback};
+use crate::compensation::{CompensationScope, Rollback, kept};
 use crate::context::{StepContext, loan};
 use crate::error::{Error, Origin};
 use crate::outcome::HandlerOutput;
@@ -201,7 +201,7 @@ impl<H, D> Part<H, D> {
             self.message_deadline = None;
         }
         if result.is_ok() && self.is_plain() {
-            if !loan::has_kept() {
+            if !kept::has_any() {
                 return self.book_success(baton);
             }
             result = self.commit_kept(baton);
@@ -224,22 +224,21 @@ impl<H, D> Part<H, D> {
     /// Moves what was kept on this thread into the scope of the message.
     fn stage_kept(&self) {
         if let Some(scope) = &self.scope {
-            loan::take_kept(|actions| scope.receive(actions, None));
+            kept::take(|actions| scope.receive(actions, None));
         }
     }
 
     /// Commits what a message that left nothing else behind has staged, without its scope.
     fn commit_kept(&self, baton: &mut Baton<H, D>) -> Result<(), Error> {
+        if self.shared.settings.commit != Commit::Message {
+            kept::end(self.shared.scope(), self.shared.owner);
+            return Ok(());
+        }
         let mut result = Ok(());
-        loan::take_kept(|actions| match self.shared.settings.commit {
-            Commit::Message => {
-                let (cleared, panicked) = actions.clear();
-                baton.tally.cleared += cleared;
-                result = panicked.map_or(Ok(()), |message| Err(destructor_panicked(&message)));
-            }
-            Commit::Pipeline | Commit::Never => {
-                self.shared.scope().receive(actions, Some(self.shared.owner));
-            }
+        kept::take(|actions| {
+            let (cleared, panicked) = actions.clear();
+            baton.tally.cleared += cleared;
+            result = panicked.map_or(Ok(()), |message| Err(destructor_panicked(&message)));
         });
         result
     }

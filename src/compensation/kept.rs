@@ -1,0 +1,204 @@
+//! Actions kept on the thread that registers them.
+//!
+//! As long as nobody but its handler can see the scope of a message, what the handler registers is
+//! kept on this thread and needs no lock: from the call of the handler until its first poll ends,
+//! or until it clones its context or asks for the scope. What is kept then moves into the scope of
+//! the message. When the message has succeeded instead, it stays until the end of its lane's turn,
+//! and moves to the scope of the drain once for all messages of the turn.
+//!
+//! Nobody on this thread can tell the difference: every look at a scope moves first what is kept of
+//! messages that have ended. A handler that polls another drain has what it kept set aside.
+
+use std::cell::{Cell, RefCell};
+use std::panic::Location;
+
+use super::action::Action;
+use super::columns::Columns;
+use super::order::Order;
+use super::scope::CompensationScope;
+
+thread_local! {
+    /// The message whose actions are kept on this thread, by the number of its context; 0 for none.
+    static MESSAGE: Cell<u64> = const { Cell::new(0) };
+    /// Whether that message has registered any.
+    static ANY: Cell<bool> = const { Cell::new(false) };
+    /// Whether there are actions of messages that have ended.
+    static ENDED: Cell<bool> = const { Cell::new(false) };
+    static KEPT: Cell<Option<Box<Kept>>> = const { Cell::new(None) };
+    /// What was kept by handlers which are polling another drain just now, by message.
+    static SET_ASIDE: RefCell<Vec<(u64, Box<Kept>)>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Default)]
+struct Kept {
+    order: Order,
+    actions: Columns,
+    /// The number of the first action of the message that has not ended.
+    first: u64,
+    /// The scope of the drain and the owner for what is left of messages that have ended.
+    home: Option<(CompensationScope, u64)>,
+}
+
+/// Actions of one turn that are usual: more are not worth their memory afterwards.
+const USUAL: usize = 1 << 12;
+
+/// The message that was worked at on this thread when a lane's turn began.
+pub(crate) struct Outer {
+    message: u64,
+}
+
+/// Begins a turn of a lane.
+#[inline]
+pub(crate) fn enter() -> Outer {
+    let message = MESSAGE.replace(0);
+    if message != 0 || ENDED.get() {
+        set_aside(message);
+    }
+    Outer { message }
+}
+
+/// Ends a turn: what is left of the messages that have ended moves to the scope of their drain.
+#[inline]
+pub(crate) fn leave(outer: &Outer) {
+    settle();
+    MESSAGE.set(0);
+    if outer.message != 0 {
+        go_on(outer.message);
+    }
+}
+
+#[cold]
+fn set_aside(message: u64) {
+    settle();
+    if message != 0 {
+        let kept = KEPT.take().unwrap_or_default();
+        SET_ASIDE.with_borrow_mut(|aside| aside.push((message, kept)));
+    }
+}
+
+/// Goes on keeping actions, unless somebody has looked at the scope meanwhile.
+#[cold]
+fn go_on(message: u64) {
+    if let Some(kept) = take_aside(message) {
+        ANY.set(!kept.actions.is_empty());
+        KEPT.set(Some(kept));
+        MESSAGE.set(message);
+    }
+}
+
+fn take_aside(message: u64) -> Option<Box<Kept>> {
+    SET_ASIDE.with_borrow_mut(|aside| {
+        let index = aside.iter().rposition(|(known, _)| *known == message)?;
+        Some(aside.remove(index).1)
+    })
+}
+
+/// Keeps the actions of this message from now on: its handler is about to be called.
+#[inline]
+pub(crate) fn begin(message: u64) {
+    // A thread that is ending has no place to keep anything.
+    if KEPT.try_with(|_| ()).is_ok() {
+        MESSAGE.set(message);
+        ANY.set(false);
+    }
+}
+
+/// Keeps an action here if it is one of the message that is worked at, or hands it out again.
+#[inline]
+pub(crate) fn keep<A: Action>(
+    message: u64,
+    action: A,
+    registered_at: &'static Location<'static>,
+) -> Option<A> {
+    if message == 0 || message != MESSAGE.get() {
+        return Some(action);
+    }
+    let mut kept = KEPT.take().unwrap_or_default();
+    let number = kept.order.draw();
+    if !ANY.replace(true) {
+        kept.first = number;
+    }
+    kept.actions.push(0, number, registered_at, action);
+    KEPT.set(Some(kept));
+    None
+}
+
+/// Moves what is kept of a message into its scope, because somebody may look at it from now on.
+#[inline]
+pub(crate) fn expose(message: u64, scope: &CompensationScope) {
+    if message != 0 {
+        if message == MESSAGE.get() {
+            take(|actions| scope.receive(actions, None));
+        } else if let Some(mut kept) = take_aside(message) {
+            scope.receive(&mut kept.actions, None);
+        }
+    }
+}
+
+/// Whether the message that is worked at has actions here.
+#[inline]
+pub(crate) fn has_any() -> bool {
+    ANY.get() && MESSAGE.get() != 0
+}
+
+/// Stops keeping actions of the message, and hands out those that were kept, if any: `into` must
+/// empty them.
+#[inline]
+pub(crate) fn take(into: impl FnOnce(&mut Columns)) {
+    if MESSAGE.get() == 0 {
+        return;
+    }
+    settle();
+    MESSAGE.set(0);
+    if ANY.get() {
+        // User code in `into` finds the slot empty.
+        if let Some(mut kept) = KEPT.take() {
+            let count = kept.actions.len();
+            into(&mut kept.actions);
+            keep_columns(kept, count);
+        }
+    }
+}
+
+/// Keeps the columns for the next messages, unless they have grown beyond what is usual.
+fn keep_columns(kept: Box<Kept>, count: usize) {
+    if count <= USUAL {
+        KEPT.set(Some(kept));
+    }
+}
+
+/// The message has succeeded: what is kept of it goes to the scope of its drain with the turn.
+#[inline]
+pub(crate) fn end(home: &CompensationScope, owner: u64) {
+    MESSAGE.set(0);
+    if !ENDED.replace(true) {
+        if let Some(mut kept) = KEPT.take() {
+            kept.home = Some((home.clone(), owner));
+            KEPT.set(Some(kept));
+        }
+    }
+}
+
+/// Moves what is kept of messages that have ended to the scope of their drain.
+#[inline]
+pub(super) fn settle() {
+    if ENDED.get() {
+        move_home();
+    }
+}
+
+#[cold]
+fn move_home() {
+    ENDED.set(false);
+    let Some(mut kept) = KEPT.take() else { return };
+    let mut message = Columns::default();
+    if has_any() {
+        kept.actions.take_from(kept.first, &mut message);
+    }
+    let count = kept.actions.len();
+    if let Some((scope, owner)) = kept.home.take() {
+        scope.receive(&mut kept.actions, Some(owner));
+    }
+    kept.actions.append(&mut message, None);
+    keep_columns(kept, if has_any() { 0 } else { count });
+}
