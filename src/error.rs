@@ -10,6 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::origin::Origin;
+
 /// Any error of the user's: what a handler or an action may fail with.
 ///
 /// Everything that implements [`std::error::Error`] converts into it with `?`, and so do `&str`,
@@ -121,17 +123,6 @@ struct Inner {
     origin: Option<Origin>,
     metadata: Vec<(Cow<'static, str>, String)>,
     related: Vec<Error>,
-}
-
-/// The place in a drain that an error belongs to.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    /// The position of the source in the list that the drain was given.
-    pub(crate) index: usize,
-    /// Its name as errors and reports show it.
-    pub(crate) name: Arc<str>,
-    /// The number of the message, the first one being 1; 0 where no message was taken yet.
-    pub(crate) message: u64,
 }
 
 impl Error {
@@ -310,7 +301,7 @@ impl Error {
     /// ```
     #[must_use]
     pub fn source_name(&self) -> Option<&str> {
-        self.inner.origin.as_ref().map(|origin| &*origin.name)
+        self.inner.origin.as_ref().map(|origin| origin.source.as_str())
     }
 
     /// The number, in its source, of the message that failed; the first one is 1.
@@ -360,9 +351,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.inner.message)?;
         match &self.inner.origin {
-            Some(Origin { name, message: 0, .. }) => write!(f, " (source `{name}`)"),
-            Some(Origin { name, message, .. }) => {
-                write!(f, " (message {message} of source `{name}`)")
+            Some(Origin { source, message: 0 }) => write!(f, " (source `{}`)", source.as_str()),
+            Some(Origin { source, message }) => {
+                write!(f, " (message {message} of source `{}`)", source.as_str())
             }
             None => Ok(()),
         }

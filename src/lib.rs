@@ -132,7 +132,7 @@
 //!
 //! # The order of the modules
 //!
-//! Each uses only what stands before it: `error`, `diagnostics`, `panics`, `lock` and `waiters`,
+//! Each uses only what stands before it: `origin`, `error`, `diagnostics`, `panics`, `lock` and `waiters`,
 //! `clock`, `cancellation` and `limits`, `retry`, `compensation`, `outcome` and `context`,
 //! `channels`.
 
@@ -145,6 +145,7 @@ pub mod diagnostics;
 mod error;
 mod limits;
 mod lock;
+mod origin;
 mod outcome;
 mod panics;
 mod retry;

@@ -20,7 +20,7 @@ use super::scope::CompensationScope;
 thread_local! {
     /// The message whose actions are kept on this thread, by the number of its context; 0 for none.
     static MESSAGE: Cell<u64> = const { Cell::new(0) };
-    /// Whether that message has registered any.
+    /// Whether any of its actions are.
     static ANY: Cell<bool> = const { Cell::new(false) };
     /// Whether there are actions of messages that have ended.
     static ENDED: Cell<bool> = const { Cell::new(false) };
@@ -70,6 +70,7 @@ pub(crate) fn leave(outer: &Outer) {
 #[cold]
 fn set_aside(message: u64) {
     settle();
+    ANY.set(false);
     if message != 0 {
         let kept = KEPT.take().unwrap_or_default();
         SET_ASIDE.with_borrow_mut(|aside| aside.push((message, kept)));
@@ -96,11 +97,7 @@ fn take_aside(message: u64) -> Option<Box<Kept>> {
 /// Keeps the actions of this message from now on: its handler is about to be called.
 #[inline]
 pub(crate) fn begin(message: u64) {
-    // A thread that is ending has no place to keep anything.
-    if KEPT.try_with(|_| ()).is_ok() {
-        MESSAGE.set(message);
-        ANY.set(false);
-    }
+    MESSAGE.set(message);
 }
 
 /// Keeps an action here if it is one of the message that is worked at, or hands it out again.
@@ -113,7 +110,9 @@ pub(crate) fn keep<A: Action>(
     if message == 0 || message != MESSAGE.get() {
         return Some(action);
     }
-    let mut kept = KEPT.take().unwrap_or_default();
+    // A thread that is ending has no place to keep anything.
+    let Ok(slot) = KEPT.try_with(Cell::take) else { return Some(action) };
+    let mut kept = slot.unwrap_or_default();
     let number = kept.order.draw();
     if !ANY.replace(true) {
         kept.first = number;
@@ -138,7 +137,7 @@ pub(crate) fn expose(message: u64, scope: &CompensationScope) {
 /// Whether the message that is worked at has actions here.
 #[inline]
 pub(crate) fn has_any() -> bool {
-    ANY.get() && MESSAGE.get() != 0
+    ANY.get()
 }
 
 /// Stops keeping actions of the message, and hands out those that were kept, if any: `into` must
@@ -150,7 +149,7 @@ pub(crate) fn take(into: impl FnOnce(&mut Columns)) {
     }
     settle();
     MESSAGE.set(0);
-    if ANY.get() {
+    if ANY.replace(false) {
         // User code in `into` finds the slot empty.
         if let Some(mut kept) = KEPT.take() {
             let count = kept.actions.len();
@@ -171,6 +170,7 @@ fn keep_columns(kept: Box<Kept>, count: usize) {
 #[inline]
 pub(crate) fn end(home: &CompensationScope, owner: u64) {
     MESSAGE.set(0);
+    ANY.set(false);
     if !ENDED.replace(true) {
         if let Some(mut kept) = KEPT.take() {
             kept.home = Some((home.clone(), owner));

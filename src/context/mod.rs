@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation, WithState, kept};
+use crate::origin::SourceName;
 
 /// What a step carries: its name, clock, cancellation token and compensation scope.
 ///
@@ -50,14 +51,14 @@ struct Inner {
 
 /// The message that the context belongs to.
 struct Message {
-    source: Arc<str>,
+    source: SourceName,
     number: AtomicU64,
 }
 
 impl Clone for Message {
     fn clone(&self) -> Self {
         let number = AtomicU64::new(self.number.load(Ordering::Relaxed));
-        Self { source: Arc::clone(&self.source), number }
+        Self { source: self.source.clone(), number }
     }
 }
 
@@ -195,7 +196,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn source_name(&self) -> Option<&str> {
-        self.inner().message.as_ref().map(|message| &*message.source)
+        self.inner().message.as_ref().map(|message| message.source.as_str())
     }
 
     /// The number of the step's message in its source, the first one being 1; `None` outside a
@@ -287,16 +288,24 @@ impl Clone for StepContext {
 /// What a drain does with the context of a message.
 impl StepContext {
     /// A context for the messages of one source, with a scope of its own.
-    pub(crate) fn for_messages(&self, source: &Arc<str>, token: &CancellationToken) -> Self {
+    pub(crate) fn for_messages(&self, source: &SourceName, token: &CancellationToken) -> Self {
         let inner = Inner {
             name: Arc::clone(&self.inner().name),
             clock: Arc::clone(&self.inner().clock),
             cancellation: token.clone(),
             scope: CompensationScope::new(),
-            message: Some(Message { source: Arc::clone(source), number: AtomicU64::new(0) }),
+            message: Some(Message { source: source.clone(), number: AtomicU64::new(0) }),
             loan: loan::number(),
         };
         Self { inner: Some(Arc::new(inner)) }
+    }
+
+    /// Gives a context that nobody else has to another source.
+    pub(crate) fn set_source(&mut self, source: &SourceName) {
+        let inner = self.inner.as_mut().and_then(Arc::get_mut);
+        if let Some(message) = inner.and_then(|inner| inner.message.as_mut()) {
+            message.source = source.clone();
+        }
     }
 
     #[inline]

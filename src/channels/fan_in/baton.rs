@@ -6,6 +6,7 @@
 
 use std::num::NonZeroUsize;
 
+use super::message_step::MessageStep;
 use super::permits::Permits;
 use super::report::SourceReport;
 use super::settings::Settings;
@@ -59,6 +60,8 @@ pub(super) struct Baton<H, D> {
     pub(super) failures: Vec<Error>,
     pub(super) reports: Vec<SourceReport>,
     pub(super) tally: Tally,
+    /// Contexts that no lane needs just now.
+    pub(super) spare: Vec<MessageStep>,
 }
 
 impl<H, D> Baton<H, D> {
@@ -81,6 +84,7 @@ impl<H, D> Baton<H, D> {
             failures: Vec::new(),
             reports,
             tally: Tally::default(),
+            spare: Vec::new(),
         }
     }
 }

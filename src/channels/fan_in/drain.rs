@@ -26,6 +26,7 @@ use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::limits::Limits;
 use crate::lock::Lock;
+use crate::origin::SourceName;
 use crate::outcome::HandlerOutput;
 use crate::panics;
 
@@ -141,12 +142,12 @@ where
         let outer = CancellationToken::linked(outer);
         let token = CancellationToken::linked([outer.clone(), handlers.token()]);
         let entry = |(index, source): (usize, &S)| SourceReport {
-            name: source.name().unwrap_or_else(|| format!("source {index}").into()),
+            name: SourceName::new(source.name(), index),
             handled: 0,
             rolled_back: 0,
         };
         let reports: Vec<_> = sources.iter().enumerate().map(entry).collect();
-        let names: Vec<_> = reports.iter().map(|report| Arc::clone(&report.name)).collect();
+        let names: Vec<_> = reports.iter().map(|report| report.name.clone()).collect();
         let limits = Limits::new(&clock, outer, settings.timeout);
         let commits = settings.commit == Commit::Pipeline;
         let owner = if commits { OWNERS.fetch_add(1, Ordering::Relaxed) } else { 0 };
@@ -158,8 +159,8 @@ where
             token,
             slot: Lock::new(Some(Box::new(baton))),
         });
-        let lanes = sources.into_iter().zip(names).enumerate();
-        let lanes = lanes.map(|(index, (source, name))| Lane::new(&shared, index, name, source));
+        let lanes = sources.into_iter().zip(names);
+        let lanes = lanes.map(|(source, name)| Lane::new(&shared, name, source));
         Self {
             lanes: futures::stream::select_all(lanes),
             shared,
@@ -275,7 +276,9 @@ where
             ErrorCode::Canceled if error.origin().is_none() => COUNTERS.drains_cancelled.add(1),
             _ => COUNTERS.drains_failed.add(1),
         }
-        related.sort_by_key(|error| error.origin().map(|origin| (origin.index, origin.message)));
+        related.sort_by_key(|error| {
+            error.origin().map(|origin| (origin.source.index(), origin.message))
+        });
         error = error.with_metadata("handled", report.handled());
         // A nested drain may have said how many were dropped there.
         error = error.without_metadata("dropped_handlers");

@@ -15,13 +15,14 @@ use pin_project_lite::pin_project;
 
 use super::super::source::Source;
 use super::baton::{Baton, Shared};
+use super::message_step::MessageStep;
 use super::report::FailedMessage;
 use super::settings::{Commit, OnFailure};
-use crate::cancellation::CancellationToken;
 use crate::clock::{Sleep, Tick};
-use crate::compensation::{CompensationScope, Rollback, kept};
+use crate::compensation::{Rollback, kept};
 use crate::context::{StepContext, loan};
-use crate::error::{Error, Origin};
+use crate::error::Error;
+use crate::origin::{Origin, SourceName};
 use crate::outcome::HandlerOutput;
 use crate::panics;
 
@@ -44,19 +45,13 @@ pin_project! {
 /// What of a lane is not pinned.
 struct Part<H, D> {
     shared: Arc<Shared<H, D>>,
-    index: usize,
-    name: Arc<str>,
+    name: SourceName,
     /// Messages handled since the report was last told.
     handled: u64,
     /// The number of the message taken last.
     number: u64,
-    /// The context of the messages while it is not lent to a handler; reused from message to
-    /// message unless somebody kept it.
-    step: Option<StepContext>,
-    /// The scope of that context, lent or not.
-    scope: Option<CompensationScope>,
-    /// What the context is expected back by.
-    loan: u64,
+    /// The context of the message in flight, or of the next one in this turn.
+    context: Option<MessageStep>,
     permit: bool,
     /// The handler in flight has been pending.
     suspended: bool,
@@ -86,26 +81,27 @@ enum Doing {
 
 type Turn = Poll<Option<()>>;
 
+/// Books compensations that were cleared; a destructor that panicked fails the message.
+fn book_cleared<H, D>(
+    baton: &mut Baton<H, D>,
+    (count, panicked): (usize, Option<String>),
+) -> Result<(), Error> {
+    baton.tally.cleared += count;
+    panicked.map_or(Ok(()), |message| Err(destructor_panicked(&message)))
+}
+
 pub(super) fn destructor_panicked(message: &str) -> Error {
     Error::panic("the destructor of a compensation", message)
 }
 
 impl<S, H, F, D> Lane<S, H, F, D> {
-    pub(super) fn new(
-        shared: &Arc<Shared<H, D>>,
-        index: usize,
-        name: Arc<str>,
-        source: S,
-    ) -> Pin<Box<Self>> {
+    pub(super) fn new(shared: &Arc<Shared<H, D>>, name: SourceName, source: S) -> Pin<Box<Self>> {
         let part = Part {
             shared: Arc::clone(shared),
-            index,
             name,
             handled: 0,
             number: 0,
-            step: None,
-            scope: None,
-            loan: 0,
+            context: None,
             permit: false,
             suspended: false,
             message_deadline: None,
@@ -121,12 +117,10 @@ impl<S, H, F, D> Lane<S, H, F, D> {
         let mut baton = this.part.shared.take();
         let mut panicked = Vec::new();
         let running = this.handler.is_some();
-        let outer = loan::enter(this.part.loan);
+        let outer = this.part.enter();
         panicked.extend(panics::contain(|| this.handler.set(None)).err());
         loan::leave(&outer);
-        if this.part.step.is_none() {
-            this.part.recover();
-        }
+        this.part.recover();
         panicked.extend(panics::contain(|| this.source.set(None)).err());
         let rollback = this.part.rollback.take();
         if let Some(baton) = &mut baton {
@@ -140,7 +134,7 @@ impl<S, H, F, D> Lane<S, H, F, D> {
         }
         // Dropping the rollback puts back what it was running, before the scope is handed over.
         drop(rollback);
-        this.part.hand_over();
+        this.part.hand_over(this.part.shared.owner);
         if let Some(baton) = baton {
             this.part.shared.put(baton);
         }
@@ -149,49 +143,47 @@ impl<S, H, F, D> Lane<S, H, F, D> {
 
 impl<H, D> Part<H, D> {
     fn origin(&self) -> Origin {
-        Origin { index: self.index, name: Arc::clone(&self.name), message: self.number }
+        Origin { source: self.name.clone(), message: self.number }
+    }
+
+    /// Begins a turn.
+    fn enter(&self) -> loan::Outer {
+        loan::enter(self.context.as_ref().map_or(0, MessageStep::loan))
     }
 
     /// The context for the next message: the one of the last, unless somebody kept it.
     #[inline]
-    fn lend(&mut self) -> StepContext {
-        let step = self.step.take().unwrap_or_else(|| {
-            let step = self.shared.context.for_messages(&self.name, &self.shared.token);
-            self.scope = Some(step.scope().clone());
-            self.loan = step.loan();
-            step
-        });
-        step.set_message_number(self.number);
-        loan::lend(self.loan);
+    fn lend(&mut self, baton: &mut Baton<H, D>) -> StepContext {
+        let step = self.context.as_mut().and_then(|context| context.lend(self.number));
+        step.unwrap_or_else(|| self.lend_another(baton))
+    }
+
+    fn lend_another(&mut self, baton: &mut Baton<H, D>) -> StepContext {
+        if let Some(mut spare) = baton.spare.pop() {
+            if let Some(step) = spare.lend_to(&self.name, self.number) {
+                self.context = Some(spare);
+                return step;
+            }
+        }
+        let Shared { context, token, .. } = &*self.shared;
+        let (own, step) = MessageStep::new(context, token, &self.name, self.number);
+        self.context = Some(own);
         step
     }
 
     /// Takes the context back from a handler that is gone.
     #[inline]
     fn recover(&mut self) {
-        self.step = StepContext::take_returned(self.loan);
+        if let Some(context) = &mut self.context {
+            context.recover();
+        }
     }
 
-    /// Moves what the message staged to the drain's scope. Where its context or its scope was
-    /// kept, what is staged there later goes to the drain's scope as well.
-    fn hand_over(&mut self) {
-        self.hand_over_as(self.shared.owner);
-    }
-
-    /// The same, marking the actions as staged by `owner`: 0 keeps them from every commit.
-    fn hand_over_as(&mut self, owner: u64) {
-        let Some(scope) = &self.scope else { return };
-        let parent = self.shared.scope();
-        // Asked first: whoever kept the context may stage an action until the moment it is gone.
-        let kept = self.step.is_none() || !scope.is_at_home();
-        if scope.is_touched() {
-            scope.hand_over(parent, owner);
-        }
-        if kept {
-            scope.forward_to(parent, owner);
-            self.step = None;
-            self.scope = None;
-        }
+    /// Moves what the message staged to the drain's scope, marked as staged by `owner`: 0 keeps it
+    /// from every commit.
+    fn hand_over(&mut self, owner: u64) {
+        let context = self.context.take();
+        self.context = context.and_then(|context| context.hand_over(self.shared.scope(), owner));
     }
 
     /// Books the end of a handler. A message that is to be rolled back alone stays in flight.
@@ -200,32 +192,19 @@ impl<H, D> Part<H, D> {
         if self.message_deadline.is_some() {
             self.message_deadline = None;
         }
-        if result.is_ok() && self.is_plain() {
-            if !kept::has_any() {
-                return self.book_success(baton);
+        let plain = self.context.as_ref().is_some_and(MessageStep::is_plain);
+        if result.is_ok() && plain {
+            if kept::has_any() {
+                result = self.commit_kept(baton);
             }
-            result = self.commit_kept(baton);
             if result.is_ok() {
                 return self.book_success(baton);
             }
         }
-        self.stage_kept();
-        self.end_message_with_effects(baton, result);
-    }
-
-    /// Whether the message left nothing behind but what was kept on this thread: no compensation
-    /// in its scope, and no handle of its context.
-    #[inline]
-    fn is_plain(&self) -> bool {
-        let scope = self.scope.as_ref();
-        self.step.is_some() && scope.is_some_and(|scope| scope.is_at_home() && !scope.is_touched())
-    }
-
-    /// Moves what was kept on this thread into the scope of the message.
-    fn stage_kept(&self) {
-        if let Some(scope) = &self.scope {
-            kept::take(|actions| scope.receive(actions, None));
+        if let Some(context) = &self.context {
+            context.stage_kept();
         }
+        self.end_message_with_effects(baton, result);
     }
 
     /// Commits what a message that left nothing else behind has staged, without its scope.
@@ -235,11 +214,7 @@ impl<H, D> Part<H, D> {
             return Ok(());
         }
         let mut result = Ok(());
-        kept::take(|actions| {
-            let (cleared, panicked) = actions.clear();
-            baton.tally.cleared += cleared;
-            result = panicked.map_or(Ok(()), |message| Err(destructor_panicked(&message)));
-        });
+        kept::take(|actions| result = book_cleared(baton, actions.clear()));
         result
     }
 
@@ -256,15 +231,15 @@ impl<H, D> Part<H, D> {
             Err(error) => error.with_origin(self.origin()),
         };
         baton.tally.failed += 1;
-        match (&self.scope, self.shared.settings.on_failure) {
-            (Some(scope), OnFailure::RollBackMessage) if !baton.stopping => {
+        match (&self.context, self.shared.settings.on_failure) {
+            (Some(context), OnFailure::RollBackMessage) if !baton.stopping => {
                 let policy =
                     self.shared.settings.policy.clone().clock_or(self.shared.context.clock());
-                let rollback = scope.run_compensation(&policy, CancellationToken::never());
+                let rollback = context.roll_back(&policy);
                 self.rollback = Some(Box::new(MessageRollback { error, rollback }));
             }
             _ => {
-                self.hand_over();
+                self.hand_over(self.shared.owner);
                 baton.in_flight -= 1;
                 baton.failures.push(error);
             }
@@ -273,17 +248,13 @@ impl<H, D> Part<H, D> {
 
     /// What success does to the compensations of a message.
     fn commit(&mut self, baton: &mut Baton<H, D>) -> Result<(), Error> {
-        let Some(scope) = &self.scope else { return Ok(()) };
-        let mut result = Ok(());
-        if self.shared.settings.commit == Commit::Message && scope.is_touched() {
-            let (cleared, panicked) = scope.commit();
-            baton.tally.cleared += cleared;
-            result = panicked.map_or(Ok(()), |message| Err(destructor_panicked(&message)));
+        if self.shared.settings.commit == Commit::Message {
+            if let Some(context) = &self.context {
+                book_cleared(baton, context.clear())?;
+            }
         }
-        if result.is_ok() {
-            self.hand_over();
-        }
-        result
+        self.hand_over(self.shared.owner);
+        Ok(())
     }
 
     fn release(&mut self, baton: &mut Baton<H, D>) {
@@ -343,7 +314,7 @@ where
                 }
             }
             if !part.permit {
-                part.permit = baton.permits.acquire(part.index, cx.waker());
+                part.permit = baton.permits.acquire(part.name.index(), cx.waker());
                 if !part.permit {
                     return Poll::Pending;
                 }
@@ -388,7 +359,7 @@ where
             part.message_deadline = Some(MessageDeadline { at, sleep: None });
         }
         part.doing = Doing::Handler;
-        let step = part.lend();
+        let step = part.lend(baton);
         this.handler.set(Some((baton.handler)(message, step)));
         Poll::Ready(Some(()))
     }
@@ -407,14 +378,16 @@ where
                 // Gone before its result counts: a destructor that panics fails the message.
                 this.handler.set(None);
                 part.recover();
-                match &part.scope {
-                    Some(scope) => output.settle(scope),
+                match &part.context {
+                    Some(context) => output.settle(context.scope()),
                     None => Ok(()),
                 }
             }
             Poll::Pending => {
                 part.suspended = true;
-                part.stage_kept();
+                if let Some(context) = &part.context {
+                    context.stage_kept();
+                }
                 let error = ready!(part.poll_message_deadline(cx));
                 this.handler.set(None);
                 part.recover();
@@ -436,9 +409,9 @@ where
         let result = ready!(Pin::new(&mut rollback.rollback).poll(cx));
         if let Some(rollback) = part.rollback.take() {
             // What could not be undone stays staged, whatever becomes of the drain.
-            part.hand_over_as(0);
+            part.hand_over(0);
             baton.in_flight -= 1;
-            baton.reports[part.index].rolled_back += 1;
+            baton.reports[part.name.index()].rolled_back += 1;
             part.doing = Doing::DeadLetter;
             (baton.dead_letter)(FailedMessage { error: rollback.error, rollback: result });
             part.doing = Doing::Own;
@@ -479,7 +452,7 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Turn {
         let Some(mut baton) = self.part.shared.take() else { return Poll::Ready(None) };
-        let outer = loan::enter(self.part.loan);
+        let outer = self.part.enter();
         let turn = match panics::contain(|| self.as_mut().turn(&mut baton, cx)) {
             Ok(turn) => turn,
             Err(message) => {
@@ -491,8 +464,12 @@ where
             }
         };
         loan::leave(&outer);
-        let part = &mut *self.as_mut().project().part;
-        baton.reports[part.index].handled += std::mem::take(&mut part.handled);
+        let this = self.as_mut().project();
+        let part = this.part;
+        if this.handler.is_none() && part.rollback.is_none() {
+            baton.spare.extend(part.context.take_if(|context| context.is_home()));
+        }
+        baton.reports[part.name.index()].handled += std::mem::take(&mut part.handled);
         self.part.shared.put(baton);
         turn
     }

@@ -8,12 +8,14 @@
 //! - `settings`: the options; `report`: what comes out
 //! - `permits`: who may run a handler
 //! - `baton`: what lanes share, handed from one to the next
+//! - `message_step`: the context of messages, lent to handlers
 //! - `lane`: one source and its message in flight
 //! - `drain`: the future over all lanes: deadlines, cancellation, the end
 
 mod baton;
 mod drain;
 mod lane;
+mod message_step;
 mod permits;
 mod report;
 mod settings;

@@ -1,10 +1,10 @@
 //! What a drain did.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compensation::RollbackReport;
 use crate::error::Error;
+use crate::origin::SourceName;
 
 /// What a drain that succeeded did, in all and by source.
 ///
@@ -84,7 +84,7 @@ impl FanInReport {
 /// ```
 #[derive(Clone, Debug)]
 pub struct SourceReport {
-    pub(super) name: Arc<str>,
+    pub(super) name: SourceName,
     pub(super) handled: u64,
     pub(super) rolled_back: u64,
 }
@@ -101,7 +101,7 @@ impl SourceReport {
     /// ```
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.as_str()
     }
 
     /// Messages whose handler returned `Ok`.
