@@ -97,7 +97,8 @@ fn take_aside(message: u64) -> Option<Box<Kept>> {
 /// Keeps the actions of this message from now on: its handler is about to be called.
 #[inline]
 pub(crate) fn begin(message: u64) {
-    MESSAGE.set(message);
+    // `LocalKey::set` is a call; this is one instruction.
+    MESSAGE.with(|current| current.set(message));
 }
 
 /// Keeps an action here if it is one of the message that is worked at, or hands it out again.

@@ -62,6 +62,8 @@ impl Clone for Message {
     }
 }
 
+const THERE: &str = "a handle has its context until it is dropped";
+
 impl StepContext {
     /// A context with the [`SystemClock`], a token that is never cancelled and an empty scope.
     ///
@@ -131,14 +133,14 @@ impl StepContext {
 
     #[inline]
     fn inner(&self) -> &Arc<Inner> {
-        self.inner.as_ref().expect("a handle has its context until it is dropped")
+        self.inner.as_ref().expect(THERE)
     }
 
     fn edit(&mut self) -> &mut Inner {
         let inner = self.inner();
         kept::expose(inner.loan, &inner.scope);
         let inner = self.inner.as_mut();
-        let inner = Arc::make_mut(inner.expect("a handle has its context until it is dropped"));
+        let inner = Arc::make_mut(inner.expect(THERE));
         // A changed context is the user's own: no drain takes it back.
         inner.loan = 0;
         inner

@@ -53,8 +53,8 @@ struct Part<H, D> {
     /// The context of the message in flight, or of the next one in this turn.
     context: Option<MessageStep>,
     permit: bool,
-    /// The handler in flight has been pending.
-    suspended: bool,
+    /// The message had to wait: its handler, or its rollback.
+    in_flight: bool,
     message_deadline: Option<MessageDeadline>,
     rollback: Option<Box<MessageRollback>>,
     doing: Doing,
@@ -103,7 +103,7 @@ impl<S, H, F, D> Lane<S, H, F, D> {
             number: 0,
             context: None,
             permit: false,
-            suspended: false,
+            in_flight: false,
             message_deadline: None,
             rollback: None,
             doing: Doing::Own,
@@ -186,29 +186,37 @@ impl<H, D> Part<H, D> {
         self.context = context.and_then(|context| context.hand_over(self.shared.scope(), owner));
     }
 
-    /// Books the end of a handler. A message that is to be rolled back alone stays in flight.
+    /// Whether the message left nothing behind: no compensation, no handle of its context.
     #[inline]
-    fn end_message(&mut self, baton: &mut Baton<H, D>, mut result: Result<(), Error>) {
-        if self.message_deadline.is_some() {
-            self.message_deadline = None;
-        }
+    fn is_traceless(&self) -> bool {
         let plain = self.context.as_ref().is_some_and(MessageStep::is_plain);
-        if result.is_ok() && plain {
-            if kept::has_any() {
-                result = self.commit_kept(baton);
-            }
+        plain && !kept::has_any() && self.message_deadline.is_none()
+    }
+
+    /// Books the end of a handler. A message that is to be rolled back alone stays in flight.
+    fn end_message(&mut self, baton: &mut Baton<H, D>, mut result: Result<(), Error>) {
+        self.message_deadline = None;
+        if result.is_ok() && self.context.as_ref().is_some_and(MessageStep::is_plain) {
+            result = self.commit_kept(baton);
             if result.is_ok() {
-                return self.book_success(baton);
+                self.handled += 1;
+                return;
             }
         }
         if let Some(context) = &self.context {
             context.stage_kept();
         }
-        self.end_message_with_effects(baton, result);
+        match result.and_then(|()| self.commit(baton)) {
+            Ok(()) => self.handled += 1,
+            Err(error) => self.fail_message(baton, error.with_origin(self.origin())),
+        }
     }
 
     /// Commits what a message that left nothing else behind has staged, without its scope.
     fn commit_kept(&self, baton: &mut Baton<H, D>) -> Result<(), Error> {
+        if !kept::has_any() {
+            return Ok(());
+        }
         if self.shared.settings.commit != Commit::Message {
             kept::end(self.shared.scope(), self.shared.owner);
             return Ok(());
@@ -218,18 +226,7 @@ impl<H, D> Part<H, D> {
         result
     }
 
-    #[inline]
-    fn book_success(&mut self, baton: &mut Baton<H, D>) {
-        baton.in_flight -= 1;
-        baton.tally.succeeded += 1;
-        self.handled += 1;
-    }
-
-    fn end_message_with_effects(&mut self, baton: &mut Baton<H, D>, result: Result<(), Error>) {
-        let error = match result.and_then(|()| self.commit(baton)) {
-            Ok(()) => return self.book_success(baton),
-            Err(error) => error.with_origin(self.origin()),
-        };
+    fn fail_message(&mut self, baton: &mut Baton<H, D>, error: Error) {
         baton.tally.failed += 1;
         match (&self.context, self.shared.settings.on_failure) {
             (Some(context), OnFailure::RollBackMessage) if !baton.stopping => {
@@ -240,7 +237,6 @@ impl<H, D> Part<H, D> {
             }
             _ => {
                 self.hand_over(self.shared.owner);
-                baton.in_flight -= 1;
                 baton.failures.push(error);
             }
         }
@@ -255,12 +251,6 @@ impl<H, D> Part<H, D> {
         }
         self.hand_over(self.shared.owner);
         Ok(())
-    }
-
-    fn release(&mut self, baton: &mut Baton<H, D>) {
-        if std::mem::take(&mut self.permit) {
-            baton.permits.release();
-        }
     }
 
     /// Polls the deadline of the message whose handler is pending.
@@ -282,51 +272,82 @@ where
     D: FnMut(FailedMessage),
 {
     fn turn(mut self: Pin<&mut Self>, baton: &mut Baton<H, D>, cx: &mut Context<'_>) -> Turn {
-        let mut left = self.part.shared.settings.quantum.get();
-        let mut looked = false;
-        loop {
+        let mut most = self.part.shared.settings.quantum.get().min(baton.budget);
+        if self.part.in_flight {
+            ready!(self.as_mut().poll_message_in_flight(baton, cx));
+            // Waiting handlers share the permits message by message.
+            most = if baton.permits.is_contended() { 0 } else { most };
+        }
+        let part = &mut *self.as_mut().project().part;
+        if baton.stopping {
+            return Poll::Ready(None);
+        }
+        if most == 0 || !baton.failures.is_empty() || baton.limits.exceeded().is_some() {
+            return Poll::Ready(Some(()));
+        }
+        part.permit = part.permit || baton.permits.acquire(part.name.index(), cx.waker());
+        if !part.permit {
+            return Poll::Pending;
+        }
+        self.handle_messages(most, baton, cx)
+    }
+
+    /// Takes and handles messages, one after another, as long as none has to wait.
+    fn handle_messages(
+        mut self: Pin<&mut Self>,
+        most: usize,
+        baton: &mut Baton<H, D>,
+        cx: &mut Context<'_>,
+    ) -> Turn {
+        for _ in 0..most {
+            match self.as_mut().take_message(baton, cx) {
+                Poll::Ready(Some(())) => {}
+                end => return end,
+            }
+            ready!(self.as_mut().poll_handler(baton, cx));
+            if !baton.failures.is_empty() {
+                break;
+            }
             if self.part.rollback.is_some() {
                 ready!(self.as_mut().poll_rollback(baton, cx));
             }
-            if self.handler.is_some() {
-                let suspended = self.part.suspended;
-                ready!(self.as_mut().poll_handler(baton, cx));
-                if self.part.rollback.is_some() {
-                    continue;
-                }
-                // Waiting handlers share the permits message by message.
-                left = if suspended && baton.permits.is_contended() { 0 } else { left };
-            }
-            let part = &mut *self.as_mut().project().part;
-            if baton.stopping {
-                part.release(baton);
-                return Poll::Ready(None);
-            }
-            if left == 0 || baton.budget == 0 || !baton.failures.is_empty() {
-                part.release(baton);
-                return Poll::Ready(Some(()));
-            }
-            if !looked {
-                looked = true;
-                if baton.limits.exceeded().is_some() {
-                    part.release(baton);
-                    return Poll::Ready(Some(()));
-                }
-            }
-            if !part.permit {
-                part.permit = baton.permits.acquire(part.name.index(), cx.waker());
-                if !part.permit {
-                    return Poll::Pending;
-                }
-            }
-            match self.as_mut().take_message(baton, cx) {
-                Poll::Ready(Some(())) => left -= 1,
-                end => {
-                    self.as_mut().project().part.release(baton);
-                    return end;
-                }
-            }
         }
+        Poll::Ready(Some(()))
+    }
+
+    /// Books what the turn has done, and gives up what is only needed while a message is handled.
+    fn end_turn(self: Pin<&mut Self>, baton: &mut Baton<H, D>, taken_before: u64) {
+        let this = self.project();
+        let part = this.part;
+        let in_flight = this.handler.is_some() || part.rollback.is_some();
+        baton.in_flight += usize::from(in_flight);
+        baton.in_flight -= usize::from(std::mem::replace(&mut part.in_flight, in_flight));
+        if !in_flight {
+            if std::mem::take(&mut part.permit) {
+                baton.permits.release();
+            }
+            baton.spare.extend(part.context.take_if(|context| context.is_home()));
+        }
+        let taken = usize::try_from(part.number - taken_before).unwrap_or(usize::MAX);
+        baton.budget = baton.budget.saturating_sub(taken);
+        let handled = std::mem::take(&mut part.handled);
+        baton.tally.succeeded += handled;
+        baton.reports[part.name.index()].handled += handled;
+    }
+
+    /// Goes on with the message that had to wait.
+    fn poll_message_in_flight(
+        mut self: Pin<&mut Self>,
+        baton: &mut Baton<H, D>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if self.handler.is_some() {
+            ready!(self.as_mut().poll_handler(baton, cx));
+        }
+        if self.part.rollback.is_some() {
+            ready!(self.poll_rollback(baton, cx));
+        }
+        Poll::Ready(())
     }
 
     /// Takes the next message and calls its handler. A fault is booked like a message that failed.
@@ -351,9 +372,6 @@ where
             }
         };
         part.number += 1;
-        baton.budget -= 1;
-        baton.in_flight += 1;
-        part.suspended = false;
         if let Some(timeout) = part.shared.settings.message_timeout {
             let at = part.shared.context.clock().now() + timeout;
             part.message_deadline = Some(MessageDeadline { at, sleep: None });
@@ -384,7 +402,6 @@ where
                 }
             }
             Poll::Pending => {
-                part.suspended = true;
                 if let Some(context) = &part.context {
                     context.stage_kept();
                 }
@@ -395,7 +412,12 @@ where
             }
         };
         part.doing = Doing::Own;
-        part.end_message(baton, result);
+        // What nearly every message comes to, without a call.
+        if result.is_ok() && part.is_traceless() {
+            part.handled += 1;
+        } else {
+            part.end_message(baton, result);
+        }
         Poll::Ready(())
     }
 
@@ -410,7 +432,6 @@ where
         if let Some(rollback) = part.rollback.take() {
             // What could not be undone stays staged, whatever becomes of the drain.
             part.hand_over(0);
-            baton.in_flight -= 1;
             baton.reports[part.name.index()].rolled_back += 1;
             part.doing = Doing::DeadLetter;
             (baton.dead_letter)(FailedMessage { error: rollback.error, rollback: result });
@@ -452,24 +473,17 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Turn {
         let Some(mut baton) = self.part.shared.take() else { return Poll::Ready(None) };
+        let taken_before = self.part.number;
         let outer = self.part.enter();
         let turn = match panics::contain(|| self.as_mut().turn(&mut baton, cx)) {
             Ok(turn) => turn,
             Err(message) => {
                 self.as_mut().blame(&mut baton, &message);
-                if self.part.rollback.is_none() {
-                    self.as_mut().project().part.release(&mut baton);
-                }
                 Poll::Ready(Some(()))
             }
         };
         loan::leave(&outer);
-        let this = self.as_mut().project();
-        let part = this.part;
-        if this.handler.is_none() && part.rollback.is_none() {
-            baton.spare.extend(part.context.take_if(|context| context.is_home()));
-        }
-        baton.reports[part.name.index()].handled += std::mem::take(&mut part.handled);
+        self.as_mut().end_turn(&mut baton, taken_before);
         self.part.shared.put(baton);
         turn
     }

@@ -33,6 +33,7 @@ impl MessageStep {
         (own, step)
     }
 
+    #[inline]
     fn prepare(&self, step: &StepContext, number: u64) {
         step.set_message_number(number);
         loan::lend(self.loan);
