@@ -7,6 +7,7 @@
 //! dropped at any other time or place is dropped as usual, and the lane makes a new context.
 
 use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -16,7 +17,10 @@ use crate::compensation::kept;
 thread_local! {
     /// The number of the context that the lane being polled has lent, 0 for none.
     static EXPECTED: Cell<u64> = const { Cell::new(0) };
-    static RETURNED: Cell<Option<Arc<Inner>>> = const { Cell::new(None) };
+    /// Empty but for the moment between a return and the look at it, so that nothing is leaked by
+    /// a slot without a destructor, which every access would have to ask about.
+    static RETURNED: Cell<ManuallyDrop<Option<Arc<Inner>>>> =
+        const { Cell::new(ManuallyDrop::new(None)) };
 }
 
 /// What was lent on this thread when a turn began.
@@ -58,14 +62,13 @@ pub(super) fn give_back(inner: Arc<Inner>) {
     if inner.loan != 0 && inner.loan == EXPECTED.get() && Arc::strong_count(&inner) == 1 {
         // What other handles did before they went away must be visible to the lane.
         fence(Ordering::Acquire);
-        // A thread that is ending has no slot any more, and nobody waits there.
-        let _ = RETURNED.try_with(|slot| slot.set(Some(inner)));
+        RETURNED.replace(ManuallyDrop::new(Some(inner)));
     }
 }
 
 /// What was returned since the last call, if it is the context with this number.
 #[inline]
 pub(super) fn take_returned(number: u64) -> Option<Arc<Inner>> {
-    let returned = RETURNED.try_with(Cell::take).ok().flatten();
+    let returned = ManuallyDrop::into_inner(RETURNED.replace(ManuallyDrop::new(None)));
     returned.filter(|inner| inner.loan == number)
 }
