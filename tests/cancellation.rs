@@ -221,3 +221,54 @@ fn a_waker_sees_the_cancellation_that_woke_it() {
     source.cancel();
     assert_eq!(again.1.load(Ordering::SeqCst), 1);
 }
+
+/// Panics when it is woken.
+struct Panicking;
+
+impl Wake for Panicking {
+    fn wake(self: Arc<Self>) {
+        panic!("an executor went wrong");
+    }
+}
+
+// Rule 4.12
+#[test]
+fn a_waker_that_panics_keeps_no_other_waiter_from_being_woken() {
+    let source = CancellationSource::new();
+    let mut waits = [(); 3].map(|()| source.token().cancelled());
+    let (first, last) = (Counting::new(), Counting::new());
+    assert!(poll_with(&mut waits[0], &first.1).is_pending());
+    assert!(poll_with(&mut waits[1], &Waker::from(Arc::new(Panicking))).is_pending());
+    assert!(poll_with(&mut waits[2], &last.1).is_pending());
+    source.cancel();
+    assert_eq!((first.0.count(), last.0.count()), (1, 1));
+    for wait in waits {
+        assert!(wait.now_or_never().is_some());
+    }
+}
+
+/// Drops a wait, and asks and cancels its source, when it is woken.
+struct Meddling(CancellationSource, std::sync::Mutex<Option<Cancelled>>);
+
+impl Wake for Meddling {
+    fn wake(self: Arc<Self>) {
+        drop(self.1.lock().expect("no panic").take());
+        self.0.cancel();
+        assert!(self.0.token().cancelled().now_or_never().is_some());
+    }
+}
+
+// Rule 4.12
+#[test]
+fn a_waker_may_drop_another_waiter_and_use_the_source() {
+    let source = CancellationSource::new();
+    let (count, waker) = Counting::new();
+    let mut other = source.token().cancelled();
+    let mut own = source.token().cancelled();
+    assert!(poll_with(&mut other, &waker).is_pending());
+    let meddling = Meddling(source.clone(), std::sync::Mutex::new(Some(other)));
+    assert!(poll_with(&mut own, &Waker::from(Arc::new(meddling))).is_pending());
+    source.cancel();
+    assert_eq!(count.count(), 1);
+    assert!(own.now_or_never().is_some());
+}

@@ -512,3 +512,146 @@ fn what_is_registered_while_others_wait_is_run_before_anybody_answers() {
     tally.assert_each_succeeded_once();
     late.assert_each_succeeded_once();
 }
+
+/// An action that writes its number down and does something more.
+fn noting(
+    log: &Arc<Mutex<Vec<usize>>>,
+    number: usize,
+    more: impl Fn() + Send + Sync + 'static,
+) -> impl Action {
+    let (log, more) = (Arc::clone(log), Arc::new(more));
+    move || {
+        let (log, more) = (Arc::clone(&log), Arc::clone(&more));
+        async move {
+            log.lock().unwrap().push(number);
+            more();
+        }
+    }
+}
+
+// Rule 4.2
+#[test]
+fn actions_of_many_types_from_several_scopes_run_in_exact_reverse() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let scopes = [(); 3].map(|()| CompensationScope::new());
+    for number in 0..200_usize {
+        let (scope, log) = (&scopes[number % 7 % 3], Arc::clone(&log));
+        match number % 5 {
+            0 => scope.register_compensation(noting(&log, number, || {})),
+            1 => scope.register_compensation(labelled("x", noting(&log, number, || {}))),
+            2 => scope.register_compensation_with(log, move |log| async move {
+                log.lock().unwrap().push(number);
+            }),
+            3 => drop(scope.reserve(noting(&log, number, || {}))),
+            _ => scope.register_compensation(noting(&log, number, move || assert!(number < 200))),
+        }
+    }
+    scopes[1].absorb(&scopes[2]);
+    scopes[0].absorb(&scopes[1]);
+    let rollback = start(&scopes[0], &CompensationPolicy::sequential_reverse());
+    assert_eq!(block_on(rollback).unwrap().succeeded(), 200);
+    assert!(log.lock().unwrap().iter().copied().eq((0..200).rev()));
+}
+
+// Rule 4.7
+#[test]
+fn what_an_action_registers_runs_next_wherever_the_rollback_is() {
+    let (scope, log) = (CompensationScope::new(), Arc::new(Mutex::new(Vec::new())));
+    for number in 0..150 {
+        let (inner, inner_log) = (scope.clone(), Arc::clone(&log));
+        scope.register_compensation(noting(&log, number, move || {
+            if number % 10 == 0 {
+                inner.register_compensation(noting(&inner_log, 1000 + number, || {}));
+            }
+        }));
+    }
+    let rollback = start(&scope, &CompensationPolicy::sequential_reverse());
+    assert_eq!(block_on(rollback).unwrap().succeeded(), 165);
+    let mut expected = Vec::new();
+    for number in (0..150).rev() {
+        expected.push(number);
+        expected.extend((number % 10 == 0).then_some(1000 + number));
+    }
+    assert_eq!(*log.lock().unwrap(), expected);
+    assert!(scope.is_empty());
+}
+
+// Rules 4.4, 4.7
+#[test]
+fn an_action_sees_how_many_are_left_and_may_clear_them() {
+    let (scope, log) = (CompensationScope::new(), Arc::new(Mutex::new(Vec::new())));
+    let lens = Arc::new(Mutex::new(Vec::new()));
+    for number in 0..100 {
+        let (inner, lens) = (scope.clone(), Arc::clone(&lens));
+        scope.register_compensation(noting(&log, number, move || {
+            lens.lock().unwrap().push(inner.len());
+            if number == 30 {
+                assert_eq!(inner.clear(), 30, "all but the one that runs");
+                inner.register_compensation(|| async {});
+            }
+        }));
+    }
+    let rollback = start(&scope, &CompensationPolicy::sequential_reverse());
+    assert_eq!(block_on(rollback).unwrap().succeeded(), 71);
+    assert!(lens.lock().unwrap().iter().copied().eq((31..=100).rev()), "the running one counts");
+    assert_eq!((log.lock().unwrap().len(), scope.len()), (70, 0));
+}
+
+// Rule 4.5
+#[test]
+fn an_action_that_cancels_the_rollback_is_the_last_one_to_run() {
+    let (scope, log) = (CompensationScope::new(), Arc::new(Mutex::new(Vec::new())));
+    let stop = CancellationSource::new();
+    for number in 0..100 {
+        let stop = stop.clone();
+        let cancel = move || {
+            if number == 40 {
+                stop.cancel()
+            }
+        };
+        scope.register_compensation(noting(&log, number, cancel));
+    }
+    let policy = CompensationPolicy::sequential_reverse();
+    let error = block_on(scope.run_compensation(&policy, stop.token())).unwrap_err();
+    assert_eq!((error.code(), error.metadata("succeeded")), (ErrorCode::Canceled, Some("60")));
+    assert_eq!(scope.len(), 40);
+    assert_eq!(block_on(start(&scope, &policy)).unwrap().succeeded(), 40);
+    assert!(log.lock().unwrap().iter().copied().eq((0..100).rev()));
+}
+
+// Rules 4.5, 4.10
+#[test]
+fn a_rollback_that_does_not_have_the_thread_keeps_nothing_it_has_not_started() {
+    let (scope, tally) = (CompensationScope::new(), Tally::new(400));
+    for number in 0..400 {
+        scope.register_compensation(slow(&tally, number, usize::from(number == 300)));
+    }
+    let mut first = start(&scope, &CompensationPolicy::sequential_reverse());
+    assert!(poll(&mut first).is_pending(), "in the middle, at action 300");
+    assert_eq!((tally.successes(), scope.len()), (99, 301));
+    // A rollback that may run beside it takes all the rest while the first is not polled.
+    let mut second = start(&scope, &CompensationPolicy::parallel());
+    while tally.successes() < 399 {
+        assert!(poll(&mut second).is_pending());
+    }
+    assert!(poll(&mut second).is_pending(), "it waits for the one that runs");
+    assert_eq!(block_on(first).unwrap().succeeded(), 400);
+    assert_eq!(block_on(second).unwrap().succeeded(), 301);
+    tally.assert_each_succeeded_once();
+}
+
+// Rule 4.13
+#[test]
+fn a_rollback_whose_every_action_registers_another_stays_linear() {
+    let (scope, log) = (CompensationScope::new(), Arc::new(Mutex::new(Vec::new())));
+    for number in 0..100_000 {
+        let (inner, inner_log) = (scope.clone(), Arc::clone(&log));
+        scope.register_compensation(noting(&log, number, move || {
+            inner.register_compensation(noting(&inner_log, number, || {}));
+        }));
+    }
+    let rollback = start(&scope, &CompensationPolicy::sequential_reverse());
+    assert_eq!(block_on(rollback).unwrap().succeeded(), 200_000);
+    let expected = (0..100_000).rev().flat_map(|number| [number, number]);
+    assert!(log.lock().unwrap().iter().copied().eq(expected));
+}
