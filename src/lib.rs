@@ -154,7 +154,7 @@ mod waiters;
 pub use cancellation::{CancellationSource, CancellationToken, Cancelled};
 pub use channels::{
     Commit, FailedMessage, FanIn, FanInFuture, FanInReport, Faults, Named, OnFailure, Source,
-    SourceReport, fan_in,
+    SourceReport, Tuned, fan_in,
 };
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, Tick};
 pub use compensation::{

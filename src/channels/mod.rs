@@ -1,9 +1,13 @@
 //! Streams in, one outlet: the operations over many sources.
 
 mod fan_in;
+mod live;
+mod ordered;
 mod source;
 
 pub use fan_in::{
     Commit, FailedMessage, FanIn, FanInFuture, FanInReport, OnFailure, SourceReport, fan_in,
 };
-pub use source::{Faults, Named, Source};
+pub use live::{Ended, IncomingSources, LiveSource, LiveSources, SourceEnd, SourceHandle, live};
+pub use ordered::Ordered;
+pub use source::{Faults, Named, Source, Tuned};

@@ -1,6 +1,7 @@
 //! Where messages come from: any stream, perhaps with a name, perhaps with faults.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,6 +10,9 @@ use futures::{Stream, TryStream};
 use pin_project_lite::pin_project;
 
 use crate::error::{BoxError, Error, ErrorCode};
+
+/// The priority of a source that was given none.
+const DEFAULT_PRIORITY: u32 = 100;
 
 /// A source of messages. Every [`Stream`] is one as it is, `&mut S` and boxed streams included.
 ///
@@ -39,6 +43,68 @@ pub trait Source {
     /// The name that errors and reports show.
     fn name(&self) -> Option<Arc<str>> {
         None
+    }
+
+    /// How many turns' worth of messages the source may have in one turn, see
+    /// [`weighted`](Source::weighted).
+    fn weight(&self) -> NonZeroU32 {
+        NonZeroU32::MIN
+    }
+
+    /// How urgent the source is, see [`prioritized`](Source::prioritized).
+    fn priority(&self) -> u32 {
+        DEFAULT_PRIORITY
+    }
+
+    /// The number of the message yielded last, where the source counts better than a drain can: an
+    /// offset, say. Otherwise the drain counts from 1.
+    fn number(&self) -> Option<u64> {
+        None
+    }
+
+    /// Another handle on the same source, where there can be one: a drain makes as many as its
+    /// [`per_source_concurrency`](crate::FanIn::per_source_concurrency) allows.
+    fn another_handle(&self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// The same source with turns that are `weight` times as long: among sources that are always
+    /// ready, each has a share of the messages in proportion to its weight. Default: 1.
+    ///
+    /// ```
+    /// use std::num::NonZeroU32;
+    /// use futures::stream;
+    /// use watershed::Source;
+    ///
+    /// let heavy = stream::iter([1]).weighted(NonZeroU32::new(3).unwrap());
+    /// assert_eq!(heavy.weight().get(), 3);
+    /// ```
+    fn weighted(self, weight: NonZeroU32) -> Tuned<Self>
+    where
+        Self: Sized,
+    {
+        let priority = self.priority();
+        Tuned { weight, priority, source: self }
+    }
+
+    /// The same source with another priority; lower numbers are more urgent. As long as a source is
+    /// known to be ready, the turns of less urgent ones are one message long: they are slow, and
+    /// never starve. Default: 100.
+    ///
+    /// ```
+    /// use futures::stream;
+    /// use watershed::Source;
+    /// assert_eq!(stream::iter([1]).prioritized(1).priority(), 1);
+    /// ```
+    fn prioritized(self, priority: u32) -> Tuned<Self>
+    where
+        Self: Sized,
+    {
+        let weight = self.weight();
+        Tuned { weight, priority, source: self }
     }
 
     /// The same source with a name, which errors and reports show beside the number of a message.
@@ -120,6 +186,22 @@ impl<S: Source> Source for Named<S> {
     fn name(&self) -> Option<Arc<str>> {
         Some(Arc::clone(&self.name))
     }
+
+    fn weight(&self) -> NonZeroU32 {
+        self.source.weight()
+    }
+
+    fn priority(&self) -> u32 {
+        self.source.priority()
+    }
+
+    fn number(&self) -> Option<u64> {
+        self.source.number()
+    }
+
+    fn another_handle(&self) -> Option<Self> {
+        Some(Self { name: Arc::clone(&self.name), source: self.source.another_handle()? })
+    }
 }
 
 impl<S> fmt::Debug for Named<S> {
@@ -161,5 +243,65 @@ impl<S: TryStream<Error: Into<BoxError>>> Source for Faults<S> {
 impl<S> fmt::Debug for Faults<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Faults").finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A source with a share or an urgency of its own, see [`Source::weighted`] and
+    /// [`Source::prioritized`].
+    ///
+    /// ```
+    /// use futures::stream;
+    /// use watershed::Source;
+    /// let urgent = stream::iter([1]).named("alarms").prioritized(0);
+    /// assert_eq!(urgent.name().as_deref(), Some("alarms"));
+    /// ```
+    #[must_use = "a source does nothing unless it is drained"]
+    pub struct Tuned<S> {
+        weight: NonZeroU32,
+        priority: u32,
+        #[pin]
+        source: S,
+    }
+}
+
+impl<S: Source> Source for Tuned<S> {
+    type Message = S::Message;
+
+    fn poll_message(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<S::Message, Error>>> {
+        self.project().source.poll_message(cx)
+    }
+
+    fn name(&self) -> Option<Arc<str>> {
+        self.source.name()
+    }
+
+    fn weight(&self) -> NonZeroU32 {
+        self.weight
+    }
+
+    fn priority(&self) -> u32 {
+        self.priority
+    }
+
+    fn number(&self) -> Option<u64> {
+        self.source.number()
+    }
+
+    fn another_handle(&self) -> Option<Self> {
+        let source = self.source.another_handle()?;
+        Some(Self { weight: self.weight, priority: self.priority, source })
+    }
+}
+
+impl<S> fmt::Debug for Tuned<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tuned")
+            .field("weight", &self.weight)
+            .field("priority", &self.priority)
+            .finish_non_exhaustive()
     }
 }

@@ -10,6 +10,7 @@ use super::message_step::MessageStep;
 use super::permits::Permits;
 use super::report::SourceReport;
 use super::settings::Settings;
+use super::urgency::Urgency;
 use crate::cancellation::CancellationToken;
 use crate::compensation::CompensationScope;
 use crate::context::StepContext;
@@ -17,6 +18,10 @@ use crate::diagnostics::COUNTERS;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::lock::Lock;
+
+/// Messages that one poll of a drain starts before it lets the executor have its thread back; more
+/// only where a source has a weight that asks for longer turns.
+pub(super) const MESSAGES_PER_POLL: usize = 256;
 
 /// What belongs to the whole drain: read by all, and the slot of the baton.
 pub(super) struct Shared<H, D> {
@@ -50,7 +55,8 @@ pub(super) struct Baton<H, D> {
     /// What ends the drain from outside.
     pub(super) limits: Limits,
     pub(super) permits: Permits,
-    /// Messages that this poll of the drain may still start.
+    /// Messages that one poll of the drain may start, and that this one still may.
+    pub(super) budget_of_poll: usize,
     pub(super) budget: usize,
     pub(super) in_flight: usize,
     /// Handlers that were dropped when the drain ended.
@@ -60,6 +66,7 @@ pub(super) struct Baton<H, D> {
     pub(super) failures: Vec<Error>,
     pub(super) reports: Vec<SourceReport>,
     pub(super) tally: Tally,
+    pub(super) urgency: Urgency,
     /// Contexts that no lane needs just now.
     pub(super) spare: Vec<MessageStep>,
 }
@@ -70,19 +77,20 @@ impl<H, D> Baton<H, D> {
         dead_letter: D,
         limits: Limits,
         concurrency: NonZeroUsize,
-        reports: Vec<SourceReport>,
     ) -> Self {
         Self {
             handler,
             dead_letter,
             limits,
-            permits: Permits::new(concurrency.get(), reports.len()),
+            permits: Permits::new(concurrency.get()),
+            budget_of_poll: MESSAGES_PER_POLL,
             budget: 0,
             in_flight: 0,
             dropped: 0,
             stopping: false,
             failures: Vec::new(),
-            reports,
+            reports: Vec::new(),
+            urgency: Urgency::default(),
             tally: Tally::default(),
             spare: Vec::new(),
         }

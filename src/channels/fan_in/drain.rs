@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use futures::stream::{SelectAll, Stream};
+use futures::stream::{Empty, SelectAll, Stream};
 
 use super::super::source::Source;
 use super::FanIn;
-use super::baton::{Baton, Shared};
-use super::lane::{Lane, destructor_panicked};
+use super::baton::{Baton, MESSAGES_PER_POLL, Shared};
+use super::lane::{Lane, Seat, destructor_panicked};
 use super::report::{FailedMessage, FanInReport, SourceReport};
 use super::settings::Commit;
 use crate::cancellation::{CancellationSource, CancellationToken};
@@ -30,8 +30,8 @@ use crate::origin::SourceName;
 use crate::outcome::HandlerOutput;
 use crate::panics;
 
-/// Messages that one poll of a drain starts before it lets the executor have its thread back.
-const MESSAGES_PER_POLL: usize = 256;
+/// Sources that one poll takes in before it goes on with those it has.
+const SOURCES_PER_POLL: usize = 64;
 
 /// The future of a drain, see [`fan_in`](crate::fan_in). It is `Send` when its sources, its
 /// handler and the handler's futures are, and `Unpin` whatever they are.
@@ -49,28 +49,32 @@ const MESSAGES_PER_POLL: usize = 256;
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 #[must_use = "a drain does nothing unless it is awaited"]
-pub struct FanInFuture<S, H, F, D>
+pub struct FanInFuture<S, H, F, D, N = Empty<S>>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future<Output: HandlerOutput>,
     D: FnMut(FailedMessage),
+    N: Stream<Item = S>,
 {
-    waiting: Option<Box<FanIn<S, H, D>>>,
-    running: Option<Running<S, H, F, D>>,
+    waiting: Option<Box<FanIn<S, H, D, N>>>,
+    running: Option<Running<S, H, F, D, N>>,
 }
 
 type Lanes<S, H, F, D> = SelectAll<Pin<Box<Lane<S, H, F, D>>>>;
 
 /// A drain between its first poll and its result.
-struct Running<S, H, F, D>
+struct Running<S, H, F, D, N>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future<Output: HandlerOutput>,
     D: FnMut(FailedMessage),
+    N: Stream<Item = S>,
 {
     lanes: Lanes<S, H, F, D>,
+    /// Where further sources come from, until it has ended.
+    incoming: Option<Pin<Box<N>>>,
     shared: Arc<Shared<H, D>>,
     handlers: CancellationSource,
     started: Tick,
@@ -80,24 +84,26 @@ where
     drained: bool,
 }
 
-impl<S, H, F, D> FanInFuture<S, H, F, D>
+impl<S, H, F, D, N> FanInFuture<S, H, F, D, N>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future<Output: HandlerOutput>,
     D: FnMut(FailedMessage),
+    N: Stream<Item = S>,
 {
-    pub(super) fn new(drain: FanIn<S, H, D>) -> Self {
+    pub(super) fn new(drain: FanIn<S, H, D, N>) -> Self {
         Self { waiting: Some(Box::new(drain)), running: None }
     }
 }
 
-impl<S, H, F, D> Future for FanInFuture<S, H, F, D>
+impl<S, H, F, D, N> Future for FanInFuture<S, H, F, D, N>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future<Output: HandlerOutput>,
     D: FnMut(FailedMessage),
+    N: Stream<Item = S>,
 {
     type Output = Result<FanInReport, Error>;
 
@@ -124,55 +130,86 @@ where
     }
 }
 
-impl<S, H, F, D> Running<S, H, F, D>
+impl<S, H, F, D, N> Running<S, H, F, D, N>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future<Output: HandlerOutput>,
     D: FnMut(FailedMessage),
+    N: Stream<Item = S>,
 {
-    fn start(drain: FanIn<S, H, D>) -> Self {
+    fn start(drain: FanIn<S, H, D, N>) -> Self {
         static OWNERS: AtomicU64 = AtomicU64::new(1);
         COUNTERS.drains_started.add(1);
-        let FanIn { context, sources, handler, dead_letter, settings } = drain;
+        let FanIn { context, sources, handler, dead_letter, incoming, settings } = drain;
         let clock = Arc::clone(context.clock());
         let started = clock.now();
         let handlers = CancellationSource::new();
         let outer = [context.cancellation().clone(), settings.cancellation.clone()];
         let outer = CancellationToken::linked(outer);
         let token = CancellationToken::linked([outer.clone(), handlers.token()]);
-        let entry = |(index, source): (usize, &S)| SourceReport {
-            name: SourceName::new(source.name(), index),
-            handled: 0,
-            rolled_back: 0,
-        };
-        let reports: Vec<_> = sources.iter().enumerate().map(entry).collect();
-        let names: Vec<_> = reports.iter().map(|report| report.name.clone()).collect();
         let limits = Limits::new(&clock, outer, settings.timeout);
         let commits = settings.commit == Commit::Pipeline;
         let owner = if commits { OWNERS.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let baton = Baton::new(handler, dead_letter, limits, settings.concurrency, reports);
-        let shared = Arc::new(Shared {
-            context,
-            owner,
-            settings,
-            token,
-            slot: Lock::new(Some(Box::new(baton))),
-        });
-        let lanes = sources.into_iter().zip(names);
-        let lanes = lanes.map(|(source, name)| Lane::new(&shared, name, source));
-        Self {
-            lanes: futures::stream::select_all(lanes),
+        let mut baton = Box::new(Baton::new(handler, dead_letter, limits, settings.concurrency));
+        let shared = Arc::new(Shared { context, owner, settings, token, slot: Lock::new(None) });
+        let mut running = Self {
+            lanes: SelectAll::new(),
+            incoming: Some(Box::pin(incoming)),
             shared,
             handlers,
             started,
             cause: None,
             grace: None,
             drained: false,
+        };
+        for source in sources {
+            running.add_source(&mut baton, source);
+        }
+        running.shared.put(baton);
+        running
+    }
+
+    /// Makes the lanes of a source: one, or as many as there can be handles on it.
+    fn add_source(&mut self, baton: &mut Baton<H, D>, source: S) {
+        let settings = &self.shared.settings;
+        let name = SourceName::new(source.name(), baton.reports.len());
+        let unit = settings.quantum.get().min(MESSAGES_PER_POLL);
+        let weight = usize::try_from(source.weight().get()).unwrap_or(usize::MAX);
+        let (turn, priority) = (unit.saturating_mul(weight), source.priority());
+        baton.budget_of_poll = baton.budget_of_poll.max(turn);
+        baton.urgency.add_level(priority);
+        baton.reports.push(SourceReport { name: name.clone(), handled: 0, rolled_back: 0 });
+        let most = settings.per_source.unwrap_or(settings.concurrency).get();
+        let others = std::iter::repeat_with(|| source.another_handle()).take(most - 1);
+        let others: Vec<_> = others.map_while(|other| other).collect();
+        for source in others.into_iter().chain([source]) {
+            let seat = Seat { number: baton.permits.add_lane(), turn, priority };
+            self.lanes.push(Lane::new(&self.shared, name.clone(), seat, source));
         }
     }
 
+    /// Takes in sources that have come since the last poll.
+    fn accept(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..SOURCES_PER_POLL {
+            let Some(incoming) = &mut self.incoming else { return };
+            match incoming.as_mut().poll_next(cx) {
+                Poll::Ready(Some(source)) => {
+                    let Some(mut baton) = self.shared.take() else { return };
+                    self.add_source(&mut baton, source);
+                    self.shared.put(baton);
+                }
+                Poll::Ready(None) => self.incoming = None,
+                Poll::Pending => return,
+            }
+        }
+        cx.waker().wake_by_ref();
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.cause.is_none() {
+            self.accept(cx);
+        }
         let mut fresh = true;
         let mut waiting = false;
         loop {
@@ -180,7 +217,7 @@ where
                 return Poll::Ready(Err(Error::panic("the clock", "the drain lost its state")));
             };
             if std::mem::take(&mut fresh) {
-                baton.budget = MESSAGES_PER_POLL;
+                baton.budget = baton.budget_of_poll;
             }
             baton.tally.flush();
             let spent = baton.budget == 0;
@@ -209,7 +246,9 @@ where
             }
             match Pin::new(&mut self.lanes).poll_next(cx) {
                 Poll::Ready(Some(())) => {}
-                Poll::Ready(None) => self.drained = true,
+                Poll::Ready(None) if self.incoming.is_none() => self.drained = true,
+                // All sources have ended, and others may come.
+                Poll::Ready(None) => waiting = true,
                 // Once more round, to see what the lanes left in the baton.
                 Poll::Pending => waiting = true,
             }
@@ -290,12 +329,13 @@ where
 }
 
 /// Whoever still works for a handler hears that the drain is gone.
-impl<S, H, F, D> Drop for FanInFuture<S, H, F, D>
+impl<S, H, F, D, N> Drop for FanInFuture<S, H, F, D, N>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future<Output: HandlerOutput>,
     D: FnMut(FailedMessage),
+    N: Stream<Item = S>,
 {
     fn drop(&mut self) {
         if let Some(mut running) = self.running.take() {
@@ -310,12 +350,13 @@ where
     }
 }
 
-impl<S, H, F, D> fmt::Debug for FanInFuture<S, H, F, D>
+impl<S, H, F, D, N> fmt::Debug for FanInFuture<S, H, F, D, N>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future<Output: HandlerOutput>,
     D: FnMut(FailedMessage),
+    N: Stream<Item = S>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FanInFuture")

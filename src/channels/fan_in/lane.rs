@@ -46,6 +46,11 @@ pin_project! {
 struct Part<H, D> {
     shared: Arc<Shared<H, D>>,
     name: SourceName,
+    seat: Seat,
+    /// The last turn ended before the source did.
+    ready: bool,
+    /// Messages taken in this turn.
+    taken: usize,
     /// Messages handled since the report was last told.
     handled: u64,
     /// The number of the message taken last.
@@ -58,6 +63,16 @@ struct Part<H, D> {
     message_deadline: Option<MessageDeadline>,
     rollback: Option<Box<MessageRollback>>,
     doing: Doing,
+}
+
+/// What a lane may have, and is known by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    /// Its number in the queue for permits.
+    pub(super) number: usize,
+    /// Messages in one turn.
+    pub(super) turn: usize,
+    pub(super) priority: u32,
 }
 
 struct MessageDeadline {
@@ -95,10 +110,18 @@ pub(super) fn destructor_panicked(message: &str) -> Error {
 }
 
 impl<S, H, F, D> Lane<S, H, F, D> {
-    pub(super) fn new(shared: &Arc<Shared<H, D>>, name: SourceName, source: S) -> Pin<Box<Self>> {
+    pub(super) fn new(
+        shared: &Arc<Shared<H, D>>,
+        name: SourceName,
+        seat: Seat,
+        source: S,
+    ) -> Pin<Box<Self>> {
         let part = Part {
             shared: Arc::clone(shared),
             name,
+            seat,
+            ready: false,
+            taken: 0,
             handled: 0,
             number: 0,
             context: None,
@@ -272,11 +295,15 @@ where
     D: FnMut(FailedMessage),
 {
     fn turn(mut self: Pin<&mut Self>, baton: &mut Baton<H, D>, cx: &mut Context<'_>) -> Turn {
-        let mut most = self.part.shared.settings.quantum.get().min(baton.budget);
+        let Seat { number, turn, priority } = self.part.seat;
+        let mut most = turn.min(baton.budget);
         if self.part.in_flight {
             ready!(self.as_mut().poll_message_in_flight(baton, cx));
             // Waiting handlers share the permits message by message.
             most = if baton.permits.is_contended() { 0 } else { most };
+        }
+        if baton.urgency.is_outranked(priority) {
+            most = most.min(1);
         }
         let part = &mut *self.as_mut().project().part;
         if baton.stopping {
@@ -285,7 +312,7 @@ where
         if most == 0 || !baton.failures.is_empty() || baton.limits.exceeded().is_some() {
             return Poll::Ready(Some(()));
         }
-        part.permit = part.permit || baton.permits.acquire(part.name.index(), cx.waker());
+        part.permit = part.permit || baton.permits.acquire(number, cx.waker());
         if !part.permit {
             return Poll::Pending;
         }
@@ -316,7 +343,7 @@ where
     }
 
     /// Books what the turn has done, and gives up what is only needed while a message is handled.
-    fn end_turn(self: Pin<&mut Self>, baton: &mut Baton<H, D>, taken_before: u64) {
+    fn end_turn(self: Pin<&mut Self>, baton: &mut Baton<H, D>, ready: bool) {
         let this = self.project();
         let part = this.part;
         let in_flight = this.handler.is_some() || part.rollback.is_some();
@@ -328,8 +355,8 @@ where
             }
             baton.spare.extend(part.context.take_if(|context| context.is_home()));
         }
-        let taken = usize::try_from(part.number - taken_before).unwrap_or(usize::MAX);
-        baton.budget = baton.budget.saturating_sub(taken);
+        baton.budget = baton.budget.saturating_sub(std::mem::take(&mut part.taken));
+        baton.urgency.set_ready(part.seat.priority, &mut part.ready, ready && !in_flight);
         let handled = std::mem::take(&mut part.handled);
         baton.tally.succeeded += handled;
         baton.reports[part.name.index()].handled += handled;
@@ -354,9 +381,11 @@ where
     fn take_message(self: Pin<&mut Self>, baton: &mut Baton<H, D>, cx: &mut Context<'_>) -> Turn {
         let mut this = self.project();
         let part = this.part;
-        let Some(source) = this.source.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let Some(mut source) = this.source.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
         part.doing = Doing::Source;
-        let item = ready!(source.poll_message(cx));
+        let item = ready!(source.as_mut().poll_message(cx));
         let message = match item {
             Some(Ok(message)) => message,
             Some(Err(fault)) => {
@@ -371,7 +400,8 @@ where
                 return Poll::Ready(None);
             }
         };
-        part.number += 1;
+        part.taken += 1;
+        part.number = source.as_ref().number().unwrap_or(part.number + 1);
         if let Some(timeout) = part.shared.settings.message_timeout {
             let at = part.shared.context.clock().now() + timeout;
             part.message_deadline = Some(MessageDeadline { at, sleep: None });
@@ -473,7 +503,6 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Turn {
         let Some(mut baton) = self.part.shared.take() else { return Poll::Ready(None) };
-        let taken_before = self.part.number;
         let outer = self.part.enter();
         let turn = match panics::contain(|| self.as_mut().turn(&mut baton, cx)) {
             Ok(turn) => turn,
@@ -483,7 +512,7 @@ where
             }
         };
         loan::leave(&outer);
-        self.as_mut().end_turn(&mut baton, taken_before);
+        self.as_mut().end_turn(&mut baton, matches!(turn, Poll::Ready(Some(()))));
         self.part.shared.put(baton);
         turn
     }

@@ -6,7 +6,7 @@
 //! start, order within a source comes by itself, and the cost of the merge is paid once a turn.
 //!
 //! - `settings`: the options; `report`: what comes out
-//! - `permits`: who may run a handler
+//! - `permits`: who may run a handler; `urgency`: who goes first
 //! - `baton`: what lanes share, handed from one to the next
 //! - `message_step`: the context of messages, lent to handlers
 //! - `lane`: one source and its message in flight
@@ -19,6 +19,7 @@ mod message_step;
 mod permits;
 mod report;
 mod settings;
+mod urgency;
 
 pub use drain::FanInFuture;
 pub use report::{FailedMessage, FanInReport, SourceReport};
@@ -26,10 +27,14 @@ pub use settings::{Commit, OnFailure};
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use futures::stream::{Empty, Stream};
+
 use self::settings::Settings;
+use super::ordered::Ordered;
 use super::source::Source;
 use crate::cancellation::CancellationToken;
 use crate::compensation::CompensationPolicy;
@@ -105,6 +110,7 @@ where
         sources: readers.into_iter().collect(),
         handler,
         dead_letter: drop,
+        incoming: futures::stream::empty(),
         settings: Settings::default(),
     }
 }
@@ -114,6 +120,9 @@ where
 /// | option | default |
 /// | --- | --- |
 /// | [`concurrency`](FanIn::concurrency) | 1 |
+/// | [`ordered_by`](FanIn::ordered_by) | none: one message of a source at a time |
+/// | [`per_source_concurrency`](FanIn::per_source_concurrency) | that of the whole drain |
+/// | [`incoming`](FanIn::incoming) | no further sources |
 /// | [`quantum`](FanIn::quantum) | 64 messages |
 /// | [`timeout`](FanIn::timeout), [`message_timeout`](FanIn::message_timeout) | never |
 /// | [`grace`](FanIn::grace) | 5 seconds |
@@ -139,15 +148,16 @@ where
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 #[must_use = "a drain does nothing unless it is awaited"]
-pub struct FanIn<S, H, D = fn(FailedMessage)> {
+pub struct FanIn<S, H, D = fn(FailedMessage), N = Empty<S>> {
     context: StepContext,
     sources: Vec<S>,
     handler: H,
     dead_letter: D,
+    incoming: N,
     settings: Settings,
 }
 
-impl<S, H, D> FanIn<S, H, D> {
+impl<S, H, D, N> FanIn<S, H, D, N> {
     /// How many handlers may run at once, each on another source. Default: 1, a total order.
     ///
     /// ```
@@ -346,28 +356,148 @@ impl<S, H, D> FanIn<S, H, D> {
     /// assert_eq!(failed, 1);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn dead_letter<C: FnMut(FailedMessage)>(self, callback: C) -> FanIn<S, H, C> {
-        let Self { context, sources, handler, settings, .. } = self;
-        FanIn { context, sources, handler, dead_letter: callback, settings }
+    pub fn dead_letter<C: FnMut(FailedMessage)>(self, callback: C) -> FanIn<S, H, C, N> {
+        let Self { context, sources, handler, incoming, settings, .. } = self;
+        FanIn { context, sources, handler, dead_letter: callback, incoming, settings }
+    }
+
+    /// Takes in further sources while the drain runs, those that `sources` yields: connections that
+    /// are accepted, partitions that are assigned, or what [`channels::live`](crate::channels::live)
+    /// hands over. The drain goes on until `sources` has ended as well. Default: none.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// # let context = StepContext::new("drain");
+    /// let connections = stream::iter([stream::iter(0..3), stream::iter(3..5)]);
+    /// let report = fan_in(&context, [], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .incoming(connections)
+    ///     .await?;
+    /// assert_eq!((report.handled(), report.sources().len()), (5, 2));
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn incoming<M: Stream<Item = S>>(self, sources: M) -> FanIn<S, H, D, M> {
+        let Self { context, sources: first, handler, dead_letter, settings, .. } = self;
+        FanIn { context, sources: first, handler, dead_letter, incoming: sources, settings }
+    }
+
+    /// How many messages of one source may be handled at once, where
+    /// [`ordered_by`](FanIn::ordered_by) tells which of them belong together; other sources are
+    /// handled one message after another. Default: as many as
+    /// [`concurrency`](FanIn::concurrency) allows over all sources.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use std::num::NonZeroUsize;
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// # let context = StepContext::new("drain");
+    /// let report = fan_in(&context, [stream::iter(0..9)], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .concurrency(NonZeroUsize::new(16).unwrap())
+    ///     .per_source_concurrency(NonZeroUsize::new(4).unwrap())
+    ///     .ordered_by(|number| number % 3)
+    ///     .await?;
+    /// assert_eq!(report.handled(), 9);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn per_source_concurrency(mut self, handlers: NonZeroUsize) -> Self {
+        self.settings.per_source = Some(handlers);
+        self
     }
 }
 
-impl<S, H, F, D> IntoFuture for FanIn<S, H, D>
+impl<S: Source, H, D> FanIn<S, H, D> {
+    /// Handles messages of one source concurrently, as long as `key` tells them apart: those with
+    /// the same key are handled one after another, in their order.
+    ///
+    /// A message whose key is still being handled is taken from its source and waits; nothing more
+    /// is taken from that source meanwhile. If the drain ends before its turn comes, it goes to
+    /// [`put_back`](FanIn::put_back): at most one message a source.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use std::num::NonZeroUsize;
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, fan_in};
+    /// # let context = StepContext::new("drain");
+    /// let payments = stream::iter([("ann", 1), ("bob", 2), ("ann", 3)]);
+    /// let report = fan_in(&context, [payments], |_, _| async { Ok::<_, BoxError>(()) })
+    ///     .concurrency(NonZeroUsize::new(2).unwrap())
+    ///     .ordered_by(|(account, _)| *account)
+    ///     .await?;
+    /// assert_eq!(report.handled(), 3);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn ordered_by<K, C>(self, key: C) -> FanIn<Ordered<S, K, C>, H, D>
+    where
+        K: Eq + Hash,
+        C: FnMut(&S::Message) -> K + Clone,
+    {
+        let Self { context, sources, handler, dead_letter, settings, .. } = self;
+        let sources = sources.into_iter().map(|source| Ordered::new(source, key.clone())).collect();
+        let incoming = futures::stream::empty();
+        FanIn { context, sources, handler, dead_letter, incoming, settings }
+    }
+}
+
+impl<S, K, C, H, D, N> FanIn<Ordered<S, K, C>, H, D, N>
+where
+    S: Source,
+    K: Eq + Hash,
+    C: FnMut(&S::Message) -> K,
+{
+    /// Who is given a message that waited for its key when the drain ended, or was dropped: it was
+    /// taken and not handled. Default: nobody, the message is dropped.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use std::sync::mpsc;
+    /// use std::num::NonZeroUsize;
+    /// use futures::stream;
+    /// use watershed::{StepContext, fan_in};
+    /// # let context = StepContext::new("drain");
+    /// let (unhandled, left) = mpsc::channel();
+    /// let drain = fan_in(&context, [stream::iter(["a", "a"])], |_, _| async {
+    ///     futures::future::pending::<()>().await;
+    ///     Err::<(), _>("never")
+    /// });
+    /// let drain = drain
+    ///     .concurrency(NonZeroUsize::new(2).unwrap())
+    ///     .ordered_by(|text| *text)
+    ///     .put_back(move |text| drop(unhandled.send(text)));
+    /// let mut drain = drain.into_future();
+    /// assert!(futures::poll!(&mut drain).is_pending());
+    /// drop(drain);
+    /// assert_eq!(left.recv(), Ok("a"));
+    /// # use std::future::IntoFuture;
+    /// # });
+    /// ```
+    pub fn put_back(self, callback: impl FnMut(S::Message) + Clone + Send + 'static) -> Self {
+        for source in &self.sources {
+            source.set_put_back(Box::new(callback.clone()));
+        }
+        self
+    }
+}
+
+impl<S, H, F, D, N> IntoFuture for FanIn<S, H, D, N>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future<Output: HandlerOutput>,
     D: FnMut(FailedMessage),
+    N: Stream<Item = S>,
 {
     type Output = Result<FanInReport, Error>;
-    type IntoFuture = FanInFuture<S, H, F, D>;
+    type IntoFuture = FanInFuture<S, H, F, D, N>;
 
     fn into_future(self) -> Self::IntoFuture {
         FanInFuture::new(self)
     }
 }
 
-impl<S, H, D> fmt::Debug for FanIn<S, H, D> {
+impl<S, H, D, N> fmt::Debug for FanIn<S, H, D, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FanIn")
             .field("context", &self.context)

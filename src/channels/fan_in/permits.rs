@@ -24,8 +24,14 @@ enum Standing {
 }
 
 impl Permits {
-    pub(super) fn new(count: usize, lanes: usize) -> Self {
-        Self { free: count, queue: VecDeque::new(), standing: vec![Standing::Away; lanes] }
+    pub(super) fn new(count: usize) -> Self {
+        Self { free: count, queue: VecDeque::new(), standing: Vec::new() }
+    }
+
+    /// Lets another lane queue, and returns its number.
+    pub(super) fn add_lane(&mut self) -> usize {
+        self.standing.push(Standing::Away);
+        self.standing.len() - 1
     }
 
     /// Takes a permit for `lane`, or puts it at the end of the queue.

@@ -42,6 +42,7 @@ pub enum OnFailure {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) concurrency: NonZeroUsize,
+    pub(super) per_source: Option<NonZeroUsize>,
     pub(super) quantum: NonZeroUsize,
     pub(super) timeout: Option<Duration>,
     pub(super) message_timeout: Option<Duration>,
@@ -56,6 +57,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             concurrency: NonZeroUsize::MIN,
+            per_source: None,
             quantum: NonZeroUsize::MIN.saturating_add(63),
             timeout: None,
             message_timeout: None,
