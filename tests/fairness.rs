@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use futures::stream::{self, StreamExt};
 use support::{block_on, poll_times, yields};
-use watershed::{BoxError, CancellationSource, ErrorCode, StepContext, fan_in};
+use watershed::{BoxError, CancellationSource, ErrorCode, Source, StepContext, fan_in};
 
 // Rule 2.3
 #[test]
@@ -188,4 +188,76 @@ fn the_token_is_looked_at_once_a_turn() {
         assert_eq!(error.code(), ErrorCode::Canceled);
         assert!(count <= 1_000 + quantum, "quantum {quantum}: {count}");
     }
+}
+
+/// How often each of so many sources was served, and its longest wait, in the first `most` messages.
+fn shares<S: Source<Message = usize>>(sources: Vec<S>, most: usize) -> Vec<(usize, usize)> {
+    let mut order = Vec::new();
+    let context = StepContext::new("t");
+    let count = sources.len();
+    let drain = fan_in(&context, sources, |source, _| {
+        order.push(source);
+        async { Ok::<_, BoxError>(()) }
+    });
+    let mut drain = drain.quantum(NonZeroUsize::new(4).expect("not zero")).into_future();
+    poll_times(&mut drain, most / 200);
+    drop(drain);
+    let mut served = vec![(0, 0); count];
+    let mut last = vec![0; count];
+    for (position, source) in order[..most].iter().enumerate() {
+        served[*source].0 += 1;
+        served[*source].1 = served[*source].1.max(position - last[*source]);
+        last[*source] = position;
+    }
+    served
+}
+
+// Rules 2.3, 2.7
+#[test]
+fn always_ready_sources_have_shares_in_proportion_to_their_weights() {
+    let source = |index: usize, weight: u32| {
+        stream::repeat(index).weighted(NonZeroU32::new(weight).expect("not zero"))
+    };
+    let served = shares(vec![source(0, 1), source(1, 3), source(2, 6)], 10_000);
+    for ((served, gap), (share, others)) in served.into_iter().zip([(1, 9), (3, 7), (6, 4)]) {
+        assert!(served.abs_diff(share * 1_000) <= 24, "{served} of 10,000 for weight {share}");
+        assert!(gap <= others * 4 + 1, "it waits for one turn of each other source: {gap}");
+    }
+}
+
+// Rules 2.3, 2.7
+#[test]
+fn less_urgent_sources_have_turns_of_one_message_and_never_starve() {
+    let sources = [7, 3, 7].into_iter().enumerate();
+    let sources = sources.map(|(index, priority)| stream::repeat(index).prioritized(priority));
+    let served = shares(sources.collect(), 6_000);
+    for (index, share) in [(0, 1_000), (1, 4_000), (2, 1_000)] {
+        assert!(served[index].0.abs_diff(share) <= 20, "{served:?}");
+        // A turn of the urgent one, one message of the other; whole turns before it is known.
+        assert!(served[index].1 <= 8, "{served:?}");
+    }
+}
+
+// Rules 2.3, 2.7
+#[test]
+fn an_urgent_source_that_is_idle_or_has_ended_slows_nobody() {
+    let urgent = |source: usize, messages: usize| stream::repeat(source).take(messages);
+    let sources = vec![
+        urgent(0, 5).boxed().prioritized(0),
+        stream::pending().boxed().prioritized(1),
+        stream::repeat(2).boxed().prioritized(9),
+        stream::repeat(3).boxed().prioritized(9),
+    ];
+    let mut order = Vec::new();
+    let context = StepContext::new("t");
+    let drain = fan_in(&context, sources, |source, _| {
+        order.push(source);
+        async { Ok::<_, BoxError>(()) }
+    });
+    let mut drain = drain.quantum(NonZeroUsize::new(4).expect("not zero")).into_future();
+    poll_times(&mut drain, 1);
+    drop(drain);
+    assert_eq!(order[..7], [0, 0, 0, 0, 2, 3, 0], "one message each while the first is ready");
+    let mut turns = order[7..].chunks_exact(4);
+    assert!(turns.all(|turn| turn.iter().all(|source| source == &turn[0])), "{order:?}");
 }

@@ -27,8 +27,8 @@ use crate::waiters::Waiters;
 /// [`FanIn::incoming`](crate::FanIn::incoming). The drain goes on until every [`LiveSources`] is
 /// gone and every source has ended.
 ///
-/// A source that is removed, or whose drain ends, is handed back: it must be [`Unpin`], so one that
-/// is not is boxed first.
+/// A source that is removed, or whose drain ends, is handed back through its handle, with what is
+/// left in it.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -37,8 +37,8 @@ use crate::waiters::Waiters;
 ///
 /// let context = StepContext::new("connections");
 /// let (live, incoming) = channels::live();
-/// live.add(stream::iter([1, 2])).unwrap();
-/// let handle = live.add(stream::iter([3])).unwrap();
+/// live.add(stream::iter(0..2)).unwrap();
+/// let handle = live.add(stream::iter(2..3)).unwrap();
 /// drop(live); // no further source
 ///
 /// let report = fan_in(&context, [], |_, _| async { Ok::<_, BoxError>(()) })
@@ -49,7 +49,7 @@ use crate::waiters::Waiters;
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 #[must_use]
-pub fn live<S: Source + Unpin>() -> (LiveSources<S>, IncomingSources<S>) {
+pub fn live<S: Source>() -> (LiveSources<S>, IncomingSources<S>) {
     let (sender, receiver) = async_channel::unbounded();
     (LiveSources { sender }, IncomingSources { receiver })
 }
@@ -67,7 +67,7 @@ pub struct LiveSources<S> {
     sender: Sender<LiveSource<S>>,
 }
 
-impl<S: Source + Unpin> LiveSources<S> {
+impl<S: Source> LiveSources<S> {
     /// Adds a source.
     ///
     /// # Errors
@@ -79,9 +79,9 @@ impl<S: Source + Unpin> LiveSources<S> {
     /// let handle = live.add(futures::stream::iter([1])).unwrap();
     /// assert!(!handle.is_paused());
     /// ```
-    pub fn add(&self, source: S) -> Result<SourceHandle<S>, S> {
+    pub fn add(&self, source: S) -> Result<SourceHandle<S>, Pin<Box<S>>> {
         let control = Arc::new(Control::default());
-        let live = LiveSource { source: Some(source), control: Arc::clone(&control) };
+        let live = LiveSource { source: Some(Box::pin(source)), control: Arc::clone(&control) };
         match self.sender.try_send(live) {
             Ok(()) => Ok(SourceHandle { control }),
             Err(refused) => match refused.into_inner().source.take() {
@@ -109,9 +109,9 @@ pin_project! {
     ///
     /// ```
     /// use futures::stream::{self, StreamExt};
-    /// let (live, mut incoming) = watershed::channels::live();
+    /// let (live, incoming) = watershed::channels::live();
     /// live.add(stream::iter([1])).unwrap();
-    /// assert!(futures::executor::block_on(incoming.next()).is_some());
+    /// assert!(futures::executor::block_on(Box::pin(incoming).next()).is_some());
     /// ```
     #[must_use = "sources are drained by a drain"]
     pub struct IncomingSources<S> {
@@ -194,7 +194,7 @@ const REMOVE: u8 = 2;
 struct End<S> {
     how: Option<SourceEnd>,
     /// What is left of a source that was not drained.
-    source: Option<S>,
+    source: Option<Pin<Box<S>>>,
     waiters: Waiters,
 }
 
@@ -216,7 +216,7 @@ impl<S> Control<S> {
         self.wish.load(Ordering::Acquire)
     }
 
-    fn finish(&self, how: SourceEnd, source: Option<S>) {
+    fn finish(&self, how: SourceEnd, source: Option<Pin<Box<S>>>) {
         let woken = {
             let mut end = self.end.lock();
             end.how = Some(how);
@@ -285,7 +285,7 @@ impl<S> SourceHandle<S> {
     /// assert_eq!(source.collect::<Vec<_>>().await, [1, 2]);
     /// # });
     /// ```
-    pub async fn remove(&self) -> Option<S> {
+    pub async fn remove(&self) -> Option<Pin<Box<S>>> {
         self.control.wish(REMOVE);
         self.ended().await;
         self.control.end.lock().source.take()
@@ -366,18 +366,18 @@ impl<S> fmt::Debug for Ended<S> {
 /// ```
 /// use futures::stream::{self, StreamExt};
 /// use watershed::Source;
-/// let (live, mut incoming) = watershed::channels::live();
+/// let (live, incoming) = watershed::channels::live();
 /// live.add(stream::iter([1]).named("first")).unwrap();
-/// let source = futures::executor::block_on(incoming.next()).unwrap();
+/// let source = futures::executor::block_on(Box::pin(incoming).next()).unwrap();
 /// assert_eq!(source.name().as_deref(), Some("first"));
 /// ```
 #[must_use = "a source does nothing unless it is drained"]
 pub struct LiveSource<S> {
-    source: Option<S>,
+    source: Option<Pin<Box<S>>>,
     control: Arc<Control<S>>,
 }
 
-impl<S: Source + Unpin> Source for LiveSource<S> {
+impl<S: Source> Source for LiveSource<S> {
     type Message = S::Message;
 
     fn poll_message(
@@ -394,7 +394,7 @@ impl<S: Source + Unpin> Source for LiveSource<S> {
         }
         if wished == RUN {
             let Some(inner) = source else { return Poll::Ready(None) };
-            match Pin::new(inner).poll_message(cx) {
+            match inner.as_mut().poll_message(cx) {
                 Poll::Ready(Some(message)) => return Poll::Ready(Some(message)),
                 Poll::Ready(None) => {
                     panics::drop_each(source.take());
@@ -417,11 +417,11 @@ impl<S: Source + Unpin> Source for LiveSource<S> {
     }
 
     fn weight(&self) -> NonZeroU32 {
-        self.source.as_ref().map_or(NonZeroU32::MIN, Source::weight)
+        self.source.as_ref().map_or(NonZeroU32::MIN, |source| source.weight())
     }
 
     fn priority(&self) -> u32 {
-        self.source.as_ref().map_or(0, Source::priority)
+        self.source.as_ref().map_or(0, |source| source.priority())
     }
 
     fn number(&self) -> Option<u64> {

@@ -19,8 +19,8 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::lock::Lock;
 
-/// Messages that one poll of a drain starts before it lets the executor have its thread back; more
-/// only where a source has a weight that asks for longer turns.
+/// Messages after which a poll of a drain begins no further turn, and lets the executor have its
+/// thread back; also the longest turn of a source without a weight.
 pub(super) const MESSAGES_PER_POLL: usize = 256;
 
 /// What belongs to the whole drain: read by all, and the slot of the baton.
@@ -55,8 +55,7 @@ pub(super) struct Baton<H, D> {
     /// What ends the drain from outside.
     pub(super) limits: Limits,
     pub(super) permits: Permits,
-    /// Messages that one poll of the drain may start, and that this one still may.
-    pub(super) budget_of_poll: usize,
+    /// Messages after which this poll of the drain begins no further turn.
     pub(super) budget: usize,
     pub(super) in_flight: usize,
     /// Handlers that were dropped when the drain ended.
@@ -83,7 +82,6 @@ impl<H, D> Baton<H, D> {
             dead_letter,
             limits,
             permits: Permits::new(concurrency.get()),
-            budget_of_poll: MESSAGES_PER_POLL,
             budget: 0,
             in_flight: 0,
             dropped: 0,

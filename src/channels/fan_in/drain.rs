@@ -177,7 +177,6 @@ where
         let unit = settings.quantum.get().min(MESSAGES_PER_POLL);
         let weight = usize::try_from(source.weight().get()).unwrap_or(usize::MAX);
         let (turn, priority) = (unit.saturating_mul(weight), source.priority());
-        baton.budget_of_poll = baton.budget_of_poll.max(turn);
         baton.urgency.add_level(priority);
         baton.reports.push(SourceReport { name: name.clone(), handled: 0, rolled_back: 0 });
         let most = settings.per_source.unwrap_or(settings.concurrency).get();
@@ -217,7 +216,7 @@ where
                 return Poll::Ready(Err(Error::panic("the clock", "the drain lost its state")));
             };
             if std::mem::take(&mut fresh) {
-                baton.budget = baton.budget_of_poll;
+                baton.budget = MESSAGES_PER_POLL;
             }
             baton.tally.flush();
             let spent = baton.budget == 0;

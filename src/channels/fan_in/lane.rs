@@ -296,7 +296,7 @@ where
 {
     fn turn(mut self: Pin<&mut Self>, baton: &mut Baton<H, D>, cx: &mut Context<'_>) -> Turn {
         let Seat { number, turn, priority } = self.part.seat;
-        let mut most = turn.min(baton.budget);
+        let mut most = if baton.budget == 0 { 0 } else { turn };
         if self.part.in_flight {
             ready!(self.as_mut().poll_message_in_flight(baton, cx));
             // Waiting handlers share the permits message by message.
