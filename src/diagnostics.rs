@@ -105,6 +105,16 @@ counters! {
     drains_cancelled,
     /// Drains whose future was dropped before it had a result.
     drains_dropped,
+    /// Runs of a select that had a result.
+    selects_run,
+    /// Runs of a select whose continuation returned `Ok`.
+    selects_succeeded,
+    /// Runs of a select that failed, those whose cases had all ended included.
+    selects_failed,
+    /// Runs of a select that ended by their timeout.
+    selects_timed_out,
+    /// Runs of a select that ended by cancellation.
+    selects_cancelled,
     /// Messages whose handler returned `Ok`.
     messages_succeeded,
     /// Messages whose handler failed, panicked, timed out or was dropped.

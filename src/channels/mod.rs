@@ -3,6 +3,7 @@
 mod fan_in;
 mod live;
 mod ordered;
+mod select;
 mod source;
 
 pub use fan_in::{
@@ -10,4 +11,5 @@ pub use fan_in::{
 };
 pub use live::{Ended, IncomingSources, LiveSource, LiveSources, SourceEnd, SourceHandle, live};
 pub use ordered::Ordered;
+pub use select::{Select, SelectRun, select};
 pub use source::{Faults, Named, Source, Tuned};

@@ -13,6 +13,8 @@ use crate::compensation::CompensationScope;
 pub(crate) struct ChildStep {
     step: StepContext,
     stop: CancellationSource,
+    /// What ends it from outside.
+    outer_token: CancellationToken,
     outer: CompensationScope,
 }
 
@@ -20,20 +22,26 @@ impl ChildStep {
     /// A child that is called `name`, or like its parent, and ends with `token` as well.
     pub(crate) fn new(parent: &StepContext, name: Option<&str>, token: &CancellationToken) -> Self {
         let stop = CancellationSource::new();
-        let tokens = [parent.cancellation().clone(), token.clone(), stop.token()];
+        let outer_token = [parent.cancellation().clone(), token.clone()];
+        let outer_token = CancellationToken::linked(outer_token);
         let mut step = parent.clone();
         let inner = step.edit();
-        inner.cancellation = CancellationToken::linked(tokens);
+        inner.cancellation = CancellationToken::linked([outer_token.clone(), stop.token()]);
         inner.scope = CompensationScope::new();
         if let Some(name) = name {
             inner.name = name.into();
         }
-        Self { step, stop, outer: parent.scope().clone() }
+        Self { step, stop, outer_token, outer: parent.scope().clone() }
     }
 
     /// The context to hand to the operation.
     pub(crate) fn step(&self) -> StepContext {
         self.step.clone()
+    }
+
+    /// The token that ends the operation from outside: without its own.
+    pub(crate) fn outer_token(&self) -> &CancellationToken {
+        &self.outer_token
     }
 
     /// What the operation has staged so far.

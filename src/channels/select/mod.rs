@@ -1,0 +1,319 @@
+//! One winner among streams of different types.
+//!
+//! A [`Select`] is a list of cases that is made once and run again and again. A run asks the cases
+//! in order of priority, those of one priority in turns, and stops at the first that is ready: no
+//! message is taken from any other. The message and its continuation stay with the case, so a run
+//! allocates nothing but its step.
+//!
+//! - `case`: a source and what to do with its message; `run`: the future of one run
+
+mod case;
+mod run;
+
+pub use run::SelectRun;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use self::case::{AnyCase, Case};
+use super::source::Source;
+use crate::cancellation::CancellationToken;
+use crate::context::StepContext;
+use crate::error::BoxError;
+use crate::origin::SourceName;
+
+/// A select without cases, whose runs give a `T`. See [`Select`].
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use futures::stream;
+/// use watershed::{BoxError, StepContext, channels};
+///
+/// let context = StepContext::new("worker");
+/// let mut select = channels::select(&context)
+///     .case(stream::iter([1, 2]), |number: u32, _| async move {
+///         Ok::<_, BoxError>(format!("number {number}"))
+///     })
+///     .case_with_priority(0, stream::iter(["stop"]), |word: &str, _| async move {
+///         Ok::<_, BoxError>(word.to_owned())
+///     });
+///
+/// assert_eq!(select.run().await?, "stop");
+/// assert_eq!(select.run().await?, "number 1");
+/// assert_eq!(select.run().await?, "number 2");
+/// let error = select.run().await.unwrap_err();
+/// assert_eq!(error.code(), watershed::ErrorCode::SelectDrained);
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+pub fn select<'a, T>(context: &StepContext) -> Select<'a, T> {
+    Select {
+        context: context.clone(),
+        cases: Vec::new(),
+        default: None,
+        settings: Settings {
+            timeout: None,
+            grace: Duration::from_secs(5),
+            cancellation: CancellationToken::never(),
+        },
+        turn: 0,
+    }
+}
+
+/// Cases over streams of different types, made by [`select`] and run as often as is wanted.
+///
+/// | option | default |
+/// | --- | --- |
+/// | priority of a case | 100; a lower number wins, equal ones take turns |
+/// | [`default`](Select::default) | none: a run waits |
+/// | [`timeout`](Select::timeout) | never |
+/// | [`grace`](Select::grace) | 5 seconds |
+/// | [`cancellation`](Select::cancellation) | that of the context alone |
+///
+/// Among `n` cases of one priority, a case that is ready wins at the latest in the `n`th run.
+/// Everything that a case is made of must be [`Send`].
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use futures::stream;
+/// use watershed::{StepContext, channels};
+///
+/// let context = StepContext::new("worker");
+/// let mut select = channels::select(&context).pass(stream::iter([1, 2])).pass(stream::iter([3]));
+/// let mut all = vec![select.run().await?, select.run().await?, select.run().await?];
+/// all.sort();
+/// assert_eq!(all, [1, 2, 3]);
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+#[must_use = "a select does nothing unless it is run"]
+pub struct Select<'a, T> {
+    context: StepContext,
+    /// In order of priority.
+    cases: Vec<Slot<'a, T>>,
+    default: Option<Pin<Box<dyn AnyCase<T> + Send + 'a>>>,
+    settings: Settings,
+    /// How many runs had a winner: which of the cases of one priority is asked first.
+    turn: usize,
+}
+
+struct Slot<'a, T> {
+    priority: u32,
+    name: SourceName,
+    ended: bool,
+    case: Pin<Box<dyn AnyCase<T> + Send + 'a>>,
+}
+
+struct Settings {
+    timeout: Option<Duration>,
+    grace: Duration,
+    cancellation: CancellationToken,
+}
+
+/// The priority of a case that is given none.
+const DEFAULT_PRIORITY: u32 = 100;
+
+impl<'a, T: Send + 'a> Select<'a, T> {
+    /// Adds a case: when it wins, its message goes to `handler`, whose result is that of the run.
+    /// What the handler registers is staged on the scope of the context.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, channels};
+    ///
+    /// let context = StepContext::new("worker");
+    /// let mut select = channels::select(&context).case(stream::iter([4]), |number, step| async move {
+    ///     step.register_compensation(|| async {});
+    ///     Ok::<_, BoxError>(number * 2)
+    /// });
+    /// assert_eq!((select.run().await?, context.scope().clear()), (8, 1));
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn case<S, H, F, E>(self, source: S, handler: H) -> Self
+    where
+        S: Source<Message: Send> + Send + 'a,
+        H: FnMut(S::Message, StepContext) -> F + Send + 'a,
+        F: Future<Output = Result<T, E>> + Send + 'a,
+        E: Into<BoxError> + 'a,
+    {
+        self.case_with_priority(DEFAULT_PRIORITY, source, handler)
+    }
+
+    /// Adds a case with a priority: as long as it is ready, no case with a higher number wins.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, channels};
+    ///
+    /// let context = StepContext::new("worker");
+    /// let mut select = channels::select(&context)
+    ///     .pass(stream::repeat("work"))
+    ///     .case_with_priority(1, stream::iter(["alarm"]), |alarm, _| async move {
+    ///         Ok::<_, BoxError>(alarm)
+    ///     });
+    /// assert_eq!((select.run().await?, select.run().await?), ("alarm", "work"));
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn case_with_priority<S, H, F, E>(mut self, priority: u32, source: S, handler: H) -> Self
+    where
+        S: Source<Message: Send> + Send + 'a,
+        H: FnMut(S::Message, StepContext) -> F + Send + 'a,
+        F: Future<Output = Result<T, E>> + Send + 'a,
+        E: Into<BoxError> + 'a,
+    {
+        let name = SourceName::new(source.name(), self.cases.len());
+        let case = Box::pin(Case::new(source, handler));
+        let place = self.cases.partition_point(|slot| slot.priority <= priority);
+        self.cases.insert(place, Slot { priority, name, ended: false, case });
+        self
+    }
+
+    /// Adds a case whose message is the result of the run.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{StepContext, channels};
+    ///
+    /// let context = StepContext::new("worker");
+    /// let mut select = channels::select(&context).pass(stream::iter([7]));
+    /// assert_eq!(select.run().await?, 7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn pass<S>(self, source: S) -> Self
+    where
+        S: Source<Message = T> + Send + 'a,
+    {
+        self.case(source, |message, _| std::future::ready(Ok::<_, BoxError>(message)))
+    }
+
+    /// What a run does when no case is ready, instead of waiting; also when all cases have ended.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, channels};
+    ///
+    /// let context = StepContext::new("worker");
+    /// let mut select = channels::select(&context)
+    ///     .pass(stream::pending())
+    ///     .default(|_| async { Ok::<_, BoxError>("nothing to do") });
+    /// assert_eq!(select.run().await?, "nothing to do");
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn default<H, F, E>(mut self, mut handler: H) -> Self
+    where
+        H: FnMut(StepContext) -> F + Send + 'a,
+        F: Future<Output = Result<T, E>> + Send + 'a,
+        E: Into<BoxError> + 'a,
+    {
+        // A case that is always ready, and asked last.
+        let case = Case::new(futures::stream::repeat(()), move |(), step| handler(step));
+        self.default = Some(Box::pin(case));
+        self
+    }
+
+    /// One absolute deadline for each run, the continuation included, counted from its first poll
+    /// by the context's clock. Zero: the run times out before a message is taken.
+    /// [`Duration::MAX`] or none: never.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use std::time::Duration;
+    /// use futures::stream;
+    /// use watershed::{ErrorCode, StepContext, channels};
+    ///
+    /// let context = StepContext::new("worker");
+    /// let select = channels::select(&context).pass(stream::pending::<u32>());
+    /// let error = select.timeout(Duration::from_millis(1)).run().await.unwrap_err();
+    /// assert_eq!(error.code(), ErrorCode::Timeout);
+    /// # });
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = Some(timeout);
+        self
+    }
+
+    /// How long a run that is to end waits for the continuation, by the context's clock.
+    /// Afterwards the continuation is dropped. Default: 5 seconds.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use std::time::Duration;
+    /// use futures::stream;
+    /// use watershed::{StepContext, channels};
+    ///
+    /// let context = StepContext::new("worker");
+    /// let mut select = channels::select(&context).pass(stream::iter([7])).grace(Duration::ZERO);
+    /// assert_eq!(select.run().await?, 7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// A token that ends a run, beside that of the context.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{CancellationSource, ErrorCode, StepContext, channels};
+    ///
+    /// let (context, stop) = (StepContext::new("worker"), CancellationSource::new());
+    /// let select = channels::select(&context).pass(stream::repeat(7));
+    /// stop.cancel();
+    /// let error = select.cancellation(stop.token()).run().await.unwrap_err();
+    /// assert_eq!(error.code(), ErrorCode::Canceled);
+    /// # });
+    /// ```
+    pub fn cancellation(mut self, token: CancellationToken) -> Self {
+        self.settings.cancellation = token;
+        self
+    }
+
+    /// Waits for the first case that is ready, takes its message, and runs its continuation.
+    ///
+    /// # Errors
+    ///
+    /// - the continuation's own error under [`ErrorCode::Handler`](crate::ErrorCode::Handler), or
+    ///   [`ErrorCode::Panic`](crate::ErrorCode::Panic)
+    /// - [`ErrorCode::Source`](crate::ErrorCode::Source): a case that was asked had a fault
+    /// - [`ErrorCode::SelectDrained`](crate::ErrorCode::SelectDrained): every case has ended
+    /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) with its `duration` as metadata, and
+    ///   [`ErrorCode::Canceled`](crate::ErrorCode::Canceled); an error of the continuation, which
+    ///   is told to stop and awaited for the grace, is attached
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, a run has taken no message. Dropped later, it drops the continuation
+    /// where it is; what that has registered is staged on the context's scope.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{StepContext, channels};
+    ///
+    /// let context = StepContext::new("worker");
+    /// let (sender, receiver) = async_channel::unbounded();
+    /// let mut select = channels::select(&context).pass(receiver);
+    /// assert!(futures::poll!(select.run()).is_pending());
+    /// sender.try_send(7).unwrap();
+    /// assert_eq!(select.run().await?, 7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn run(&mut self) -> SelectRun<'_, 'a, T> {
+        SelectRun::new(self)
+    }
+}
+
+impl<T> fmt::Debug for Select<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Select")
+            .field("context", &self.context)
+            .field("cases", &self.cases.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>())
+            .field("timeout", &self.settings.timeout)
+            .finish_non_exhaustive()
+    }
+}
