@@ -5,6 +5,7 @@ mod live;
 mod ordered;
 mod select;
 mod source;
+mod window;
 
 pub use fan_in::{
     Commit, FailedMessage, FanIn, FanInFuture, FanInReport, OnFailure, SourceReport, fan_in,
@@ -13,3 +14,4 @@ pub use live::{Ended, IncomingSources, LiveSource, LiveSources, SourceEnd, Sourc
 pub use ordered::Ordered;
 pub use select::{Select, SelectRun, select};
 pub use source::{Faults, Named, Source, Tuned};
+pub use window::{Window, Windows, window};
