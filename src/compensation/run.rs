@@ -10,7 +10,7 @@ use super::action::BoxAttempt;
 use super::columns::Columns;
 use super::report::FailedAction;
 use crate::clock::Sleep;
-use crate::diagnostics::COUNTERS;
+use crate::diagnostics::{COUNTERS, trace};
 use crate::error::Error;
 use crate::panics;
 
@@ -73,6 +73,7 @@ impl Run {
             let error = match result {
                 Ok(()) => {
                     self.current = None;
+                    trace::compensated(|| self.taken.describe(column), self.attempts, None);
                     panics::drop_contained(|| self.taken.drop_last(column));
                     return Poll::Ready(Ok(()));
                 }
@@ -93,6 +94,7 @@ impl Run {
     fn give_up(&mut self, column: usize, error: Error) -> Box<Failed> {
         self.current = None;
         let (label, registered_at) = self.taken.describe(column);
+        trace::compensated(|| (label.clone(), registered_at), self.attempts, Some(&error));
         let mut action = Columns::default();
         self.taken.move_last(column, &mut action);
         let failure = FailedAction { label, registered_at, attempts: self.attempts, error };

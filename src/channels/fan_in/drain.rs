@@ -23,6 +23,7 @@ use crate::cancellation::{CancellationSource, CancellationToken};
 use crate::clock::{Sleep, Tick};
 use crate::context::StepContext;
 use crate::diagnostics::COUNTERS;
+use crate::diagnostics::trace::DrainSpan;
 use crate::error::{Error, ErrorCode};
 use crate::limits::Limits;
 use crate::lock::Lock;
@@ -78,6 +79,7 @@ where
     shared: Arc<Shared<H, D>>,
     handlers: CancellationSource,
     started: Tick,
+    span: DrainSpan,
     /// Why the drain ends early, and how long it still waits.
     cause: Option<Error>,
     grace: Option<Sleep>,
@@ -114,7 +116,9 @@ where
             if let Some(drain) = this.waiting.take() {
                 this.running = Some(Running::start(*drain));
             }
-            this.running.as_mut().map(|running| running.poll(cx))
+            let running = this.running.as_mut()?;
+            let span = running.span.clone();
+            Some(span.in_scope(|| running.poll(cx)))
         });
         let result = match polled {
             Ok(Some(Poll::Pending)) => return Poll::Pending,
@@ -152,8 +156,10 @@ where
         let commits = settings.commit == Commit::Pipeline;
         let owner = if commits { OWNERS.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let mut baton = Box::new(Baton::new(handler, dead_letter, limits, settings.concurrency));
+        let span = DrainSpan::new(context.name());
         let shared = Arc::new(Shared { context, owner, settings, token, slot: Lock::new(None) });
         let mut running = Self {
+            span,
             lanes: SelectAll::new(),
             incoming: Some(Box::pin(incoming)),
             shared,
@@ -303,8 +309,8 @@ where
         if result.is_ok() && !related.is_empty() {
             result = Err(related.remove(0));
         }
-        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        COUNTERS.drain_nanos.add(nanos);
+        COUNTERS.drain_time.record(elapsed);
+        self.span.end(result.as_ref().map(|()| ()));
         let Err(mut error) = result else {
             COUNTERS.drains_succeeded.add(1);
             return Ok(report);

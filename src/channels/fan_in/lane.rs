@@ -21,6 +21,7 @@ use super::settings::{Commit, OnFailure};
 use crate::clock::{Sleep, Tick};
 use crate::compensation::{Rollback, kept};
 use crate::context::{StepContext, loan};
+use crate::diagnostics::trace::MessageSpan;
 use crate::error::Error;
 use crate::origin::{Origin, SourceName};
 use crate::outcome::HandlerOutput;
@@ -55,6 +56,7 @@ struct Part<H, D> {
     handled: u64,
     /// The number of the message taken last.
     number: u64,
+    span: MessageSpan,
     /// The context of the message in flight, or of the next one in this turn.
     context: Option<MessageStep>,
     permit: bool,
@@ -124,6 +126,7 @@ impl<S, H, F, D> Lane<S, H, F, D> {
             taken: 0,
             handled: 0,
             number: 0,
+            span: MessageSpan::none(),
             context: None,
             permit: false,
             in_flight: false,
@@ -140,6 +143,9 @@ impl<S, H, F, D> Lane<S, H, F, D> {
         let mut baton = this.part.shared.take();
         let mut panicked = Vec::new();
         let running = this.handler.is_some();
+        if running || this.part.rollback.is_some() {
+            this.part.span.end_dropped();
+        }
         let outer = this.part.enter();
         panicked.extend(panics::contain(|| this.handler.set(None)).err());
         loan::leave(&outer);
@@ -223,6 +229,7 @@ impl<H, D> Part<H, D> {
             result = self.commit_kept(baton);
             if result.is_ok() {
                 self.handled += 1;
+                self.span.end(Ok(()));
                 return;
             }
         }
@@ -230,7 +237,10 @@ impl<H, D> Part<H, D> {
             context.stage_kept();
         }
         match result.and_then(|()| self.commit(baton)) {
-            Ok(()) => self.handled += 1,
+            Ok(()) => {
+                self.handled += 1;
+                self.span.end(Ok(()));
+            }
             Err(error) => self.fail_message(baton, error.with_origin(self.origin())),
         }
     }
@@ -259,6 +269,7 @@ impl<H, D> Part<H, D> {
                 self.rollback = Some(Box::new(MessageRollback { error, rollback }));
             }
             _ => {
+                self.span.end(Err(&error));
                 self.hand_over(self.shared.owner);
                 baton.failures.push(error);
             }
@@ -408,7 +419,9 @@ where
         }
         part.doing = Doing::Handler;
         let step = part.lend(baton);
-        this.handler.set(Some((baton.handler)(message, step)));
+        part.span = MessageSpan::new(&part.name, part.number);
+        let called = part.span.in_scope(|| (baton.handler)(message, step));
+        this.handler.set(Some(called));
         Poll::Ready(Some(()))
     }
 
@@ -421,7 +434,7 @@ where
         let part = this.part;
         let Some(handler) = this.handler.as_mut().as_pin_mut() else { return Poll::Ready(()) };
         part.doing = Doing::Handler;
-        let result = match handler.poll(cx) {
+        let result = match part.span.in_scope(|| handler.poll(cx)) {
             Poll::Ready(output) => {
                 // Gone before its result counts: a destructor that panics fails the message.
                 this.handler.set(None);
@@ -445,6 +458,7 @@ where
         // What nearly every message comes to, without a call.
         if result.is_ok() && part.is_traceless() {
             part.handled += 1;
+            part.span.end(Ok(()));
         } else {
             part.end_message(baton, result);
         }
@@ -458,11 +472,13 @@ where
     ) -> Poll<()> {
         let part = self.project().part;
         let Some(rollback) = &mut part.rollback else { return Poll::Ready(()) };
-        let result = ready!(Pin::new(&mut rollback.rollback).poll(cx));
+        let polled = part.span.in_scope(|| Pin::new(&mut rollback.rollback).poll(cx));
+        let result = ready!(polled);
         if let Some(rollback) = part.rollback.take() {
             // What could not be undone stays staged, whatever becomes of the drain.
             part.hand_over(0);
             baton.reports[part.name.index()].rolled_back += 1;
+            part.span.end(Err(&rollback.error));
             part.doing = Doing::DeadLetter;
             (baton.dead_letter)(FailedMessage { error: rollback.error, rollback: result });
             part.doing = Doing::Own;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use super::case::Asked;
 use super::{Select, Slot};
-use crate::clock::Sleep;
+use crate::clock::{Sleep, Tick};
 use crate::context::{ChildStep, StepContext};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
@@ -35,6 +35,7 @@ pub struct SelectRun<'s, 'a, T> {
 
 /// A run between its first poll and its result.
 struct Started {
+    at: Tick,
     step: ChildStep,
     limits: Limits,
     /// Whose continuation is running.
@@ -78,7 +79,11 @@ impl<T> SelectRun<'_, '_, T> {
     /// Counts the result, and hands what was staged to the context's scope.
     fn finish(&mut self, result: &Result<T, Error>) {
         self.select.abandon();
-        self.started = None;
+        if let Some(started) = self.started.take() {
+            let clock = self.select.context.clock();
+            let took = panics::contain(|| clock.now().since(started.at)).unwrap_or_default();
+            COUNTERS.select_time.record(took);
+        }
         COUNTERS.selects_run.add(1);
         match result.as_ref().map_err(Error::code) {
             Ok(_) => COUNTERS.selects_succeeded.add(1),
@@ -152,7 +157,8 @@ impl Started {
         let step = ChildStep::new(&select.context, None, &settings.cancellation);
         let token = step.outer_token().clone();
         let limits = Limits::new(select.context.clock(), token, settings.timeout);
-        Self { step, limits, winner: None, ending: None }
+        let at = select.context.clock().now();
+        Self { at, step, limits, winner: None, ending: None }
     }
 
     fn poll<T>(

@@ -3,28 +3,85 @@
 //! Each result is counted once, when it is final. The counters are global, monotonic and relaxed:
 //! read them with [`snapshot`], and subtract two snapshots with [`Snapshot::since`] to see an
 //! interval.
+//!
+//! # The facades
+//!
+//! Both are features that are off by default, and cost nothing then.
+//!
+//! With the feature `metrics`, every counter goes to the [`metrics`](https://docs.rs/metrics) facade
+//! as well, under the name of its field with `watershed_` in front and `_total` behind, and two
+//! histograms with it: `watershed_drain_seconds` and `watershed_select_seconds`, by the clock of the
+//! context.
+//!
+//! With the feature `tracing`, a drain is a span `drain` (field `step`, and `outcome` at its end)
+//! at level `INFO`, a message a span `message` (`source`, `number`, `outcome`) at level `DEBUG`
+//! below it, entered whenever its handler runs, and each compensation that ends an event at level
+//! `DEBUG`, or `WARN` when it failed for good (`label`, `registered_at`, `attempts`, `error`).
+
+pub(crate) mod trace;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A counter that only grows.
 #[derive(Debug)]
-pub(crate) struct Counter(AtomicU64);
+pub(crate) struct Counter {
+    value: AtomicU64,
+    #[cfg(feature = "metrics")]
+    name: &'static str,
+}
 
 impl Counter {
-    const fn new() -> Self {
-        Self(AtomicU64::new(0))
+    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "a name for metrics"))]
+    const fn new(name: &'static str) -> Self {
+        Self {
+            value: AtomicU64::new(0),
+            #[cfg(feature = "metrics")]
+            name,
+        }
     }
 
     #[inline]
     pub(crate) fn add(&self, amount: u64) {
         if amount > 0 {
-            self.0.fetch_add(amount, Ordering::Relaxed);
+            self.value.fetch_add(amount, Ordering::Relaxed);
+            #[cfg(feature = "metrics")]
+            metrics::counter!(self.name).increment(amount);
         }
     }
 
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+/// The time that operations of one kind took.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    nanos: AtomicU64,
+    #[cfg(feature = "metrics")]
+    name: &'static str,
+}
+
+impl Timer {
+    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "a name for metrics"))]
+    const fn new(name: &'static str) -> Self {
+        Self {
+            nanos: AtomicU64::new(0),
+            #[cfg(feature = "metrics")]
+            name,
+        }
+    }
+
+    pub(crate) fn record(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        metrics::histogram!(self.name).record(took.as_secs_f64());
+    }
+
+    fn total(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 }
 
@@ -33,12 +90,14 @@ macro_rules! counters {
         #[derive(Debug)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)+
-            pub(crate) drain_nanos: Counter,
+            pub(crate) drain_time: Timer,
+            pub(crate) select_time: Timer,
         }
 
         pub(crate) static COUNTERS: Counters = Counters {
-            $($name: Counter::new(),)+
-            drain_nanos: Counter::new(),
+            $($name: Counter::new(concat!("watershed_", stringify!($name), "_total")),)+
+            drain_time: Timer::new("watershed_drain_seconds"),
+            select_time: Timer::new("watershed_select_seconds"),
         };
 
         /// The counters at one moment.
@@ -57,6 +116,8 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: u64,)+
             /// Time that drains took in all, by their clocks, from first poll to result.
             pub drain_time: Duration,
+            /// Time that runs of a select took in all, by their clocks, from first poll to result.
+            pub select_time: Duration,
         }
 
         /// Reads every counter.
@@ -69,7 +130,8 @@ macro_rules! counters {
         pub fn snapshot() -> Snapshot {
             Snapshot {
                 $($name: COUNTERS.$name.get(),)+
-                drain_time: Duration::from_nanos(COUNTERS.drain_nanos.get()),
+                drain_time: COUNTERS.drain_time.total(),
+                select_time: COUNTERS.select_time.total(),
             }
         }
 
@@ -86,6 +148,7 @@ macro_rules! counters {
                 Snapshot {
                     $($name: self.$name.saturating_sub(earlier.$name),)+
                     drain_time: self.drain_time.saturating_sub(earlier.drain_time),
+                    select_time: self.select_time.saturating_sub(earlier.select_time),
                 }
             }
         }

@@ -1,0 +1,158 @@
+//! Spans and events for the `tracing` facade; without the feature, nothing.
+
+#[cfg(feature = "tracing")]
+pub(crate) use on::{DrainSpan, MessageSpan, compensated};
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) use off::{DrainSpan, MessageSpan, compensated};
+
+#[cfg(feature = "tracing")]
+mod on {
+    use std::panic::Location;
+
+    use tracing::field::{Empty, display};
+    use tracing::{Level, Span};
+
+    use crate::error::Error;
+    use crate::origin::SourceName;
+
+    /// The span of a drain.
+    #[derive(Clone, Debug)]
+    pub(crate) struct DrainSpan(Span);
+
+    impl DrainSpan {
+        pub(crate) fn new(step: &str) -> Self {
+            Self(tracing::info_span!("drain", step, outcome = Empty))
+        }
+
+        pub(crate) fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
+            self.0.in_scope(code)
+        }
+
+        pub(crate) fn end(&self, result: Result<(), &Error>) {
+            record(&self.0, result);
+        }
+    }
+
+    /// The span of a message, while there is one.
+    #[derive(Debug)]
+    pub(crate) struct MessageSpan(Span);
+
+    impl MessageSpan {
+        pub(crate) fn none() -> Self {
+            Self(Span::none())
+        }
+
+        pub(crate) fn new(source: &SourceName, number: u64) -> Self {
+            if !tracing::enabled!(Level::DEBUG) {
+                return Self::none();
+            }
+            let source = source.as_str();
+            Self(tracing::debug_span!("message", source, number, outcome = Empty))
+        }
+
+        pub(crate) fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
+            self.0.in_scope(code)
+        }
+
+        /// Closes the span of a message that was handled, or failed.
+        pub(crate) fn end(&mut self, result: Result<(), &Error>) {
+            record(&self.0, result);
+            self.0 = Span::none();
+        }
+
+        /// Closes the span of a message whose handler was dropped.
+        pub(crate) fn end_dropped(&mut self) {
+            self.0.record("outcome", "dropped");
+            self.0 = Span::none();
+        }
+    }
+
+    fn record(span: &Span, result: Result<(), &Error>) {
+        match result {
+            Ok(()) => span.record("outcome", "ok"),
+            Err(error) => span.record("outcome", error.code().as_str()),
+        };
+    }
+
+    /// A compensation has ended; `describe` tells its label and its place.
+    pub(crate) fn compensated(
+        describe: impl FnOnce() -> (Option<String>, &'static Location<'static>),
+        attempts: u32,
+        error: Option<&Error>,
+    ) {
+        if !tracing::enabled!(Level::DEBUG) && error.is_none() {
+            return;
+        }
+        let (label, place) = describe();
+        let registered_at = display(place);
+        match error {
+            None => tracing::debug!(label, registered_at, attempts, "compensated"),
+            Some(error) => {
+                let error = display(error);
+                tracing::warn!(label, registered_at, attempts, error, "a compensation failed");
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod off {
+    use std::panic::Location;
+
+    use crate::error::Error;
+    use crate::origin::SourceName;
+
+    #[derive(Clone, Debug)]
+    pub(crate) struct DrainSpan;
+
+    impl DrainSpan {
+        pub(crate) fn new(_: &str) -> Self {
+            Self
+        }
+
+        #[inline]
+        #[allow(clippy::unused_self, reason = "there is no span")]
+        pub(crate) fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
+            code()
+        }
+
+        #[inline]
+        #[allow(clippy::unused_self, reason = "there is no span")]
+        pub(crate) fn end(&self, _: Result<(), &Error>) {}
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct MessageSpan;
+
+    #[allow(clippy::unused_self, reason = "there is no span")]
+    impl MessageSpan {
+        pub(crate) fn none() -> Self {
+            Self
+        }
+
+        #[inline]
+        pub(crate) fn new(_: &SourceName, _: u64) -> Self {
+            Self
+        }
+
+        #[inline]
+        pub(crate) fn in_scope<T>(&self, code: impl FnOnce() -> T) -> T {
+            code()
+        }
+
+        #[inline]
+        pub(crate) fn end(&mut self, _: Result<(), &Error>) {}
+
+        #[inline]
+        pub(crate) fn end_dropped(&mut self) {}
+    }
+
+    #[inline]
+    pub(crate) fn compensated(
+        _: impl FnOnce() -> (Option<String>, &'static Location<'static>),
+        _: u32,
+        _: Option<&Error>,
+    ) {
+    }
+}
