@@ -134,7 +134,7 @@
 //!
 //! Each uses only what stands before it: `error`, `diagnostics`, `panics`, `lock` and `waiters`,
 //! `clock`, `cancellation` and `limits`, `retry`, `compensation`, `outcome` and `context`,
-//! `channels`.
+//! `channels`, `timers`.
 
 mod cancellation;
 pub mod channels;
@@ -148,6 +148,7 @@ mod lock;
 mod outcome;
 mod panics;
 mod retry;
+pub mod timers;
 mod waiters;
 
 pub use cancellation::{CancellationSource, CancellationToken, Cancelled};
