@@ -134,7 +134,7 @@
 //!
 //! Each uses only what stands before it: `error`, `diagnostics`, `panics`, `lock` and `waiters`,
 //! `clock`, `cancellation` and `limits`, `retry`, `compensation`, `outcome` and `context`,
-//! `channels`, `timers`.
+//! `channels`, `timers`, `group`.
 
 mod cancellation;
 pub mod channels;
@@ -143,6 +143,7 @@ mod compensation;
 mod context;
 pub mod diagnostics;
 mod error;
+pub mod group;
 mod limits;
 mod lock;
 mod outcome;
