@@ -50,7 +50,7 @@ use crate::outcome::HandlerOutput;
 ///     step.cancellation().cancelled().await;
 ///     Ok::<_, BoxError>(())
 /// })?;
-/// group.go("card", |_| async { Err("declined") })?;
+/// group.go("card", |_| async { Err::<(), _>("declined") })?;
 ///
 /// let error = group.wait().await.unwrap_err();
 /// assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("card")));
