@@ -230,9 +230,9 @@ fn cancellation_drops_the_operation_and_leaves_its_compensations_to_the_caller()
         let mut operation = Box::pin(operation.cancellation(of_call.token()).into_future());
         assert!(poll_times(&mut operation, 2).is_none());
         if by_context {
-            of_context.cancel()
+            of_context.cancel();
         } else {
-            of_call.cancel()
+            of_call.cancel();
         }
         let error = poll_times(&mut operation, 1).expect("it is over").expect_err("cancelled");
         assert_eq!(error.code(), ErrorCode::Canceled);
@@ -412,9 +412,9 @@ fn a_destructor_that_panics_is_attached_to_what_dropped_the_operation() {
         let mut operation = Box::pin(operation.into_future());
         assert!(poll_times(&mut operation, 1).is_none());
         if times_out {
-            clock.advance(SECOND)
+            clock.advance(SECOND);
         } else {
-            stop.cancel()
+            stop.cancel();
         }
         let error = poll_times(&mut operation, 1).expect("it is over").expect_err("it ends");
         let expected = if times_out { ErrorCode::Timeout } else { ErrorCode::Canceled };
