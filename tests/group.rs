@@ -500,7 +500,7 @@ fn tasks_can_be_added_while_the_group_is_awaited() {
             group.go(None, work(3)).expect("it is open");
         })
     };
-    let (result, ()) = block_on(async move { both.await });
+    let (result, ()) = block_on(both);
     assert_eq!(result.expect("all succeed").succeeded(), 3);
     assert_eq!(*order.lock().expect("no panic"), [1, 2, 3]);
 }
@@ -782,6 +782,36 @@ fn a_wait_is_woken_by_what_concerns_it_and_by_nothing_else() {
     assert_eq!(woken(), 2, "by an addition");
     assert!(poll().is_pending());
     assert_eq!(group.report().succeeded(), 3);
+}
+
+// Whoever is woken by the end of a task finds its compensations in place.
+#[test]
+fn a_task_hands_over_before_it_posts() {
+    struct Look(StepContext, Mutex<Vec<usize>>);
+    impl std::task::Wake for Look {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().expect("no panic").push(self.0.scope().len());
+        }
+    }
+    let context = context(&ManualClock::new());
+    let (group, spawner) = (WaitGroup::new(&context), ByHand::default());
+    for ends in [true, false] {
+        let work = move |step: StepContext| async move {
+            step.register_compensation(|| async {});
+            if ends { Ok(()) } else { never().await }
+        };
+        group.go_on(&spawner, None, work).expect("it is open");
+    }
+    let mut wait = group.wait();
+    let look = Arc::new(Look(context.clone(), Mutex::default()));
+    let waker = Waker::from(Arc::clone(&look));
+    assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    spawner.turn();
+    assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    spawner.drop_all();
+    assert_eq!(*look.1.lock().expect("no panic"), [1, 2]);
+    block_on(wait).expect_err("one was dropped");
+    assert_eq!(roll_back(context.scope()), 2);
 }
 
 // Spawn failures: the caller hears of it, the group does not.
