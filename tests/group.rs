@@ -3,6 +3,7 @@
 #[macro_use]
 mod support;
 
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,10 +13,10 @@ use std::time::Duration;
 use futures::executor::ThreadPool;
 use futures::task::{FutureObj, Spawn, SpawnError};
 use support::{Ledger, block_on, poll_times, roll_back, yields};
-use watershed::group::{ErrGroup, GroupWait, WaitGroup};
+use watershed::group::{ErrGroup, WaitGroup};
 use watershed::{
     BoxError, CancellationSource, Clock, Compensated, CompensationPolicy, Error, ErrorCode,
-    ManualClock, Sleep, StepContext, Tick, labelled,
+    ManualClock, RetryPolicy, Sleep, StepContext, Tick, labelled,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -910,6 +911,7 @@ fn the_answer_of_an_executor_may_come_after_the_end_of_the_task() {
     let error = block_on(group.wait()).expect_err("one was dropped");
     assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Canceled, Some("dropped")));
     assert_eq!(error.metadata("succeeded"), Some("2"));
+    assert_eq!((group.report().additions(), group.report().completions()), (3, 3));
     assert_eq!(roll_back(context.scope()), 2);
 }
 
@@ -980,6 +982,97 @@ fn a_timeout_and_a_cancellation_are_rolled_back_as_well() {
         ledger.assert_undone_in_reverse();
         assert!(context.scope().is_empty());
     }
+}
+
+// Rule 5.4
+#[test]
+fn a_rollback_of_a_group_is_retried_by_the_clock_of_the_context() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let twice = RetryPolicy::fixed(NonZeroU32::MIN.saturating_add(1), SECOND);
+    let policy = CompensationPolicy::sequential_reverse().retry(twice);
+    let group = ErrGroup::new(&context).roll_back(policy);
+    let work = |step: StepContext| async move {
+        step.register_compensation(|| async { Err("closed") });
+        Err::<(), BoxError>("no".into())
+    };
+    group.go("a", work).expect("it is open");
+    let mut wait = group.wait();
+    assert!(poll_times(&mut wait, 3).is_none());
+    assert!(clock.advance_to_next(), "somebody waits");
+    assert!(poll_times(&mut wait, 1).expect("it is over").is_err());
+    assert_eq!((clock.now(), context.scope().clear()), (Tick::ZERO + SECOND, 1));
+}
+
+// Rule 3.5
+#[test]
+fn a_group_whose_last_running_task_cancels_it_is_cancelled() {
+    let stop = CancellationSource::new();
+    let context = context(&ManualClock::new()).with_cancellation(stop.token());
+    let group = WaitGroup::new(&context);
+    let work = |_| async {
+        stop.cancel();
+        Ok::<_, BoxError>(())
+    };
+    group.go(None, work).expect("it is open");
+    group.go(None, work).expect("it is open");
+    let error = block_on(group.wait()).expect_err("one has not begun");
+    assert_eq!((error.code(), error.metadata("succeeded")), (ErrorCode::Canceled, Some("1")));
+    assert_eq!(error.metadata("dropped_tasks"), Some("1"));
+}
+
+// A task on an executor may end at any moment of the wait's poll.
+#[test]
+fn an_end_between_the_look_and_the_wait_is_not_lost() {
+    /// Runs the tasks while its sleep is polled, which comes after the look at the board.
+    #[derive(Clone)]
+    struct Runs(ByHand);
+    impl std::fmt::Debug for Runs {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Runs")
+        }
+    }
+    impl Clock for Runs {
+        fn now(&self) -> Tick {
+            Tick::ZERO
+        }
+        fn sleep_until(&self, _: Tick) -> Sleep {
+            let spawner = self.0.clone();
+            Box::pin(std::future::poll_fn(move |_| {
+                spawner.turn();
+                std::task::Poll::Pending
+            }))
+        }
+    }
+    let spawner = ByHand::default();
+    let context = StepContext::new("t").with_clock(Arc::new(Runs(spawner.clone())));
+    let group = WaitGroup::new(&context).timeout(SECOND);
+    group.go_on(&spawner, None, |_| async { Ok::<_, BoxError>(()) }).expect("it is open");
+    assert_eq!(block_on(group.wait()).expect("it succeeds").succeeded(), 1);
+}
+
+// The innermost task is named, and a nested group's counts stay there.
+#[test]
+fn groups_can_be_nested() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let outer = WaitGroup::new(&context);
+    let work = |step: StepContext| async move {
+        let inner = ErrGroup::new(&step).grace(Duration::ZERO);
+        let fails = |step: StepContext| async move {
+            step.register_compensation(|| async {});
+            yields(1).await;
+            Err::<(), BoxError>("no".into())
+        };
+        inner.go("deaf", |_| never()).expect("it is open");
+        inner.go("inner", fails).expect("it is open");
+        inner.wait().await.map(drop)
+    };
+    outer.go("outer", work).expect("it is open");
+    let error = block_on(outer.wait()).expect_err("it fails");
+    assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("inner")));
+    assert_eq!((error.metadata("failed"), error.metadata("dropped_tasks")), (Some("1"), None));
+    assert_eq!(roll_back(context.scope()), 1);
 }
 
 // A step that outlives its task stages on the context's scope.
@@ -1116,24 +1209,6 @@ fn a_group_that_is_dropped_tells_its_tasks_and_keeps_what_they_staged() {
     spawner.turn();
     assert!(spawner.0.lock().expect("no panic").is_empty(), "it has ended");
     assert_eq!(roll_back(context.scope()), 2, "the task in place had not begun");
-}
-
-// Rule 5.3
-#[test]
-fn groups_can_be_sent_and_shared() {
-    fn sent<T: Send>(_: &T) {}
-    fn shared<T: Sync>(_: &T) {}
-    fn unpin<T: Unpin>(_: &T) {}
-    let context = context(&ManualClock::new());
-    let (waits, errs) = (WaitGroup::new(&context), ErrGroup::new(&context));
-    sent(&waits);
-    shared(&waits);
-    sent(&errs);
-    shared(&errs);
-    let wait: GroupWait<'_, '_> = waits.wait();
-    sent(&wait);
-    unpin(&wait);
-    assert!(format!("{wait:?}, {errs:?}").contains("errgroup"));
 }
 
 // Rule 5.2
