@@ -134,7 +134,7 @@
 //!
 //! Each uses only what stands before it: `origin`, `error`, `diagnostics`, `panics`, `lock` and `waiters`,
 //! `clock`, `cancellation` and `limits`, `retry`, `compensation`, `outcome` and `context`,
-//! `channels`.
+//! `channels`, `timers`, `group`.
 
 mod cancellation;
 pub mod channels;
@@ -143,12 +143,14 @@ mod compensation;
 mod context;
 pub mod diagnostics;
 mod error;
+pub mod group;
 mod limits;
 mod lock;
 mod origin;
 mod outcome;
 mod panics;
 mod retry;
+pub mod timers;
 mod waiters;
 
 pub use cancellation::{CancellationSource, CancellationToken, Cancelled};

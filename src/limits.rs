@@ -43,6 +43,11 @@ impl Limits {
         &self.token
     }
 
+    /// The moment at which the time is over; [`Tick::MAX`] for never.
+    pub(crate) fn deadline(&self) -> Tick {
+        self.deadline.as_ref().map_or(Tick::MAX, |deadline| deadline.at)
+    }
+
     /// Whether the operation is to end: asked without waiting for it.
     #[inline]
     pub(crate) fn exceeded(&self) -> Option<Exceeded> {

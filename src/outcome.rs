@@ -193,6 +193,15 @@ where
     }
 }
 
+impl<F, M> Contained<F, M> {
+    /// Drops the future where it is, and says whether its destructor panicked.
+    pub(crate) fn abandon(self: Pin<&mut Self>) -> Option<Error> {
+        let mut this = self.project();
+        let dropped = panics::contain(|| this.future.set(None));
+        dropped.err().map(|message| Error::panic(this.whose, &message))
+    }
+}
+
 impl<F, M, T> Future for Contained<F, M>
 where
     F: Future,

@@ -26,3 +26,16 @@ fn public_types_are_send_sync_and_unpin_where_they_can_be() {
         unpin: Sleep, Cancelled, Rollback, StepContext, Reservation, CompensationScope;
     }
 }
+
+#[test]
+fn timers_and_groups_are_send_sync_and_unpin_where_they_can_be() {
+    use group::{ErrGroup, GroupReport, GroupWait, WaitGroup};
+    use timers::{After, Delay, MissedTicks, Ticker, Ticks, WithTimeout};
+    assert_traits! {
+        send: Delay, After, Ticker, Ticks, MissedTicks, WithTimeout<u8>, WaitGroup<'static>,
+            ErrGroup<'static>, GroupWait<'static, 'static>, GroupReport;
+        sync: MissedTicks, WithTimeout<u8>, WaitGroup<'static>, ErrGroup<'static>, GroupReport;
+        unpin: Delay, After, Ticker, Ticks, WithTimeout<u8>, WaitGroup<'static>,
+            ErrGroup<'static>, GroupWait<'static, 'static>;
+    }
+}

@@ -1,0 +1,220 @@
+//! One task of a group.
+//!
+//! It drives the user's future as a child step and posts to the board how it ended: after its
+//! compensations were handed over, and also when it is dropped half way. A task that was told to
+//! stop before it began does not begin.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use super::board::{Board, Ended};
+use crate::cancellation::{CancellationToken, Cancelled};
+use crate::context::{ChildStep, StepContext};
+use crate::diagnostics::COUNTERS;
+use crate::error::{Error, ErrorCode};
+use crate::lock::Lock;
+use crate::outcome::{Contained, HandlerOutput};
+
+pin_project! {
+    /// A task that has not ended has its child step.
+    pub(super) struct Task<F, M> {
+        #[pin]
+        work: Contained<F, M>,
+        child: Option<ChildStep>,
+        post: Post,
+        begun: bool,
+    }
+
+    impl<F, M> PinnedDrop for Task<F, M> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let Some(child) = this.child.take() else { return };
+            // Whoever still works for the task hears that it is gone.
+            child.cancel();
+            let panicked = this.work.as_mut().abandon();
+            drop(child);
+            this.post.dropped(panicked);
+        }
+    }
+}
+
+/// A task in a group's queue.
+pub(super) type InPlace<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Makes the task that calls `work` at its first poll.
+pub(super) fn task<'a, W, F>(
+    parent: &StepContext,
+    name: &str,
+    post: Post,
+    work: W,
+) -> Result<impl Future<Output = ()> + Send + use<'a, W, F>, Error>
+where
+    W: FnOnce(StepContext) -> F + Send + 'a,
+    F: Future<Output: HandlerOutput> + Send + 'a,
+{
+    let child = ChildStep::new(parent, Some(name), &CancellationToken::never());
+    let step = child.step();
+    let scope = child.scope().clone();
+    let settle = move |output: F::Output| output.settle(&scope);
+    let work = Contained::call("the task", || async move { work(step).await }, settle)?;
+    Ok(Task { work, child: Some(child), post, begun: false })
+}
+
+impl<F, M> Future for Task<F, M>
+where
+    F: Future,
+    M: FnOnce(F::Output) -> Result<(), Error>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let Some(child) = &*this.child else { return Poll::Ready(()) };
+        let begins = !std::mem::replace(this.begun, true);
+        let ended = if begins && child.step().cancellation().is_cancelled() {
+            Ended::Dropped(this.work.as_mut().abandon())
+        } else {
+            match this.work.as_mut().poll(cx) {
+                Poll::Ready(Ok(())) => Ended::Succeeded,
+                Poll::Ready(Err(error)) => Ended::Failed(error),
+                Poll::Pending if this.post.poll_aborted(cx).is_ready() => {
+                    Ended::Dropped(this.work.as_mut().abandon())
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        };
+        *this.child = None;
+        this.post.ended(ended);
+        Poll::Ready(())
+    }
+}
+
+/// How a task reaches its board.
+pub(super) struct Post {
+    board: Arc<Board>,
+    number: u64,
+    name: Arc<str>,
+    /// For a task on an executor.
+    spawned: Option<Spawned>,
+}
+
+struct Spawned {
+    standing: Arc<Lock<Standing>>,
+    aborted: Cancelled,
+}
+
+/// Whether the executor has taken a task.
+pub(super) enum Standing {
+    /// Its answer is still to come.
+    Offered,
+    Accepted,
+    Refused,
+    /// It dropped the task before it had answered.
+    Dropped(Error),
+}
+
+impl Post {
+    pub(super) fn new(board: &Arc<Board>, number: u64, name: Arc<str>) -> Self {
+        Self { board: Arc::clone(board), number, name, spawned: None }
+    }
+
+    /// The same for a task that is offered to an executor.
+    pub(super) fn offered(mut self) -> (Self, Offer) {
+        let standing = Arc::new(Lock::new(Standing::Offered));
+        let offer = Offer {
+            board: Arc::clone(&self.board),
+            number: self.number,
+            standing: Arc::clone(&standing),
+        };
+        let aborted = self.board.abort_token().cancelled();
+        self.spawned = Some(Spawned { standing, aborted });
+        (self, offer)
+    }
+
+    fn poll_aborted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.spawned {
+            Some(spawned) => Pin::new(&mut spawned.aborted).poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The same end with the name of the task on its error; a nested group has named the innermost
+    /// one already.
+    fn named(&self, error: Error) -> Error {
+        if error.metadata("task").is_some() {
+            error
+        } else {
+            error.with_metadata("task", &self.name)
+        }
+    }
+
+    /// The task has come to its end.
+    fn ended(&self, ended: Ended) {
+        if let Some(spawned) = &self.spawned {
+            let mut standing = spawned.standing.lock();
+            match *standing {
+                Standing::Refused => return,
+                // It has run: what the executor answers now does not matter.
+                _ => *standing = Standing::Accepted,
+            }
+        }
+        let ended = match ended {
+            Ended::Succeeded => Ended::Succeeded,
+            Ended::Failed(error) => Ended::Failed(self.named(error)),
+            Ended::Dropped(panicked) => Ended::Dropped(panicked.map(|error| self.named(error))),
+        };
+        self.board.post(self.number, ended);
+    }
+
+    /// The task was dropped before its end: by its group, or by its executor, which is a failure.
+    fn dropped(&self, panicked: Option<Error>) {
+        let Some(spawned) = &self.spawned else { return self.ended(Ended::Dropped(panicked)) };
+        let error = Error::new(ErrorCode::Canceled, "the executor dropped the task");
+        let error = self.named(error.with_related(panicked));
+        {
+            let mut standing = spawned.standing.lock();
+            match *standing {
+                Standing::Offered => return *standing = Standing::Dropped(error),
+                Standing::Refused | Standing::Dropped(_) => return,
+                Standing::Accepted => {}
+            }
+        }
+        self.board.post(self.number, Ended::Failed(error));
+    }
+}
+
+/// A task that an executor has been offered: what is done with its answer.
+pub(super) struct Offer {
+    board: Arc<Board>,
+    number: u64,
+    standing: Arc<Lock<Standing>>,
+}
+
+impl Offer {
+    pub(super) fn accept(self) {
+        let before = std::mem::replace(&mut *self.standing.lock(), Standing::Accepted);
+        if let Standing::Dropped(error) = before {
+            self.board.post(self.number, Ended::Failed(error));
+        }
+    }
+
+    /// The task does not count as added, unless it has run all the same.
+    pub(super) fn refuse(self) {
+        let before = {
+            let mut standing = self.standing.lock();
+            if let Standing::Accepted = *standing {
+                return;
+            }
+            std::mem::replace(&mut *standing, Standing::Refused)
+        };
+        if let Standing::Dropped(error) = before {
+            // Its answer is what the caller gets; a destructor that panicked has nobody to tell.
+            COUNTERS.contained_panics.add(error.related().len() as u64);
+        }
+        self.board.retract();
+    }
+}

@@ -1,0 +1,567 @@
+//! An operation with a deadline: undone when it passes it, left to the caller otherwise.
+
+#[macro_use]
+mod support;
+
+use std::future::{IntoFuture, pending};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use support::{Ledger, block_on, poll_times, roll_back, yields};
+use watershed::timers::with_timeout;
+use watershed::{
+    BoxError, CancellationSource, Clock, CompensationPolicy, Error, ErrorCode, ManualClock,
+    RetryPolicy, Sleep, StepContext, Tick, labelled,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn context(clock: &ManualClock) -> StepContext {
+    StepContext::new("t").with_clock(Arc::new(clock.clone()))
+}
+
+async fn never() -> Result<(), BoxError> {
+    pending().await
+}
+
+// P4
+#[test]
+fn the_operation_is_undone_in_reverse_before_the_timeout_is_reported() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let ledger = Ledger::default();
+    ledger.apply(&context, 1);
+    let operation = with_timeout(&context, 10 * SECOND, |step| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.apply_slowly(&step, 2);
+            ledger.apply_slowly(&step, 3);
+            never().await
+        }
+    });
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 3).is_none());
+    clock.advance(9 * SECOND);
+    assert!(poll_times(&mut operation, 3).is_none());
+    assert_eq!(ledger.undone(), []);
+    clock.advance(SECOND);
+    assert!(poll_times(&mut operation, 1).is_none(), "the rollback has begun");
+    let error = poll_times(&mut operation, 9).expect("it is over").expect_err("it timed out");
+    assert_eq!((error.code(), error.metadata("duration")), (ErrorCode::Timeout, Some("10s")));
+    assert_eq!(error.to_string(), "the operation was not done within 10s");
+    assert!(error.related().is_empty());
+    assert_eq!(ledger.undone(), [3, 2], "its own, and nobody else's");
+    assert_eq!((context.scope().len(), clock.sleepers()), (1, 0));
+    roll_back(context.scope());
+    ledger.assert_undone_in_reverse();
+}
+
+// Rule 3.3
+#[test]
+fn a_timeout_of_zero_does_not_call_the_operation() {
+    let context = context(&ManualClock::new());
+    let mut called = false;
+    let operation = with_timeout(&context, Duration::ZERO, |_| {
+        called = true;
+        never()
+    });
+    let error = block_on(operation).expect_err("it timed out");
+    assert_eq!((error.code(), error.metadata("duration")), (ErrorCode::Timeout, Some("0ns")));
+    assert!(!called);
+}
+
+// Rule 3.3
+#[test]
+fn a_timeout_without_end_never_fires() {
+    let clock = ManualClock::new();
+    let (gate, opened) = async_channel::bounded::<u32>(1);
+    let operation = with_timeout(&context(&clock), Duration::MAX, |_| {
+        let opened = opened.clone();
+        async move { opened.recv().await }
+    });
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 2).is_none());
+    clock.set(Tick::MAX);
+    assert!(poll_times(&mut operation, 2).is_none());
+    gate.try_send(7).expect("there is room");
+    assert_eq!(poll_times(&mut operation, 1).expect("it is over").expect("it is done"), 7);
+}
+
+// Rules 2.4, 3.3: time counts from the first poll, and an operation that is always ready to go on
+// does not hold it up.
+#[test]
+fn an_operation_that_wakes_itself_for_ever_times_out() {
+    let clock = ManualClock::new();
+    let polls = Arc::new(AtomicU32::new(0));
+    let operation = with_timeout(&context(&clock), SECOND, |_| {
+        let (clock, polls) = (clock.clone(), Arc::clone(&polls));
+        async move {
+            loop {
+                yields(1).await;
+                polls.fetch_add(1, Ordering::Relaxed);
+                clock.advance(Duration::from_millis(10));
+            }
+            #[allow(unreachable_code, reason = "it names the type")]
+            Ok::<(), BoxError>(())
+        }
+    });
+    clock.advance(100 * SECOND);
+    assert_eq!(block_on(operation).expect_err("it timed out").code(), ErrorCode::Timeout);
+    assert_eq!(polls.load(Ordering::Relaxed), 100);
+}
+
+// Rule 3.3
+#[test]
+fn a_result_that_is_there_counts_however_late_the_poll() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let ledger = Ledger::default();
+    let (gate, opened) = async_channel::bounded::<u32>(1);
+    let operation = with_timeout(&context, SECOND, |step| {
+        let (ledger, opened) = (ledger.clone(), opened.clone());
+        async move {
+            ledger.apply(&step, 1);
+            opened.recv().await
+        }
+    });
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 1).is_none());
+    gate.try_send(7).expect("there is room");
+    clock.advance(9 * SECOND);
+    assert_eq!(poll_times(&mut operation, 1).expect("it is over").expect("it is done"), 7);
+    assert_eq!((ledger.undone(), roll_back(context.scope())), (vec![], 1));
+}
+
+// Rules 3.7, 4.1
+#[test]
+fn success_error_and_panic_leave_the_decision_to_the_caller() {
+    for end in ["done", "failed", "panicked"] {
+        let context = context(&ManualClock::new());
+        let ledger = Ledger::default();
+        let operation = with_timeout(&context, SECOND, |step| {
+            let ledger = ledger.clone();
+            async move {
+                ledger.apply(&step, 1);
+                yields(1).await;
+                ledger.apply(&step, 2);
+                match end {
+                    "done" => Ok(17),
+                    "failed" => "x".parse::<u32>(),
+                    _ => panic!("no more"),
+                }
+            }
+        });
+        match block_on(operation) {
+            Ok(number) => assert_eq!((end, number), ("done", 17)),
+            Err(error) if end == "failed" => {
+                assert_eq!(error.code(), ErrorCode::Unspecified);
+                assert!(error.downcast_ref::<std::num::ParseIntError>().is_some());
+            }
+            Err(error) => {
+                assert_eq!((end, error.code()), ("panicked", ErrorCode::Panic));
+                assert_eq!(error.to_string(), "the operation panicked: no more");
+            }
+        }
+        assert_eq!(ledger.undone(), []);
+        assert_eq!(roll_back(context.scope()), 2, "{end}");
+        ledger.assert_undone_in_reverse();
+    }
+}
+
+// Rules 3.7, 4.1
+#[test]
+fn an_operation_that_panics_when_it_is_called_keeps_what_it_staged() {
+    let context = context(&ManualClock::new());
+    let operation = with_timeout(&context, SECOND, |step| {
+        step.register_compensation(|| async {});
+        assert!(!step.scope().has_actions(), "bad luck");
+        never()
+    });
+    assert_eq!(block_on(operation).expect_err("it panicked").code(), ErrorCode::Panic);
+    assert_eq!(roll_back(context.scope()), 1);
+}
+
+// Rule 6.1
+#[test]
+fn an_error_of_this_crate_comes_out_as_it_is() {
+    let context = context(&ManualClock::new());
+    let operation =
+        with_timeout(&context, SECOND, |_| async { Err::<(), _>(Error::validation("too far")) });
+    let error = block_on(operation).expect_err("it fails");
+    assert_eq!((error.code(), error.to_string().as_str()), (ErrorCode::Validation, "too far"));
+}
+
+// Rule 3.5
+#[test]
+fn an_operation_whose_token_is_cancelled_before_is_not_called() {
+    for by_context in [true, false] {
+        let (stop, never_stops) = (CancellationSource::new(), CancellationSource::new());
+        stop.cancel();
+        let (of_context, of_call) =
+            if by_context { (&stop, &never_stops) } else { (&never_stops, &stop) };
+        let context = context(&ManualClock::new()).with_cancellation(of_context.token());
+        let operation = with_timeout(&context, SECOND, |step| {
+            step.register_compensation(|| async {});
+            never()
+        });
+        let error = block_on(operation.cancellation(of_call.token())).expect_err("cancelled");
+        assert_eq!(error.code(), ErrorCode::Canceled);
+        assert!(context.scope().is_empty());
+    }
+}
+
+// Rule 3.5
+#[test]
+fn cancellation_drops_the_operation_and_leaves_its_compensations_to_the_caller() {
+    for by_context in [true, false] {
+        let (of_context, of_call) = (CancellationSource::new(), CancellationSource::new());
+        let clock = ManualClock::new();
+        let context = context(&clock).with_cancellation(of_context.token());
+        let ledger = Ledger::default();
+        let operation = with_timeout(&context, SECOND, |step| {
+            let ledger = ledger.clone();
+            async move {
+                ledger.apply(&step, 1);
+                never().await
+            }
+        });
+        let mut operation = Box::pin(operation.cancellation(of_call.token()).into_future());
+        assert!(poll_times(&mut operation, 2).is_none());
+        if by_context {
+            of_context.cancel();
+        } else {
+            of_call.cancel();
+        }
+        let error = poll_times(&mut operation, 1).expect("it is over").expect_err("cancelled");
+        assert_eq!(error.code(), ErrorCode::Canceled);
+        assert_eq!((ledger.undone(), clock.sleepers()), (vec![], 0));
+        assert_eq!(roll_back(context.scope()), 1);
+    }
+}
+
+// A rollback that has begun is not stopped by the token.
+#[test]
+fn cancellation_while_it_rolls_back_changes_nothing() {
+    let (clock, stop) = (ManualClock::new(), CancellationSource::new());
+    let context = context(&clock).with_cancellation(stop.token());
+    let ledger = Ledger::default();
+    let operation = with_timeout(&context, SECOND, |step| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.apply_slowly(&step, 1);
+            ledger.apply_slowly(&step, 2);
+            never().await
+        }
+    });
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 1).is_none());
+    clock.advance(SECOND);
+    assert!(poll_times(&mut operation, 2).is_none());
+    stop.cancel();
+    let error = poll_times(&mut operation, 9).expect("it is over").expect_err("it timed out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    ledger.assert_undone_in_reverse();
+    assert!(context.scope().is_empty());
+}
+
+// Rules 4.4, 5.4: STYLE 5, nothing swallowed
+#[test]
+fn what_cannot_be_undone_is_attached_and_stays_staged() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let ledger = Ledger::default();
+    let tried = Arc::new(AtomicU32::new(0));
+    let operation = with_timeout(&context, SECOND, |step| {
+        let (ledger, tried) = (ledger.clone(), Arc::clone(&tried));
+        async move {
+            ledger.apply(&step, 1);
+            step.register_compensation(labelled("refund", move || {
+                tried.fetch_add(1, Ordering::Relaxed);
+                async { Err("the bank is closed") }
+            }));
+            ledger.apply(&step, 2);
+            never().await
+        }
+    });
+    let three = NonZeroU32::new(3).expect("three is not zero");
+    let policy = CompensationPolicy::sequential_reverse().retry(RetryPolicy::fixed(three, SECOND));
+    let mut operation = Box::pin(operation.compensation(policy).into_future());
+    assert!(poll_times(&mut operation, 1).is_none());
+    clock.advance(SECOND);
+    for attempt in 1..=2 {
+        assert!(poll_times(&mut operation, 3).is_none());
+        assert_eq!(tried.load(Ordering::Relaxed), attempt);
+        assert_eq!(clock.sleepers(), 1, "it waits by the context's clock");
+        clock.advance(SECOND);
+    }
+    let error = poll_times(&mut operation, 3).expect("it is over").expect_err("it timed out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    assert_eq!(tried.load(Ordering::Relaxed), 3);
+    assert_eq!(ledger.undone(), [2, 1], "one that fails keeps no other from running");
+    assert_eq!(context.scope().len(), 1);
+    context.scope().clear();
+}
+
+// Rule 4.4
+#[test]
+fn the_error_of_the_rollback_is_related_to_the_timeout() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let operation = with_timeout(&context, SECOND, |step| async move {
+        step.register_compensation(labelled("refund", || async { Err("the bank is closed") }));
+        never().await
+    });
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 1).is_none());
+    clock.advance(SECOND);
+    let error = poll_times(&mut operation, 1).expect("it is over").expect_err("it timed out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    let [rollback] = error.related() else { panic!("one error, not {:?}", error.related()) };
+    assert_eq!(rollback.code(), ErrorCode::Compensation);
+    assert_eq!(rollback.related()[0].metadata("label"), Some("refund"));
+    assert_eq!(context.scope().clear(), 1);
+}
+
+// Rule 4.6
+#[test]
+fn a_policy_of_none_leaves_everything_staged() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let operation = with_timeout(&context, SECOND, |step| async move {
+        step.register_compensation(|| async {});
+        never().await
+    });
+    let operation = operation.compensation(CompensationPolicy::none());
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 1).is_none());
+    clock.advance(SECOND);
+    assert!(poll_times(&mut operation, 1).expect("it is over").is_err());
+    assert_eq!(roll_back(context.scope()), 1);
+}
+
+// Rules 3.5, 4.1
+#[test]
+fn whoever_kept_the_step_hears_of_the_timeout_and_stages_on_the_context() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let mut kept = None;
+    let operation = with_timeout(&context, SECOND, |step| {
+        kept = Some(step.clone());
+        never()
+    });
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 1).is_none());
+    clock.advance(SECOND);
+    assert!(poll_times(&mut operation, 1).expect("it is over").is_err());
+    drop(operation);
+    let kept = kept.expect("the operation was called");
+    assert!(kept.cancellation().is_cancelled());
+    kept.register_compensation(|| async {});
+    assert_eq!(roll_back(context.scope()), 1);
+}
+
+// Rule 4.7
+#[test]
+fn what_is_staged_while_it_rolls_back_runs_as_well() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let ledger = Ledger::default();
+    let operation = with_timeout(&context, SECOND, |step| {
+        let ledger = ledger.clone();
+        async move {
+            let late = (ledger.clone(), step.clone(), Arc::new(AtomicU32::new(0)));
+            step.register_compensation_with(late, |(ledger, step, runs)| async move {
+                if runs.fetch_add(1, Ordering::Relaxed) == 0 {
+                    ledger.apply(&step, 2);
+                }
+            });
+            never().await
+        }
+    });
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 1).is_none());
+    clock.advance(SECOND);
+    assert!(poll_times(&mut operation, 1).expect("it is over").is_err());
+    assert_eq!(ledger.undone(), [2]);
+    assert!(context.scope().is_empty());
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("bomb");
+    }
+}
+
+// Rule 3.7
+#[test]
+fn a_destructor_that_panics_is_attached_to_what_dropped_the_operation() {
+    for times_out in [true, false] {
+        let (clock, stop) = (ManualClock::new(), CancellationSource::new());
+        let context = context(&clock).with_cancellation(stop.token());
+        let operation = with_timeout(&context, SECOND, |step| async move {
+            step.register_compensation(|| async {});
+            let bomb = Bomb;
+            let result = never().await;
+            drop(bomb);
+            result
+        });
+        let mut operation = Box::pin(operation.into_future());
+        assert!(poll_times(&mut operation, 1).is_none());
+        if times_out {
+            clock.advance(SECOND);
+        } else {
+            stop.cancel();
+        }
+        let error = poll_times(&mut operation, 1).expect("it is over").expect_err("it ends");
+        let expected = if times_out { ErrorCode::Timeout } else { ErrorCode::Canceled };
+        assert_eq!((error.code(), error.related()[0].code()), (expected, ErrorCode::Panic));
+        assert_eq!(roll_back(context.scope()), usize::from(!times_out));
+    }
+}
+
+// Rule 3.7
+#[test]
+fn a_clock_that_panics_is_an_error_and_loses_nothing() {
+    #[derive(Debug)]
+    struct Broken(AtomicU32);
+    impl Clock for Broken {
+        fn now(&self) -> Tick {
+            assert!(self.0.fetch_sub(1, Ordering::Relaxed) > 0, "the clock is broken");
+            Tick::ZERO
+        }
+        fn sleep_until(&self, _: Tick) -> Sleep {
+            Box::pin(pending())
+        }
+    }
+    for readings in 0..4 {
+        let clock = Arc::new(Broken(AtomicU32::new(readings)));
+        let context = StepContext::new("t").with_clock(clock);
+        let operation = with_timeout(&context, SECOND, |step| async move {
+            step.register_compensation(|| async {});
+            never().await
+        });
+        let mut operation = Box::pin(operation.into_future());
+        let error = poll_times(&mut operation, 5).expect("it is over").expect_err("it ends");
+        assert_eq!(error.code(), ErrorCode::Panic);
+        assert_eq!(roll_back(context.scope()), usize::from(readings > 1));
+    }
+}
+
+// Rules 4.1, 4.5
+#[test]
+fn it_may_be_dropped_after_any_poll_also_while_it_rolls_back() {
+    let mut drops = 0;
+    for end in ["timeout", "success", "error"] {
+        for k in 0.. {
+            let clock = ManualClock::new();
+            let context = context(&clock);
+            let ledger = Ledger::default();
+            let operation = with_timeout(&context, SECOND, |step| {
+                let (ledger, clock) = (ledger.clone(), clock.clone());
+                async move {
+                    for effect in 1..=4 {
+                        ledger.apply_slowly(&step, effect);
+                        yields(1).await;
+                    }
+                    match end {
+                        "timeout" => {
+                            clock.advance(SECOND);
+                            never().await
+                        }
+                        "success" => Ok(()),
+                        _ => Err("no".into()),
+                    }
+                }
+            });
+            let mut operation = Box::pin(operation.into_future());
+            let ended = poll_times(&mut operation, k);
+            drop(operation);
+            roll_back(context.scope());
+            ledger.assert_undone_in_reverse();
+            assert_eq!(clock.sleepers(), 0, "poll {k}");
+            drops += 1;
+            if let Some(result) = ended {
+                assert_eq!(result.is_ok(), end == "success");
+                break;
+            }
+        }
+    }
+    assert!(drops > 20, "{drops} drops");
+}
+
+#[test]
+fn a_drop_tells_whoever_kept_the_step() {
+    let context = context(&ManualClock::new());
+    let mut kept = None;
+    let operation = with_timeout(&context, SECOND, |step| {
+        kept = Some(step.clone());
+        never()
+    });
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 1).is_none());
+    drop(operation);
+    assert!(kept.expect("the operation was called").cancellation().is_cancelled());
+}
+
+#[test]
+fn it_says_that_it_has_ended() {
+    let context = context(&ManualClock::new());
+    let operation = with_timeout(&context, SECOND, |_| async { Ok::<_, BoxError>(()) });
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 1).expect("it is over").is_ok());
+    let again = poll_times(&mut operation, 1).expect("it says so").expect_err("it is over");
+    assert_eq!(again.code(), ErrorCode::Unspecified);
+}
+
+// Rule 5.3
+#[test]
+fn it_can_be_sent_when_its_parts_can() {
+    fn sent<T: Send>(value: T) -> T {
+        value
+    }
+    let context = context(&ManualClock::new());
+    let operation = with_timeout(&context, SECOND, |_| async { Ok::<_, BoxError>(()) });
+    block_on(sent(operation.into_future())).expect("it is done");
+    // And it need not be: what it borrows stays on this thread.
+    let local = std::rc::Rc::new(7);
+    let operation = with_timeout(&context, SECOND, |_| async { Ok::<_, BoxError>(*local) });
+    assert_eq!(block_on(operation).expect("it is done"), 7);
+}
+
+// P4, rule 5.2
+async fn a_timeout_is_rolled_back_and_reported() {
+    let context = StepContext::new("suite");
+    let ledger = Ledger::default();
+    let inner = ledger.clone();
+    let error = with_timeout(&context, Duration::from_millis(2), |step| async move {
+        inner.apply_slowly(&step, 1);
+        inner.apply_slowly(&step, 2);
+        never().await
+    })
+    .await
+    .expect_err("it timed out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    ledger.assert_undone_in_reverse();
+}
+
+// Rule 5.2
+async fn success_within_the_time_is_kept() {
+    let context = StepContext::new("suite");
+    let number = with_timeout(&context, Duration::from_secs(60), |step| async move {
+        step.register_compensation(|| async {});
+        yields(3).await;
+        "17".parse::<u32>()
+    })
+    .await
+    .expect("it is done");
+    assert_eq!((number, context.scope().clear()), (17, 1));
+}
+
+on_every_executor! {
+    a_timeout_is_rolled_back_and_reported,
+    success_within_the_time_is_kept,
+}
