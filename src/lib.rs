@@ -143,6 +143,7 @@ mod compensation;
 mod context;
 pub mod diagnostics;
 mod error;
+mod execution;
 pub mod group;
 mod limits;
 mod lock;
@@ -165,5 +166,6 @@ pub use compensation::{
 };
 pub use context::StepContext;
 pub use error::{BoxError, Error, ErrorCode};
+pub use execution::ExecutionPolicy;
 pub use outcome::{Compensated, HandlerOutput, try_async};
 pub use retry::RetryPolicy;

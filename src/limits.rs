@@ -39,10 +39,6 @@ impl Limits {
         Self { cancelled: token.cancelled(), token, deadline }
     }
 
-    pub(crate) fn token(&self) -> &CancellationToken {
-        &self.token
-    }
-
     /// The moment at which the time is over; [`Tick::MAX`] for never.
     pub(crate) fn deadline(&self) -> Tick {
         self.deadline.as_ref().map_or(Tick::MAX, |deadline| deadline.at)

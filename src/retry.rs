@@ -1,9 +1,17 @@
 //! When to try something again.
 
+use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::error::Error;
+use crate::panics;
+
 /// How often something is tried, and how long to wait before each further attempt.
+///
+/// Clones are the same policy: where it has jitter, they draw from one sequence.
 ///
 /// ```
 /// use std::num::NonZeroU32;
@@ -19,12 +27,42 @@ use std::time::Duration;
 /// assert_eq!(waits[2], Some(Duration::from_millis(250)));
 /// assert_eq!(waits[3], None, "the fourth attempt was the last");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct RetryPolicy {
-    attempts: NonZeroU32,
-    first: Duration,
-    doubling: bool,
+    waits: Waits,
     cap: Duration,
+    jitter: Option<Arc<Jitter>>,
+    retryable: Option<Arc<dyn Fn(&Error) -> bool + Send + Sync>>,
+}
+
+#[derive(Clone)]
+enum Waits {
+    Fixed { attempts: NonZeroU32, wait: Duration },
+    Doubling { attempts: NonZeroU32, first: Duration },
+    Custom(Arc<dyn Fn(u32) -> Option<Duration> + Send + Sync>),
+}
+
+/// A sequence of pseudo-random numbers (SplitMix64), of which every wait takes the next.
+struct Jitter {
+    state: AtomicU64,
+    /// How much of a wait is left to chance, in halves.
+    halves: u32,
+}
+
+impl Jitter {
+    fn apply(&self, wait: Duration) -> Duration {
+        const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+        let mut bits = self.state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        bits ^= bits >> 31;
+        let chance = wait / 2 * self.halves;
+        // The upper half of the product of two 64-bit numbers: a number below the first.
+        let nanos = u64::try_from(chance.as_nanos()).unwrap_or(u64::MAX);
+        let part = (u128::from(nanos) * u128::from(bits)) >> 64;
+        let part = u64::try_from(part).unwrap_or(u64::MAX);
+        wait.saturating_sub(chance) + Duration::from_nanos(part)
+    }
 }
 
 impl RetryPolicy {
@@ -50,7 +88,7 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub const fn fixed(attempts: NonZeroU32, wait: Duration) -> Self {
-        Self { attempts, first: wait, doubling: false, cap: Duration::MAX }
+        Self::with_waits(Waits::Fixed { attempts, wait })
     }
 
     /// So many attempts in all, with a wait that starts at `first` and doubles.
@@ -64,10 +102,31 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub const fn exponential(attempts: NonZeroU32, first: Duration) -> Self {
-        Self { attempts, first, doubling: true, cap: Duration::MAX }
+        Self::with_waits(Waits::Doubling { attempts, first })
     }
 
-    /// The same policy with no wait longer than `cap`.
+    /// What `wait_after` says for a number of failed attempts: how long to wait, or `None` to give
+    /// up. If it panics, that is to give up as well.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use watershed::RetryPolicy;
+    ///
+    /// let fibonacci = [1, 1, 2, 3, 5].map(Duration::from_secs);
+    /// let policy = RetryPolicy::custom(move |failed| fibonacci.get(failed as usize - 1).copied());
+    /// assert_eq!(policy.wait_after(4), Some(Duration::from_secs(3)));
+    /// assert_eq!(policy.wait_after(6), None);
+    /// ```
+    #[must_use]
+    pub fn custom(wait_after: impl Fn(u32) -> Option<Duration> + Send + Sync + 'static) -> Self {
+        Self::with_waits(Waits::Custom(Arc::new(wait_after)))
+    }
+
+    const fn with_waits(waits: Waits) -> Self {
+        Self { waits, cap: Duration::MAX, jitter: None, retryable: None }
+    }
+
+    /// The same policy with no wait longer than `cap`, jitter included.
     ///
     /// ```
     /// use std::{num::NonZeroU32, time::Duration};
@@ -78,28 +137,94 @@ impl RetryPolicy {
     /// assert_eq!(policy.wait_after(9), Some(second));
     /// ```
     #[must_use]
-    pub const fn cap(mut self, cap: Duration) -> Self {
+    pub fn cap(mut self, cap: Duration) -> Self {
         self.cap = cap;
         self
     }
 
-    /// How long to wait after so many failed attempts; `None` when it is time to give up.
+    /// The same policy with *full jitter*: a wait is anything from nothing to what it would be, so
+    /// that many who failed together do not come back together. The same seed gives the same
+    /// waits, in the order in which they are asked for.
+    ///
+    /// ```
+    /// use std::{num::NonZeroU32, time::Duration};
+    /// use watershed::RetryPolicy;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let waits = || {
+    ///     let policy = RetryPolicy::fixed(NonZeroU32::MAX, second).full_jitter(42);
+    ///     [1, 2, 3].map(|failed| policy.wait_after(failed).unwrap())
+    /// };
+    /// assert_eq!(waits(), waits());
+    /// assert!(waits().iter().all(|wait| *wait <= second));
+    /// ```
+    #[must_use]
+    pub fn full_jitter(mut self, seed: u64) -> Self {
+        self.jitter = Some(Arc::new(Jitter { state: AtomicU64::new(seed), halves: 2 }));
+        self
+    }
+
+    /// The same policy with *equal jitter*: one half of a wait stays, the other is left to chance
+    /// as with [`full_jitter`](RetryPolicy::full_jitter).
+    ///
+    /// ```
+    /// use std::{num::NonZeroU32, time::Duration};
+    /// use watershed::RetryPolicy;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let policy = RetryPolicy::fixed(NonZeroU32::MAX, second).equal_jitter(42);
+    /// let wait = policy.wait_after(1).unwrap();
+    /// assert!(second / 2 <= wait && wait <= second);
+    /// ```
+    #[must_use]
+    pub fn equal_jitter(mut self, seed: u64) -> Self {
+        self.jitter = Some(Arc::new(Jitter { state: AtomicU64::new(seed), halves: 1 }));
+        self
+    }
+
+    /// The same policy, giving up at once on errors for which `retryable` is false. If it panics,
+    /// that is to give up as well.
+    ///
+    /// ```
+    /// use std::{num::NonZeroU32, time::Duration};
+    /// use watershed::{ErrorCode, RetryPolicy};
+    ///
+    /// let policy = RetryPolicy::fixed(NonZeroU32::MAX, Duration::from_secs(1))
+    ///     .only_if(|error| error.code() != ErrorCode::Validation);
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub fn only_if(mut self, retryable: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
+        self.retryable = Some(Arc::new(retryable));
+        self
+    }
+
+    /// How long to wait after so many failed attempts; `None` when it is time to give up. Where the
+    /// policy has jitter, every call draws anew.
     ///
     /// ```
     /// assert_eq!(watershed::RetryPolicy::default().wait_after(1), None);
     /// ```
     #[must_use]
     pub fn wait_after(&self, failed: u32) -> Option<Duration> {
-        if failed >= self.attempts.get() {
-            return None;
-        }
-        let wait = if self.doubling && failed > 1 {
-            let factor = 1_u32.checked_shl(failed - 1).unwrap_or(u32::MAX);
-            self.first.saturating_mul(factor)
-        } else {
-            self.first
+        let wait = match &self.waits {
+            Waits::Fixed { attempts, wait } => (failed < attempts.get()).then_some(*wait)?,
+            Waits::Doubling { attempts, first } => {
+                let factor = 1_u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX);
+                (failed < attempts.get()).then(|| first.saturating_mul(factor))?
+            }
+            Waits::Custom(wait_after) => panics::contain(|| wait_after(failed)).ok()??,
         };
-        Some(wait.min(self.cap))
+        let wait = wait.min(self.cap);
+        Some(self.jitter.as_ref().map_or(wait, |jitter| jitter.apply(wait)))
+    }
+
+    /// The same for an attempt that failed with `error`.
+    pub(crate) fn wait_after_error(&self, failed: u32, error: &Error) -> Option<Duration> {
+        if let Some(retryable) = &self.retryable {
+            panics::contain(|| retryable(error)).ok()?.then_some(())?;
+        }
+        self.wait_after(failed)
     }
 }
 
@@ -107,5 +232,21 @@ impl RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self::none()
+    }
+}
+
+impl fmt::Debug for RetryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("RetryPolicy");
+        match &self.waits {
+            Waits::Fixed { attempts, wait } => {
+                debug.field("attempts", attempts).field("wait", wait)
+            }
+            Waits::Doubling { attempts, first } => {
+                debug.field("attempts", attempts).field("first", first)
+            }
+            Waits::Custom(_) => debug.field("waits", &"custom"),
+        };
+        debug.field("cap", &self.cap).field("jitter", &self.jitter.is_some()).finish()
     }
 }

@@ -79,7 +79,7 @@ impl Run {
                 }
                 Err(error) => error,
             };
-            match self.policy.retry.wait_after(self.attempts) {
+            match self.policy.retry.wait_after_error(self.attempts, &error) {
                 Some(wait) if wait.is_zero() => {
                     // Between attempts that do not wait, others get their turn.
                     cx.waker().wake_by_ref();
