@@ -5,7 +5,7 @@ mod support;
 
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -1126,6 +1126,55 @@ fn a_clock_that_panics_is_an_error_and_loses_nothing() {
         assert_eq!(error.code(), ErrorCode::Panic);
         let staged = staged.load(Ordering::Relaxed) as usize;
         assert_eq!((roll_back(context.scope()), staged), (staged, usize::from(readings > 1)));
+    }
+}
+
+// Rules 3.7, 4.5
+#[test]
+fn a_clock_that_panics_hides_no_error() {
+    /// It breaks when it is told to.
+    #[derive(Debug, Default)]
+    struct Breaks(ManualClock, AtomicBool);
+    impl Clock for Breaks {
+        fn now(&self) -> Tick {
+            assert!(!self.1.load(Ordering::Relaxed), "the clock is broken");
+            self.0.now()
+        }
+        fn sleep_until(&self, deadline: Tick) -> Sleep {
+            self.0.sleep_until(deadline)
+        }
+    }
+    for rolls_back in [true, false] {
+        let clock = Arc::new(Breaks::default());
+        let context = StepContext::new("t").with_clock(clock.clone());
+        let twice = RetryPolicy::fixed(NonZeroU32::MIN.saturating_add(1), SECOND);
+        let policy = CompensationPolicy::default().retry(twice);
+        let group = ErrGroup::new(&context).grace(SECOND);
+        let group = if rolls_back { group.roll_back(policy) } else { group };
+        let breaks = Arc::clone(&clock);
+        let work = move |step: StepContext| async move {
+            step.register_compensation(move || {
+                breaks.1.store(true, Ordering::Relaxed);
+                async { Err("closed") }
+            });
+            yields(1).await;
+            Err::<(), BoxError>("no".into())
+        };
+        group.go("fails", work).expect("it is open");
+        let breaks = Arc::clone(&clock);
+        let work = move |_| async move {
+            if !rolls_back {
+                yields(1).await;
+                breaks.1.store(true, Ordering::Relaxed);
+                return never().await;
+            }
+            Ok(())
+        };
+        group.go("breaks", work).expect("it is open");
+        let error = block_on(group.wait()).expect_err("it fails");
+        assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("fails")));
+        assert_eq!(error.related()[0].code(), ErrorCode::Panic);
+        assert_eq!(context.scope().clear(), 1, "nothing is lost");
     }
 }
 

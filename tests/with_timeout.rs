@@ -6,7 +6,7 @@ mod support;
 use std::future::{IntoFuture, pending};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use support::{Ledger, block_on, poll_times, roll_back, yields};
@@ -449,6 +449,45 @@ fn a_clock_that_panics_is_an_error_and_loses_nothing() {
         assert_eq!(error.code(), ErrorCode::Panic);
         assert_eq!(roll_back(context.scope()), usize::from(readings > 1));
     }
+}
+
+// Rules 3.7, 4.5
+#[test]
+fn a_clock_that_panics_while_it_rolls_back_hides_no_timeout() {
+    /// It breaks when it is told to.
+    #[derive(Debug, Default)]
+    struct Breaks(ManualClock, AtomicBool);
+    impl Clock for Breaks {
+        fn now(&self) -> Tick {
+            assert!(!self.1.load(Ordering::Relaxed), "the clock is broken");
+            self.0.now()
+        }
+        fn sleep_until(&self, deadline: Tick) -> Sleep {
+            self.0.sleep_until(deadline)
+        }
+    }
+    let clock = Arc::new(Breaks::default());
+    let context = StepContext::new("t").with_clock(clock.clone());
+    let operation = with_timeout(&context, SECOND, |step| {
+        let clock = clock.clone();
+        async move {
+            step.register_compensation(|| async {});
+            step.register_compensation(move || {
+                clock.1.store(true, Ordering::Relaxed);
+                async { Err("closed") }
+            });
+            never().await
+        }
+    });
+    let twice = RetryPolicy::fixed(NonZeroU32::MIN.saturating_add(1), SECOND);
+    let operation = operation.compensation(CompensationPolicy::default().retry(twice));
+    let mut operation = Box::pin(operation.into_future());
+    assert!(poll_times(&mut operation, 1).is_none());
+    clock.0.advance(SECOND);
+    let error = poll_times(&mut operation, 1).expect("it is over").expect_err("it timed out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    assert_eq!(error.related()[0].code(), ErrorCode::Panic);
+    assert_eq!(context.scope().clear(), 2, "nothing is lost");
 }
 
 // Rules 4.1, 4.5

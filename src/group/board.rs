@@ -189,6 +189,16 @@ impl Board {
         self.state.lock().cause.is_some()
     }
 
+    /// Notes an error that belongs to no task: the cause, or behind those of all tasks.
+    pub(super) fn break_off(&self, error: Error) {
+        let mut state = self.state.lock();
+        if state.cause.is_none() {
+            state.cause = Some(error);
+        } else {
+            state.failures.push((u64::MAX, error));
+        }
+    }
+
     /// Ends the group if all of its tasks have ended.
     pub(super) fn end_if_done(&self) -> bool {
         let mut state = self.state.lock();

@@ -260,7 +260,8 @@ impl<'a> ErrGroup<'a> {
     /// grace).
     ///
     /// - a task's own error under [`ErrorCode::Handler`](crate::ErrorCode::Handler), or the
-    ///   [`Error`] it returned; [`ErrorCode::Panic`](crate::ErrorCode::Panic) when it panicked
+    ///   [`Error`] it returned; [`ErrorCode::Panic`](crate::ErrorCode::Panic) when it, or the clock,
+    ///   panicked
     /// - [`ErrorCode::Canceled`](crate::ErrorCode::Canceled) when the group, or the context's token,
     ///   was cancelled before all tasks had ended
     /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) with its `duration` as metadata

@@ -131,6 +131,20 @@ impl<'g, 'a> GroupWait<'g, 'a> {
         Ok(())
     }
 
+    /// Ends the group for a panic of the clock, which keeps no other error from being told.
+    fn break_off(&mut self, panic: Error) -> Result<GroupReport, Error> {
+        match &self.stage {
+            Stage::Waiting | Stage::Ended => Err(panic),
+            Stage::Running(_) => {
+                self.members.board.break_off(panic);
+                let result = self.end();
+                drop(self.members.take_child());
+                result
+            }
+            Stage::RollingBack(rolling) => Err(rolling.error.clone().with_related([panic])),
+        }
+    }
+
     /// Ends the group wherever it is. What is staged goes to the context's scope.
     fn close(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
@@ -191,7 +205,7 @@ impl Future for GroupWait<'_, '_> {
         // What may panic here outside the tasks and the rollback is the clock.
         let result = match panics::contain(|| self.poll_stage(cx)) {
             Ok(poll) => ready!(poll),
-            Err(message) => Err(Error::panic("the clock", &message)),
+            Err(message) => self.break_off(Error::panic("the clock", &message)),
         };
         self.close();
         Poll::Ready(result)

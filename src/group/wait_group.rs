@@ -212,7 +212,8 @@ impl<'a> WaitGroup<'a> {
     /// or did not begin) and `detached_tasks` (those left on their executor after the grace).
     ///
     /// - a task's own error under [`ErrorCode::Handler`](crate::ErrorCode::Handler), or the
-    ///   [`Error`] it returned; [`ErrorCode::Panic`](crate::ErrorCode::Panic) when it panicked
+    ///   [`Error`] it returned; [`ErrorCode::Panic`](crate::ErrorCode::Panic) when it, or the clock,
+    ///   panicked
     /// - [`ErrorCode::Canceled`](crate::ErrorCode::Canceled) when the context's token was cancelled
     ///   before all tasks had ended
     /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) with its `duration` as metadata

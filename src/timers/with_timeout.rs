@@ -303,11 +303,19 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // What may panic here outside the operation and its rollback is the clock.
-        let result = match panics::contain(|| self.as_mut().poll_running(cx)) {
-            Ok(poll) => ready!(poll),
-            Err(message) => Err(Error::panic("the clock", &message)),
-        };
+        let polled = panics::contain(|| self.as_mut().poll_running(cx));
         let mut this = self.project();
+        let result = match polled {
+            Ok(poll) => ready!(poll),
+            Err(message) => {
+                let panic = Error::panic("the clock", &message);
+                let rollback = this.running.as_mut().and_then(|running| running.rollback.take());
+                Err(match rollback {
+                    Some((error, _)) => error.with_related([panic]),
+                    None => panic,
+                })
+            }
+        };
         this.operation.set(None);
         *this.running = None;
         Poll::Ready(result)
