@@ -139,6 +139,7 @@
 mod cancellation;
 pub mod channels;
 mod clock;
+pub mod combinators;
 mod compensation;
 mod context;
 pub mod diagnostics;

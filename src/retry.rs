@@ -32,8 +32,10 @@ pub struct RetryPolicy {
     waits: Waits,
     cap: Duration,
     jitter: Option<Arc<Jitter>>,
-    retryable: Option<Arc<dyn Fn(&Error) -> bool + Send + Sync>>,
+    retryable: Option<Predicate>,
 }
+
+type Predicate = Arc<dyn Fn(&Error) -> bool + Send + Sync>;
 
 #[derive(Clone)]
 enum Waits {
@@ -42,7 +44,7 @@ enum Waits {
     Custom(Arc<dyn Fn(u32) -> Option<Duration> + Send + Sync>),
 }
 
-/// A sequence of pseudo-random numbers (SplitMix64), of which every wait takes the next.
+/// A sequence of pseudo-random numbers (`SplitMix64`), of which every wait takes the next.
 struct Jitter {
     state: AtomicU64,
     /// How much of a wait is left to chance, in halves.
@@ -247,6 +249,9 @@ impl fmt::Debug for RetryPolicy {
             }
             Waits::Custom(_) => debug.field("waits", &"custom"),
         };
-        debug.field("cap", &self.cap).field("jitter", &self.jitter.is_some()).finish()
+        debug
+            .field("cap", &self.cap)
+            .field("jitter", &self.jitter.is_some())
+            .finish_non_exhaustive()
     }
 }

@@ -137,7 +137,7 @@ fn sources_of_a_drain_that_failed_go_back_to_their_handles() {
     let context = StepContext::new("t");
     let (live, incoming) = live();
     let handles: Vec<_> = [vec![1, 2, 3], vec![10, 20]]
-        .map(|messages| live.add(stream::iter(messages)).ok().expect("the drain is there"))
+        .map(|messages| live.add(stream::iter(messages)).expect("the drain is there"))
         .into();
     let drain =
         fan_in(
@@ -163,7 +163,7 @@ fn dropping_the_drain_after_any_poll_gives_back_every_message_it_has_not_taken()
         let (context, log) = (StepContext::new("t"), Log::default());
         let (live, incoming) = live();
         let handles: Vec<_> = [vec![1, 2, 3], vec![10, 20], vec![]]
-            .map(|messages| live.add(stream::iter(messages)).ok().expect("the drain is there"))
+            .map(|messages| live.add(stream::iter(messages)).expect("the drain is there"))
             .into();
         drop(live);
         let started = Arc::clone(&log);

@@ -138,7 +138,8 @@ fn dropping_the_drain_after_any_poll_puts_back_what_waits_for_its_key() {
             }
         });
         let drain = drain.concurrency(at_most(3)).ordered_by(|message| message / 10);
-        let drain = drain.put_back(move |message| drop(unhandled.send(message)));
+        let drain =
+            drain.put_back(move |message| unhandled.send(message).expect("somebody listens"));
         let mut drain = drain.into_future();
         let ended = poll_times(&mut drain, k).is_some();
         drop(drain);
@@ -164,7 +165,8 @@ fn a_failure_puts_back_what_waits_for_its_key() {
         Err::<(), _>("no")
     });
     let drain = drain.concurrency(at_most(4)).ordered_by(|number| *number);
-    let error = block_on(drain.put_back(move |message| drop(unhandled.send(message))));
+    let error =
+        block_on(drain.put_back(move |message| unhandled.send(message).expect("somebody listens")));
     let error = error.expect_err("it fails");
     assert_eq!((error.code(), error.message_number()), (ErrorCode::Handler, Some(1)));
     assert_eq!((waiting.try_recv(), left_in(&source)), (Ok(1), vec![2]));

@@ -606,7 +606,7 @@ fn an_action_that_cancels_the_rollback_is_the_last_one_to_run() {
         let stop = stop.clone();
         let cancel = move || {
             if number == 40 {
-                stop.cancel()
+                stop.cancel();
             }
         };
         scope.register_compensation(noting(&log, number, cancel));

@@ -62,7 +62,7 @@ fn a_ready_message_is_taken_at_once_and_none_from_a_losing_case() {
     let [a, b, c] = sources.clone();
     let mut select = select(&context).pass(a).pass(b).pass(c);
     let first = select.run().now_or_never().expect("at once").expect("no failure");
-    let left: usize = sources.iter().map(|source| source.len()).sum();
+    let left: usize = sources.iter().map(async_channel::Receiver::len).sum();
     assert_eq!(left, 3, "only message {first} was taken");
 }
 
@@ -227,9 +227,9 @@ fn a_cancelled_select_takes_nothing_and_one_that_waits_ends_by_either_token() {
         let mut run = select.run();
         assert!(poll_times(&mut run, 2).is_none());
         if by_context {
-            of_context.cancel()
+            of_context.cancel();
         } else {
-            of_call.cancel()
+            of_call.cancel();
         }
         let error = poll_times(&mut run, 1).expect("it is over").expect_err("cancelled");
         assert_eq!(error.code(), ErrorCode::Canceled);
@@ -290,7 +290,7 @@ fn dropping_a_run_after_any_poll_loses_no_message_and_no_compensation() {
         };
         let [a, b] = sources.clone();
         let late = stream::once(yields(1)).filter_map(|()| async { None::<u32> });
-        let mut select = select(&context).case(late, &handler).case(a, &handler).case(b, &handler);
+        let mut select = select(&context).case(late, handler).case(a, handler).case(b, handler);
         let mut run = select.run();
         let ended = poll_times(&mut run, k).is_some();
         drop(run);

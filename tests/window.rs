@@ -84,9 +84,9 @@ fn cancellation_hands_out_what_is_open_and_ends_the_stream() {
         sender.try_send(2).expect("the channel is open");
         assert!(poll(&mut windows).is_pending());
         if by_context {
-            of_context.cancel()
+            of_context.cancel();
         } else {
-            of_call.cancel()
+            of_call.cancel();
         }
         sender.try_send(3).expect("the channel is open");
         assert_eq!(poll(&mut windows), ready(vec![1, 2]));

@@ -48,7 +48,6 @@ use crate::waiters::Waiters;
 /// assert_eq!(handle.ended().await, channels::SourceEnd::Drained);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
-#[must_use]
 pub fn live<S: Source>() -> (LiveSources<S>, IncomingSources<S>) {
     let (sender, receiver) = async_channel::unbounded();
     (LiveSources { sender }, IncomingSources { receiver })

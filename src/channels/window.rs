@@ -282,6 +282,7 @@ impl<S: Source> Windows<S> {
     /// let mut windows = Box::pin(window.stream().unwrap());
     /// assert!(windows.as_mut().take_open().is_empty(), "nothing was asked for yet");
     /// ```
+    #[must_use]
     pub fn take_open(self: Pin<&mut Self>) -> Vec<S::Message> {
         let this = self.project();
         *this.closes = None;

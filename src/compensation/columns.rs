@@ -177,10 +177,10 @@ impl Columns {
         let slots = std::mem::take(&mut self.slots);
         let (taken, kept) = slots.into_iter().partition(|slot| slot.owner == owner);
         self.slots = kept;
-        let mut owned = Self { slots: taken, len: 0 };
-        owned.len = owned.slots.iter().map(|slot| slot.column.len()).sum();
-        self.len -= owned.len;
-        owned
+        let mut own = Self { slots: taken, len: 0 };
+        own.len = own.slots.iter().map(|slot| slot.column.len()).sum();
+        self.len -= own.len;
+        own
     }
 
     /// Takes out the action with this number.

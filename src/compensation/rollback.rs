@@ -360,7 +360,7 @@ impl Rollback {
     /// Puts back what was running and leaves.
     fn abandon(&mut self) -> RollbackReport {
         self.current.abandon();
-        for run in self.parallel.iter_mut() {
+        for run in &mut self.parallel {
             run.abandon();
             self.current.taken.append(&mut run.taken, None);
         }

@@ -24,14 +24,14 @@ impl ChildStep {
         let stop = CancellationSource::new();
         let outer_token = [parent.cancellation().clone(), token.clone()];
         let outer_token = CancellationToken::linked(outer_token);
-        let mut step = parent.clone();
-        let inner = step.edit();
+        let mut child = parent.clone();
+        let inner = child.edit();
         inner.cancellation = CancellationToken::linked([outer_token.clone(), stop.token()]);
         inner.scope = CompensationScope::new();
         if let Some(name) = name {
             inner.name = name.into();
         }
-        Self { step, stop, outer_token, outer: parent.scope().clone() }
+        Self { step: child, stop, outer_token, outer: parent.scope().clone() }
     }
 
     /// The context to hand to the operation.
@@ -47,6 +47,11 @@ impl ChildStep {
     /// What the operation has staged so far.
     pub(crate) fn scope(&self) -> &CompensationScope {
         self.step.scope()
+    }
+
+    /// Ends the step with what it has staged in another scope than the outer one.
+    pub(crate) fn keep_in(mut self, scope: &CompensationScope) {
+        self.outer = scope.clone();
     }
 
     /// Tells the operation to stop.

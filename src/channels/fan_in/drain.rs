@@ -252,10 +252,9 @@ where
             match Pin::new(&mut self.lanes).poll_next(cx) {
                 Poll::Ready(Some(())) => {}
                 Poll::Ready(None) if self.incoming.is_none() => self.drained = true,
-                // All sources have ended, and others may come.
-                Poll::Ready(None) => waiting = true,
-                // Once more round, to see what the lanes left in the baton.
-                Poll::Pending => waiting = true,
+                // Once more round, to see what the lanes left in the baton. Where all sources have
+                // ended, others may come.
+                Poll::Ready(None) | Poll::Pending => waiting = true,
             }
         }
     }
@@ -310,7 +309,7 @@ where
             result = Err(related.remove(0));
         }
         COUNTERS.drain_time.record(elapsed);
-        self.span.end(result.as_ref().map(|()| ()));
+        self.span.end(result.as_ref().copied());
         let Err(mut error) = result else {
             COUNTERS.drains_succeeded.add(1);
             return Ok(report);

@@ -1,0 +1,215 @@
+//! One tier of strategies after another.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use super::when_any::when_any;
+use crate::context::StepContext;
+use crate::error::{BoxError, Error, ErrorCode};
+use crate::execution::ExecutionPolicy;
+
+/// Tries tiers in their order: the strategies of one tier run side by side, the first that succeeds
+/// wins, and only when all of a tier have failed and what they did is undone does the next tier
+/// start.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use watershed::{BoxError, StepContext, combinators::fallback};
+///
+/// let context = StepContext::new("price");
+/// let reached = fallback(&context)
+///     .tier("cache")
+///     .strategy("memory", |_| async { Err::<u32, _>("not there") })
+///     .strategy("disk", |_| async { Err("not there") })
+///     .tier("origin")
+///     .strategy("http", |_| async { Ok::<_, BoxError>(42) })
+///     .run()
+///     .await?;
+/// assert_eq!((reached.tier(), reached.strategy(), reached.value()), ("origin", "http", &42));
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+pub fn fallback<'a, T>(context: &StepContext) -> Fallback<'a, T> {
+    Fallback { context: context.clone(), tiers: Vec::new(), policy: ExecutionPolicy::new() }
+}
+
+type Name = Cow<'static, str>;
+type BoxOperation<'a, T> = Box<dyn FnOnce(StepContext) -> BoxOutcome<'a, T> + Send + 'a>;
+type BoxOutcome<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// The tiers of [`fallback`]. Strategies must be [`Send`].
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use watershed::{ErrorCode, StepContext, combinators::fallback};
+///
+/// let context = StepContext::new("price");
+/// let tiers = fallback(&context)
+///     .tier("cache")
+///     .strategy("memory", |_| async { Err::<u32, _>("not there") });
+/// let error = tiers.run().await.unwrap_err();
+/// assert_eq!(error.code(), ErrorCode::Aggregate);
+/// assert_eq!(error.related()[0].metadata("strategy"), Some("memory"));
+/// # });
+/// ```
+#[must_use = "the strategies are started by `run`"]
+pub struct Fallback<'a, T> {
+    context: StepContext,
+    tiers: Vec<Tier<'a, T>>,
+    policy: ExecutionPolicy,
+}
+
+struct Tier<'a, T> {
+    name: Name,
+    strategies: Vec<(Name, BoxOperation<'a, T>)>,
+}
+
+impl<'a, T: 'a> Fallback<'a, T> {
+    /// Begins another tier, to which the strategies that follow belong.
+    pub fn tier(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.tiers.push(Tier { name: name.into(), strategies: Vec::new() });
+        self
+    }
+
+    /// Adds a strategy to the tier begun last, or to a tier without a name.
+    pub fn strategy<O, F, E>(mut self, name: impl Into<Cow<'static, str>>, operation: O) -> Self
+    where
+        O: FnOnce(StepContext) -> F + Send + 'a,
+        F: Future<Output = Result<T, E>> + Send + 'a,
+        E: Into<BoxError> + 'a,
+    {
+        let boxed: BoxOperation<'a, T> = Box::new(move |step| {
+            let running = operation(step);
+            Box::pin(async move {
+                let result = running.await;
+                result.map_err(|error| Error::from_error(ErrorCode::Unspecified, error))
+            })
+        });
+        if self.tiers.is_empty() {
+            self = self.tier("");
+        }
+        if let Some(tier) = self.tiers.last_mut() {
+            tier.strategies.push((name.into(), boxed));
+        }
+        self
+    }
+
+    /// How losers and failed tiers are undone, and how long a strategy that is to stop is awaited.
+    /// A tier is tried once, whatever the policy says of retries.
+    pub fn policy(mut self, policy: ExecutionPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Runs the tiers until a strategy has won.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorCode::Validation`]: there is no strategy at all
+    /// - [`ErrorCode::Aggregate`]: all have failed; their errors are attached in order, each with
+    ///   its `tier` and `strategy` as metadata
+    /// - [`ErrorCode::Canceled`] when the context's token is cancelled: no further tier starts
+    /// - what undoing a tier failed with ends the fallback as well: effects of a tier that cannot
+    ///   be undone are not covered up by the next
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the strategies where they are; what they have staged is on the
+    /// context's scope.
+    pub async fn run(self) -> Result<Reached<T>, Error> {
+        let Self { context, tiers, policy } = self;
+        let mut failures = Vec::new();
+        for Tier { name: tier, strategies } in tiers {
+            let (names, operations): (Vec<_>, Vec<_>) = strategies.into_iter().unzip();
+            if names.is_empty() {
+                continue;
+            }
+            let with_place = {
+                let (tier, names) = (tier.clone(), names.clone());
+                move |index: usize, error: Error| {
+                    let error = error.with_metadata("tier", &tier);
+                    error.with_metadata("strategy", &names[index])
+                }
+            };
+            let operations = operations.into_iter().enumerate().map(|(index, operation)| {
+                let with_place = with_place.clone();
+                move |step| {
+                    let running = operation(step);
+                    async move { running.await.map_err(|error| with_place(index, error)) }
+                }
+            });
+            let race = when_any(&context, operations).compensation(policy.compensation.clone());
+            let error = match race.grace(policy.grace).run().await {
+                Ok(raced) => {
+                    let strategy = names[raced.index()].clone();
+                    return Ok(Reached { value: raced.into_value(), tier, strategy });
+                }
+                Err(error) => error,
+            };
+            let undone =
+                error.related().iter().all(|error| error.code() != ErrorCode::Compensation);
+            if error.code() != ErrorCode::Aggregate || !undone {
+                return Err(error.with_related(failures));
+            }
+            failures.extend(error.related().iter().cloned());
+        }
+        if failures.is_empty() {
+            return Err(Error::validation("there is no strategy to try"));
+        }
+        Err(Error::new(ErrorCode::Aggregate, "no strategy succeeded").with_related(failures))
+    }
+}
+
+impl<T> fmt::Debug for Fallback<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tiers: Vec<_> =
+            self.tiers.iter().map(|tier| (&tier.name, tier.strategies.len())).collect();
+        f.debug_struct("Fallback").field("context", &self.context).field("tiers", &tiers).finish()
+    }
+}
+
+/// What a fallback has reached.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use watershed::{BoxError, StepContext, combinators::fallback};
+///
+/// let context = StepContext::new("price");
+/// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+/// let reached = tiers.run().await?;
+/// assert_eq!((reached.strategy(), reached.value()), ("constant", &42));
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached<T> {
+    value: T,
+    tier: Name,
+    strategy: Name,
+}
+
+impl<T> Reached<T> {
+    /// What the strategy returned.
+    #[must_use]
+    pub fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// What the strategy returned, by value.
+    #[must_use]
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
+    /// The tier of the strategy that won.
+    #[must_use]
+    pub fn tier(&self) -> &str {
+        &self.tier
+    }
+
+    /// The strategy that won.
+    #[must_use]
+    pub fn strategy(&self) -> &str {
+        &self.strategy
+    }
+}

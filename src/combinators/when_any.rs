@@ -1,0 +1,227 @@
+//! The first operation that succeeds.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use super::race::{Ended, Event, Race, enter};
+use crate::cancellation::CancellationToken;
+use crate::compensation::{CompensationPolicy, RollbackReport};
+use crate::context::StepContext;
+use crate::error::{BoxError, Error, ErrorCode};
+
+/// Runs all operations side by side until one succeeds.
+///
+/// The others are told to stop and awaited for the grace; what they have done is undone, whether
+/// they failed or succeeded later. The winner's compensations are staged on the context's scope.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use watershed::{StepContext, combinators::when_any};
+///
+/// let context = StepContext::new("lookup");
+/// let mirrors = ["down", "near", "far"].map(|mirror| {
+///     move |_: StepContext| async move {
+///         if mirror == "down" { Err("no connection") } else { Ok(mirror) }
+///     }
+/// });
+/// let raced = when_any(&context, mirrors).run().await?;
+/// assert_eq!((raced.index(), raced.into_value()), (1, "near"));
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+pub fn when_any<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAny<I::Item> {
+    WhenAny {
+        context: context.clone(),
+        operations: operations.into_iter().collect(),
+        compensation: CompensationPolicy::default(),
+        timeout: None,
+        grace: Duration::from_secs(5),
+        cancellation: CancellationToken::never(),
+    }
+}
+
+/// The options of [`when_any`].
+///
+/// | option | default |
+/// | --- | --- |
+/// | [`compensation`](WhenAny::compensation) | sequential, in reverse, one attempt |
+/// | [`timeout`](WhenAny::timeout) | never |
+/// | [`grace`](WhenAny::grace) | 5 seconds |
+/// | [`cancellation`](WhenAny::cancellation) | that of the context alone |
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::time::Duration;
+/// use watershed::{BoxError, ErrorCode, StepContext, combinators::when_any};
+///
+/// let context = StepContext::new("lookup");
+/// let slow = |_: StepContext| std::future::pending::<Result<(), BoxError>>();
+/// let raced = when_any(&context, [slow]).timeout(Duration::from_millis(1)).grace(Duration::ZERO);
+/// assert_eq!(raced.run().await.unwrap_err().code(), ErrorCode::Timeout);
+/// # });
+/// ```
+#[must_use = "the operations are started by `run`"]
+pub struct WhenAny<O> {
+    context: StepContext,
+    operations: Vec<O>,
+    compensation: CompensationPolicy,
+    timeout: Option<Duration>,
+    grace: Duration,
+    cancellation: CancellationToken,
+}
+
+impl<O> WhenAny<O> {
+    /// How the losers are undone. Default: one after another in reverse, one attempt, by the
+    /// context's clock.
+    pub fn compensation(mut self, policy: CompensationPolicy) -> Self {
+        self.compensation = policy;
+        self
+    }
+
+    /// One absolute deadline until there is a winner, by the context's clock, from the first poll.
+    /// Default: never.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// How long operations that were told to stop are awaited before they are dropped, by the
+    /// context's clock. Default: 5 seconds.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// A token that stops the operations as long as there is no winner, beside that of the context.
+    pub fn cancellation(mut self, token: CancellationToken) -> Self {
+        self.cancellation = token;
+        self
+    }
+
+    /// Runs the operations until one has won and the others are undone.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorCode::Validation`]: there are no operations
+    /// - [`ErrorCode::Aggregate`]: all failed; their errors are attached in the operations' order
+    /// - [`ErrorCode::Canceled`]: all were cancelled, or the token was before there was a winner;
+    ///   before the first poll, no operation is called
+    /// - [`ErrorCode::Timeout`]
+    ///
+    /// Everything the operations did is undone then; an error of the rollback is attached last, and
+    /// what could not be undone is staged on the context's scope.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the operations where they are; what they have staged is on the
+    /// context's scope.
+    pub async fn run<T, E, F>(self) -> Result<Raced<T>, Error>
+    where
+        O: FnOnce(StepContext) -> F,
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        if self.operations.is_empty() {
+            return Err(Error::validation("there is no operation to win"));
+        }
+        let mut race = Race::new(&self.context, &self.cancellation, self.timeout, self.grace);
+        if let Some(exceeded) = race.exceeded() {
+            return Err(exceeded.into_error("the operations"));
+        }
+        for (index, operation) in self.operations.into_iter().enumerate() {
+            race.add(enter(race.step(), index, operation));
+        }
+        let mut winner = None;
+        let mut ending = None;
+        let mut failures = Vec::new();
+        loop {
+            match race.next().await {
+                Event::Ended(Ended { index, step, result: Ok(value) })
+                    if winner.is_none() && ending.is_none() =>
+                {
+                    step.keep_in(self.context.scope());
+                    winner = Some((index, value));
+                    race.stop();
+                }
+                Event::Ended(Ended { index, result, .. }) => {
+                    failures.extend(result.err().map(|error| (index, error)));
+                }
+                Event::Exceeded(exceeded) => ending = Some(exceeded.into_error("the operations")),
+                Event::Dropped(_) => {}
+                Event::AllEnded => break,
+            }
+        }
+        let rollback = race.roll_back(&self.compensation).await;
+        if let Some((index, value)) = winner {
+            return Ok(Raced { value, index, rollback });
+        }
+        failures.sort_by_key(|(index, _)| *index);
+        let failures: Vec<_> = failures.into_iter().map(|(_, error)| error).collect();
+        let all_cancelled = failures.iter().all(|error| error.code() == ErrorCode::Canceled);
+        let error = ending.unwrap_or_else(|| {
+            if all_cancelled {
+                Error::canceled()
+            } else {
+                Error::new(ErrorCode::Aggregate, "no operation succeeded")
+            }
+        });
+        Err(error.with_related(failures).with_related(rollback.err()))
+    }
+}
+
+impl<O> fmt::Debug for WhenAny<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WhenAny")
+            .field("context", &self.context)
+            .field("operations", &self.operations.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The outcome of a race that somebody has won.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use watershed::{BoxError, StepContext, combinators::when_any};
+///
+/// let context = StepContext::new("lookup");
+/// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+/// assert_eq!((raced.value(), raced.index()), (&7, 0));
+/// assert!(raced.rollback().is_ok());
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Raced<T> {
+    value: T,
+    index: usize,
+    rollback: Result<RollbackReport, Error>,
+}
+
+impl<T> Raced<T> {
+    /// What the winner returned.
+    #[must_use]
+    pub fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// What the winner returned, by value.
+    #[must_use]
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
+    /// The position of the winner among the operations.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How undoing the losers went. What failed is staged on the context's scope.
+    ///
+    /// # Errors
+    ///
+    /// The rollback's error, when compensations failed.
+    pub fn rollback(&self) -> Result<&RollbackReport, &Error> {
+        self.rollback.as_ref()
+    }
+}
