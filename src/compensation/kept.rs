@@ -24,7 +24,8 @@ thread_local! {
     static ANY: Cell<bool> = const { Cell::new(false) };
     /// Whether there are actions of messages that have ended.
     static ENDED: Cell<bool> = const { Cell::new(false) };
-    static KEPT: Cell<Option<Box<Kept>>> = const { Cell::new(None) };
+    /// Out of its slot while anything but this module's own code may run.
+    static KEPT: RefCell<Option<Box<Kept>>> = const { RefCell::new(None) };
     /// What was kept by handlers which are polling another drain just now, by message.
     static SET_ASIDE: RefCell<Vec<(u64, Box<Kept>)>> = const { RefCell::new(Vec::new()) };
 }
@@ -111,16 +112,20 @@ pub(crate) fn keep<A: Action>(
     if message == 0 || message != MESSAGE.get() {
         return Some(action);
     }
-    // A thread that is ending has no place to keep anything.
-    let Ok(slot) = KEPT.try_with(Cell::take) else { return Some(action) };
-    let mut kept = slot.unwrap_or_default();
-    let number = kept.order.draw();
-    if !ANY.replace(true) {
-        kept.first = number;
-    }
-    kept.actions.push(0, number, registered_at, action);
-    KEPT.set(Some(kept));
-    None
+    let mut action = Some(action);
+    // A thread that is ending has no place to keep anything: then the action stays here.
+    let _ = KEPT.try_with(|slot| {
+        let Ok(mut slot) = slot.try_borrow_mut() else { return };
+        let kept = slot.get_or_insert_default();
+        let number = kept.order.draw();
+        if !ANY.replace(true) {
+            kept.first = number;
+        }
+        if let Some(action) = action.take() {
+            kept.actions.push(0, number, registered_at, action);
+        }
+    });
+    action
 }
 
 /// Moves what is kept of a message into its scope, because somebody may look at it from now on.
