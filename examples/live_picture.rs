@@ -69,9 +69,9 @@ fn print(picture: &Picture, context: &StepContext, started: Instant, last: &mut 
 
 fn main() -> Result<(), BoxError> {
     let (context, picture) = (StepContext::new("live picture"), Picture::default());
-    let sources = [("orders", 3), ("payments", 5), ("alarms", 9), ("mail", 20)];
-    let sources = sources
-        .map(|(name, millis)| stream::repeat(millis).take(2_000 / millis as usize).named(name));
+    let sources = [("orders", 3, 660), ("payments", 5, 400), ("alarms", 9, 220), ("mail", 20, 100)];
+    let sources =
+        sources.map(|(name, millis, count)| stream::repeat(millis).take(count).named(name));
     let drain =
         fan_in(&context, sources, |millis, step| handle(millis, step, Arc::clone(&picture)));
     let drain = drain.concurrency(NonZeroUsize::new(3).ok_or("three is not zero")?);

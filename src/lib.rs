@@ -108,6 +108,9 @@
 //! # Ok::<_, BoxError>(()) }).unwrap();
 //! ```
 //!
+//! The [`guide`] has a chapter for each kind of work, and pages for those who come from .NET, from
+//! `futures` alone, and from Go.
+//!
 //! # What may be relied on
 //!
 //! - **Order.** Within a source, messages are handled in their order. Compensations run in the
@@ -146,6 +149,7 @@ pub mod diagnostics;
 mod error;
 mod execution;
 pub mod group;
+pub mod guide;
 mod limits;
 mod lock;
 mod origin;

@@ -1,0 +1,69 @@
+//! For people who come from the .NET original.
+//!
+//! | .NET | here |
+//! | --- | --- |
+//! | `ResultPipelineStepContext` | [`StepContext`](crate::StepContext) |
+//! | `CompensationScope`, `HasActions`, `Clear`, `Absorb` | [`CompensationScope`](crate::CompensationScope), `has_actions`, `clear`, `absorb` |
+//! | `RegisterCompensation(fn)`, `(state, fn)`, `TryRegisterCompensation` | `register_compensation`, `register_compensation_with`, `try_register_compensation` |
+//! | `TimeProvider`, `FakeTimeProvider` | [`Clock`](crate::Clock), [`ManualClock`](crate::ManualClock) |
+//! | `CancellationToken`, linked source | [`CancellationToken`](crate::CancellationToken), `linked` |
+//! | `Result<T>`, `Error`, `Unit` | `Result<T, Error>`, [`Error`](crate::Error), `()` |
+//! | `ResultPipelineChannels.FanInAsync` | [`fan_in`](crate::fan_in) |
+//! | `SelectAsync`, `Select` | [`channels::select`](crate::channels::select) |
+//! | `WindowAsync` | [`channels::window`](crate::channels::window) |
+//! | `ResultPipelineTimers` | [`timers`](crate::timers) |
+//! | `WaitGroup.Go`, `ErrGroup.Go` | [`group`](crate::group) |
+//! | `WhenAll`, `WhenAny`, `RetryWithPolicyAsync`, `TieredFallbackAsync` | [`combinators`](crate::combinators) |
+//! | `GoDiagnostics` | [`diagnostics`](crate::diagnostics) |
+//!
+//! ```csharp
+//! var result = await ResultPipelineChannels.FanInAsync(
+//!     context, readers,
+//!     async (order, step, ct) => {
+//!         await seats.ReserveAsync(order, ct);
+//!         step.RegisterCompensation(_ => seats.FreeAsync(order));
+//!         return Result.Ok(Unit.Value);
+//!     },
+//!     timeout: TimeSpan.FromSeconds(60));
+//! if (result.IsFailure)
+//!     await Result.RunCompensationAsync(ResultCompensationPolicy.SequentialReverse, context.Scope);
+//! ```
+//!
+//! ```
+//! use std::time::Duration;
+//! use futures::stream;
+//! use watershed::{
+//!     BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in, run_compensation,
+//! };
+//!
+//! # async fn reserve(_: u32) -> Result<(), BoxError> { Ok(()) }
+//! fn main() -> Result<(), BoxError> {
+//!     futures::executor::block_on(async {
+//!         let (context, readers) = (StepContext::new("orders"), [stream::iter(1..=3)]);
+//!         let outcome = fan_in(&context, readers, |order, step| async move {
+//!             reserve(order).await?;
+//!             step.register_compensation(move || async move { println!("free {order}") });
+//!             Ok::<_, BoxError>(())
+//!         })
+//!         .timeout(Duration::from_secs(60))
+//!         .await;
+//!         if outcome.is_err() {
+//!             let policy = CompensationPolicy::sequential_reverse();
+//!             run_compensation(&policy, context.scope(), CancellationToken::never()).await?;
+//!         }
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
+//! # What is different on purpose
+//!
+//! - A drain that succeeds clears what its messages staged, and only that.
+//! - Compensations run in the reverse of registration over any nesting; absorbing a scope does not
+//!   turn its order round.
+//! - A compensation that fails keeps no other from running, and stays staged; cancelling or
+//!   dropping a rollback loses nothing; the policy `none` keeps everything.
+//! - The deadline and the cancellation are heeded while a handler runs, not between messages only.
+//! - A failed attempt of a retry is undone, not forgotten; so is the operation that failed in
+//!   `when_all` and the losers of `when_any`.
+//! - Nothing is prefetched, windows and merges have backpressure, ready sources are served fairly.

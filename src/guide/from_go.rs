@@ -1,0 +1,57 @@
+//! For people who come from Go.
+//!
+//! | Go | here |
+//! | --- | --- |
+//! | `chan T` | an `async_channel`, or any stream |
+//! | `for v := range merge(a, b)` | [`fan_in`](crate::fan_in) |
+//! | `select { case … default: … }` | [`channels::select`](crate::channels::select) |
+//! | `context.Context` | [`StepContext`](crate::StepContext): clock, cancellation, and what to undo |
+//! | `context.WithTimeout` | [`timers::with_timeout`](crate::timers::with_timeout) |
+//! | `time.After`, `time.NewTicker`, `time.Tick` | [`timers`](crate::timers) |
+//! | `sync.WaitGroup`, `errgroup.Group` | [`group`](crate::group) |
+//! | `defer undo()` | [`register_compensation`](crate::StepContext::register_compensation): runs on failure only, over all messages, in reverse |
+//! | `go f()` | [`go_on`](crate::group::WaitGroup::go_on) with your executor; nothing is spawned by itself |
+//!
+//! ```go
+//! for {
+//!     select {
+//!     case alarm := <-alarms:
+//!         ring(alarm)
+//!     case n := <-numbers:
+//!         sum += n
+//!     case <-time.After(time.Second):
+//!         return errors.New("nothing came")
+//!     }
+//! }
+//! ```
+//!
+//! ```
+//! use std::time::Duration;
+//! use futures::stream;
+//! use watershed::{BoxError, ErrorCode, StepContext, channels};
+//!
+//! fn main() -> Result<(), BoxError> {
+//!     futures::executor::block_on(async {
+//!         let (alarms, numbers) = (stream::iter(["fire"]), stream::iter([1, 2, 3]));
+//!         let context = StepContext::new("desk");
+//!         let mut select = channels::select(&context)
+//!             .case(alarms, |alarm, _| async move {
+//!                 println!("{alarm}!");
+//!                 Ok::<_, BoxError>(0)
+//!             })
+//!             .pass(numbers)
+//!             .timeout(Duration::from_secs(1));
+//!         let mut sum = 0;
+//!         loop {
+//!             match select.run().await {
+//!                 Ok(number) => sum += number,
+//!                 // A receive from closed channels never blocks in Go; here it says so.
+//!                 Err(error) if error.code() == ErrorCode::SelectDrained => break,
+//!                 Err(error) => return Err(error.into()),
+//!             }
+//!         }
+//!         assert_eq!(sum, 6);
+//!         Ok(())
+//!     })
+//! }
+//! ```

@@ -1,0 +1,71 @@
+//! Choosing which source goes first.
+//!
+//! There are two ways, for two questions.
+//!
+//! *Which message next, of any type, and perhaps something else when there is none?* That is
+//! [`channels::select`](crate::channels::select): cases over streams of different types, asked in
+//! order of priority. One run has one winner, and takes no message from any other case.
+//!
+//! ```
+//! use futures::stream;
+//! use watershed::{BoxError, ErrorCode, StepContext, channels};
+//!
+//! fn main() -> Result<(), BoxError> {
+//!     futures::executor::block_on(async {
+//!         let (alarms, from_alarms) = async_channel::unbounded::<&str>();
+//!         alarms.try_send("fire")?;
+//!         drop(alarms);
+//!         let context = StepContext::new("desk");
+//!         let mut select = channels::select(&context)
+//!             .case_with_priority(0, from_alarms, |alarm, step| async move {
+//!                 step.register_compensation(|| async { println!("false alarm") });
+//!                 Ok::<_, BoxError>(format!("alarm: {alarm}"))
+//!             })
+//!             .case(stream::iter([1, 2]), |letter, _| async move {
+//!                 Ok::<_, BoxError>(format!("letter {letter}"))
+//!             });
+//!         let mut done = Vec::new();
+//!         loop {
+//!             match select.run().await {
+//!                 Ok(what) => done.push(what),
+//!                 Err(error) if error.code() == ErrorCode::SelectDrained => break,
+//!                 Err(error) => return Err(error.into()),
+//!             }
+//!         }
+//!         assert_eq!(done, ["alarm: fire", "letter 1", "letter 2"]);
+//!         context.scope().clear();
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
+//! *How much of the worker does each source of a drain get?* Then the sources of
+//! [`fan_in`](crate::fan_in) carry the answer: [`prioritized`](crate::Source::prioritized) makes
+//! the others slow as long as an urgent source has something, and never starves them;
+//! [`weighted`](crate::Source::weighted) gives shares.
+//!
+//! ```
+//! use std::num::NonZeroU32;
+//!
+//! use futures::{StreamExt, stream};
+//! use watershed::{BoxError, Source, StepContext, fan_in};
+//!
+//! fn main() -> Result<(), BoxError> {
+//!     futures::executor::block_on(async {
+//!         let double = NonZeroU32::new(2).ok_or("two is not zero")?;
+//!         let sources = [
+//!             stream::repeat("bulk").take(40).prioritized(200),
+//!             stream::repeat("paid").take(40).weighted(double),
+//!         ];
+//!         let mut order = Vec::new();
+//!         let context = StepContext::new("mail");
+//!         fan_in(&context, sources, |mail, _| {
+//!             order.push(mail);
+//!             async { Ok::<_, BoxError>(()) }
+//!         })
+//!         .await?;
+//!         assert_eq!(order.len(), 80);
+//!         Ok(())
+//!     })
+//! }
+//! ```
