@@ -156,6 +156,7 @@ mod origin;
 mod outcome;
 mod panics;
 mod retry;
+pub mod streams;
 pub mod timers;
 mod waiters;
 

@@ -1,0 +1,112 @@
+//! A stream for each item.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::{Stream, TryStream};
+use pin_project_lite::pin_project;
+
+use super::lifted::Lifted;
+use crate::cancellation::CancellationToken;
+use crate::context::{ChildStep, StepContext};
+use crate::error::{BoxError, Error};
+use crate::panics;
+
+/// Inner streams without items that are gone through before the executor has its thread back.
+const STREAMS_PER_POLL: usize = 256;
+
+pin_project! {
+    /// The stream of [`StepStreamExt::flat_map_step`](super::StepStreamExt::flat_map_step).
+    ///
+    /// ```
+    /// use futures::{StreamExt, stream};
+    /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
+    /// let items = stream::iter([Ok::<_, BoxError>(1)]);
+    /// let items = items.flat_map_step(&StepContext::new("x"), |n, _| {
+    ///     stream::iter([Ok::<_, BoxError>(n), Ok(n)])
+    /// });
+    /// assert_eq!(futures::executor::block_on(items.count()), 2);
+    /// ```
+    #[must_use = "a stream does nothing unless it is polled"]
+    pub struct FlatMapStep<S, O, I> {
+        #[pin]
+        stream: Option<Lifted<S>>,
+        context: StepContext,
+        operation: O,
+        // Before the step, so that what its destructor registers is staged as well.
+        #[pin]
+        inner: Option<Lifted<I>>,
+        step: Option<ChildStep>,
+    }
+}
+
+impl<S, O, I> FlatMapStep<S, O, I>
+where
+    S: TryStream<Error: Into<BoxError>>,
+    O: FnMut(S::Ok, StepContext) -> I,
+    I: TryStream<Error: Into<BoxError>>,
+{
+    pub(super) fn new(stream: S, context: &StepContext, operation: O) -> Self {
+        let stream = Some(Lifted::new(stream, context));
+        Self { stream, context: context.clone(), operation, inner: None, step: None }
+    }
+}
+
+impl<S, O, I> Stream for FlatMapStep<S, O, I>
+where
+    S: TryStream<Error: Into<BoxError>>,
+    O: FnMut(S::Ok, StepContext) -> I,
+    I: TryStream<Error: Into<BoxError>>,
+{
+    type Item = Result<I::Ok, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut this = self.project();
+        for _ in 0..STREAMS_PER_POLL {
+            if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+                let item = ready!(inner.poll_next(cx));
+                if !matches!(item, Some(Ok(_))) {
+                    panics::drop_contained(|| this.inner.set(None));
+                    *this.step = None;
+                }
+                match item {
+                    Some(Ok(item)) => return Poll::Ready(Some(Ok(item))),
+                    Some(Err(error)) => {
+                        this.stream.set(None);
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                    None => {}
+                }
+            }
+            let Some(stream) = this.stream.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+            let failure = match ready!(stream.poll_next(cx)) {
+                Some(Ok(item)) => {
+                    let step = ChildStep::new(this.context, None, &CancellationToken::never());
+                    let made = panics::contain(|| (this.operation)(item, step.step()));
+                    *this.step = Some(step);
+                    match made {
+                        Ok(inner) => {
+                            this.inner.set(Some(Lifted::new(inner, this.context)));
+                            continue;
+                        }
+                        Err(message) => Some(Error::panic("the operation", &message)),
+                    }
+                }
+                Some(Err(error)) => Some(error),
+                None => None,
+            };
+            *this.step = None;
+            this.stream.set(None);
+            return Poll::Ready(failure.map(Err));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<S, O, I> fmt::Debug for FlatMapStep<S, O, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlatMapStep").field("context", &self.context).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,162 @@
+//! An operation for each item, to the end.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::TryStream;
+use pin_project_lite::pin_project;
+
+use super::each::Each;
+use crate::context::StepContext;
+use crate::error::{BoxError, Error};
+
+/// Items that one poll goes through before the executor has its thread back.
+const ITEMS_PER_POLL: u64 = 256;
+
+/// A run over a stream that has not started, made by
+/// [`StepStreamExt::for_each_step`](super::StepStreamExt::for_each_step). Awaiting it gives the
+/// number of items.
+///
+/// Every item has a step of its own, with a token of its own that is linked to the context's.
+///
+/// | option | default |
+/// | --- | --- |
+/// | [`item_timeout`](ForEachStep::item_timeout) | never |
+///
+/// # Errors
+///
+/// The first `Err`, of the stream or of an operation, with the codes of
+/// [`map_step`](super::StepStreamExt::map_step), or
+/// [`ErrorCode::Timeout`](crate::ErrorCode::Timeout). Nothing is taken after it.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the operation in flight with its item; what it has registered is
+/// staged on the context's scope, and the rest is still in the stream.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::time::Duration;
+/// use futures::stream;
+/// use watershed::{BoxError, ErrorCode, StepContext, streams::StepStreamExt};
+///
+/// let context = StepContext::new("all");
+/// let error = stream::iter([Ok::<_, BoxError>(1)])
+///     .for_each_step(&context, |_, _| std::future::pending::<Result<(), BoxError>>())
+///     .item_timeout(Duration::from_millis(1))
+///     .await
+///     .unwrap_err();
+/// assert_eq!(error.code(), ErrorCode::Timeout);
+/// # });
+/// ```
+#[must_use = "a run does nothing unless it is awaited"]
+pub struct ForEachStep<S, O> {
+    stream: S,
+    context: StepContext,
+    operation: O,
+    item_timeout: Option<Duration>,
+}
+
+impl<S, O> ForEachStep<S, O> {
+    pub(super) fn new(stream: S, context: &StepContext, operation: O) -> Self {
+        Self { stream, context: context.clone(), operation, item_timeout: None }
+    }
+
+    /// A deadline for each item, by the context's clock: an operation that passes it is dropped,
+    /// and the run has failed. Default: never.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use std::time::Duration;
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
+    ///
+    /// let context = StepContext::new("all");
+    /// let items = stream::iter([Ok::<_, BoxError>(1)]);
+    /// let run = items.for_each_step(&context, |_, _| async { Ok::<_, BoxError>(()) });
+    /// assert_eq!(run.item_timeout(Duration::from_secs(1)).await?, 1);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn item_timeout(mut self, timeout: Duration) -> Self {
+        self.item_timeout = Some(timeout);
+        self
+    }
+}
+
+impl<S, O, F, E> IntoFuture for ForEachStep<S, O>
+where
+    S: TryStream<Error: Into<BoxError>>,
+    O: FnMut(S::Ok, StepContext) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<u64, Error>;
+    type IntoFuture = ForEachStepFuture<S, O, F, E>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { stream, context, operation, item_timeout } = self;
+        ForEachStepFuture { each: Each::new(stream, &context, operation, item_timeout), count: 0 }
+    }
+}
+
+impl<S, O> fmt::Debug for ForEachStep<S, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForEachStep")
+            .field("context", &self.context)
+            .field("item_timeout", &self.item_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The future of a [`ForEachStep`].
+    ///
+    /// ```
+    /// use std::future::IntoFuture;
+    /// use futures::stream;
+    /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
+    /// let items = stream::iter([Ok::<_, BoxError>(1)]);
+    /// let run = items.for_each_step(&StepContext::new("x"), |_, _| async { Ok::<_, BoxError>(()) });
+    /// assert_eq!(futures::executor::block_on(run.into_future()).unwrap(), 1);
+    /// ```
+    #[must_use = "a run does nothing unless it is awaited"]
+    pub struct ForEachStepFuture<S, O, F, E> {
+        #[pin]
+        each: Each<S, O, F, (), E>,
+        count: u64,
+    }
+}
+
+impl<S, O, F, E> Future for ForEachStepFuture<S, O, F, E>
+where
+    S: TryStream<Error: Into<BoxError>>,
+    O: FnMut(S::Ok, StepContext) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<u64, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        for _ in 0..ITEMS_PER_POLL {
+            match ready!(this.each.as_mut().poll_each(cx)) {
+                Some(Ok(())) => *this.count += 1,
+                Some(Err(error)) => {
+                    return Poll::Ready(Err(error.with_metadata("handled", *this.count)));
+                }
+                None => return Poll::Ready(Ok(*this.count)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<S, O, F, E> fmt::Debug for ForEachStepFuture<S, O, F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForEachStepFuture").field("count", &self.count).finish_non_exhaustive()
+    }
+}
