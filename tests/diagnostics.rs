@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::{block_on, filled, poll_times};
 use watershed::{
     BoxError, CancellationSource, CancellationToken, CompensationPolicy, CompensationScope,
-    StepContext, diagnostics, fan_in, run_compensation,
+    StepContext, channels, diagnostics, fan_in, group::WaitGroup, run_compensation,
 };
 
 #[test]
@@ -41,7 +41,27 @@ fn each_result_is_counted_once() {
     lost.register_compensation(|| async {});
     drop(lost);
 
+    let mut select = channels::select(&context).pass(filled([1])).timeout(Duration::from_secs(60));
+    block_on(select.run()).expect("one is ready");
+    block_on(select.run()).expect_err("all have ended");
+    let mut late = channels::select(&context).pass(filled([1])).timeout(Duration::ZERO);
+    block_on(late.run()).expect_err("it times out");
+    let mut cancelled = channels::select(&context).pass(filled([1])).cancellation(stop.token());
+    block_on(cancelled.run()).expect_err("it is cancelled");
+
+    let group = WaitGroup::new(&context);
+    for fails in [false, true, false] {
+        let work = move |_| async move { if fails { Err("no") } else { Ok(()) } };
+        group.go(None, work).expect("the group is there");
+    }
+    block_on(group.wait()).expect_err("one fails");
+
     let counted = diagnostics::snapshot().since(&before);
+    assert_eq!((counted.selects_run, counted.selects_succeeded), (4, 1));
+    assert_eq!((counted.selects_failed, counted.selects_timed_out), (1, 1));
+    assert_eq!(counted.selects_cancelled, 1);
+    assert_eq!((counted.tasks_added, counted.tasks_succeeded), (3, 2));
+    assert_eq!((counted.tasks_failed, counted.tasks_dropped), (1, 0));
     assert_eq!(counted.drains_started, 5);
     assert_eq!(counted.drains_succeeded, 1);
     assert_eq!(counted.drains_failed, 1);

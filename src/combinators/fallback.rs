@@ -67,12 +67,34 @@ struct Tier<'a, T> {
 
 impl<'a, T: 'a> Fallback<'a, T> {
     /// Begins another tier, to which the strategies that follow belong.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::fallback};
+    ///
+    /// let context = StepContext::new("price");
+    /// let tiers = fallback(&context).tier("cache").strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let reached = tiers.run().await?;
+    /// assert_eq!(reached.tier(), "cache");
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn tier(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.tiers.push(Tier { name: name.into(), strategies: Vec::new() });
         self
     }
 
     /// Adds a strategy to the tier begun last, or to a tier without a name.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::fallback};
+    ///
+    /// let context = StepContext::new("price");
+    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let reached = tiers.run().await?;
+    /// assert_eq!(reached.strategy(), "constant");
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn strategy<O, F, E>(mut self, name: impl Into<Cow<'static, str>>, operation: O) -> Self
     where
         O: FnOnce(StepContext) -> F + Send + 'a,
@@ -97,6 +119,17 @@ impl<'a, T: 'a> Fallback<'a, T> {
 
     /// How losers and failed tiers are undone, and how long a strategy that is to stop is awaited.
     /// A tier is tried once, whatever the policy says of retries.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::fallback};
+    ///
+    /// let context = StepContext::new("price");
+    /// let tiers = fallback(&context).policy(watershed::ExecutionPolicy::new()).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let reached = tiers.run().await?;
+    /// assert_eq!(reached.into_value(), 42);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn policy(mut self, policy: ExecutionPolicy) -> Self {
         self.policy = policy;
         self
@@ -117,6 +150,17 @@ impl<'a, T: 'a> Fallback<'a, T> {
     ///
     /// Dropping the future drops the strategies where they are; what they have staged is on the
     /// context's scope.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::fallback};
+    ///
+    /// let context = StepContext::new("price");
+    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let reached = tiers.run().await?;
+    /// assert_eq!(reached.into_value(), 42);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub async fn run(self) -> Result<Reached<T>, Error> {
         let Self { context, tiers, policy } = self;
         let mut failures = Vec::new();
@@ -190,24 +234,68 @@ pub struct Reached<T> {
 
 impl<T> Reached<T> {
     /// What the strategy returned.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::fallback};
+    ///
+    /// let context = StepContext::new("price");
+    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let reached = tiers.run().await?;
+    /// assert_eq!(reached.value(), &42);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     #[must_use]
     pub fn value(&self) -> &T {
         &self.value
     }
 
     /// What the strategy returned, by value.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::fallback};
+    ///
+    /// let context = StepContext::new("price");
+    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let reached = tiers.run().await?;
+    /// assert_eq!(reached.into_value(), 42);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     #[must_use]
     pub fn into_value(self) -> T {
         self.value
     }
 
     /// The tier of the strategy that won.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::fallback};
+    ///
+    /// let context = StepContext::new("price");
+    /// let tiers = fallback(&context).tier("cache").strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let reached = tiers.run().await?;
+    /// assert_eq!(reached.tier(), "cache");
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     #[must_use]
     pub fn tier(&self) -> &str {
         &self.tier
     }
 
     /// The strategy that won.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::fallback};
+    ///
+    /// let context = StepContext::new("price");
+    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let reached = tiers.run().await?;
+    /// assert_eq!(reached.strategy(), "constant");
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     #[must_use]
     pub fn strategy(&self) -> &str {
         &self.strategy

@@ -77,6 +77,16 @@ pub struct WhenAll<O> {
 
 impl<O> WhenAll<O> {
     /// How many operations may run at once. Default: all.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_all};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.concurrency(std::num::NonZeroUsize::MIN).run().await?, [7]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn concurrency(mut self, operations: NonZeroUsize) -> Self {
         self.concurrency = Some(operations);
         self
@@ -84,6 +94,16 @@ impl<O> WhenAll<O> {
 
     /// How the operations are undone when one has failed. Default: one after another in reverse,
     /// one attempt, by the context's clock.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_all};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.compensation(watershed::CompensationPolicy::parallel()).run().await?, [7]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn compensation(mut self, policy: CompensationPolicy) -> Self {
         self.compensation = policy;
         self
@@ -91,6 +111,16 @@ impl<O> WhenAll<O> {
 
     /// One absolute deadline for all operations, by the context's clock, from the first poll.
     /// Default: never.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_all};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.timeout(std::time::Duration::from_secs(60)).run().await?, [7]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -98,12 +128,32 @@ impl<O> WhenAll<O> {
 
     /// How long operations that were told to stop are awaited before they are dropped, by the
     /// context's clock. Default: 5 seconds.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_all};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.grace(std::time::Duration::ZERO).run().await?, [7]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
     /// A token that stops the operations, beside that of the context.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_all};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.cancellation(watershed::CancellationToken::never()).run().await?, [7]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn cancellation(mut self, token: CancellationToken) -> Self {
         self.cancellation = token;
         self
@@ -128,6 +178,16 @@ impl<O> WhenAll<O> {
     ///
     /// Dropping the future drops the operations where they are; what they have staged is on the
     /// context's scope.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_all};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.run().await?, [7]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub async fn run<T, E, F>(self) -> Result<Vec<T>, Error>
     where
         O: FnOnce(StepContext) -> F,

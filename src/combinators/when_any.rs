@@ -73,6 +73,16 @@ pub struct WhenAny<O> {
 impl<O> WhenAny<O> {
     /// How the losers are undone. Default: one after another in reverse, one attempt, by the
     /// context's clock.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.compensation(watershed::CompensationPolicy::parallel()).run().await?.into_value(), 7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn compensation(mut self, policy: CompensationPolicy) -> Self {
         self.compensation = policy;
         self
@@ -80,6 +90,16 @@ impl<O> WhenAny<O> {
 
     /// One absolute deadline until there is a winner, by the context's clock, from the first poll.
     /// Default: never.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.timeout(std::time::Duration::from_secs(60)).run().await?.into_value(), 7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -87,12 +107,32 @@ impl<O> WhenAny<O> {
 
     /// How long operations that were told to stop are awaited before they are dropped, by the
     /// context's clock. Default: 5 seconds.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.grace(std::time::Duration::ZERO).run().await?.into_value(), 7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
     /// A token that stops the operations as long as there is no winner, beside that of the context.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.cancellation(watershed::CancellationToken::never()).run().await?.into_value(), 7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn cancellation(mut self, token: CancellationToken) -> Self {
         self.cancellation = token;
         self
@@ -115,6 +155,16 @@ impl<O> WhenAny<O> {
     ///
     /// Dropping the future drops the operations where they are; what they have staged is on the
     /// context's scope.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// assert_eq!(one.run().await?.into_value(), 7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub async fn run<T, E, F>(self) -> Result<Raced<T>, Error>
     where
         O: FnOnce(StepContext) -> F,
@@ -199,18 +249,48 @@ pub struct Raced<T> {
 
 impl<T> Raced<T> {
     /// What the winner returned.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// assert_eq!(raced.value(), &7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     #[must_use]
     pub fn value(&self) -> &T {
         &self.value
     }
 
     /// What the winner returned, by value.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// assert_eq!(raced.into_value(), 7);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     #[must_use]
     pub fn into_value(self) -> T {
         self.value
     }
 
     /// The position of the winner among the operations.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// assert_eq!(raced.index(), 0);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
@@ -221,6 +301,16 @@ impl<T> Raced<T> {
     /// # Errors
     ///
     /// The rollback's error, when compensations failed.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// assert_eq!(raced.rollback().unwrap().succeeded(), 0);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
     pub fn rollback(&self) -> Result<&RollbackReport, &Error> {
         self.rollback.as_ref()
     }

@@ -178,6 +178,15 @@ counters! {
     selects_timed_out,
     /// Runs of a select that ended by cancellation.
     selects_cancelled,
+    /// Tasks that were added to a group. Those that have not ended are the difference to the sum of
+    /// the next three.
+    tasks_added,
+    /// Tasks of a group that returned `Ok`.
+    tasks_succeeded,
+    /// Tasks of a group that failed or panicked.
+    tasks_failed,
+    /// Tasks of a group that were dropped, or that an executor refused.
+    tasks_dropped,
     /// Messages whose handler returned `Ok`.
     messages_succeeded,
     /// Messages whose handler failed, panicked, timed out or was dropped.

@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use super::report::GroupReport;
 use crate::cancellation::{CancellationSource, CancellationToken};
+use crate::diagnostics::COUNTERS;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::panics;
@@ -70,7 +71,10 @@ impl Board {
         }
         state.report.additions += 1;
         state.next += 1;
-        Ok(state.next)
+        let number = state.next;
+        drop(state);
+        COUNTERS.tasks_added.add(1);
+        Ok(number)
     }
 
     /// Takes back the addition of a task that nobody wanted to run.
@@ -80,6 +84,7 @@ impl Board {
             state.report.additions -= 1;
             state.tell()
         };
+        COUNTERS.tasks_dropped.add(1);
         panics::wake_each(waiter);
     }
 
@@ -88,6 +93,12 @@ impl Board {
         // A task that fails because the context was cancelled is not what stops the group.
         let cancelled = self.outer.is_cancelled();
         let mut stops = false;
+        let counter = match &ended {
+            Ended::Succeeded => &COUNTERS.tasks_succeeded,
+            Ended::Failed(_) => &COUNTERS.tasks_failed,
+            Ended::Dropped(_) => &COUNTERS.tasks_dropped,
+        };
+        counter.add(1);
         let waiter = {
             let mut state = self.state.lock();
             match ended {
