@@ -1,9 +1,21 @@
 //! Streams in, one outlet: the operations over many sources.
 
+mod destination;
 mod fan_in;
+mod merge;
 mod source;
+mod strategy;
 
+pub use destination::{
+    Destination, IntoDestination, Refused, SenderDestination, SinkDestination, Undelivered,
+    into_sink,
+};
 pub use fan_in::{
     Commit, FailedMessage, FanIn, FanInFuture, FanInReport, OnFailure, SourceReport, fan_in,
 };
+pub use merge::{FairTurns, Merge, MergeFuture, MergeReport, Merged, MergedSource, merge, merged};
 pub use source::{Faults, Named, Source};
+pub use strategy::{
+    MergeStrategy, Picked, Priority, RoundRobin, SourceState, Weighted, merge_with_strategy,
+    priority, round_robin, weighted,
+};
