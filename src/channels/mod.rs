@@ -1,11 +1,16 @@
 //! Streams in, one outlet: the operations over many sources.
 
+mod broadcast;
 mod destination;
 mod fan_in;
 mod merge;
 mod source;
 mod strategy;
 
+pub use broadcast::{
+    Broadcast, BroadcastFuture, BroadcastReport, DestinationReport, Missed, OnClosed, Overflow,
+    broadcast, fan_out,
+};
 pub use destination::{
     Destination, IntoDestination, Refused, SenderDestination, SinkDestination, Undelivered,
     into_sink,

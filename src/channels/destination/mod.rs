@@ -286,10 +286,10 @@ impl<M> fmt::Debug for Refused<M> {
     }
 }
 
-pub(super) fn closed() -> Error {
+pub(in super::super) fn closed() -> Error {
     Error::new(ErrorCode::ChannelCompleted, "the destination is closed")
 }
 
-pub(super) fn full() -> Error {
+pub(in super::super) fn full() -> Error {
     Error::new(ErrorCode::Custom("error.channel.full"), "the destination is full")
 }
