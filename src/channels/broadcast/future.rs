@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::super::destination::{Destination, Ending};
+use super::super::destination::{Destination, Ending, full};
 use super::super::merge::POLLS_AT_ONCE;
 use super::super::source::Source;
 use super::leg::{Leg, Offer, Standing, is_closed};
@@ -75,6 +75,8 @@ where
     /// Offers before the executor has its thread back.
     offers: usize,
     ending: Option<Ending>,
+    /// What went wrong while the destinations were closed.
+    closing: Option<Error>,
     doing: Doing,
 }
 
@@ -83,7 +85,8 @@ where
 enum Doing {
     Own,
     Source,
-    Clone,
+    /// The clone or the destructor of an item.
+    Item,
     Destination(usize),
 }
 
@@ -164,6 +167,7 @@ where
             started,
             offers: POLLS_AT_ONCE,
             ending: None,
+            closing: None,
             doing: Doing::Own,
         };
         if error.is_some() {
@@ -214,11 +218,11 @@ where
             self.stop(error);
         }
         self.doing = Doing::Own;
-        let Self { ending, legs, options, limits, clock, .. } = self;
+        let Self { ending, legs, options, limits, clock, closing, .. } = self;
         let Some(ending) = ending else { return Poll::Pending };
         let settings = &options.settings;
         ending.poll(cx, "the broadcast", clock, settings.grace, limits, |cx| {
-            poll_end(legs, cx, settings.keep_open)
+            poll_end(legs, cx, settings.keep_open, closing)
         })
     }
 
@@ -234,8 +238,9 @@ where
                     return self.poll_deadline(cx);
                 }
                 self.delivering = false;
-                self.item = None;
                 self.sleep = None;
+                self.doing = Doing::Item;
+                self.item = None;
             }
             if self.offers < self.legs.len() && self.offers < POLLS_AT_ONCE {
                 self.offers = POLLS_AT_ONCE;
@@ -274,10 +279,9 @@ where
         for index in 0..self.legs.len() {
             self.doing = Doing::Destination(index);
             match self.legs[index].poll_ready(cx) {
-                Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => self.lose(index, error)?,
                 Poll::Pending if waits => poll = Poll::Pending,
-                Poll::Pending => {}
+                Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
         poll
@@ -317,39 +321,34 @@ where
     fn offer(&mut self, index: usize, cx: &mut Context<'_>) -> Result<(), Error> {
         let mut others = self.legs.iter().enumerate().filter(|(other, _)| *other != index);
         let is_last = others.all(|(_, leg)| leg.standing.is_settled());
-        self.doing = Doing::Clone;
+        self.doing = Doing::Item;
         let offered = if is_last { self.item.take() } else { self.item.clone() };
         let Some(offered) = offered else { return Ok(()) };
         self.doing = Doing::Destination(index);
         let Err(offer) = self.legs[index].offer(cx, self.options.overflow, offered) else {
             return Ok(());
         };
-        let (left, error, full) = match offer {
-            Offer::Full(item) => (Some(item), None, true),
-            Offer::Refused(item) => (Some(item), None, false),
-            Offer::Failed(error, item) => (item, Some(error), false),
+        self.doing = Doing::Item;
+        let (left, result) = match offer {
+            Offer::Full(item) => {
+                let copy = if is_last { self.item.insert(item).clone() } else { item };
+                self.legs[index].wait_with(copy);
+                return Ok(());
+            }
+            Offer::Refused(item) => (Some(item), Ok(())),
+            Offer::NoRoom(item) => (Some(item), Err(full().with_metadata("destination", index))),
+            Offer::Failed(error, item) => (item, self.lose(index, error)),
         };
         if is_last {
             self.item = left;
-            self.doing = Doing::Clone;
-            if let Some(copy) = self.item.as_ref().filter(|_| full).cloned() {
-                self.legs[index].wait_with(copy);
-            }
-        } else if let Some(copy) = left.filter(|_| full) {
-            self.legs[index].wait_with(copy);
         }
-        error.map_or(Ok(()), |error| self.lose(index, error))
+        result
     }
 
     /// Goes on without a destination, or says why not.
     fn lose(&mut self, index: usize, error: Error) -> Result<(), Error> {
         let leg = &mut self.legs[index];
-        let full = error.code() == super::super::destination::full().code();
-        if !full {
-            leg.detach();
-        } else if !leg.standing.is_settled() {
-            leg.standing = Standing::Missed;
-        }
+        leg.detach();
         if self.options.on_closed == OnClosed::Detach && is_closed(&error) {
             leg.report.detached = true;
             if self.legs.iter().any(Leg::is_attached) {
@@ -389,7 +388,7 @@ where
         let doing = std::mem::replace(&mut self.doing, Doing::Own);
         let error = match doing {
             Doing::Own => Error::panic("the clock", message),
-            Doing::Clone => Error::panic("the copying of an item", message),
+            Doing::Item => Error::panic("an item", message),
             Doing::Source => {
                 let origin = Origin { index: 0, name: Arc::clone(&self.name), message: self.items };
                 Error::panic("the source", message).with_origin(origin)
@@ -443,9 +442,11 @@ where
                     .with_metadata("delivered_to", list(&delivered_to))
                     .with_metadata("missed_by", list(&missed_by))
             });
-            let item = self.item.take().filter(|_| !missed_by.is_empty());
+            let item = self.item.take();
             let given = panics::contain(|| match (item, &mut self.undelivered) {
-                (Some(item), Some(callback)) => callback(Missed { item, delivered_to, missed_by }),
+                (Some(item), Some(callback)) if !missed_by.is_empty() => {
+                    callback(Missed { item, delivered_to, others: missed_by });
+                }
                 (item, _) => drop(item),
             });
             if let Err(message) = given {
@@ -484,15 +485,15 @@ fn poll_end<D: Destination>(
     legs: &mut [Leg<D>],
     cx: &mut Context<'_>,
     keep_open: bool,
+    failed: &mut Option<Error>,
 ) -> Poll<Result<(), Error>> {
-    let mut first: Option<Error> = None;
     let mut pending = false;
     for (index, leg) in legs.iter_mut().enumerate() {
         match leg.poll_end(cx, keep_open) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
                 let error = error.with_metadata("destination", index);
-                first = Some(match first.take() {
+                *failed = Some(match failed.take() {
                     Some(first) => first.with_related([error]),
                     None => error,
                 });
@@ -500,11 +501,10 @@ fn poll_end<D: Destination>(
             Poll::Pending => pending = true,
         }
     }
-    match first {
-        Some(error) => Poll::Ready(Err(error)),
-        None if pending => Poll::Pending,
-        None => Poll::Ready(Ok(())),
+    if pending {
+        return Poll::Pending;
     }
+    Poll::Ready(failed.take().map_or(Ok(()), Err))
 }
 
 fn list<T: fmt::Display>(values: &[T]) -> String {
@@ -523,11 +523,14 @@ where
         if self.ending.is_none() {
             self.stop(Some(Error::canceled()));
             if !self.options.settings.keep_open {
-                let _ = poll_end(&mut self.legs, &mut Context::from_waker(Waker::noop()), false);
+                let mut cx = Context::from_waker(Waker::noop());
+                let _ = poll_end(&mut self.legs, &mut cx, false, &mut self.closing);
             }
         }
         let source = self.source.take();
         panics::drop_contained(|| drop(source));
+        let callback = self.undelivered.take();
+        panics::drop_contained(|| drop(callback));
         self.legs.iter_mut().for_each(Leg::detach);
     }
 }

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::super::destination::{Destination, Refused, closed, full};
+use super::super::destination::{Destination, Refused, closed};
 use super::report::DestinationReport;
 use super::settings::Overflow;
 use crate::error::{Error, ErrorCode};
@@ -58,8 +58,10 @@ impl<D: Destination> Leg<D> {
 
     /// Is not asked again: what waits in it and is not taken back goes with it.
     pub(super) fn detach(&mut self) {
-        let gone = (self.destination.take(), self.hand.take());
-        panics::drop_contained(|| drop(gone));
+        let destination = self.destination.take();
+        panics::drop_contained(|| drop(destination));
+        let hand = self.hand.take();
+        panics::drop_contained(|| drop(hand));
         if !self.standing.is_settled() {
             self.standing = Standing::Missed;
         }
@@ -70,7 +72,7 @@ impl<D: Destination> Leg<D> {
         destination.as_mut().poll_ready(cx)
     }
 
-    /// Offers the item that `item` makes, once. The closure gives out a copy, or the item itself.
+    /// Offers the item, or a copy of it, without waiting.
     pub(super) fn offer(
         &mut self,
         cx: &mut Context<'_>,
@@ -108,7 +110,10 @@ impl<D: Destination> Leg<D> {
                     self.standing = Standing::Dropped;
                     Err(Offer::Refused(item))
                 }
-                Overflow::Fail => Err(Offer::Failed(full(), Some(item))),
+                Overflow::Fail => {
+                    self.standing = Standing::Missed;
+                    Err(Offer::NoRoom(item))
+                }
             },
             Refused::Closed(item) => Err(Offer::Failed(closed(), Some(item))),
             Refused::Failed(error, item) => Err(Offer::Failed(error, item)),
@@ -190,6 +195,8 @@ pub(super) enum Offer<M> {
     Full(M),
     /// It does not get the item, and that is settled.
     Refused(M),
+    /// It does not get the item, and that ends the broadcast.
+    NoRoom(M),
     /// It is closed or has failed, perhaps with the item.
     Failed(Error, Option<M>),
 }

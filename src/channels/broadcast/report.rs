@@ -134,7 +134,7 @@ impl DestinationReport {
 pub struct Missed<M> {
     pub(super) item: M,
     pub(super) delivered_to: Vec<usize>,
-    pub(super) missed_by: Vec<usize>,
+    pub(super) others: Vec<usize>,
 }
 
 impl<M> Missed<M> {
@@ -170,6 +170,6 @@ impl<M> Missed<M> {
     /// ```
     #[must_use]
     pub fn missed_by(&self) -> &[usize] {
-        &self.missed_by
+        &self.others
     }
 }

@@ -122,6 +122,7 @@ pub trait Destination {
 
     /// The message that the destination waits for room with, see
     /// [`poll_send`](Destination::poll_send); it waits no longer. By default there is none.
+    #[must_use = "the message is lost otherwise"]
     fn take_back(self: Pin<&mut Self>) -> Option<Undelivered<Self::Message>> {
         None
     }
@@ -152,7 +153,8 @@ pub trait Destination {
     /// When the destination has failed.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
 
-    /// Flushes and closes: whoever receives sees the end behind the last message.
+    /// Flushes and closes: whoever receives sees the end behind the last message. It may be called
+    /// again after it was ready.
     ///
     /// # Errors
     ///
@@ -286,10 +288,10 @@ impl<M> fmt::Debug for Refused<M> {
     }
 }
 
-pub(in super::super) fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::new(ErrorCode::ChannelCompleted, "the destination is closed")
 }
 
-pub(in super::super) fn full() -> Error {
+pub(super) fn full() -> Error {
     Error::new(ErrorCode::Custom("error.channel.full"), "the destination is full")
 }

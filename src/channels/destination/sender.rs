@@ -46,6 +46,7 @@ impl<T: Send + 'static> SenderDestination<T> {
     /// let destination = watershed::channels::SenderDestination::new(sender);
     /// # let _ = destination;
     /// ```
+    #[must_use]
     pub fn new(sender: Sender<T>) -> Self {
         Self { sender, waiting: None }
     }

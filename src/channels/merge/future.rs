@@ -123,7 +123,8 @@ where
             return Poll::Pending;
         }
         let result = running.finish();
-        this.running = None;
+        let running = this.running.take();
+        panics::drop_contained(|| drop(running));
         Poll::Ready(result)
     }
 }
@@ -318,9 +319,10 @@ where
                 self.lost_one = true;
                 let _ =
                     sent.map_err(|message| ending.add(Error::panic("the destination", &message)));
-                let given = panics::contain(|| self.hand_over());
-                let whose = "the callback for undelivered messages";
-                let _ = given.map_err(|message| ending.add(Error::panic(whose, &message)));
+                if let Err(message) = panics::contain(|| self.hand_over()) {
+                    let whose = "the callback for undelivered messages";
+                    ending.add(Error::panic(whose, &message));
+                }
             }
         }
         self.ending = Some(ending);
@@ -369,6 +371,26 @@ where
                 });
             }
         }
+        let hand = self.hand.take();
+        panics::drop_contained(|| drop(hand));
+        let callback = self.undelivered.take();
+        panics::drop_contained(|| drop(callback));
+        let intake = self.intake.take();
+        panics::drop_contained(|| drop(intake));
+    }
+}
+
+impl<S, D, P, U> Drop for MergeFuture<S, D, P, U>
+where
+    S: Source,
+    D: Destination<Message = S::Message>,
+    P: Order<S>,
+    U: FnMut(Undelivered<S::Message>),
+{
+    fn drop(&mut self) {
+        // What is left to be dropped then is the destination.
+        let running = self.running.take();
+        panics::drop_contained(|| drop(running));
     }
 }
 

@@ -36,10 +36,7 @@ pub trait Intake {
     type Message;
 
     /// The next message or fault with the index of its source, `None` when all have ended.
-    fn poll_take(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<(usize, Result<Self::Message, Error>)>>;
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Taken<Self::Message>>>;
 
     /// Whether the next message begins a turn: the moment to look for a reason to end.
     fn begins_turn(&self) -> bool;
@@ -50,6 +47,9 @@ pub trait Intake {
     /// The error of a panic in the last poll.
     fn blame(&self, message: &str) -> Error;
 }
+
+/// The index of a source, and what it yielded.
+pub(in super::super) type Taken<M> = (usize, Result<M, Error>);
 
 /// One turn after another, in the order in which the sources became ready.
 #[derive(Clone, Copy, Debug)]
@@ -90,10 +90,7 @@ impl<S: Source> Intake for Turns<S> {
     type Message = S::Message;
 
     #[inline]
-    fn poll_take(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<(usize, Result<S::Message, Error>)>> {
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Taken<S::Message>>> {
         loop {
             if self.polls == 0 {
                 self.polls = POLLS_AT_ONCE;

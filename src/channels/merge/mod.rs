@@ -18,7 +18,7 @@ mod stream;
 
 pub use future::MergeFuture;
 pub use intake::FairTurns;
-pub(super) use intake::{Intake, Order, POLLS_AT_ONCE};
+pub(super) use intake::{Intake, Order, POLLS_AT_ONCE, Taken};
 pub(super) use ready::ReadyQueue;
 pub use report::{MergeReport, MergedSource};
 pub(super) use sources::Sources;

@@ -102,7 +102,7 @@ pub struct Merged<S> {
 
 enum State<S> {
     Waiting(Vec<S>),
-    Running(Turns<S>, Limits),
+    Running(Box<(Turns<S>, Limits)>),
     Ended,
 }
 
@@ -180,7 +180,7 @@ impl<S: Source> Merged<S> {
         let token = CancellationToken::linked(tokens);
         let limits = Limits::new(self.context.clock(), token, self.timeout);
         if let Ok(turns) = self.turns.start(sources) {
-            self.state = State::Running(turns, limits);
+            self.state = State::Running(Box::new((turns, limits)));
         }
     }
 }
@@ -217,7 +217,8 @@ impl<S: Source> Stream for Merged<S> {
                 return Poll::Ready(Some(Err(Error::panic("the clock or a source", &message))));
             }
         }
-        let State::Running(turns, limits) = &mut this.state else { return Poll::Ready(None) };
+        let State::Running(running) = &mut this.state else { return Poll::Ready(None) };
+        let (turns, limits) = &mut **running;
         let polled = panics::contain(|| poll_item(turns, limits, cx));
         let item = match polled {
             Ok(Poll::Ready(Some(Ok(message)))) => return Poll::Ready(Some(Ok(message))),

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::super::merge::{Intake, Order, POLLS_AT_ONCE, ReadyQueue, Sources};
+use super::super::merge::{Intake, Order, POLLS_AT_ONCE, ReadyQueue, Sources, Taken};
 use super::super::source::Source;
 use super::{MergeStrategy, SourceState};
 use crate::error::Error;
@@ -103,10 +103,7 @@ impl<S: Source, P: MergeStrategy> Picks<S, P> {
 impl<S: Source, P: MergeStrategy> Intake for Picks<S, P> {
     type Message = S::Message;
 
-    fn poll_take(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<(usize, Result<S::Message, Error>)>> {
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Taken<S::Message>>> {
         loop {
             while let Some(index) = self.woken.pop() {
                 if self.states[index] == SourceState::Pending {
