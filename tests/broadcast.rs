@@ -133,7 +133,8 @@ fn drop_newest_leaves_what_a_full_destination_has() {
     let broadcast = broadcast(&context(), filled([1, 2, 3, 4]), senders);
     let report = block_on(broadcast.overflow(Overflow::DropNewest)).expect("it succeeds");
     assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![1, 2], vec![1, 2, 3, 4]]);
-    let counts = [0, 1].map(|to| report.destinations()[to]).map(|to| (to.delivered(), to.dropped()));
+    let counts =
+        [0, 1].map(|to| report.destinations()[to]).map(|to| (to.delivered(), to.dropped()));
     assert_eq!(counts, [(2, 2), (4, 0)]);
 }
 
@@ -153,7 +154,8 @@ fn drop_oldest_keeps_the_latest_items() {
     let broadcast = broadcast(&context(), filled([1, 2, 3, 4]), senders);
     let report = block_on(broadcast.overflow(Overflow::DropOldest)).expect("it succeeds");
     assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![3, 4], vec![1, 2, 3, 4]]);
-    let counts = [0, 1].map(|to| report.destinations()[to]).map(|to| (to.delivered(), to.dropped()));
+    let counts =
+        [0, 1].map(|to| report.destinations()[to]).map(|to| (to.delivered(), to.dropped()));
     assert_eq!(counts, [(4, 2), (4, 0)]);
 }
 
@@ -171,7 +173,8 @@ fn fail_reports_who_has_the_item_and_who_does_not() {
     .expect_err("no room");
     assert_eq!(error.code().as_str(), "error.channel.full");
     assert_eq!(missed, Some((2, vec![0], vec![1, 2])));
-    let keys = ["item", "destination", "delivered_to", "missed_by", "items", "delivered", "dropped"];
+    let keys =
+        ["item", "destination", "delivered_to", "missed_by", "items", "delivered", "dropped"];
     assert_eq!(metadata(&error, keys), ["2", "1", "0", "1,2", "2", "2,1,1", "0,0,0"]);
     assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![1, 2], vec![1], vec![1]]);
     assert_eq!(left_in(&source), [3]);
@@ -225,7 +228,8 @@ fn a_destination_closed_while_it_waits_for_room_is_reported_with_its_item() {
         if on_closed == OnClosed::Detach {
             let report = result.expect("it goes on");
             assert_eq!(missed, None);
-            let detached: Vec<_> = report.destinations().iter().map(|to| to.is_detached()).collect();
+            let detached: Vec<_> =
+                report.destinations().iter().map(|to| to.is_detached()).collect();
             assert_eq!(detached, [false, true, false]);
             assert_eq!(report.destinations()[1].delivered(), 1);
             assert_eq!(left_in(&receivers[2]), [1, 2, 3]);
@@ -481,7 +485,8 @@ fn a_panic_of_clone_is_an_error_and_the_item_is_given_back() {
 fn panics_of_the_source_and_of_the_callback_are_errors() {
     let (senders, receivers) = channels([9]);
     let source = stream::iter([1, 2]).map(|item| if item == 2 { panic!("torn") } else { item });
-    let error = block_on(broadcast(&context(), source.named("feed"), senders)).expect_err("a panic");
+    let error =
+        block_on(broadcast(&context(), source.named("feed"), senders)).expect_err("a panic");
     assert_eq!((error.code(), error.source_name()), (ErrorCode::Panic, Some("feed")));
     assert_eq!((left_in(&receivers[0]), receivers[0].is_closed()), (vec![1], true));
 

@@ -229,10 +229,6 @@ where
     /// Ready when the source has ended, or with why the broadcast ends.
     fn move_items(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
-            self.doing = Doing::Own;
-            if let Some(exceeded) = self.limits.exceeded() {
-                return Poll::Ready(Err(exceeded.into_error("the broadcast")));
-            }
             if self.delivering {
                 if self.deliver(cx)?.is_pending() {
                     return self.poll_deadline(cx);
@@ -241,6 +237,10 @@ where
                 self.sleep = None;
                 self.doing = Doing::Item;
                 self.item = None;
+            }
+            self.doing = Doing::Own;
+            if let Some(exceeded) = self.limits.exceeded() {
+                return Poll::Ready(Err(exceeded.into_error("the broadcast")));
             }
             if self.offers < self.legs.len() && self.offers < POLLS_AT_ONCE {
                 self.offers = POLLS_AT_ONCE;
