@@ -1,0 +1,207 @@
+//! One destination of a broadcast, and what it did with the item in hand.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::super::destination::{Destination, Refused, closed};
+use super::report::DestinationReport;
+use super::settings::Overflow;
+use crate::error::{Error, ErrorCode};
+use crate::panics;
+
+pub(super) struct Leg<D: Destination> {
+    /// There until it is closed or has failed.
+    destination: Option<Pin<Box<D>>>,
+    /// A copy of the item that the destination has not taken yet.
+    hand: Option<D::Message>,
+    pub(super) standing: Standing,
+    pub(super) report: DestinationReport,
+}
+
+/// What became of the item in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It was not offered yet.
+    Unsent,
+    /// The destination waits for room with it.
+    Sending,
+    Delivered,
+    /// It was dropped for want of room, as the caller chose.
+    Dropped,
+    /// The destination does not have it, and does not get it.
+    Missed,
+}
+
+impl Standing {
+    pub(super) fn is_settled(self) -> bool {
+        !matches!(self, Self::Unsent | Self::Sending)
+    }
+}
+
+impl<D: Destination> Leg<D> {
+    pub(super) fn new(destination: D) -> Self {
+        Self {
+            destination: Some(Box::pin(destination)),
+            hand: None,
+            standing: Standing::Delivered,
+            report: DestinationReport::default(),
+        }
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        self.destination.is_some()
+    }
+
+    pub(super) fn makes_room(&self) -> bool {
+        self.destination.as_ref().is_some_and(|destination| destination.makes_room())
+    }
+
+    /// Is not asked again: what waits in it and is not taken back goes with it.
+    pub(super) fn detach(&mut self) {
+        let destination = self.destination.take();
+        panics::drop_contained(|| drop(destination));
+        let hand = self.hand.take();
+        panics::drop_contained(|| drop(hand));
+        if !self.standing.is_settled() {
+            self.standing = Standing::Missed;
+        }
+    }
+
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
+        destination.as_mut().poll_ready(cx)
+    }
+
+    /// Offers the item, or a copy of it, without waiting.
+    pub(super) fn offer(
+        &mut self,
+        cx: &mut Context<'_>,
+        overflow: Overflow,
+        item: D::Message,
+    ) -> Result<(), Offer<D::Message>> {
+        let Some(destination) = &mut self.destination else {
+            self.standing = Standing::Missed;
+            return Err(Offer::Refused(item));
+        };
+        let refused = if overflow == Overflow::DropOldest {
+            match destination.as_mut().force_send(cx, item) {
+                Ok(oldest) => {
+                    self.report.dropped += u64::from(oldest.is_some());
+                    self.deliver();
+                    panics::drop_contained(|| drop(oldest));
+                    return Ok(());
+                }
+                Err(refused) => refused,
+            }
+        } else {
+            match destination.as_mut().try_send(cx, item) {
+                Ok(()) => {
+                    self.deliver();
+                    return Ok(());
+                }
+                Err(refused) => refused,
+            }
+        };
+        match refused {
+            Refused::Full(item) => match overflow {
+                Overflow::Wait => Err(Offer::Full(item)),
+                Overflow::DropNewest | Overflow::DropOldest => {
+                    self.report.dropped += 1;
+                    self.standing = Standing::Dropped;
+                    Err(Offer::Refused(item))
+                }
+                Overflow::Fail => {
+                    self.standing = Standing::Missed;
+                    Err(Offer::NoRoom(item))
+                }
+            },
+            Refused::Closed(item) => Err(Offer::Failed(closed(), Some(item))),
+            Refused::Failed(error, item) => Err(Offer::Failed(error, item)),
+        }
+    }
+
+    fn deliver(&mut self) {
+        self.standing = Standing::Delivered;
+        self.report.delivered += 1;
+    }
+
+    /// Waits for room with a copy of the item.
+    pub(super) fn wait_with(&mut self, copy: D::Message) {
+        self.hand = Some(copy);
+        self.standing = Standing::Sending;
+    }
+
+    /// Goes on with the copy that waits.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
+        if self.standing != Standing::Sending {
+            return Poll::Ready(Ok(()));
+        }
+        let poll = destination.as_mut().poll_send(cx, &mut self.hand);
+        if matches!(poll, Poll::Ready(Ok(()))) {
+            self.deliver();
+        }
+        poll
+    }
+
+    /// The copy that waits is delivered now or not at all.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let result = match self.poll_send(&mut cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        };
+        if !self.standing.is_settled() {
+            self.standing = Standing::Missed;
+            self.hand = None;
+            if let Some(destination) = &mut self.destination {
+                drop(destination.as_mut().take_back());
+            }
+        }
+        result
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
+        destination.as_mut().poll_flush(cx)
+    }
+
+    /// Closes or flushes for the last time; it is not asked again when that is done.
+    pub(super) fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+        keep_open: bool,
+    ) -> Poll<Result<(), Error>> {
+        let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
+        let polled = panics::contain(|| {
+            if keep_open {
+                destination.as_mut().poll_flush(cx)
+            } else {
+                destination.as_mut().poll_close(cx)
+            }
+        });
+        let polled = polled
+            .unwrap_or_else(|message| Poll::Ready(Err(Error::panic("the destination", &message))));
+        if polled.is_ready() {
+            self.detach();
+        }
+        polled
+    }
+}
+
+/// What came of an offer that was not taken.
+pub(super) enum Offer<M> {
+    /// The destination is to wait for room.
+    Full(M),
+    /// It does not get the item, and that is settled.
+    Refused(M),
+    /// It does not get the item, and that ends the broadcast.
+    NoRoom(M),
+    /// It is closed or has failed, perhaps with the item.
+    Failed(Error, Option<M>),
+}
+
+/// Whether the error says that nobody receives any more.
+pub(super) fn is_closed(error: &Error) -> bool {
+    error.code() == ErrorCode::ChannelCompleted
+}

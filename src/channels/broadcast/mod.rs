@@ -1,0 +1,339 @@
+//! One source, many destinations.
+//!
+//! - `settings`: what a destination that is full or closed does; `report`: what comes out
+//! - `leg`: one destination and what it did with the item in hand
+//! - `future`: from the source to all of them
+//! - `fan_out`: the same into channels of its own
+
+mod fan_out;
+mod future;
+mod leg;
+mod report;
+mod settings;
+
+pub use fan_out::fan_out;
+pub use future::BroadcastFuture;
+pub use report::{BroadcastReport, DestinationReport, Missed};
+pub use settings::{OnClosed, Overflow};
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use super::destination::{Destination, IntoDestination, Settings};
+use super::source::Source;
+use crate::cancellation::CancellationToken;
+use crate::context::StepContext;
+use crate::error::Error;
+
+/// Hands every item of a source to every destination, and then closes them.
+///
+/// The destinations get each item in their order, and have it all before the next one is taken.
+/// What happens where there is no room is said by [`overflow`](Broadcast::overflow); where nobody
+/// receives any more, by [`on_closed`](Broadcast::on_closed). An item is taken when every
+/// destination is ready for it, as far as they can tell, if it is waited for without a limit; one
+/// that is not waited for, or only for an [`item_timeout`](Broadcast::item_timeout), is taken first.
+///
+/// The broadcast ends when the source has ended, or with the source's fault, a destination's
+/// failure, its timeout or its cancellation. However it ends, it closes the destinations behind the
+/// last item, unless told to [keep them open](Broadcast::keep_open). At most one item has then been
+/// delivered to some destinations and not to others: those that it waits for room at are tried once
+/// more, the error says who has it, and the [callback](Broadcast::undelivered) gets it.
+///
+/// # Errors
+///
+/// All with the number of `items` taken as metadata, and by destination, in a list separated by
+/// commas, how many were `delivered` and `dropped`. Where an item was in between, `item` is its
+/// number, the first one being 1, and `delivered_to` and `missed_by` are the positions of the
+/// destinations that have it and that do not. `destination` is the position of one that failed.
+///
+/// - [`ErrorCode::Validation`](crate::ErrorCode::Validation), before an item is taken: there is no
+///   destination, or one cannot do what [`overflow`](Broadcast::overflow) says
+/// - [`ErrorCode::Source`](crate::ErrorCode::Source) or the source's own [`Error`];
+///   [`ErrorCode::Panic`](crate::ErrorCode::Panic)
+/// - [`ErrorCode::ChannelCompleted`](crate::ErrorCode::ChannelCompleted) when a destination was
+///   closed, or the destination's own error; the code `error.channel.full` where it had no room
+/// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) with its `duration` as metadata
+/// - [`ErrorCode::Canceled`](crate::ErrorCode::Canceled)
+///
+/// # Cancel safety
+///
+/// Dropping the future after its first poll ends the broadcast as cancelling it does, except that
+/// it does not wait for the destinations to flush: every item is in the source, with all
+/// destinations, or with the callback, which is told who has it.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use futures::{StreamExt, stream};
+/// use watershed::StepContext;
+/// use watershed::channels::broadcast;
+///
+/// let (left, from_left) = async_channel::bounded(4);
+/// let (right, from_right) = async_channel::bounded(4);
+/// broadcast(&StepContext::new("news"), stream::iter([1, 2, 3]), [left, right]).await?;
+/// assert_eq!(from_left.collect::<Vec<_>>().await, [1, 2, 3]);
+/// assert_eq!(from_right.collect::<Vec<_>>().await, [1, 2, 3]);
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+pub fn broadcast<S, I>(
+    context: &StepContext,
+    source: S,
+    destinations: I,
+) -> Broadcast<S, <I::Item as IntoDestination>::Destination>
+where
+    S: Source<Message: Clone>,
+    I: IntoIterator<Item: IntoDestination<Destination: Destination<Message = S::Message>>>,
+{
+    let destinations = destinations.into_iter().map(IntoDestination::into_destination);
+    Broadcast {
+        context: context.clone(),
+        source,
+        destinations: destinations.collect(),
+        options: Options::default(),
+        undelivered: None,
+    }
+}
+
+/// A broadcast that has not started, made by [`broadcast`] or [`fan_out`]. Awaiting it starts it.
+///
+/// | option | default |
+/// | --- | --- |
+/// | [`overflow`](Broadcast::overflow) | [`Overflow::Wait`] |
+/// | [`on_closed`](Broadcast::on_closed) | [`OnClosed::Fail`] |
+/// | [`item_timeout`](Broadcast::item_timeout), [`timeout`](Broadcast::timeout) | never |
+/// | [`cancellation`](Broadcast::cancellation) | that of the context alone |
+/// | [`keep_open`](Broadcast::keep_open) | the destinations are closed |
+/// | [`grace`](Broadcast::grace) | 5 seconds |
+/// | [`undelivered`](Broadcast::undelivered) | nobody is told |
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::time::Duration;
+/// use futures::stream;
+/// use watershed::StepContext;
+/// use watershed::channels::{OnClosed, Overflow, broadcast};
+///
+/// let (open, receiver) = async_channel::bounded(2);
+/// let (closed, _) = async_channel::bounded(2);
+/// let report = broadcast(&StepContext::new("news"), stream::iter([1, 2, 3]), [open, closed])
+///     .overflow(Overflow::DropOldest)
+///     .on_closed(OnClosed::Detach)
+///     .timeout(Duration::from_secs(60))
+///     .await?;
+/// assert!(report.destinations()[1].is_detached());
+/// assert_eq!((receiver.recv().await, receiver.recv().await), (Ok(2), Ok(3)));
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+#[must_use = "a broadcast does nothing unless it is awaited"]
+pub struct Broadcast<S, D, U = fn(Missed<<S as Source>::Message>)> {
+    context: StepContext,
+    source: S,
+    destinations: Vec<D>,
+    options: Options,
+    undelivered: Option<U>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Options {
+    settings: Settings,
+    overflow: Overflow,
+    on_closed: OnClosed,
+    item_timeout: Option<Duration>,
+}
+
+impl<S: Source, D, U> Broadcast<S, D, U> {
+    /// What is done with an item for a destination that has no room. Default: [`Overflow::Wait`].
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::StepContext;
+    /// use watershed::channels::{Overflow, broadcast};
+    /// let (sender, _receiver) = async_channel::bounded(1);
+    /// let error = broadcast(&StepContext::new("news"), stream::iter([1, 2]), [sender])
+    ///     .overflow(Overflow::Fail)
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(error.code().as_str(), "error.channel.full");
+    /// assert_eq!((error.metadata("item"), error.metadata("missed_by")), (Some("2"), Some("0")));
+    /// # });
+    /// ```
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.options.overflow = overflow;
+        self
+    }
+
+    /// What a destination that is closed does. Default: [`OnClosed::Fail`].
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::StepContext;
+    /// use watershed::channels::{OnClosed, broadcast};
+    /// let (open, _receiver) = async_channel::bounded(4);
+    /// let (closed, _) = async_channel::bounded(4);
+    /// let report = broadcast(&StepContext::new("news"), stream::iter([1, 2]), [open, closed])
+    ///     .on_closed(OnClosed::Detach)
+    ///     .await?;
+    /// assert_eq!(report.destinations()[0].delivered(), 2);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn on_closed(mut self, on_closed: OnClosed) -> Self {
+        self.options.on_closed = on_closed;
+        self
+    }
+
+    /// A deadline for each item, counted from when it is taken by the context's clock. An item
+    /// that is not with every destination by then ends the broadcast. Default: never.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use std::time::Duration;
+    /// use watershed::StepContext;
+    /// use watershed::channels::broadcast;
+    /// let (sender, _receiver) = async_channel::bounded(1);
+    /// let error = broadcast(&StepContext::new("news"), stream::iter([1, 2]), [sender])
+    ///     .item_timeout(Duration::from_millis(1))
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(error.code(), watershed::ErrorCode::Timeout);
+    /// assert_eq!(error.metadata("missed_by"), Some("0"));
+    /// # });
+    /// ```
+    pub fn item_timeout(mut self, timeout: Duration) -> Self {
+        self.options.item_timeout = Some(timeout);
+        self
+    }
+
+    /// One absolute deadline for the whole broadcast, counted from its first poll by the
+    /// context's clock. Zero times out before an item is taken; [`Duration::MAX`] never does.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use std::time::Duration;
+    /// use watershed::StepContext;
+    /// use watershed::channels::broadcast;
+    /// let (sender, _receiver) = async_channel::bounded(1);
+    /// let error = broadcast(&StepContext::new("news"), stream::repeat(7), [sender])
+    ///     .timeout(Duration::ZERO)
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(error.code(), watershed::ErrorCode::Timeout);
+    /// # });
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.settings.timeout = Some(timeout);
+        self
+    }
+
+    /// A token that ends the broadcast, beside that of the context.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::StepContext;
+    /// use watershed::channels::broadcast;
+    /// let stop = watershed::CancellationSource::new();
+    /// stop.cancel();
+    /// let (sender, _receiver) = async_channel::bounded(1);
+    /// let error = broadcast(&StepContext::new("news"), stream::repeat(7), [sender])
+    ///     .cancellation(stop.token())
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(error.code(), watershed::ErrorCode::Canceled);
+    /// # });
+    /// ```
+    pub fn cancellation(mut self, token: CancellationToken) -> Self {
+        self.options.settings.cancellation = token;
+        self
+    }
+
+    /// Leaves the destinations open at the end, only flushed. Default: they are closed, whether
+    /// the broadcast succeeded, failed, or was dropped midway.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::StepContext;
+    /// use watershed::channels::broadcast;
+    /// let (sender, _receiver) = async_channel::bounded(1);
+    /// broadcast(&StepContext::new("news"), stream::iter([7]), [sender.clone()]).keep_open().await?;
+    /// assert!(!sender.is_closed());
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn keep_open(mut self) -> Self {
+        self.options.settings.keep_open = true;
+        self
+    }
+
+    /// How long a broadcast that has failed waits for its destinations to flush and close.
+    /// Default: 5 seconds, by the context's clock. A channel closes at once.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use std::time::Duration;
+    /// use watershed::StepContext;
+    /// use watershed::channels::{broadcast, into_sink};
+    /// let (sender, _receiver) = futures::channel::mpsc::channel(16);
+    /// broadcast(&StepContext::new("news"), stream::iter([7]), [into_sink(sender)])
+    ///     .grace(Duration::from_secs(1))
+    ///     .await?;
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.options.settings.grace = grace;
+        self
+    }
+
+    /// Who gets the item that had not reached every destination when the broadcast ended; it is
+    /// called at most once, also when the future is dropped. An item that was dropped as
+    /// [`overflow`](Broadcast::overflow) says counts as settled. Default: nobody; the error says
+    /// who missed it. A panic of the callback is attached to the error.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::StepContext;
+    /// use watershed::channels::{Overflow, broadcast};
+    /// let (sender, _receiver) = async_channel::bounded(1);
+    /// let mut missed = None;
+    /// broadcast(&StepContext::new("news"), stream::iter(["old", "new"]), [sender])
+    ///     .overflow(Overflow::Fail)
+    ///     .undelivered(|item| missed = Some(item.into_item()))
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(missed, Some("new"));
+    /// # });
+    /// ```
+    pub fn undelivered<C: FnMut(Missed<S::Message>)>(self, callback: C) -> Broadcast<S, D, C> {
+        let Self { context, source, destinations, options, .. } = self;
+        Broadcast { context, source, destinations, options, undelivered: Some(callback) }
+    }
+}
+
+impl<S, D, U> IntoFuture for Broadcast<S, D, U>
+where
+    S: Source<Message: Clone>,
+    D: Destination<Message = S::Message>,
+    U: FnMut(Missed<S::Message>),
+{
+    type Output = Result<BroadcastReport, Error>;
+    type IntoFuture = BroadcastFuture<S, D, U>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        BroadcastFuture::new(self)
+    }
+}
+
+impl<S, D, U> fmt::Debug for Broadcast<S, D, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broadcast")
+            .field("context", &self.context)
+            .field("destinations", &self.destinations.len())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,102 @@
+//! A message that was taken and not delivered.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A send that waits for room, and gives the message back when its channel is closed.
+pub(super) type Waiting<M> = Pin<Box<dyn Future<Output = Result<(), M>> + Send>>;
+
+/// A message that had been taken from its source and was not delivered when the operation ended.
+///
+/// It is the message itself, with one exception: a message that waits in front of a channel that
+/// is full and stays open cannot be had back. There it is the delivery, which goes on when it is
+/// awaited. [`into_message`](Undelivered::into_message) tells the two apart, and awaiting works
+/// for both: it ends with `Ok` when the message was delivered late, and with the message when it
+/// was not.
+///
+/// # Cancel safety
+///
+/// Dropping it drops the message.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use futures::{FutureExt, stream};
+/// use std::future::IntoFuture;
+/// use watershed::StepContext;
+/// use watershed::channels::merge;
+///
+/// let (sender, _receiver) = async_channel::bounded(1);
+/// let mut left = None;
+/// let sources = [stream::iter([1, 2])];
+/// let merge = merge(&StepContext::new("merge"), sources, sender)
+///     .undelivered(|message| left = message.into_message().ok());
+/// // Dropped when it waits in front of the full channel.
+/// assert!(merge.into_future().now_or_never().is_none());
+/// assert_eq!(left, Some(2));
+/// # });
+/// ```
+#[must_use = "a message that is dropped here is lost"]
+pub struct Undelivered<M>(State<M>);
+
+enum State<M> {
+    Message(Option<M>),
+    Waiting(Waiting<M>),
+}
+
+impl<M> Undelivered<M> {
+    /// A message that is at hand.
+    ///
+    /// ```
+    /// let left = watershed::channels::Undelivered::message(7);
+    /// assert_eq!(left.into_message().ok(), Some(7));
+    /// ```
+    pub fn message(message: M) -> Self {
+        Self(State::Message(Some(message)))
+    }
+
+    pub(super) fn waiting(waiting: Waiting<M>) -> Self {
+        Self(State::Waiting(waiting))
+    }
+
+    /// The message, if it is at hand.
+    ///
+    /// # Errors
+    ///
+    /// The same value, when the message waits in front of a channel that is full and open.
+    ///
+    /// ```
+    /// use watershed::channels::Undelivered;
+    /// assert!(Undelivered::message("late").into_message().is_ok());
+    /// ```
+    pub fn into_message(self) -> Result<M, Self> {
+        match self.0 {
+            State::Message(Some(message)) => Ok(message),
+            state => Err(Self(state)),
+        }
+    }
+}
+
+/// Nothing is pinned but a box.
+impl<M> Unpin for Undelivered<M> {}
+
+impl<M> Future for Undelivered<M> {
+    type Output = Result<(), M>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), M>> {
+        match &mut self.0 {
+            State::Message(message) => {
+                message.take().map_or(Poll::Pending, |message| Poll::Ready(Err(message)))
+            }
+            State::Waiting(waiting) => waiting.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<M> fmt::Debug for Undelivered<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiting = matches!(self.0, State::Waiting(_));
+        f.debug_struct("Undelivered").field("waiting", &waiting).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,89 @@
+//! The sources of a merge: each pinned, named, counted, and dropped when it ends.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::super::source::Source;
+use crate::error::Error;
+use crate::origin::{Origin, SourceName};
+use crate::panics;
+
+pub(in super::super) struct Sources<S> {
+    entries: Vec<Entry<S>>,
+    open: usize,
+    /// The source that was polled last.
+    polled: usize,
+}
+
+struct Entry<S> {
+    source: Option<Pin<Box<S>>>,
+    name: SourceName,
+    taken: u64,
+}
+
+impl<S: Source> Sources<S> {
+    pub(in super::super) fn new(sources: Vec<S>) -> Self {
+        let entry = |(index, source): (usize, S)| Entry {
+            name: SourceName::new(source.name(), index),
+            source: Some(Box::pin(source)),
+            taken: 0,
+        };
+        let entries: Vec<_> = sources.into_iter().enumerate().map(entry).collect();
+        Self { open: entries.len(), entries, polled: 0 }
+    }
+
+    /// How many have not ended.
+    pub(in super::super) fn open(&self) -> usize {
+        self.open
+    }
+
+    pub(in super::super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(in super::super) fn names(&self) -> impl Iterator<Item = Arc<str>> {
+        self.entries.iter().map(|entry| entry.name.as_str().into())
+    }
+
+    /// The next message of one source. A fault comes with the name of its source.
+    #[inline]
+    pub(in super::super) fn poll(
+        &mut self,
+        index: usize,
+        waker: &Waker,
+    ) -> Poll<Option<Result<S::Message, Error>>> {
+        self.polled = index;
+        let entry = &mut self.entries[index];
+        let Some(source) = &mut entry.source else { return Poll::Ready(None) };
+        match source.as_mut().poll_message(&mut Context::from_waker(waker)) {
+            Poll::Ready(Some(Ok(message))) => {
+                entry.taken += 1;
+                Poll::Ready(Some(Ok(message)))
+            }
+            Poll::Ready(Some(Err(fault))) => {
+                let origin = Origin { source: entry.name.clone(), message: 0 };
+                Poll::Ready(Some(Err(fault.with_origin(origin))))
+            }
+            Poll::Ready(None) => {
+                self.open -= 1;
+                entry.source = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The error of a panic in the source that was polled last.
+    pub(in super::super) fn blame(&self, message: &str) -> Error {
+        let error = Error::panic("the source", message);
+        let Some(entry) = self.entries.get(self.polled) else { return error };
+        error.with_origin(Origin { source: entry.name.clone(), message: entry.taken })
+    }
+}
+
+impl<S> Drop for Sources<S> {
+    fn drop(&mut self) {
+        panics::drop_each(self.entries.drain(..).map(|entry| entry.source));
+    }
+}

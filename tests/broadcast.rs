@@ -1,0 +1,608 @@
+//! One source into many destinations.
+
+#[macro_use]
+mod support;
+
+use std::future::IntoFuture;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender, bounded};
+use futures::channel::mpsc;
+use futures::stream::{self, StreamExt};
+use futures::{FutureExt, future};
+use support::{block_on, filled, left_in, poll_times};
+use watershed::channels::{Missed, OnClosed, Overflow, broadcast, fan_out, into_sink};
+use watershed::{CancellationSource, Error, ErrorCode, ManualClock, Source, StepContext};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn context() -> StepContext {
+    StepContext::new("t")
+}
+
+fn on(clock: &ManualClock) -> StepContext {
+    context().with_clock(Arc::new(clock.clone()))
+}
+
+fn count(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).expect("not zero")
+}
+
+/// Channels of these capacities.
+fn channels<const N: usize>(capacities: [usize; N]) -> ([Sender<u32>; N], [Receiver<u32>; N]) {
+    let channels = capacities.map(bounded);
+    (channels.each_ref().map(|(s, _)| s.clone()), channels.map(|(_, r)| r))
+}
+
+/// The item, who has it and who does not.
+fn parts(missed: Missed<u32>) -> (u32, Vec<usize>, Vec<usize>) {
+    let (has, lacks) = (missed.delivered_to().to_vec(), missed.missed_by().to_vec());
+    (missed.into_item(), has, lacks)
+}
+
+fn metadata<const N: usize>(error: &Error, keys: [&str; N]) -> [String; N] {
+    keys.map(|key| error.metadata(key).unwrap_or("none").to_owned())
+}
+
+// Rule 3.1; P45
+#[test]
+fn every_destination_gets_every_item_in_order_and_is_closed() {
+    let (senders, receivers) = channels([9, 9, 9]);
+    let report = block_on(broadcast(&context(), filled([1, 2, 3]), senders)).expect("it succeeds");
+    assert_eq!(report.items(), 3);
+    assert!(report.destinations().iter().all(|to| (to.delivered(), to.dropped()) == (3, 0)));
+    for receiver in receivers {
+        assert_eq!((left_in(&receiver), receiver.is_closed()), (vec![1, 2, 3], true));
+    }
+}
+
+// P8
+#[test]
+fn fan_out_gives_every_branch_every_item() {
+    let (broadcast, branches) = fan_out(&context(), filled(0..50), count(3), count(2));
+    let readers = future::join_all(branches.into_iter().map(StreamExt::collect::<Vec<u32>>));
+    let (report, read) = block_on(future::join(broadcast.into_future(), readers));
+    assert_eq!(report.expect("it succeeds").items(), 50);
+    assert_eq!(read, vec![(0..50).collect::<Vec<_>>(); 3]);
+}
+
+// PARITY 3.14: the token counts as long as the broadcast runs
+#[test]
+fn fan_out_is_cancelled_after_it_has_returned_and_ends_its_branches() {
+    let stop = CancellationSource::new();
+    let context = context().with_cancellation(stop.token());
+    let (broadcast, branches) = fan_out(&context, stream::repeat(7), count(2), count(4));
+    let mut broadcast = broadcast.into_future();
+    assert!(poll_times(&mut broadcast, 2).is_none());
+    stop.cancel();
+    let error = poll_times(&mut broadcast, 1).expect("it is over").expect_err("cancelled");
+    assert_eq!(error.code(), ErrorCode::Canceled);
+    assert!(branches.iter().all(|branch| branch.is_closed() && branch.len() == 4));
+}
+
+// P8, P45
+#[test]
+fn fan_out_goes_on_without_a_branch_that_was_dropped_if_told_so() {
+    for (on_closed, delivered) in [(OnClosed::Fail, 0), (OnClosed::Detach, 3)] {
+        let (broadcast, mut branches) = fan_out(&context(), filled([1, 2, 3]), count(2), count(9));
+        drop(branches.remove(0));
+        let result = block_on(broadcast.on_closed(on_closed));
+        assert_eq!(result.is_ok(), delivered > 0);
+        assert_eq!(left_in(&branches[0]).len(), delivered);
+    }
+}
+
+// Rule 2.1: the slowest destination sets the pace
+#[test]
+fn a_full_destination_holds_the_next_item_back() {
+    let source = filled([1, 2, 3, 4]);
+    let (senders, receivers) = channels([1, 9]);
+    let mut broadcast = broadcast(&context(), source.clone(), senders).into_future();
+    for taken in 2..=4 {
+        assert!(poll_times(&mut broadcast, 3).is_none());
+        assert_eq!((receivers[1].len(), source.len()), (taken, 4 - taken));
+        assert_eq!(receivers[0].try_recv(), Ok(u32::try_from(taken).expect("small") - 1));
+    }
+    assert!(poll_times(&mut broadcast, 3).expect("it is over").is_ok());
+    assert_eq!(left_in(&receivers[0]), [4]);
+}
+
+// Rule 2.1: an item is taken when all sinks are ready, and not before
+#[test]
+fn an_item_stays_in_its_source_until_every_sink_is_ready() {
+    let source = filled([1, 2, 3]);
+    let (narrow, mut from_narrow) = mpsc::channel(0);
+    let (wide, mut from_wide) = mpsc::channel(9);
+    let mut broadcast =
+        broadcast(&context(), source.clone(), [narrow, wide].map(into_sink)).into_future();
+    for taken in 1..=3 {
+        assert!(poll_times(&mut broadcast, 3).is_none());
+        assert_eq!(source.len(), 3 - taken);
+        assert!(from_narrow.try_recv().is_ok() && from_wide.try_recv().is_ok());
+    }
+    assert!(poll_times(&mut broadcast, 3).expect("it is over").is_ok());
+}
+
+#[test]
+fn drop_newest_leaves_what_a_full_destination_has() {
+    let (senders, receivers) = channels([2, 9]);
+    let broadcast = broadcast(&context(), filled([1, 2, 3, 4]), senders);
+    let report = block_on(broadcast.overflow(Overflow::DropNewest)).expect("it succeeds");
+    assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![1, 2], vec![1, 2, 3, 4]]);
+    let counts =
+        [0, 1].map(|to| report.destinations()[to]).map(|to| (to.delivered(), to.dropped()));
+    assert_eq!(counts, [(2, 2), (4, 0)]);
+}
+
+#[test]
+fn drop_newest_works_for_sinks_too() {
+    let (sender, receiver) = mpsc::channel(1);
+    let broadcast = broadcast(&context(), filled([1, 2, 3, 4]), [into_sink(sender)]);
+    let report = block_on(broadcast.overflow(Overflow::DropNewest)).expect("it succeeds");
+    let got: Vec<_> = block_on(receiver.collect());
+    assert_eq!(got, [1, 2], "a channel of 1 has room for one more a sender");
+    assert_eq!((report.destinations()[0].delivered(), report.destinations()[0].dropped()), (2, 2));
+}
+
+#[test]
+fn drop_oldest_keeps_the_latest_items() {
+    let (senders, receivers) = channels([2, 9]);
+    let broadcast = broadcast(&context(), filled([1, 2, 3, 4]), senders);
+    let report = block_on(broadcast.overflow(Overflow::DropOldest)).expect("it succeeds");
+    assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![3, 4], vec![1, 2, 3, 4]]);
+    let counts =
+        [0, 1].map(|to| report.destinations()[to]).map(|to| (to.delivered(), to.dropped()));
+    assert_eq!(counts, [(4, 2), (4, 0)]);
+}
+
+// PARITY 3.13
+#[test]
+fn fail_reports_who_has_the_item_and_who_does_not() {
+    let (senders, receivers) = channels([9, 1, 9]);
+    let source = filled([1, 2, 3]);
+    let mut missed = None;
+    let error = block_on(
+        broadcast(&context(), source.clone(), senders)
+            .overflow(Overflow::Fail)
+            .undelivered(|item| missed = Some(parts(item))),
+    )
+    .expect_err("no room");
+    assert_eq!(error.code().as_str(), "error.channel.full");
+    assert_eq!(missed, Some((2, vec![0], vec![1, 2])));
+    let keys =
+        ["item", "destination", "delivered_to", "missed_by", "items", "delivered", "dropped"];
+    assert_eq!(metadata(&error, keys), ["2", "1", "0", "1,2", "2", "2,1,1", "0,0,0"]);
+    assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![1, 2], vec![1], vec![1]]);
+    assert_eq!(left_in(&source), [3]);
+}
+
+// Rule 6.2
+#[test]
+fn what_cannot_be_done_is_an_error_before_anything_is_taken() {
+    let source = filled([1]);
+    let none: [Sender<u32>; 0] = [];
+    let error = block_on(broadcast(&context(), source.clone(), none)).expect_err("nowhere to go");
+    assert_eq!((error.code(), source.len()), (ErrorCode::Validation, 1));
+    let (sender, receiver) = mpsc::channel(1);
+    let broadcast = broadcast(&context(), source.clone(), [into_sink(sender)]);
+    let error = block_on(broadcast.overflow(Overflow::DropOldest)).expect_err("a sink cannot");
+    assert_eq!((error.code(), source.len()), (ErrorCode::Validation, 1));
+    assert!(block_on(receiver.collect::<Vec<_>>()).is_empty());
+}
+
+// P45: a destination that is closed before an item is taken costs no item
+#[test]
+fn a_closed_destination_ends_the_broadcast_before_the_next_item_is_taken() {
+    let (feed, source) = async_channel::unbounded();
+    let (senders, receivers) = channels([9, 9]);
+    let mut broadcast = broadcast(&context(), source.clone(), senders).into_future();
+    feed.try_send(1).expect("open");
+    assert!(poll_times(&mut broadcast, 2).is_none());
+    receivers[1].close();
+    feed.try_send(2).expect("open");
+    let error = poll_times(&mut broadcast, 2).expect("it is over").expect_err("closed");
+    assert_eq!(error.code(), ErrorCode::ChannelCompleted);
+    assert_eq!(metadata(&error, ["destination", "item"]), ["1", "none"]);
+    assert_eq!(left_in(&source), [2]);
+    assert_eq!((left_in(&receivers[0]), receivers[0].is_closed()), (vec![1], true));
+}
+
+// PARITY 3.13: closed while it waits with an item that others have
+#[test]
+fn a_destination_closed_while_it_waits_for_room_is_reported_with_its_item() {
+    for on_closed in [OnClosed::Fail, OnClosed::Detach] {
+        let (senders, receivers) = channels([9, 1, 9]);
+        let mut missed = None;
+        let mut broadcast = broadcast(&context(), filled([1, 2, 3]), senders)
+            .on_closed(on_closed)
+            .undelivered(|item| missed = Some(parts(item)))
+            .into_future();
+        assert!(poll_times(&mut broadcast, 2).is_none());
+        receivers[1].close();
+        let result = poll_times(&mut broadcast, 2).expect("it is over");
+        drop(broadcast);
+        if on_closed == OnClosed::Detach {
+            let report = result.expect("it goes on");
+            assert_eq!(missed, None);
+            let detached: Vec<_> =
+                report.destinations().iter().map(|to| to.is_detached()).collect();
+            assert_eq!(detached, [false, true, false]);
+            assert_eq!(report.destinations()[1].delivered(), 1);
+            assert_eq!(left_in(&receivers[2]), [1, 2, 3]);
+        } else {
+            let error = result.expect_err("closed");
+            assert_eq!(error.code(), ErrorCode::ChannelCompleted);
+            assert_eq!(missed, Some((2, vec![0, 2], vec![1])));
+            assert_eq!(metadata(&error, ["delivered_to", "missed_by"]), ["0,2", "1"]);
+            assert_eq!(left_in(&receivers[2]), [1, 2]);
+        }
+    }
+}
+
+#[test]
+fn a_broadcast_that_lost_its_last_destination_ends() {
+    let source = filled([1, 2]);
+    let (senders, receivers) = channels([9, 9]);
+    drop(receivers);
+    let broadcast = broadcast(&context(), source.clone(), senders).on_closed(OnClosed::Detach);
+    let error = block_on(broadcast).expect_err("nobody is left");
+    assert_eq!((error.code(), source.len()), (ErrorCode::ChannelCompleted, 2));
+}
+
+// P36
+#[test]
+fn a_fault_of_the_source_is_the_error_and_closes_all() {
+    let (senders, receivers) = channels([9, 9]);
+    let source = stream::iter([Ok(1), Err("lost"), Ok(2)]).faults().named("feed");
+    let error = block_on(broadcast(&context(), source, senders)).expect_err("a fault");
+    assert_eq!((error.code(), error.source_name()), (ErrorCode::Source, Some("feed")));
+    assert_eq!(metadata(&error, ["items", "delivered", "missed_by"]), ["1", "1,1", "none"]);
+    for receiver in receivers {
+        assert_eq!((left_in(&receiver), receiver.is_closed()), (vec![1], true));
+    }
+}
+
+// Rule 3.5; P46
+#[test]
+fn a_broadcast_cancelled_before_its_first_poll_takes_nothing() {
+    for by_context in [true, false] {
+        let stop = CancellationSource::new();
+        let mut context = context();
+        if by_context {
+            context = context.with_cancellation(stop.token());
+        }
+        let source = filled([1]);
+        let (senders, receivers) = channels([9, 9]);
+        let mut broadcast = broadcast(&context, source.clone(), senders);
+        if !by_context {
+            broadcast = broadcast.cancellation(stop.token());
+        }
+        stop.cancel();
+        assert_eq!(block_on(broadcast).expect_err("cancelled").code(), ErrorCode::Canceled);
+        assert_eq!(source.len(), 1);
+        assert!(receivers.iter().all(Receiver::is_closed));
+    }
+}
+
+// Rules 3.3, 3.5; P46
+#[test]
+fn a_broadcast_that_waits_ends_by_token_timeout_and_item_timeout() {
+    for (end, full) in [0, 1, 2].into_iter().flat_map(|end| [(end, true), (end, false)]) {
+        let clock = ManualClock::new();
+        let stop = CancellationSource::new();
+        let (feed, source) = async_channel::unbounded();
+        feed.try_send(1).expect("open");
+        feed.try_send(2).expect("open");
+        let (senders, receivers) = channels([9, if full { 1 } else { 9 }]);
+        let mut missed = None;
+        let mut broadcast = broadcast(&on(&clock), source, senders).cancellation(stop.token());
+        broadcast = match end {
+            0 => broadcast,
+            1 => broadcast.timeout(3 * SECOND),
+            _ => broadcast.item_timeout(3 * SECOND),
+        };
+        let broadcast = broadcast.undelivered(|item| missed = Some(parts(item)));
+        let mut broadcast = broadcast.into_future();
+        assert!(poll_times(&mut broadcast, 3).is_none());
+        clock.advance(3 * SECOND - Duration::from_nanos(1));
+        assert!(poll_times(&mut broadcast, 3).is_none());
+        if end == 0 {
+            stop.cancel();
+        } else {
+            clock.advance(Duration::from_nanos(1));
+        }
+        let result = poll_times(&mut broadcast, 1);
+        drop(broadcast);
+        if end == 2 && !full {
+            assert!(result.is_none(), "the time of an item does not run between two items");
+            continue;
+        }
+        let error = result.expect("it is over").expect_err("the end");
+        let code = if end == 0 { ErrorCode::Canceled } else { ErrorCode::Timeout };
+        assert_eq!(error.code(), code);
+        assert_eq!(missed, full.then(|| (2, vec![0], vec![1])));
+        let expected = if full { ["0", "1", "2,1"] } else { ["none", "none", "2,2"] };
+        assert_eq!(metadata(&error, ["delivered_to", "missed_by", "delivered"]), expected);
+        assert!(receivers.iter().all(Receiver::is_closed));
+    }
+}
+
+// Rule 3.3
+#[test]
+fn a_timeout_of_zero_takes_nothing_and_one_without_end_never_fires() {
+    let source = filled([1, 2]);
+    let (senders, _receivers) = channels([9]);
+    let timed = broadcast(&on(&ManualClock::new()), source.clone(), senders);
+    let error = block_on(timed.timeout(Duration::ZERO)).expect_err("it times out");
+    assert_eq!((error.code(), source.len()), (ErrorCode::Timeout, 2));
+    let (senders, receivers) = channels([9]);
+    let untimed = broadcast(&on(&ManualClock::new()), source, senders);
+    assert!(block_on(untimed.timeout(Duration::MAX).item_timeout(Duration::MAX)).is_ok());
+    assert_eq!(left_in(&receivers[0]), [1, 2]);
+}
+
+// Rule 3.4 in kind: an item is offered once, whatever its time
+#[test]
+fn an_item_timeout_of_zero_delivers_where_there_is_room() {
+    let (senders, receivers) = channels([2]);
+    let broadcast = broadcast(&on(&ManualClock::new()), filled([1, 2, 3]), senders);
+    let error = block_on(broadcast.item_timeout(Duration::ZERO)).expect_err("no room for 3");
+    assert_eq!(metadata(&error, ["item", "duration"]), ["3", "0ns"]);
+    assert_eq!(left_in(&receivers[0]), [1, 2]);
+}
+
+// The deadline of an item holds for sinks as well
+#[test]
+fn an_item_timeout_ends_a_broadcast_in_front_of_a_sink_without_room() {
+    let clock = ManualClock::new();
+    let (sender, _receiver) = mpsc::channel(0);
+    let mut missed = None;
+    let mut broadcast = broadcast(&on(&clock), filled([1, 2]), [into_sink(sender)])
+        .item_timeout(SECOND)
+        .undelivered(|item| missed = Some(parts(item)))
+        .into_future();
+    assert!(poll_times(&mut broadcast, 3).is_none());
+    clock.advance(SECOND);
+    let error = poll_times(&mut broadcast, 1).expect("it is over").expect_err("it timed out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    drop(broadcast);
+    assert_eq!(missed, Some((2, vec![], vec![0])));
+}
+
+// Rule 2.6
+#[test]
+fn an_empty_source_succeeds_at_once_and_closes_all() {
+    let (senders, receivers) = channels([1, 1]);
+    let report = block_on(broadcast(&context(), filled([]), senders)).expect("it succeeds");
+    assert_eq!(report.items(), 0);
+    assert!(receivers.iter().all(Receiver::is_closed));
+}
+
+#[test]
+fn keep_open_leaves_the_destinations_open_however_it_ends() {
+    let (senders, receivers) = channels([1, 9]);
+    block_on(broadcast(&context(), filled([1]), senders.clone()).keep_open()).expect("it succeeds");
+    let dropped = broadcast(&context(), filled([2, 3]), senders.clone()).keep_open();
+    assert!(poll_times(&mut dropped.into_future(), 2).is_none());
+    drop(broadcast(&context(), filled([4]), senders.clone()).into_future());
+    assert!(!senders.iter().any(Sender::is_closed));
+    let dropped = broadcast(&context(), filled([5]), senders.clone());
+    assert!(poll_times(&mut dropped.into_future(), 2).is_none());
+    assert!(senders.iter().all(Sender::is_closed));
+    assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![1], vec![1, 2, 5]]);
+}
+
+// No item is lost, and who has it is known
+#[test]
+fn a_broadcast_dropped_after_any_poll_loses_no_item() {
+    for keep_open in [true, false] {
+        for k in 0.. {
+            let source = filled([1, 2, 3, 4]);
+            let (senders, receivers) = channels([1, 2, 1]);
+            let mut missed = None;
+            let mut broadcast = broadcast(&context(), source.clone(), senders.clone());
+            if keep_open {
+                broadcast = broadcast.keep_open();
+            }
+            let broadcast = broadcast.undelivered(|item| missed = Some(parts(item)));
+            let mut broadcast = broadcast.into_future();
+            let mut received = vec![Vec::new(); 3];
+            let mut ended = false;
+            for poll in 0..k {
+                ended = poll_times(&mut broadcast, 1).is_some();
+                if ended {
+                    break;
+                }
+                received[poll % 3].extend(receivers[poll % 3].try_recv().ok());
+            }
+            drop(broadcast);
+            let left = left_in(&source);
+            if let Some((item, has, lacks)) = missed {
+                assert!(!lacks.is_empty());
+                lacks.iter().for_each(|to| received[*to].push(100 + item));
+                assert_eq!(has.len() + lacks.len(), 3);
+            }
+            for (to, receiver) in receivers.iter().enumerate() {
+                let seen = &mut received[to];
+                seen.extend(left_in(receiver));
+                seen.extend(&left);
+                seen.sort_unstable_by_key(|item| item % 100);
+                let items: Vec<_> = seen.iter().map(|item| item % 100).collect();
+                assert_eq!(items, [1, 2, 3, 4], "poll {k}, destination {to}: {seen:?}");
+                assert_eq!(receiver.is_closed(), k > 0 && !keep_open);
+            }
+            if ended {
+                assert!(k > 6);
+                break;
+            }
+        }
+    }
+}
+
+/// Panics when it is copied so many times, or dropped where it is told.
+struct Fragile(u32, Arc<AtomicUsize>);
+
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        assert!(self.1.fetch_sub(1, Ordering::Relaxed) > 1, "no more copies");
+        Self(self.0, Arc::clone(&self.1))
+    }
+}
+
+// Rule 3.7
+#[test]
+fn a_panic_of_clone_is_an_error_and_the_item_is_given_back() {
+    for copies in 1..6 {
+        let left = Arc::new(AtomicUsize::new(copies));
+        let source = [1, 2].map(|item| Fragile(item, Arc::clone(&left)));
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..3).map(|_| bounded(9)).unzip();
+        let mut missed = None;
+        let broadcast = broadcast(&context(), stream::iter(source), senders);
+        let broadcast = broadcast.undelivered(|item| {
+            let lacks = item.missed_by().to_vec();
+            missed = Some((item.into_item().0, lacks));
+        });
+        let result = block_on(broadcast);
+        if copies == 5 {
+            assert!(result.is_ok(), "the last destination is given the item itself");
+            break;
+        }
+        assert_eq!(result.expect_err("a panic").code(), ErrorCode::Panic);
+        let (item, lacks) = missed.expect("an item was left");
+        let counts: Vec<_> = receivers.iter().map(Receiver::len).collect();
+        for (to, count) in counts.iter().enumerate() {
+            assert_eq!(*count, item as usize - usize::from(lacks.contains(&to)), "{copies}, {to}");
+        }
+    }
+}
+
+// Rule 3.7
+#[test]
+fn panics_of_the_source_and_of_the_callback_are_errors() {
+    let (senders, receivers) = channels([9]);
+    let source = stream::iter([1, 2]).map(|item| if item == 2 { panic!("torn") } else { item });
+    let error =
+        block_on(broadcast(&context(), source.named("feed"), senders)).expect_err("a panic");
+    assert_eq!((error.code(), error.source_name()), (ErrorCode::Panic, Some("feed")));
+    assert_eq!((left_in(&receivers[0]), receivers[0].is_closed()), (vec![1], true));
+
+    let (senders, receivers) = channels([1]);
+    let broadcast = broadcast(&context(), filled([1, 2]), senders).overflow(Overflow::Fail);
+    let error = block_on(broadcast.undelivered(|_| panic!("no thanks"))).expect_err("no room");
+    assert_eq!(error.code().as_str(), "error.channel.full");
+    assert_eq!(error.related()[0].code(), ErrorCode::Panic);
+    assert!(receivers[0].is_closed());
+}
+
+// Rules 2.4, 3.3
+#[test]
+fn an_always_ready_source_starves_neither_the_executor_nor_the_timeout() {
+    let clock = ManualClock::new();
+    let ticking = {
+        let clock = clock.clone();
+        stream::repeat_with(move || clock.advance(Duration::from_millis(1)))
+    };
+    let (sender, receiver) = async_channel::unbounded();
+    let broadcast = broadcast(&on(&clock), ticking, [sender]).timeout(SECOND);
+    let mut broadcast = broadcast.into_future();
+    assert!(poll_times(&mut broadcast, 1).is_none());
+    assert!(receiver.len() <= 256);
+    let error = poll_times(&mut broadcast, 9).expect("it is over").expect_err("it timed out");
+    assert_eq!((error.code(), receiver.len()), (ErrorCode::Timeout, 1_000));
+}
+
+// Rule 2.4
+#[test]
+fn a_broadcast_that_waits_does_not_wake_itself() {
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let woken = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let (senders, receivers) = channels([1, 1]);
+    let mut broadcast = broadcast(&context(), filled([1, 2]), senders).into_future();
+    assert!(broadcast.poll_unpin(&mut cx).is_pending());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+    for receiver in &receivers {
+        assert_eq!(receiver.try_recv(), Ok(1));
+    }
+    assert_eq!(woken.0.load(Ordering::Relaxed), 2);
+    assert!(matches!(broadcast.poll_unpin(&mut cx), Poll::Ready(Ok(_))));
+    assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![2], vec![2]]);
+}
+
+#[test]
+fn a_broadcast_that_has_ended_says_so_when_it_is_polled_again() {
+    let (senders, _receivers) = channels([9]);
+    let mut broadcast = broadcast(&context(), filled([1]), senders).into_future();
+    assert!(poll_times(&mut broadcast, 1).expect("it is over").is_ok());
+    let error = poll_times(&mut broadcast, 1).expect("it is over").expect_err("no more");
+    assert_eq!(error.code(), ErrorCode::Unspecified);
+}
+
+// Rule 5.3
+#[test]
+fn broadcasts_are_send_when_their_parts_are() {
+    fn send<T: Send>(_: &T) {}
+    let (senders, _receivers) = channels([9]);
+    let broadcast = broadcast(&context(), filled([1]), senders).undelivered(|_| {});
+    send(&broadcast);
+    send(&broadcast.into_future());
+}
+
+// Rules 3.1, 5.2; P45
+async fn consumers_on_other_threads_get_everything() {
+    let (senders, receivers) = channels([1, 2, 3]);
+    let consumers = receivers.map(|receiver| {
+        std::thread::spawn(move || {
+            std::iter::from_fn(|| receiver.recv_blocking().ok()).collect::<Vec<_>>()
+        })
+    });
+    let report = broadcast(&context(), stream::iter(0..500), senders).await.expect("it succeeds");
+    assert_eq!(report.items(), 500);
+    for consumer in consumers {
+        assert_eq!(consumer.join().expect("the thread ends"), (0..500).collect::<Vec<_>>());
+    }
+}
+
+// Rules 3.3, 5.2
+async fn an_item_timeout_fires_in_front_of_a_full_channel() {
+    let (senders, _receivers) = channels([1]);
+    let broadcast = broadcast(&context(), filled([1, 2]), senders);
+    let error = broadcast.item_timeout(Duration::from_millis(5)).await.expect_err("it times out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+}
+
+// Rules 5.1, 5.2; P8
+async fn a_fan_out_is_driven_by_whoever_awaits_it() {
+    let (broadcast, branches) = fan_out(&context(), stream::iter(0..100), count(3), count(2));
+    let sums = branches.into_iter().map(|branch| branch.fold(0, |sum, n| async move { sum + n }));
+    let (report, sums) = futures::join!(broadcast.into_future(), future::join_all(sums));
+    assert_eq!((report.expect("it succeeds").items(), sums), (100, vec![4950; 3]));
+}
+
+// Rules 3.5, 5.2; P46
+async fn cancellation_from_another_thread_ends_a_broadcast() {
+    let stop = CancellationSource::new();
+    let (senders, receivers) = channels([1]);
+    let broadcast = broadcast(&context(), stream::repeat(7), senders).cancellation(stop.token());
+    let canceller = std::thread::spawn(move || stop.cancel());
+    assert_eq!(broadcast.await.expect_err("cancelled").code(), ErrorCode::Canceled);
+    assert!(receivers[0].is_closed());
+    canceller.join().expect("the thread ends");
+}
+
+on_every_executor! {
+    consumers_on_other_threads_get_everything,
+    an_item_timeout_fires_in_front_of_a_full_channel,
+    a_fan_out_is_driven_by_whoever_awaits_it,
+    cancellation_from_another_thread_ends_a_broadcast,
+}
