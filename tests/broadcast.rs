@@ -15,7 +15,9 @@ use futures::channel::mpsc;
 use futures::stream::{self, StreamExt};
 use futures::{FutureExt, future};
 use support::{block_on, filled, left_in, poll_times};
-use watershed::channels::{Missed, OnClosed, Overflow, broadcast, fan_out, into_sink};
+use watershed::channels::{
+    DestinationReport, Missed, OnClosed, Overflow, broadcast, fan_out, into_sink,
+};
 use watershed::{CancellationSource, Error, ErrorCode, ManualClock, Source, StepContext};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -143,8 +145,11 @@ fn drop_newest_works_for_sinks_too() {
     let (sender, receiver) = mpsc::channel(1);
     let broadcast = broadcast(&context(), filled([1, 2, 3, 4]), [into_sink(sender)]);
     let report = block_on(broadcast.overflow(Overflow::DropNewest)).expect("it succeeds");
-    let got: Vec<_> = block_on(receiver.collect());
-    assert_eq!(got, [1, 2], "a channel of 1 has room for one more a sender");
+    assert_eq!(
+        block_on(receiver.collect::<Vec<_>>()),
+        [1, 2],
+        "a channel of 1 has room for one more a sender"
+    );
     assert_eq!((report.destinations()[0].delivered(), report.destinations()[0].dropped()), (2, 2));
 }
 
@@ -229,7 +234,7 @@ fn a_destination_closed_while_it_waits_for_room_is_reported_with_its_item() {
             let report = result.expect("it goes on");
             assert_eq!(missed, None);
             let detached: Vec<_> =
-                report.destinations().iter().map(|to| to.is_detached()).collect();
+                report.destinations().iter().map(DestinationReport::is_detached).collect();
             assert_eq!(detached, [false, true, false]);
             assert_eq!(report.destinations()[1].delivered(), 1);
             assert_eq!(left_in(&receivers[2]), [1, 2, 3]);
@@ -308,7 +313,7 @@ fn a_broadcast_that_waits_ends_by_token_timeout_and_item_timeout() {
         let broadcast = broadcast.undelivered(|item| missed = Some(parts(item)));
         let mut broadcast = broadcast.into_future();
         assert!(poll_times(&mut broadcast, 3).is_none());
-        clock.advance(3 * SECOND - Duration::from_nanos(1));
+        clock.advance(Duration::from_nanos(2_999_999_999));
         assert!(poll_times(&mut broadcast, 3).is_none());
         if end == 0 {
             stop.cancel();
@@ -423,7 +428,9 @@ fn a_broadcast_dropped_after_any_poll_loses_no_item() {
             let left = left_in(&source);
             if let Some((item, has, lacks)) = missed {
                 assert!(!lacks.is_empty());
-                lacks.iter().for_each(|to| received[*to].push(100 + item));
+                for to in &lacks {
+                    received[*to].push(100 + item);
+                }
                 assert_eq!(has.len() + lacks.len(), 3);
             }
             for (to, receiver) in receivers.iter().enumerate() {

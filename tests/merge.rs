@@ -428,18 +428,18 @@ fn a_merge_dropped_after_any_poll_loses_no_message() {
             let mut merge = merge
                 .undelivered(|message| all.push(message.into_message().expect("it is closed")))
                 .into_future();
-            let mut got = Vec::new();
+            let mut arrived = Vec::new();
             let mut ended = false;
             for _ in 0..k {
                 ended = poll_times(&mut merge, 1).is_some();
-                got.extend(receiver.try_recv().ok());
+                arrived.extend(receiver.try_recv().ok());
                 if ended {
                     break;
                 }
             }
             drop(merge);
             assert!(all.len() <= 1);
-            all.extend(got);
+            all.extend(arrived);
             all.extend(left_in(&receiver));
             all.extend(sources.iter().flat_map(left_in));
             all.sort_unstable();
