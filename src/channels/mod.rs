@@ -5,6 +5,7 @@
 //! | [`fan_in`] | many of one type | an async handler |
 //! | [`select`](select()) | many of different types | one winner's continuation a run |
 //! | [`merge`](merge()), [`merge_with_strategy`] | many of one type | a destination |
+//! | [`merge`](merge()) with [`route`](route()) | many of one type | two destinations, by a predicate |
 //! | [`merged`] | many of one type | a stream |
 //! | [`broadcast`](broadcast()), [`fan_out`] | one | many destinations |
 //! | [`window`](window()) | one | a stream of batches |
@@ -26,8 +27,8 @@ pub use broadcast::{
     broadcast, fan_out,
 };
 pub use destination::{
-    Destination, IntoDestination, Refused, SenderDestination, SinkDestination, Undelivered,
-    into_sink,
+    Destination, IntoDestination, Refused, Route, SenderDestination, SinkDestination, Undelivered,
+    into_sink, route,
 };
 pub use fan_in::{
     Commit, FailedMessage, FanIn, FanInFuture, FanInReport, OnFailure, SourceReport, fan_in,

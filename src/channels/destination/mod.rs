@@ -5,11 +5,13 @@
 //! that ends in between loses nothing.
 
 mod ending;
+mod route;
 mod sender;
 mod sink;
 mod undelivered;
 
 pub(super) use ending::{Ending, Settings};
+pub use route::{Route, route};
 pub use sender::SenderDestination;
 pub use sink::{SinkDestination, into_sink};
 pub use undelivered::Undelivered;

@@ -1,0 +1,163 @@
+//! A destination that is two: a partition.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+
+use super::{Destination, IntoDestination, Refused, Undelivered};
+use crate::error::Error;
+
+/// One destination out of two: a message for which `predicate` is true goes to `left`, any other to
+/// `right`. A message is taken when both have room, in the order of the source; both are closed
+/// together.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use futures::{StreamExt, stream};
+/// use watershed::{StepContext, channels::{merge, route}};
+///
+/// let (even, from_even) = async_channel::unbounded();
+/// let (odd, from_odd) = async_channel::unbounded();
+/// let destination = route(|number: &u32| number % 2 == 0, even, odd);
+/// merge(&StepContext::new("partition"), [stream::iter(1..=5)], destination).await?;
+/// assert_eq!(from_even.collect::<Vec<_>>().await, [2, 4]);
+/// assert_eq!(from_odd.collect::<Vec<_>>().await, [1, 3, 5]);
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+pub fn route<L, R, P>(predicate: P, left: L, right: R) -> Route<L::Destination, R::Destination, P>
+where
+    L: IntoDestination,
+    R: IntoDestination,
+    R::Destination: Destination<Message = <L::Destination as Destination>::Message>,
+    P: FnMut(&<L::Destination as Destination>::Message) -> bool,
+{
+    let (left, right) = (left.into_destination(), right.into_destination());
+    Route { left, right, predicate, sending: None }
+}
+
+pin_project! {
+    /// Two destinations as one, made by [`route`].
+    ///
+    /// ```
+    /// use watershed::channels::route;
+    /// let (left, _) = async_channel::bounded::<u32>(1);
+    /// let (right, _) = async_channel::bounded::<u32>(1);
+    /// let both = route(|number: &u32| *number > 9, left, right);
+    /// # let _ = both;
+    /// ```
+    pub struct Route<L, R, P> {
+        #[pin]
+        left: L,
+        #[pin]
+        right: R,
+        predicate: P,
+        // Where the message goes that is being sent.
+        sending: Option<Side>,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+impl<L, R, P> Destination for Route<L, R, P>
+where
+    L: Destination,
+    R: Destination<Message = L::Message>,
+    P: FnMut(&L::Message) -> bool,
+{
+    type Message = L::Message;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let this = self.project();
+        ready!(this.left.poll_ready(cx))?;
+        this.right.poll_ready(cx)
+    }
+
+    fn try_send(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        message: L::Message,
+    ) -> Result<(), Refused<L::Message>> {
+        let this = self.project();
+        if (this.predicate)(&message) {
+            this.left.try_send(cx, message)
+        } else {
+            this.right.try_send(cx, message)
+        }
+    }
+
+    fn poll_send(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        hand: &mut Option<L::Message>,
+    ) -> Poll<Result<(), Error>> {
+        let this = self.project();
+        if let (None, Some(message)) = (&this.sending, &hand) {
+            let left = (this.predicate)(message);
+            *this.sending = Some(if left { Side::Left } else { Side::Right });
+        }
+        let sent = match this.sending {
+            Some(Side::Left) => ready!(this.left.poll_send(cx, hand)),
+            Some(Side::Right) => ready!(this.right.poll_send(cx, hand)),
+            None => Ok(()),
+        };
+        *this.sending = None;
+        Poll::Ready(sent)
+    }
+
+    fn take_back(self: Pin<&mut Self>) -> Option<Undelivered<L::Message>> {
+        let this = self.project();
+        *this.sending = None;
+        this.left.take_back().or_else(|| this.right.take_back())
+    }
+
+    fn makes_room(&self) -> bool {
+        self.left.makes_room() && self.right.makes_room()
+    }
+
+    fn force_send(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        message: L::Message,
+    ) -> Result<Option<L::Message>, Refused<L::Message>> {
+        let this = self.project();
+        if (this.predicate)(&message) {
+            this.left.force_send(cx, message)
+        } else {
+            this.right.force_send(cx, message)
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let this = self.project();
+        let left = this.left.poll_flush(cx)?;
+        let right = this.right.poll_flush(cx)?;
+        both(left, right)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let this = self.project();
+        // Both are asked, so that a failure of one leaves the other closed as well.
+        let (left, right) = (this.left.poll_close(cx), this.right.poll_close(cx));
+        both(left?, right?)
+    }
+}
+
+fn both(left: Poll<()>, right: Poll<()>) -> Poll<Result<(), Error>> {
+    if left.is_ready() && right.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+}
+
+impl<L: fmt::Debug, R: fmt::Debug, P> fmt::Debug for Route<L, R, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("left", &self.left)
+            .field("right", &self.right)
+            .field("sending", &self.sending)
+            .finish_non_exhaustive()
+    }
+}
