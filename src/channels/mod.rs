@@ -1,4 +1,4 @@
-//! Streams in, one outlet: the operations over many sources.
+//! Streams in, channels and sinks out: the operations over many sources or destinations.
 
 mod broadcast;
 mod destination;
