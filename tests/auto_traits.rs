@@ -1,5 +1,6 @@
 //! What may be sent, shared and moved.
 
+use watershed::channels::*;
 use watershed::*;
 
 fn send<T: Send>() {}
@@ -17,13 +18,19 @@ fn public_types_are_send_sync_and_unpin_where_they_can_be() {
             CancellationToken, Cancelled, CompensationScope, CompensationPolicy, Rollback,
             RollbackReport, RollbackFailed, FailedAction, Reservation, StepContext, FanInReport,
             SourceReport, FailedMessage, Commit, OnFailure, RetryPolicy, Compensated<u8>,
-            Named<u8>, Faults<u8>, diagnostics::Snapshot;
+            Named<u8>, Faults<u8>, diagnostics::Snapshot, SenderDestination<u8>,
+            SinkDestination<u8, u8>, Undelivered<u8>, Refused<u8>, MergeReport, MergedSource,
+            Priority, RoundRobin, Weighted, SourceState, BroadcastReport, DestinationReport,
+            Missed<u8>, Overflow, OnClosed;
         sync: Error, ErrorCode, BoxError, Tick, SystemClock, ManualClock, CancellationSource,
             CancellationToken, CompensationScope, CompensationPolicy, RollbackReport,
             RollbackFailed, FailedAction, Reservation, StepContext, FanInReport, SourceReport,
             FailedMessage, Commit, OnFailure, RetryPolicy, Compensated<u8>, Named<u8>, Faults<u8>,
-            diagnostics::Snapshot;
-        unpin: Sleep, Cancelled, Rollback, StepContext, Reservation, CompensationScope;
+            diagnostics::Snapshot, Refused<u8>, MergeReport, MergedSource, Priority, RoundRobin,
+            Weighted, SourceState, BroadcastReport, DestinationReport, Missed<u8>, Overflow,
+            OnClosed;
+        unpin: Sleep, Cancelled, Rollback, StepContext, Reservation, CompensationScope,
+            SenderDestination<u8>, Undelivered<u8>, Merged<futures::stream::Pending<u8>>;
     }
 }
 

@@ -16,7 +16,7 @@ use futures::stream::{self, StreamExt};
 use futures::{FutureExt, future};
 use support::{block_on, filled, left_in, poll_times};
 use watershed::channels::{
-    DestinationReport, Missed, OnClosed, Overflow, broadcast, fan_out, into_sink,
+    DestinationReport, Missed, OnClosed, Overflow, SenderDestination, broadcast, fan_out, into_sink,
 };
 use watershed::{CancellationSource, Error, ErrorCode, ManualClock, Source, StepContext};
 
@@ -448,6 +448,35 @@ fn a_broadcast_dropped_after_any_poll_loses_no_item() {
             }
         }
     }
+}
+
+// What is reported as missed is not delivered behind the back of the report
+#[test]
+fn a_copy_that_waited_in_a_lent_destination_is_taken_back() {
+    let (sender, receiver) = bounded(1);
+    let mut lent = SenderDestination::new(sender);
+    let mut missed = None;
+    let dropped = broadcast(&context(), filled([1, 2]), [&mut lent]).keep_open();
+    let mut dropped = dropped.undelivered(|item| missed = Some(parts(item))).into_future();
+    assert!(poll_times(&mut dropped, 2).is_none());
+    drop(dropped);
+    assert_eq!(missed, Some((2, vec![], vec![0])));
+    assert_eq!(receiver.try_recv(), Ok(1));
+    block_on(broadcast(&context(), filled([3]), [&mut lent])).expect("there is room");
+    assert_eq!(left_in(&receiver), [3]);
+}
+
+// What waits is tried once more before it is given up
+#[test]
+fn an_item_that_has_room_when_the_broadcast_ends_is_delivered() {
+    let (senders, receivers) = channels([1, 9]);
+    let broadcast = broadcast(&context(), filled([1, 2]), senders);
+    let broadcast = broadcast.undelivered(|_| panic!("there is room"));
+    let mut broadcast = broadcast.into_future();
+    assert!(poll_times(&mut broadcast, 1).is_none());
+    assert_eq!(receivers[0].try_recv(), Ok(1));
+    drop(broadcast);
+    assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![2], vec![1, 2]]);
 }
 
 /// Panics when it is copied so many times, or dropped where it is told.

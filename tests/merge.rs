@@ -483,6 +483,30 @@ fn a_merge_that_keeps_its_destination_open_loses_no_message_when_it_is_dropped()
     }
 }
 
+// What waits is tried once more before it is given up
+#[test]
+fn a_message_that_has_room_when_the_merge_ends_is_delivered() {
+    for (by_drop, keep_open) in [(true, true), (true, false), (false, true), (false, false)] {
+        let stop = CancellationSource::new();
+        let (sender, receiver) = async_channel::bounded(1);
+        let mut merge = merge(&context(), [filled([1, 2])], sender).cancellation(stop.token());
+        if keep_open {
+            merge = merge.keep_open();
+        }
+        let mut merge = merge.undelivered(|_| panic!("there is room")).into_future();
+        assert!(poll_times(&mut merge, 1).is_none());
+        stop.cancel();
+        assert_eq!(receiver.try_recv(), Ok(1));
+        if !by_drop {
+            let error = poll_times(&mut merge, 1).expect("it is over").expect_err("cancelled");
+            assert_eq!(error.metadata("delivered"), Some("2"));
+            assert_eq!((error.metadata("undelivered"), error.related().len()), (None, 0));
+        }
+        drop(merge);
+        assert_eq!(left_in(&receiver), [2]);
+    }
+}
+
 // Another producer takes the room between the look and the send
 #[test]
 fn two_merges_into_one_channel_lose_nothing_to_each_other() {

@@ -223,8 +223,9 @@ where
 
     fn move_messages(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
         let Some(intake) = &mut self.intake else { return Poll::Ready(Stop::Drained) };
+        let mut resumed = true;
         loop {
-            if intake.begins_turn() {
+            if std::mem::take(&mut resumed) || intake.begins_turn() {
                 self.doing = Doing::Own;
                 if let Some(exceeded) = self.limits.exceeded() {
                     return Poll::Ready(Stop::Error(exceeded.into_error("the merge")));
