@@ -50,7 +50,7 @@ fn absorbed_scopes_roll_back_in_reverse_of_registration_over_any_nesting() {
     assert_eq!(*log.lock().expect("no panic"), [7, 6, 5, 4, 3, 2, 1]);
 }
 
-// Rules 4.2, 4.1
+// P2, rules 4.2, 4.1
 #[test]
 fn concurrent_handlers_are_rolled_back_in_reverse_of_registration() {
     let context = StepContext::new("t");

@@ -9,6 +9,7 @@ use support::{block_on, filled, left_in, poll_times};
 use watershed::channels::{Undelivered, merge, route};
 use watershed::{ErrorCode, Source, StepContext};
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "a predicate takes a reference")]
 fn even(number: &u32) -> bool {
     number % 2 == 0
 }

@@ -1,4 +1,15 @@
 //! Streams in, channels and sinks out: the operations over many sources or destinations.
+//!
+//! | operation | sources | goes to |
+//! | --- | --- | --- |
+//! | [`fan_in`] | many of one type | an async handler |
+//! | [`select`](select()) | many of different types | one winner's continuation a run |
+//! | [`merge`](merge()), [`merge_with_strategy`] | many of one type | a destination |
+//! | [`merge`](merge()) with [`route`](route()) | many of one type | two destinations, by a predicate |
+//! | [`merged`] | many of one type | a stream |
+//! | [`broadcast`](broadcast()), [`fan_out`] | one | many destinations |
+//! | [`window`](window()) | one | a stream of batches |
+//! | [`live`](live()) | those that come and go | [`FanIn::incoming`] |
 
 mod broadcast;
 mod destination;
