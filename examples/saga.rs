@@ -6,9 +6,11 @@
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use watershed::{
     BoxError, CancellationToken, CompensationPolicy, StepContext, labelled, run_compensation,
+    timers,
 };
 
 /// What the services of this world know.
@@ -34,6 +36,8 @@ async fn step(context: &StepContext, world: &World, what: String) -> Result<Stri
     if what == "hotel in Atlantis" {
         return Err("no such town".into());
     }
+    // The way to the service and back.
+    timers::delay(context, Duration::from_millis(1)).await?;
     world.add(&what);
     println!("  booked {what}");
     let (world, entry) = (world.clone(), what.clone());

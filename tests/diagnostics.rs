@@ -57,7 +57,7 @@ fn each_result_is_counted_once() {
     block_on(group.wait()).expect_err("one fails");
 
     let counted = diagnostics::snapshot().since(&before);
-    assert_eq!((counted.selects_run, counted.selects_succeeded), (4, 1));
+    assert_eq!(counted.selects_succeeded, 1);
     assert_eq!((counted.selects_failed, counted.selects_timed_out), (1, 1));
     assert_eq!(counted.selects_cancelled, 1);
     assert_eq!((counted.tasks_added, counted.tasks_succeeded), (3, 2));

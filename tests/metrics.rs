@@ -44,7 +44,6 @@ fn every_counter_and_both_histograms_reach_the_recorder() {
         ("watershed_messages_succeeded_total", now.messages_succeeded, 3),
         ("watershed_messages_failed_total", now.messages_failed, 1),
         ("watershed_compensations_run_total", now.compensations_run, 3),
-        ("watershed_selects_run_total", now.selects_run, 1),
         ("watershed_selects_succeeded_total", now.selects_succeeded, 1),
     ];
     for (name, counted, expected) in expected {

@@ -31,7 +31,7 @@ impl<'a> BySize<'a> {
     pub(crate) fn new(corner: &str, measured: &'a [Measured]) -> Self {
         let mut table = Table::new();
         let sizes = measured.iter().map(|measured| match measured.sources {
-            None => "all in one scope".to_owned(),
+            None => "in all".to_owned(),
             Some(1) => "1 source".to_owned(),
             Some(sources) => format!("{} sources", grouped(sources)),
         });

@@ -14,6 +14,7 @@ pub(crate) struct Target {
     pub(crate) bound: Bound,
 }
 
+#[allow(dead_code, reason = "each bench uses some of them")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound {
     Least(f64),

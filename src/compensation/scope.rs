@@ -395,6 +395,13 @@ impl CompensationScope {
         at_home
     }
 
+    /// Whether nobody holds this scope but its context.
+    pub(crate) fn is_sole(&self) -> bool {
+        let sole = Arc::strong_count(&self.inner) == 1;
+        fence(Ordering::Acquire);
+        sole
+    }
+
     /// Whether anything was staged here since the message began.
     #[inline]
     pub(crate) fn is_touched(&self) -> bool {

@@ -34,6 +34,23 @@ impl ChildStep {
         Self { step: child, stop, outer_token, outer: parent.scope().clone() }
     }
 
+    /// The step for another operation of the same kind, if nobody has kept its context or its scope
+    /// and it was not told to stop. What was staged is in the outer scope.
+    pub(crate) fn reuse(self) -> Option<Self> {
+        if !self.step.is_sole() || self.stop.is_cancelled() {
+            return None;
+        }
+        if self.scope().is_touched() {
+            self.scope().hand_over(&self.outer, 0);
+        }
+        Some(self)
+    }
+
+    /// The context of the operation.
+    pub(crate) fn context(&self) -> &StepContext {
+        &self.step
+    }
+
     /// The context to hand to the operation.
     pub(crate) fn step(&self) -> StepContext {
         self.step.clone()

@@ -302,6 +302,12 @@ impl StepContext {
         Self { inner: Some(Arc::new(inner)) }
     }
 
+    /// Whether nobody else has this context or its scope.
+    pub(crate) fn is_sole(&self) -> bool {
+        let inner = self.inner();
+        Arc::strong_count(inner) == 1 && inner.scope.is_sole()
+    }
+
     /// Gives a context that nobody else has to another source.
     pub(crate) fn set_source(&mut self, source: &SourceName) {
         let inner = self.inner.as_mut().and_then(Arc::get_mut);

@@ -75,7 +75,9 @@ impl Timer {
 
     pub(crate) fn record(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        if nanos > 0 {
+            self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        }
         #[cfg(feature = "metrics")]
         metrics::histogram!(self.name).record(took.as_secs_f64());
     }
@@ -116,7 +118,7 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: u64,)+
             /// Time that drains took in all, by their clocks, from first poll to result.
             pub drain_time: Duration,
-            /// Time that runs of a select took in all, by their clocks, from first poll to result.
+            /// Time that runs of a select waited in all, by their clocks, until they had a result.
             pub select_time: Duration,
         }
 
@@ -168,8 +170,6 @@ counters! {
     drains_cancelled,
     /// Drains whose future was dropped before it had a result.
     drains_dropped,
-    /// Runs of a select that had a result.
-    selects_run,
     /// Runs of a select whose continuation returned `Ok`.
     selects_succeeded,
     /// Runs of a select that failed, those whose cases had all ended included.

@@ -20,8 +20,9 @@ use std::time::Duration;
 use self::case::{AnyCase, Case};
 use super::source::Source;
 use crate::cancellation::CancellationToken;
-use crate::context::StepContext;
+use crate::context::{ChildStep, StepContext};
 use crate::error::BoxError;
+use crate::limits::Limits;
 use crate::origin::SourceName;
 
 /// A select without cases, whose runs give a `T`. See [`Select`].
@@ -58,6 +59,7 @@ pub fn select<'a, T>(context: &StepContext) -> Select<'a, T> {
             cancellation: CancellationToken::never(),
         },
         turn: 0,
+        spare: None,
     }
 }
 
@@ -95,6 +97,14 @@ pub struct Select<'a, T> {
     settings: Settings,
     /// How many runs had a winner: which of the cases of one priority is asked first.
     turn: usize,
+    /// What the last run has left for the next one.
+    spare: Option<Spare>,
+}
+
+/// The step of a run that nobody kept, and limits without a deadline.
+struct Spare {
+    step: ChildStep,
+    limits: Limits,
 }
 
 struct Slot<'a, T> {
@@ -271,6 +281,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// ```
     pub fn cancellation(mut self, token: CancellationToken) -> Self {
         self.settings.cancellation = token;
+        self.spare = None;
         self
     }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::case::Asked;
-use super::{Select, Slot};
+use super::{Select, Slot, Spare};
 use crate::clock::{Sleep, Tick};
 use crate::context::{ChildStep, StepContext};
 use crate::diagnostics::COUNTERS;
@@ -35,7 +35,8 @@ pub struct SelectRun<'s, 'a, T> {
 
 /// A run between its first poll and its result.
 struct Started {
-    at: Tick,
+    /// When the run had to wait for the first time.
+    waits_since: Option<Tick>,
     step: ChildStep,
     limits: Limits,
     /// Whose continuation is running.
@@ -64,7 +65,11 @@ impl<T> Future for SelectRun<'_, '_, T> {
         // What may panic here outside a case is the clock.
         let polled = panics::contain(|| {
             let started = started.get_or_insert_with(|| Started::new(select));
-            started.poll(select, cx)
+            let poll = started.poll(select, cx);
+            if poll.is_pending() && started.waits_since.is_none() {
+                started.waits_since = Some(select.context.clock().now());
+            }
+            poll
         });
         let result = match polled {
             Ok(poll) => ready!(poll),
@@ -78,13 +83,15 @@ impl<T> Future for SelectRun<'_, '_, T> {
 impl<T> SelectRun<'_, '_, T> {
     /// Counts the result, and hands what was staged to the context's scope.
     fn finish(&mut self, result: &Result<T, Error>) {
-        self.select.abandon();
+        if result.is_err() {
+            self.select.abandon();
+        }
         if let Some(started) = self.started.take() {
             let clock = self.select.context.clock();
-            let took = panics::contain(|| clock.now().since(started.at)).unwrap_or_default();
-            COUNTERS.select_time.record(took);
+            let took = started.waits_since.map(|at| panics::contain(|| clock.now().since(at)));
+            COUNTERS.select_time.record(took.and_then(Result::ok).unwrap_or_default());
+            self.select.keep(started);
         }
-        COUNTERS.selects_run.add(1);
         match result.as_ref().map_err(Error::code) {
             Ok(_) => COUNTERS.selects_succeeded.add(1),
             Err(ErrorCode::Timeout) => COUNTERS.selects_timed_out.add(1),
@@ -95,6 +102,14 @@ impl<T> SelectRun<'_, '_, T> {
 }
 
 impl<T> Select<'_, T> {
+    /// Keeps what the next run can use as it is.
+    fn keep(&mut self, started: Started) {
+        let Started { step, limits, ending, .. } = started;
+        if self.settings.timeout.is_none() && ending.is_none() {
+            self.spare = step.reuse().map(|step| Spare { step, limits });
+        }
+    }
+
     /// Drops whatever continuation is left.
     fn abandon(&mut self) {
         for slot in &mut self.cases {
@@ -152,13 +167,15 @@ impl<T> Slot<'_, T> {
 }
 
 impl Started {
-    fn new<T>(select: &Select<'_, T>) -> Self {
+    fn new<T>(select: &mut Select<'_, T>) -> Self {
+        if let Some(Spare { step, limits }) = select.spare.take() {
+            return Self { waits_since: None, step, limits, winner: None, ending: None };
+        }
         let settings = &select.settings;
         let step = ChildStep::new(&select.context, None, &settings.cancellation);
         let token = step.outer_token().clone();
         let limits = Limits::new(select.context.clock(), token, settings.timeout);
-        let at = select.context.clock().now();
-        Self { at, step, limits, winner: None, ending: None }
+        Self { waits_since: None, step, limits, winner: None, ending: None }
     }
 
     fn poll<T>(
@@ -170,7 +187,7 @@ impl Started {
             if let Some(exceeded) = self.limits.exceeded() {
                 return Poll::Ready(Err(exceeded.into_error("the select")));
             }
-            self.winner = select.ask(&self.step.step(), cx)?;
+            self.winner = select.ask(self.step.context(), cx)?;
         }
         let Some(winner) = self.winner else {
             if select.cases.iter().all(|slot| slot.ended) {
