@@ -135,9 +135,9 @@
 //!
 //! # The order of the modules
 //!
-//! Each uses only what stands before it: `origin`, `error`, `diagnostics`, `panics`, `lock` and `waiters`,
-//! `clock`, `cancellation` and `limits`, `retry`, `compensation`, `outcome` and `context`,
-//! `channels`, `timers`, `group`.
+//! Each uses only what stands before it: `origin`, `lock` and `waiters`; `error`; `diagnostics`;
+//! `panics`; `clock`, `cancellation` and `retry`; `limits` and `compensation`; `outcome` and
+//! `execution`; `context`; `channels`, `timers`, `group`, `combinators` and `streams`.
 
 mod cancellation;
 pub mod channels;
