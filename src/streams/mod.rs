@@ -1,7 +1,7 @@
 //! Streams of results, worked on step by step.
 //!
 //! What is here is what `futures` cannot do: operations that are handed a
-//! [`StepContext`](crate::StepContext), so that what they register is staged whatever becomes of the
+//! [`StepContext`], so that what they register is staged whatever becomes of the
 //! stream; that contain panics; and that end with one `Err` when the context's token is cancelled.
 //! After the first failure nothing further is asked for or called.
 //!
