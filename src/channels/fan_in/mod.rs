@@ -9,6 +9,7 @@
 //! - `permits`: who may run a handler; `urgency`: who goes first
 //! - `baton`: what lanes share, handed from one to the next
 //! - `message_step`: the context of messages, lent to handlers
+//! - `part`: a lane's place in the drain, and how a message begins and ends
 //! - `lane`: one source and its message in flight
 //! - `drain`: the future over all lanes: deadlines, cancellation, the end
 
@@ -16,6 +17,7 @@ mod baton;
 mod drain;
 mod lane;
 mod message_step;
+mod part;
 mod permits;
 mod report;
 mod settings;
