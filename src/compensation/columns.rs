@@ -1,8 +1,8 @@
 //! Staged actions, kept by their type.
 //!
 //! A list of boxed actions costs an allocation an action. But actions come from a few places in a
-//! program, and every place has a type of its own, so they are kept in one column a type: staging
-//! appends to a column, and once it has grown nothing is allocated. Actions that belong to
+//! program, and every place has a type of its own, so they are kept in one column a place and type:
+//! staging appends to a column, and once it has grown nothing is allocated. Actions that belong to
 //! different drains are in different columns, so that a drain commits its own by dropping them.
 //!
 //! Every action carries its number in the order of registration, and a column is in that order.
@@ -27,13 +27,20 @@ struct Slot {
     of: TypeId,
     /// The drain that staged them, 0 for none.
     owner: u64,
+    registered_at: &'static Location<'static>,
     column: Box<dyn AnyColumn>,
+}
+
+impl Slot {
+    #[inline]
+    fn is_for(&self, of: TypeId, owner: u64, registered_at: &'static Location<'static>) -> bool {
+        self.of == of && self.owner == owner && std::ptr::eq(self.registered_at, registered_at)
+    }
 }
 
 /// An action in a column.
 struct Entry<A> {
     number: u64,
-    registered_at: &'static Location<'static>,
     action: A,
 }
 
@@ -48,6 +55,11 @@ impl Columns {
         self.len == 0
     }
 
+    /// How many columns there are, empty ones included.
+    pub(super) fn columns(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Stages an action whose number is higher than every other here.
     #[inline]
     pub(crate) fn push<A: Action>(
@@ -58,29 +70,35 @@ impl Columns {
         action: A,
     ) {
         let of = TypeId::of::<A>();
-        let found = self.slots.iter_mut().find(|slot| slot.owner == owner && slot.of == of);
+        let found = self.slots.iter_mut().find(|slot| slot.is_for(of, owner, registered_at));
         let slot = match found {
             Some(slot) => slot,
-            None => self.add_slot(of, owner, Box::new(Column::<A>::default())),
+            None => self.add_slot(of, owner, registered_at, Box::new(Column::<A>::default())),
         };
         if let Some(column) = slot.column.as_any().downcast_mut::<Column<A>>() {
-            column.entries.push(Entry { number, registered_at, action });
+            column.entries.push(Entry { number, action });
             self.len += 1;
         }
     }
 
     #[cold]
-    fn add_slot(&mut self, of: TypeId, owner: u64, column: Box<dyn AnyColumn>) -> &mut Slot {
-        self.slots.push(Slot { of, owner, column });
+    fn add_slot(
+        &mut self,
+        of: TypeId,
+        owner: u64,
+        registered_at: &'static Location<'static>,
+        column: Box<dyn AnyColumn>,
+    ) -> &mut Slot {
+        self.slots.push(Slot { of, owner, registered_at, column });
         let last = self.slots.len() - 1;
         &mut self.slots[last]
     }
 
     fn slot_like(&mut self, other: &Slot, owner: u64) -> &mut Slot {
-        let known = self.slots.iter().position(|slot| slot.owner == owner && slot.of == other.of);
-        match known {
+        let at = other.registered_at;
+        match self.slots.iter().position(|slot| slot.is_for(other.of, owner, at)) {
             Some(index) => &mut self.slots[index],
-            None => self.add_slot(other.of, owner, other.column.empty()),
+            None => self.add_slot(other.of, owner, at, other.column.empty()),
         }
     }
 
@@ -153,7 +171,8 @@ impl Columns {
 
     /// The label and the place of the last action of a column. The label is the user's code.
     pub(super) fn describe(&self, index: usize) -> (Option<String>, &'static Location<'static>) {
-        self.slots[index].column.describe()
+        let slot = &self.slots[index];
+        (slot.column.label(), slot.registered_at)
     }
 
     /// Drops the last action of a column. This is the user's code.
@@ -202,11 +221,13 @@ impl Columns {
         (std::mem::take(&mut self.len), panicked)
     }
 
-    /// The places that registered the actions, without repetitions, column by column.
+    /// The places that registered the actions, without repetitions.
     pub(super) fn places(&self) -> Vec<&'static Location<'static>> {
-        let mut places = Vec::new();
-        for slot in &self.slots {
-            slot.column.places(&mut places);
+        let mut places: Vec<&'static Location<'static>> = Vec::new();
+        for slot in self.slots.iter().filter(|slot| slot.column.len() > 0) {
+            if !places.contains(&slot.registered_at) {
+                places.push(slot.registered_at);
+            }
         }
         places
     }
@@ -251,12 +272,12 @@ trait AnyColumn: Send {
     /// Moves the actions from a position on to `target`, a column of the same type.
     fn move_from(&mut self, position: usize, target: &mut dyn AnyColumn);
     fn attempt(&mut self) -> BoxAttempt;
-    fn describe(&self) -> (Option<String>, &'static Location<'static>);
+    /// The label of the last action. This is the user's code.
+    fn label(&self) -> Option<String>;
     fn drop_last(&mut self);
     /// Drops every action; after a panic it can be called again.
     fn drop_all(&mut self);
     fn remove(&mut self, number: u64) -> Option<Box<dyn Send>>;
-    fn places(&self, places: &mut Vec<&'static Location<'static>>);
 }
 
 impl<A: Action> AnyColumn for Column<A> {
@@ -326,11 +347,10 @@ impl<A: Action> AnyColumn for Column<A> {
         Box::pin(self.entries[last].action.attempt())
     }
 
-    fn describe(&self) -> (Option<String>, &'static Location<'static>) {
+    fn label(&self) -> Option<String> {
         let entry = &self.entries[self.entries.len() - 1];
         // A label that panics is none.
-        let label = panics::contain(|| entry.action.label().map(ToOwned::to_owned));
-        (label.unwrap_or_default(), entry.registered_at)
+        panics::contain(|| entry.action.label().map(ToOwned::to_owned)).unwrap_or_default()
     }
 
     fn drop_last(&mut self) {
@@ -347,13 +367,5 @@ impl<A: Action> AnyColumn for Column<A> {
     fn remove(&mut self, number: u64) -> Option<Box<dyn Send>> {
         let position = self.entries.iter().rposition(|entry| entry.number == number)?;
         Some(Box::new(self.entries.remove(position).action))
-    }
-
-    fn places(&self, places: &mut Vec<&'static Location<'static>>) {
-        for entry in &self.entries {
-            if !places.contains(&entry.registered_at) {
-                places.push(entry.registered_at);
-            }
-        }
     }
 }

@@ -43,6 +43,9 @@ struct Kept {
 /// Actions of one turn that are usual: more are not worth their memory afterwards.
 const USUAL: usize = 1 << 12;
 
+/// Places that register actions on one thread which are usual: more take too long to look through.
+const USUAL_PLACES: usize = 16;
+
 /// The message that was worked at on this thread when a lane's turn began.
 pub(crate) struct Outer {
     message: u64,
@@ -167,7 +170,7 @@ pub(crate) fn take(into: impl FnOnce(&mut Columns)) {
 
 /// Keeps the columns for the next messages, unless they have grown beyond what is usual.
 fn keep_columns(kept: Box<Kept>, count: usize) {
-    if count <= USUAL {
+    if count <= USUAL && kept.actions.columns() <= USUAL_PLACES {
         KEPT.set(Some(kept));
     }
 }
