@@ -245,3 +245,32 @@ fn handlers_on_two_threads_stage_on_one_scope_in_one_order() {
     assert_eq!(roll_back(context.scope()), 4_000);
     assert!(order.lock().expect("no panic").is_empty());
 }
+
+/// Registers from twenty places.
+macro_rules! twenty_places {
+    ($step:expr) => {
+        twenty_places!(@ $step, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)
+    };
+    (@ $step:expr, $($place:literal)+) => {
+        $($step.register_compensation(|| async { let _ = $place; });)+
+    };
+}
+
+// Rule 4.1
+#[test]
+fn many_places_and_many_actions_are_kept_as_well_as_few() {
+    let context = StepContext::new("t");
+    let drain = fan_in(&context, [filled([1, 2, 3])], |message: usize, step: StepContext| {
+        twenty_places!(step);
+        for _ in 0..5_000 {
+            step.register_compensation(|| async {});
+        }
+        // Others look at the scope of the drain while this message has not ended.
+        let seen = context.scope().len();
+        twenty_places!(step);
+        let expected = (message - 1) * 5_040;
+        async move { if seen == expected { Ok(()) } else { Err(format!("{seen}")) } }
+    });
+    block_on(drain.commit(Commit::Never)).expect("each message has its own");
+    assert_eq!(roll_back(context.scope()), 3 * 5_040);
+}

@@ -168,9 +168,10 @@ pub(crate) fn take(into: impl FnOnce(&mut Columns)) {
     }
 }
 
-/// Keeps the columns for the next messages, unless they have grown beyond what is usual.
+/// Keeps what is left, and empty columns for the next messages unless they are beyond what is usual.
 fn keep_columns(kept: Box<Kept>, count: usize) {
-    if count <= USUAL && kept.actions.columns() <= USUAL_PLACES {
+    let usual = count <= USUAL && kept.actions.columns() <= USUAL_PLACES;
+    if usual || !kept.actions.is_empty() {
         KEPT.set(Some(kept));
     }
 }
@@ -209,5 +210,5 @@ fn move_home() {
         scope.receive(&mut kept.actions, Some(owner));
     }
     kept.actions.append(&mut message, None);
-    keep_columns(kept, if has_any() { 0 } else { count });
+    keep_columns(kept, count);
 }
