@@ -25,6 +25,9 @@ use crate::panics;
 /// Messages after which a window that is never full lets the executor have its thread back.
 const MESSAGES_PER_POLL: usize = 256;
 
+/// Windows up to this size have their room made when they open; larger ones grow.
+const LARGEST_RESERVE: usize = 1 << 10;
+
 /// Gathers the messages of a source in windows: see [`Window`] for when one is closed.
 ///
 /// ```
@@ -307,6 +310,10 @@ impl<S: Source> Windows<S> {
             match this.source.as_mut().poll_message(cx) {
                 Poll::Ready(Some(Ok(message))) => {
                     if this.open.is_empty() {
+                        // One that is closed by time alone says nothing of its size.
+                        if *this.count <= LARGEST_RESERVE {
+                            this.open.reserve(*this.count);
+                        }
                         let clock = this.context.clock();
                         let at = this.every.map(|every| clock.now() + every);
                         let at = at.filter(|at| *at != Tick::MAX);
