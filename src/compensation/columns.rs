@@ -34,7 +34,8 @@ struct Slot {
 impl Slot {
     #[inline]
     fn is_for(&self, of: TypeId, owner: u64, registered_at: &'static Location<'static>) -> bool {
-        self.of == of && self.owner == owner && std::ptr::eq(self.registered_at, registered_at)
+        // The place first: it nearly always decides.
+        std::ptr::eq(self.registered_at, registered_at) && self.of == of && self.owner == owner
     }
 }
 
@@ -213,10 +214,11 @@ impl Columns {
     /// how many there were, and the first panic.
     pub(crate) fn clear(&mut self) -> (usize, Option<String>) {
         let mut panicked = None;
-        for slot in &mut self.slots {
-            while let Err(message) = panics::contain(|| slot.column.drop_all()) {
-                panicked.get_or_insert(message);
-            }
+        let slots = &mut self.slots;
+        while let Err(message) =
+            panics::contain(|| slots.iter_mut().for_each(|slot| slot.column.drop_all()))
+        {
+            panicked.get_or_insert(message);
         }
         (std::mem::take(&mut self.len), panicked)
     }
