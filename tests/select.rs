@@ -5,14 +5,17 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::pending;
+use futures::future::{pending, ready};
 use futures::{FutureExt, StreamExt, stream};
 use support::{Ledger, block_on, filled, left_in, poll_times, roll_back, yields};
 use watershed::channels::select;
-use watershed::{BoxError, CancellationSource, ErrorCode, ManualClock, Source, StepContext};
+use watershed::{
+    BoxError, CancellationSource, Clock, Compensated, Error, ErrorCode, ManualClock, Sleep, Source,
+    StepContext, Tick,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -496,6 +499,288 @@ fn a_source_and_a_continuation_that_panic_when_dropped_are_contained() {
     drop(select);
 }
 
+// P1, rule 4.1
+#[test]
+fn the_compensations_of_a_result_are_absorbed_also_when_it_comes_too_late() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let undone = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let undo = |effect: u32| {
+        let undone = Arc::clone(&undone);
+        Compensated::new(effect).with_compensation(move || {
+            let undone = Arc::clone(&undone);
+            async move { undone.lock().expect("no panic").push(effect) }
+        })
+    };
+    let mut select = select::<u32>(&context)
+        .case(filled([1]), |effect, _| ready(Ok::<_, BoxError>(undo(effect))))
+        .case(filled([2]), |effect, step| {
+            let undo = &undo;
+            async move {
+                step.cancellation().cancelled().await;
+                Ok::<_, BoxError>(undo(effect))
+            }
+        })
+        .timeout(SECOND);
+    assert_eq!(block_on(select.run()).expect("the first is ready"), 1);
+    let mut run = select.run();
+    assert!(poll_times(&mut run, 1).is_none());
+    clock.advance(SECOND);
+    let error = poll_times(&mut run, 1).expect("it stopped").expect_err("it timed out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    assert_eq!(roll_back(context.scope()), 2);
+    assert_eq!(*undone.lock().expect("no panic"), [2, 1]);
+}
+
+// P42
+#[test]
+fn a_case_that_passes_its_message_on_can_have_a_priority() {
+    let context = StepContext::new("t");
+    let mut select = select(&context)
+        .pass_with_priority(101, filled([3]))
+        .pass(filled([2]))
+        .pass_with_priority(99, filled([1]));
+    let results: Vec<_> = (0..3).map(|_| block_on(select.run()).expect("one is ready")).collect();
+    assert_eq!(results, [1, 2, 3]);
+}
+
+// P41
+#[test]
+fn a_case_that_is_ready_wins_at_once_beside_silent_ones_of_every_priority() {
+    let context = StepContext::new("t");
+    let mut select = select(&context)
+        .pass_with_priority(1, stream::pending())
+        .pass(stream::pending())
+        .pass(filled([7]))
+        .pass_with_priority(200, stream::pending());
+    assert_eq!(select.run().now_or_never().expect("at once").expect("no failure"), 7);
+    assert!(select.run().now_or_never().is_none());
+}
+
+// Rules 3.3, 3.5
+#[test]
+fn a_select_that_has_run_can_be_given_cases_and_limits() {
+    let context = StepContext::new("t");
+    let mut first = select(&context).pass(filled([1, 4]));
+    assert_eq!(block_on(first.run()).expect("one is ready"), 1);
+    let mut second = first.pass_with_priority(1, filled([2])).pass(filled([3]));
+    let mut results: Vec<_> = (0..3)
+        .map(|_| second.run().now_or_never().expect("at once").expect("no failure"))
+        .collect();
+    results[1..].sort_unstable();
+    assert_eq!(results, [2, 3, 4]);
+    let mut timed = second.pass(stream::pending());
+    assert!(timed.run().now_or_never().is_none());
+    timed = timed.timeout(Duration::ZERO);
+    let code = |result: Result<u32, Error>| result.expect_err("it is to end").code();
+    assert_eq!(timed.run().now_or_never().map(code), Some(ErrorCode::Timeout));
+    let stop = CancellationSource::new();
+    stop.cancel();
+    let mut cancelled = timed.timeout(Duration::MAX).cancellation(stop.token());
+    assert_eq!(cancelled.run().now_or_never().map(code), Some(ErrorCode::Canceled));
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl std::task::Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// PARITY 3.9, rule 5.2
+#[test]
+fn the_task_of_the_latest_run_is_woken_and_no_earlier_one() {
+    let stop = CancellationSource::new();
+    let context = StepContext::new("t").with_cancellation(stop.token());
+    let (sender, receiver) = async_channel::unbounded();
+    let mut select = select(&context).pass(receiver).pass(stream::pending());
+    let tasks = [Arc::new(Wakes::default()), Arc::new(Wakes::default())];
+    for task in &tasks {
+        let waker = Arc::clone(task).into();
+        assert!(select.run().poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+    }
+    sender.try_send(1).expect("the channel is open");
+    let woken = || tasks.each_ref().map(|task| task.0.load(Ordering::Relaxed));
+    assert_eq!(woken(), [0, 0], "both runs have been dropped");
+    assert!(tasks.iter().all(|task| Arc::strong_count(task) == 1), "no run keeps its task");
+    assert_eq!(select.run().now_or_never().expect("at once").expect("no failure"), 1);
+    let waker = Arc::clone(&tasks[1]).into();
+    let mut run = select.run();
+    assert!(run.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+    sender.try_send(2).expect("the channel is open");
+    assert_eq!(woken(), [0, 1]);
+    assert_eq!(poll_times(&mut run, 1).expect("it is ready").expect("no failure"), 2);
+}
+
+// Rules 2.4, 3.5
+#[test]
+fn a_case_that_keeps_waking_itself_starves_neither_its_equals_nor_the_default_nor_the_token() {
+    let stop = CancellationSource::new();
+    let context = StepContext::new("t").with_cancellation(stop.token());
+    let restless = || {
+        stream::poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    };
+    let mut waiting = select(&context).pass(restless()).pass(restless()).pass(filled([1, 2]));
+    assert_eq!(waiting.run().now_or_never().expect("at once").expect("no failure"), 1);
+    assert_eq!(waiting.run().now_or_never().expect("at once").expect("no failure"), 2);
+    let mut run = waiting.run();
+    assert!(poll_times(&mut run, 100).is_none());
+    stop.cancel();
+    assert_eq!(
+        poll_times(&mut run, 1).expect("over").expect_err("cancelled").code(),
+        ErrorCode::Canceled
+    );
+    let context = StepContext::new("t");
+    let mut hasty = select(&context).pass(restless()).default(|_| ready(Ok::<_, BoxError>(0)));
+    assert_eq!(hasty.run().now_or_never().expect("at once").expect("no failure"), 0);
+}
+
+// Rules 3.2, 3.5, 3.6
+#[test]
+fn cancelling_tells_the_continuation_and_what_it_says_is_attached() {
+    for by_context in [true, false] {
+        let (of_context, of_call) = (CancellationSource::new(), CancellationSource::new());
+        let context = StepContext::new("t").with_cancellation(of_context.token());
+        let source = filled([1, 2]);
+        let mut select = select(&context).cancellation(of_call.token()).case(
+            source.clone(),
+            |_, step| async move {
+                step.cancellation().cancelled().await;
+                yields(1).await;
+                Err::<(), _>("stopped half way")
+            },
+        );
+        let mut run = select.run();
+        assert!(poll_times(&mut run, 2).is_none());
+        if by_context {
+            of_context.cancel();
+        } else {
+            of_call.cancel();
+        }
+        let error = poll_times(&mut run, 2).expect("it stopped").expect_err("cancelled");
+        assert_eq!((error.code(), error.related().len()), (ErrorCode::Canceled, 1));
+        assert_eq!(error.related()[0].code(), ErrorCode::Handler);
+        assert_eq!(left_in(&source), [2]);
+    }
+}
+
+// Rules 3.6, 3.7
+#[test]
+fn a_continuation_that_panics_when_the_grace_ends_is_attached_to_the_timeout() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let mut select =
+        select(&context).timeout(SECOND).grace(Duration::ZERO).case(filled([1]), |_, _| async {
+            let _bomb = Bomb;
+            pending::<Result<(), BoxError>>().await
+        });
+    let mut run = select.run();
+    assert!(poll_times(&mut run, 1).is_none());
+    clock.advance(SECOND);
+    let error = poll_times(&mut run, 1).expect("no grace").expect_err("it timed out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+    assert_eq!(error.metadata("dropped_handlers"), Some("1"));
+    let related: Vec<_> = error.related().iter().map(Error::code).collect();
+    assert_eq!(related, [ErrorCode::Panic]);
+}
+
+/// Panics when it is asked for the time.
+#[derive(Debug)]
+struct Broken;
+
+impl Clock for Broken {
+    fn now(&self) -> Tick {
+        panic!("no time")
+    }
+
+    fn sleep_until(&self, _: Tick) -> Sleep {
+        Box::pin(pending())
+    }
+}
+
+// Rule 3.7
+#[test]
+fn a_clock_that_panics_fails_the_run_and_drops_its_continuation() {
+    let context = StepContext::new("t").with_clock(Arc::new(Broken));
+    let ledger = Ledger::default();
+    let mut select = select(&context).case(filled([1]), |effect, step| {
+        let ledger = ledger.clone();
+        async move {
+            ledger.apply(&step, effect);
+            pending::<Result<(), BoxError>>().await
+        }
+    });
+    let error = block_on(select.run()).expect_err("there is no time");
+    assert_eq!(error.code(), ErrorCode::Panic);
+    assert_eq!(roll_back(context.scope()), 1);
+    assert_eq!(
+        block_on(select.run()).expect_err("all have ended").code(),
+        ErrorCode::SelectDrained
+    );
+}
+
+// Rules 2.1, 4.1
+#[test]
+fn a_loop_of_runs_dropped_after_any_poll_accounts_for_every_message_and_effect() {
+    let mut drops = 0;
+    for k in 0.. {
+        let (context, ledger) = (StepContext::new("t"), Ledger::default());
+        let sources = [filled([1, 2, 3]), filled([4, 5]), filled([6])];
+        let started = std::sync::Mutex::new(Vec::new());
+        let handler = |effect: u32, step: StepContext| {
+            started.lock().expect("no panic").push(effect);
+            let ledger = ledger.clone();
+            async move {
+                ledger.apply(&step, effect);
+                yields(effect as usize % 3).await;
+                ledger.apply(&step, 10 * effect);
+                if effect == 5 { Err("no") } else { Ok(()) }
+            }
+        };
+        let [a, b, c] = sources.clone();
+        // Every second message is late.
+        let late = |source: async_channel::Receiver<u32>| {
+            stream::unfold((source, false), |(source, late)| async move {
+                yields(usize::from(late)).await;
+                let message = source.try_recv().ok()?;
+                Some((message, (source, !late)))
+            })
+        };
+        let mut select = select(&context)
+            .case(late(a), handler)
+            .case(late(b), handler)
+            .case_with_priority(1, late(c), handler);
+        let mut all_runs = Box::pin(async {
+            loop {
+                match select.run().await {
+                    Err(error) if error.code() == ErrorCode::SelectDrained => return,
+                    _ => {}
+                }
+            }
+        });
+        let ended = poll_times(&mut all_runs, k).is_some();
+        drop(all_runs);
+        drop(select);
+        let mut all = started.into_inner().expect("no panic");
+        all.extend(sources.iter().flat_map(left_in));
+        all.sort_unstable();
+        assert_eq!(all, [1, 2, 3, 4, 5, 6], "poll {k}");
+        assert_eq!(roll_back(context.scope()), ledger.done().len(), "poll {k}");
+        ledger.assert_undone_in_reverse();
+        drops += 1;
+        if ended {
+            break;
+        }
+    }
+    assert!(drops > 5, "{drops} drops");
+}
+
 // P5, rule 5.2
 async fn a_select_in_a_loop_takes_everything_from_live_channels() {
     let (numbers, from_numbers) = async_channel::bounded(2);
@@ -532,4 +817,33 @@ async fn a_select_times_out() {
     assert_eq!(select.run().await.expect_err("it timed out").code(), ErrorCode::Timeout);
 }
 
-on_every_executor! { a_select_in_a_loop_takes_everything_from_live_channels, a_select_times_out }
+// Rules 3.5, 5.2
+async fn cancelling_from_another_thread_ends_a_run_that_waits() {
+    let stop = CancellationSource::new();
+    let context = StepContext::new("suite").with_cancellation(stop.token());
+    let mut select = select(&context).pass(stream::pending::<()>());
+    let canceller = std::thread::spawn(move || stop.cancel());
+    assert_eq!(select.run().await.expect_err("cancelled").code(), ErrorCode::Canceled);
+    canceller.join().expect("the thread ends");
+}
+
+// P43, rules 2.4, 5.2
+async fn a_default_in_a_loop_lets_a_live_channel_go_on() {
+    let (sender, receiver) = async_channel::bounded(1);
+    let producer =
+        std::thread::spawn(move || (1..=50_u32).all(|number| sender.send_blocking(number).is_ok()));
+    let context = StepContext::new("suite");
+    let mut select = select(&context).pass(receiver).default(|_| ready(Ok::<_, BoxError>(0)));
+    let mut sum = 0;
+    while sum < (1..=50).sum() {
+        sum += select.run().await.expect("a message or the default");
+    }
+    assert!(producer.join().expect("the thread ends"));
+}
+
+on_every_executor! {
+    a_select_in_a_loop_takes_everything_from_live_channels,
+    a_select_times_out,
+    cancelling_from_another_thread_ends_a_run_that_waits,
+    a_default_in_a_loop_lets_a_live_channel_go_on,
+}

@@ -110,9 +110,11 @@ impl<T> SelectRun<'_, '_, T> {
 impl<T> Select<'_, T> {
     /// Drops what is left of a run, and keeps what the next one can use as it is.
     fn release(&mut self, started: Started) {
-        let Started { step, limits, winner, waits_since, ending } = started;
+        let Started { step, mut limits, winner, waits_since, ending } = started;
         if waits_since.is_some() {
+            // Nobody is to wake a task that does not wait any more.
             self.tiers.iter_mut().for_each(Tier::forget);
+            limits = Limits::new(self.context.clock(), step.outer_token().clone(), None);
         }
         if let Some(winner) = winner {
             // Whoever still works for the continuation hears that it is gone.
