@@ -46,3 +46,22 @@ fn timers_and_groups_are_send_sync_and_unpin_where_they_can_be() {
             ErrGroup<'static>, GroupWait<'static, 'static>;
     }
 }
+
+#[test]
+fn live_sources_selects_windows_and_combinators_are_send_sync_and_unpin_where_they_can_be() {
+    use combinators::{Fallback, Raced, Reached, WhenAll, WhenAny};
+    use futures::stream::Pending;
+    use streams::Lifted;
+    assert_traits! {
+        send: LiveSources<Pending<u8>>, IncomingSources<Pending<u8>>, LiveSource<Pending<u8>>,
+            SourceHandle<Pending<u8>>, Ended<Pending<u8>>, SourceEnd, Tuned<u8>,
+            Select<'static, u8>, SelectRun<'static, 'static, u8>, Window<Pending<u8>>,
+            Windows<Pending<u8>>, Lifted<Pending<Result<u8, Error>>>, WhenAll<u8>, WhenAny<u8>,
+            Raced<u8>, Fallback<'static, u8>, Reached<u8>, ExecutionPolicy;
+        sync: LiveSources<Pending<u8>>, SourceHandle<Pending<u8>>, SourceEnd, Tuned<u8>,
+            WhenAll<u8>, WhenAny<u8>, Raced<u8>, Reached<u8>, ExecutionPolicy;
+        unpin: LiveSources<Pending<u8>>, LiveSource<Pending<u8>>, SourceHandle<Pending<u8>>,
+            Ended<Pending<u8>>, Select<'static, u8>, SelectRun<'static, 'static, u8>,
+            Windows<Pending<u8>>;
+    }
+}
