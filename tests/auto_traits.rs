@@ -46,3 +46,15 @@ fn timers_and_groups_are_send_sync_and_unpin_where_they_can_be() {
             ErrGroup<'static>, GroupWait<'static, 'static>;
     }
 }
+
+#[test]
+fn policies_and_combinators_are_send_sync_and_unpin_where_they_can_be() {
+    use combinators::{Fallback, Raced, Reached, WhenAll, WhenAny};
+    assert_traits! {
+        send: ExecutionPolicy, WhenAll<u8>, WhenAny<u8>, Fallback<'static, u8>, Raced<u8>,
+            Reached<u8>;
+        sync: ExecutionPolicy, WhenAll<u8>, WhenAny<u8>, Raced<u8>, Reached<u8>;
+        unpin: ExecutionPolicy, WhenAll<u8>, WhenAny<u8>, Fallback<'static, u8>, Raced<u8>,
+            Reached<u8>;
+    }
+}
