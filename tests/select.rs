@@ -310,6 +310,192 @@ fn dropping_a_run_after_any_poll_loses_no_message_and_no_compensation() {
     }
 }
 
+// PARITY 3.17, rule 2.3
+#[test]
+fn cases_of_one_priority_keep_their_turns_when_another_priority_wins_in_between() {
+    let context = StepContext::new("t");
+    let (urgent, from_urgent) = async_channel::unbounded();
+    let mut select = select(&context)
+        .pass(stream::repeat(1))
+        .pass(stream::repeat(2))
+        .pass(stream::pending())
+        .case_with_priority(0, from_urgent, |message, _| async move { Ok::<_, BoxError>(message) });
+    let mut waited = [0; 3];
+    for run in 0..300 {
+        if run % 3 != 0 {
+            urgent.try_send(0).expect("the channel is open");
+        }
+        let won = block_on(select.run()).expect("one is ready");
+        if won > 0 {
+            waited[won] = 0;
+            waited[3 - won] += 1;
+            assert!(waited[3 - won] <= 1, "case {} waits in run {run}", 3 - won);
+        }
+    }
+}
+
+// PARITY 3.17, rule 2.3
+#[test]
+fn a_case_that_always_faults_leaves_its_equals_their_turns() {
+    let context = StepContext::new("t");
+    let broken = stream::repeat_with(|| Err::<u32, _>("connection lost")).faults();
+    let mut select = select(&context).pass(broken).pass(stream::repeat(1));
+    let faults = (0..100).filter(|_| block_on(select.run()).is_err()).count();
+    assert_eq!(faults, 50);
+}
+
+/// Says when it is dropped.
+struct Guard(Arc<AtomicUsize>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// Rule 2.6
+#[test]
+fn a_source_that_has_ended_or_panicked_is_dropped_at_once_and_never_polled_again() {
+    let (context, dropped) = (StepContext::new("t"), Arc::new(AtomicUsize::new(0)));
+    let (ends, panics) = (Guard(Arc::clone(&dropped)), Guard(Arc::clone(&dropped)));
+    let ends = stream::poll_fn(move |_| {
+        let _keep = &ends;
+        Poll::Ready(None)
+    });
+    let panics = stream::poll_fn(move |_| -> Poll<Option<u32>> {
+        let _keep = &panics;
+        panic!("no connection")
+    });
+    let mut select = select(&context).pass(ends).pass(panics).pass(filled([1]));
+    let error = block_on(select.run()).expect_err("the second panics");
+    assert_eq!((error.code(), error.source_name()), (ErrorCode::Panic, Some("source 1")));
+    assert_eq!(dropped.load(Ordering::Relaxed), 2);
+    assert_eq!(block_on(select.run()).expect("the third is ready"), 1);
+    assert_eq!(
+        block_on(select.run()).expect_err("all have ended").code(),
+        ErrorCode::SelectDrained
+    );
+}
+
+// Rule 2.4
+#[test]
+fn a_loop_over_cases_that_are_always_ready_hands_the_thread_back() {
+    for by_default in [false, true] {
+        let context = StepContext::new("t");
+        let runs = AtomicUsize::new(0);
+        let mut select = select(&context);
+        select = if by_default {
+            select.pass(stream::pending()).default(|_| async { Ok::<_, BoxError>(7) })
+        } else {
+            select.pass(stream::repeat(7))
+        };
+        let mut forever = Box::pin(async {
+            while runs.fetch_add(1, Ordering::Relaxed) < 100_000 {
+                select.run().await.expect("one is ready");
+            }
+        });
+        for polls in 1..20 {
+            assert!(poll_times(&mut forever, 1).is_none());
+            let runs = runs.load(Ordering::Relaxed);
+            assert!((polls..=polls * 300).contains(&runs), "{runs} runs in {polls} polls");
+        }
+    }
+}
+
+// PARITY 3.9
+#[test]
+fn a_wake_up_polls_its_own_case_and_no_idle_one() {
+    let context = StepContext::new("t");
+    let polls = Arc::new(AtomicUsize::new(0));
+    let (sender, receiver) = async_channel::unbounded();
+    let mut select = select(&context);
+    for _ in 0..500 {
+        let polls = Arc::clone(&polls);
+        select = select.pass(stream::poll_fn(move |_| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            Poll::Pending
+        }));
+    }
+    let mut select = select.pass(receiver);
+    for message in 0..100 {
+        let mut run = select.run();
+        assert!(poll_times(&mut run, 3).is_none());
+        sender.try_send(message).expect("the channel is open");
+        assert_eq!(poll_times(&mut run, 1).expect("it is ready").expect("no failure"), message);
+    }
+    assert_eq!(polls.load(Ordering::Relaxed), 500, "each was asked once");
+}
+
+// Rule 3.5
+#[test]
+fn whoever_kept_the_step_of_a_run_that_is_dropped_sees_it_cancelled() {
+    let context = StepContext::new("t");
+    let kept = Arc::new(std::sync::Mutex::new(None));
+    let mut select = select(&context).case(filled([1]), |_, step: StepContext| {
+        *kept.lock().expect("no panic") = Some(step);
+        pending::<Result<(), BoxError>>()
+    });
+    let mut run = select.run();
+    assert!(poll_times(&mut run, 1).is_none());
+    drop(run);
+    let step = kept.lock().expect("no panic").take().expect("it was called");
+    assert!(step.cancellation().is_cancelled());
+    step.register_compensation(|| async {});
+    assert_eq!(context.scope().clear(), 1, "what comes late is staged on the context");
+}
+
+/// Panics when it is dropped.
+#[derive(Debug)]
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("bomb");
+    }
+}
+
+// Rules 3.3, 3.7
+#[test]
+fn a_result_that_comes_too_late_and_panics_when_dropped_hides_no_timeout() {
+    let clock = ManualClock::new();
+    let context = context(&clock);
+    let mut select = select(&context).timeout(SECOND).case(filled([1]), |_, step| async move {
+        step.cancellation().cancelled().await;
+        Ok::<_, BoxError>(Bomb)
+    });
+    let mut run = select.run();
+    assert!(poll_times(&mut run, 1).is_none());
+    clock.advance(SECOND);
+    let error = poll_times(&mut run, 1).expect("it is over").expect_err("it timed out");
+    assert_eq!(error.code(), ErrorCode::Timeout);
+}
+
+// Rule 3.7
+#[test]
+fn a_source_and_a_continuation_that_panic_when_dropped_are_contained() {
+    let context = StepContext::new("t");
+    let bomb = Bomb;
+    let ends = stream::poll_fn(move |_| {
+        let _keep = &bomb;
+        Poll::Ready(None::<u32>)
+    });
+    let bomb = Bomb;
+    let stays = stream::poll_fn(move |_| -> Poll<Option<u32>> {
+        let _keep = &bomb;
+        Poll::Pending
+    });
+    let mut select = select(&context).pass(ends).pass(stays).case(filled([1]), |_, _| async {
+        let _bomb = Bomb;
+        pending::<Result<u32, BoxError>>().await
+    });
+    let error = block_on(select.run()).expect_err("the first panics when it ends");
+    assert_eq!((error.code(), error.source_name()), (ErrorCode::Panic, Some("source 0")));
+    let mut run = select.run();
+    assert!(poll_times(&mut run, 1).is_none());
+    drop(run);
+    drop(select);
+}
+
 // P5, rule 5.2
 async fn a_select_in_a_loop_takes_everything_from_live_channels() {
     let (numbers, from_numbers) = async_channel::bounded(2);

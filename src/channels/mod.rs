@@ -36,7 +36,7 @@ pub use fan_in::{
 pub use live::{Ended, IncomingSources, LiveSource, LiveSources, SourceEnd, SourceHandle, live};
 pub use merge::{FairTurns, Merge, MergeFuture, MergeReport, Merged, MergedSource, merge, merged};
 pub use ordered::Ordered;
-pub use select::{Select, SelectRun, select};
+pub use select::{CaseOutput, Select, SelectRun, select};
 pub use source::{Faults, Named, Source, Tuned};
 pub use strategy::{
     MergeStrategy, Picked, Priority, RoundRobin, SourceState, Weighted, merge_with_strategy,

@@ -123,11 +123,16 @@ impl ReadyQueue {
         drop(old);
         true
     }
+
+    /// Waits no longer.
+    pub(in super::super) fn forget(&mut self) {
+        let task = self.shared.inner.lock().task.take();
+        panics::drop_contained(|| drop(task));
+    }
 }
 
 impl Drop for ReadyQueue {
     fn drop(&mut self) {
-        let task = self.shared.inner.lock().task.take();
-        panics::drop_contained(|| drop(task));
+        self.forget();
     }
 }

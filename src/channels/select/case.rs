@@ -7,8 +7,10 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use super::super::source::Source;
+use super::output::CaseOutput;
+use crate::compensation::CompensationScope;
 use crate::context::StepContext;
-use crate::error::{BoxError, Error, ErrorCode};
+use crate::error::Error;
 use crate::outcome::Contained;
 use crate::panics;
 
@@ -16,72 +18,103 @@ use crate::panics;
 pub(super) enum Asked {
     /// It had a message, and its continuation has been called.
     Won,
-    Ended,
+    /// It had a fault, or its continuation could not be called.
+    Failed(Error),
+    /// It is not to be asked again: its source has ended, or has panicked.
+    Ended(Option<Error>),
 }
 
 /// A [`Case`] whose types are not known.
 pub(super) trait AnyCase<T> {
-    /// Takes a message, if there is one, and calls the continuation with it.
-    fn poll_take(
-        self: Pin<&mut Self>,
-        step: &StepContext,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Asked, Error>>;
+    /// Takes a message, if there is one, and calls the continuation with it: a message that was
+    /// taken is never anywhere in between.
+    fn poll_take(self: Pin<&mut Self>, step: &StepContext, cx: &mut Context<'_>) -> Poll<Asked>;
 
     /// Polls the continuation that was called last.
     fn poll_continue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>>;
 
-    /// Drops the continuation where it is.
-    fn abandon(self: Pin<&mut Self>);
+    /// Drops the continuation where it is, and gives the panic of its destructor.
+    fn abandon(self: Pin<&mut Self>) -> Option<Error>;
 }
 
 pin_project! {
-    pub(super) struct Case<S, H, F, T, E> {
+    pub(super) struct Case<S, H, F, M, K> {
         #[pin]
-        source: S,
-        handler: H,
+        source: Option<S>,
+        handler: Option<H>,
+        settle: K,
         #[pin]
-        running: Option<Contained<F, fn(Result<T, E>) -> Result<T, Error>>>,
+        running: Option<Contained<F, M>>,
+    }
+
+    impl<S, H, F, M, K> PinnedDrop for Case<S, H, F, M, K> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            this.running.set(None);
+            panics::drop_contained(|| this.source.set(None));
+            let handler = this.handler.take();
+            panics::drop_contained(|| drop(handler));
+        }
     }
 }
 
-impl<S, H, F, T, E> Case<S, H, F, T, E>
+impl<S, H, F, M, K> Case<S, H, F, M, K>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
+    K: Fn(&CompensationScope) -> M,
 {
-    pub(super) fn new(source: S, handler: H) -> Self {
-        Self { source, handler, running: None }
+    /// `settle` makes what settles a result of the continuation on a scope.
+    pub(super) fn new(source: S, handler: H, settle: K) -> Self {
+        Self { source: Some(source), handler: Some(handler), settle, running: None }
     }
 }
 
-fn settle<T, E: Into<BoxError>>(result: Result<T, E>) -> Result<T, Error> {
-    result.map_err(|error| Error::from_error(ErrorCode::Handler, error))
+/// What makes a result of the output of a continuation, its compensations staged on `scope`.
+pub(super) fn settling<O: CaseOutput<T>, T>(
+    scope: &CompensationScope,
+) -> impl FnOnce(O) -> Result<T, Error> + use<O, T> {
+    let scope = scope.clone();
+    move |output| output.settle(&scope)
 }
 
-impl<S, H, F, T, E> AnyCase<T> for Case<S, H, F, T, E>
+impl<T, S, H, F, M, K> AnyCase<T> for Case<S, H, F, M, K>
 where
     S: Source,
     H: FnMut(S::Message, StepContext) -> F,
-    F: Future<Output = Result<T, E>>,
-    E: Into<BoxError>,
+    F: Future,
+    M: FnOnce(F::Output) -> Result<T, Error>,
+    K: Fn(&CompensationScope) -> M,
 {
-    fn poll_take(
-        self: Pin<&mut Self>,
-        step: &StepContext,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Asked, Error>> {
+    fn poll_take(self: Pin<&mut Self>, step: &StepContext, cx: &mut Context<'_>) -> Poll<Asked> {
         let mut this = self.project();
-        let asked = match panics::contain(|| this.source.as_mut().poll_message(cx)) {
-            Ok(poll) => ready!(poll),
-            Err(message) => return Poll::Ready(Err(Error::panic("the source", &message))),
+        let (Some(source), Some(handler)) = (this.source.as_mut().as_pin_mut(), this.handler)
+        else {
+            return Poll::Ready(Asked::Ended(None));
         };
-        let Some(message) = asked else { return Poll::Ready(Ok(Asked::Ended)) };
-        let message = message?;
-        let call = || (this.handler)(message, step.clone());
-        let running = Contained::call("the continuation", call, settle as fn(_) -> _)?;
-        this.running.set(Some(running));
-        Poll::Ready(Ok(Asked::Won))
+        let panicked = |message: String| Error::panic("the source", &message);
+        let message = match panics::contain(|| source.poll_message(cx)) {
+            Ok(poll) => match ready!(poll) {
+                Some(Ok(message)) => message,
+                Some(Err(fault)) => return Poll::Ready(Asked::Failed(fault)),
+                None => {
+                    let dropped = panics::contain(|| this.source.set(None));
+                    return Poll::Ready(Asked::Ended(dropped.err().map(panicked)));
+                }
+            },
+            Err(message) => {
+                panics::drop_contained(|| this.source.set(None));
+                return Poll::Ready(Asked::Ended(Some(panicked(message))));
+            }
+        };
+        let call = || handler(message, step.clone());
+        Poll::Ready(match Contained::call("the continuation", call, (this.settle)(step.scope())) {
+            Ok(running) => {
+                this.running.set(Some(running));
+                Asked::Won
+            }
+            Err(error) => Asked::Failed(error),
+        })
     }
 
     fn poll_continue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
@@ -92,7 +125,10 @@ where
         Poll::Ready(result)
     }
 
-    fn abandon(self: Pin<&mut Self>) {
-        self.project().running.set(None);
+    fn abandon(self: Pin<&mut Self>) -> Option<Error> {
+        let mut this = self.project();
+        let panicked = this.running.as_mut().as_pin_mut().and_then(Contained::abandon);
+        this.running.set(None);
+        panicked
     }
 }

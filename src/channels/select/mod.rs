@@ -3,21 +3,26 @@
 //! A [`Select`] is a list of cases that is made once and run again and again. A run asks the cases
 //! in order of priority, those of one priority in turns, and stops at the first that is ready: no
 //! message is taken from any other. The message and its continuation stay with the case, so a run
-//! allocates nothing but its step.
+//! allocates nothing but its step; and only cases that were woken are asked, so idle ones cost it
+//! nothing.
 //!
-//! - `case`: a source and what to do with its message; `run`: the future of one run
+//! - `case`: a source and what to do with its message; `output`: what that returns
+//! - `tier`: the cases of one priority; `run`: the future of one run
 
 mod case;
+mod output;
 mod run;
+mod tier;
 
+pub use output::CaseOutput;
 pub use run::SelectRun;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::time::Duration;
 
-use self::case::{AnyCase, Case};
+use self::case::{Case, settling};
+use self::tier::{BoxedCase, Tier};
 use super::source::Source;
 use crate::cancellation::CancellationToken;
 use crate::context::{ChildStep, StepContext};
@@ -51,14 +56,15 @@ use crate::origin::SourceName;
 pub fn select<'a, T>(context: &StepContext) -> Select<'a, T> {
     Select {
         context: context.clone(),
-        cases: Vec::new(),
+        tiers: Vec::new(),
+        cases: 0,
         default: None,
         settings: Settings {
             timeout: None,
             grace: Duration::from_secs(5),
             cancellation: CancellationToken::never(),
         },
-        turn: 0,
+        at_once: 0,
         spare: None,
     }
 }
@@ -73,7 +79,12 @@ pub fn select<'a, T>(context: &StepContext) -> Select<'a, T> {
 /// | [`grace`](Select::grace) | 5 seconds |
 /// | [`cancellation`](Select::cancellation) | that of the context alone |
 ///
-/// Among `n` cases of one priority, a case that is ready wins at the latest in the `n`th run.
+/// Among `n` cases of one priority, a case that is ready has its turn at the latest in the `n`th run
+/// that comes to this priority; a fault is a turn as well. A case that is ready does not wait, with
+/// one exception: after 256 runs that did not have to wait, one gives the thread back to the
+/// executor first, so that a loop over cases that are always ready starves nobody.
+///
+/// A source that has ended or panicked is dropped at once. One that had a fault is asked again.
 /// Everything that a case is made of must be [`Send`].
 ///
 /// ```
@@ -92,11 +103,13 @@ pub fn select<'a, T>(context: &StepContext) -> Select<'a, T> {
 pub struct Select<'a, T> {
     context: StepContext,
     /// In order of priority.
-    cases: Vec<Slot<'a, T>>,
-    default: Option<Pin<Box<dyn AnyCase<T> + Send + 'a>>>,
+    tiers: Vec<Tier<'a, T>>,
+    /// How many cases there are, ended ones included.
+    cases: usize,
+    default: Option<BoxedCase<'a, T>>,
     settings: Settings,
-    /// How many runs had a winner: which of the cases of one priority is asked first.
-    turn: usize,
+    /// Runs that have ended in their first poll, one after another.
+    at_once: usize,
     /// What the last run has left for the next one.
     spare: Option<Spare>,
 }
@@ -105,13 +118,6 @@ pub struct Select<'a, T> {
 struct Spare {
     step: ChildStep,
     limits: Limits,
-}
-
-struct Slot<'a, T> {
-    priority: u32,
-    name: SourceName,
-    ended: bool,
-    case: Pin<Box<dyn AnyCase<T> + Send + 'a>>,
 }
 
 struct Settings {
@@ -140,12 +146,11 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// assert_eq!((select.run().await?, context.scope().clear()), (8, 1));
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn case<S, H, F, E>(self, source: S, handler: H) -> Self
+    pub fn case<S, H, F>(self, source: S, handler: H) -> Self
     where
-        S: Source<Message: Send> + Send + 'a,
+        S: Source + Send + 'a,
         H: FnMut(S::Message, StepContext) -> F + Send + 'a,
-        F: Future<Output = Result<T, E>> + Send + 'a,
-        E: Into<BoxError> + 'a,
+        F: Future<Output: CaseOutput<T>> + Send + 'a,
     {
         self.case_with_priority(DEFAULT_PRIORITY, source, handler)
     }
@@ -166,17 +171,20 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// assert_eq!((select.run().await?, select.run().await?), ("alarm", "work"));
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn case_with_priority<S, H, F, E>(mut self, priority: u32, source: S, handler: H) -> Self
+    pub fn case_with_priority<S, H, F>(mut self, priority: u32, source: S, handler: H) -> Self
     where
-        S: Source<Message: Send> + Send + 'a,
+        S: Source + Send + 'a,
         H: FnMut(S::Message, StepContext) -> F + Send + 'a,
-        F: Future<Output = Result<T, E>> + Send + 'a,
-        E: Into<BoxError> + 'a,
+        F: Future<Output: CaseOutput<T>> + Send + 'a,
     {
-        let name = SourceName::new(source.name(), self.cases.len());
-        let case = Box::pin(Case::new(source, handler));
-        let place = self.cases.partition_point(|slot| slot.priority <= priority);
-        self.cases.insert(place, Slot { priority, name, ended: false, case });
+        let name = SourceName::new(source.name(), self.cases);
+        self.cases += 1;
+        let place = self.tiers.partition_point(|tier| tier.priority() < priority);
+        if self.tiers.get(place).is_none_or(|tier| tier.priority() != priority) {
+            self.tiers.insert(place, Tier::new(priority));
+        }
+        let case = Case::new(source, handler, settling::<F::Output, T>);
+        self.tiers[place].add(name, Box::pin(case));
         self
     }
 
@@ -196,7 +204,29 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     where
         S: Source<Message = T> + Send + 'a,
     {
-        self.case(source, |message, _| std::future::ready(Ok::<_, BoxError>(message)))
+        self.pass_with_priority(DEFAULT_PRIORITY, source)
+    }
+
+    /// Adds a case with a priority whose message is the result of the run.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{StepContext, channels};
+    ///
+    /// let context = StepContext::new("worker");
+    /// let mut select = channels::select(&context)
+    ///     .pass(stream::repeat("work"))
+    ///     .pass_with_priority(1, stream::iter(["alarm"]));
+    /// assert_eq!((select.run().await?, select.run().await?), ("alarm", "work"));
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn pass_with_priority<S>(self, priority: u32, source: S) -> Self
+    where
+        S: Source<Message = T> + Send + 'a,
+    {
+        let pass = |message, _| std::future::ready(Ok::<T, BoxError>(message));
+        self.case_with_priority(priority, source, pass)
     }
 
     /// What a run does when no case is ready, instead of waiting; also when all cases have ended.
@@ -213,14 +243,14 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// assert_eq!(select.run().await?, "nothing to do");
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn default<H, F, E>(mut self, mut handler: H) -> Self
+    pub fn default<H, F>(mut self, mut handler: H) -> Self
     where
         H: FnMut(StepContext) -> F + Send + 'a,
-        F: Future<Output = Result<T, E>> + Send + 'a,
-        E: Into<BoxError> + 'a,
+        F: Future<Output: CaseOutput<T>> + Send + 'a,
     {
         // A case that is always ready, and asked last.
-        let case = Case::new(futures::stream::repeat(()), move |(), step| handler(step));
+        let handler = move |(), step| handler(step);
+        let case = Case::new(futures::stream::repeat(()), handler, settling::<F::Output, T>);
         self.default = Some(Box::pin(case));
         self
     }
@@ -243,6 +273,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Some(timeout);
+        self.spare = None;
         self
     }
 
@@ -323,7 +354,7 @@ impl<T> fmt::Debug for Select<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Select")
             .field("context", &self.context)
-            .field("cases", &self.cases.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>())
+            .field("cases", &self.tiers.iter().flat_map(Tier::names).collect::<Vec<_>>())
             .field("timeout", &self.settings.timeout)
             .finish_non_exhaustive()
     }

@@ -3,17 +3,20 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::case::Asked;
-use super::{Select, Slot, Spare};
+use super::tier::Tier;
+use super::{Select, Spare};
 use crate::clock::{Sleep, Tick};
 use crate::context::{ChildStep, StepContext};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::limits::Limits;
-use crate::origin::Origin;
 use crate::panics;
+
+/// Runs that end in their first poll, one after another, before the executor has its thread back.
+const RUNS_AT_ONCE: usize = 256;
 
 /// The future of [`Select::run`].
 ///
@@ -39,7 +42,7 @@ struct Started {
     waits_since: Option<Tick>,
     step: ChildStep,
     limits: Limits,
-    /// Whose continuation is running.
+    /// Whose continuation is running, until that has ended.
     winner: Option<Winner>,
     /// Why the run ends early, and how long it still waits for the continuation.
     ending: Option<(Error, Sleep)>,
@@ -47,7 +50,7 @@ struct Started {
 
 #[derive(Clone, Copy, Debug)]
 enum Winner {
-    Case(usize),
+    Case { tier: usize, index: usize },
     Default,
 }
 
@@ -66,8 +69,11 @@ impl<T> Future for SelectRun<'_, '_, T> {
         let polled = panics::contain(|| {
             let started = started.get_or_insert_with(|| Started::new(select));
             let poll = started.poll(select, cx);
-            if poll.is_pending() && started.waits_since.is_none() {
-                started.waits_since = Some(select.context.clock().now());
+            if poll.is_pending() {
+                select.at_once = 0;
+                if started.waits_since.is_none() {
+                    started.waits_since = Some(select.context.clock().now());
+                }
             }
             poll
         });
@@ -83,14 +89,14 @@ impl<T> Future for SelectRun<'_, '_, T> {
 impl<T> SelectRun<'_, '_, T> {
     /// Counts the result, and hands what was staged to the context's scope.
     fn finish(&mut self, result: &Result<T, Error>) {
-        if result.is_err() {
-            self.select.abandon();
-        }
         if let Some(started) = self.started.take() {
+            if started.waits_since.is_none() {
+                self.select.at_once += 1;
+            }
             let clock = self.select.context.clock();
             let took = started.waits_since.map(|at| panics::contain(|| clock.now().since(at)));
             COUNTERS.select_time.record(took.and_then(Result::ok).unwrap_or_default());
-            self.select.keep(started);
+            self.select.release(started);
         }
         match result.as_ref().map_err(Error::code) {
             Ok(_) => COUNTERS.selects_succeeded.add(1),
@@ -102,79 +108,80 @@ impl<T> SelectRun<'_, '_, T> {
 }
 
 impl<T> Select<'_, T> {
-    /// Keeps what the next run can use as it is.
-    fn keep(&mut self, started: Started) {
-        let Started { step, limits, ending, .. } = started;
+    /// Drops what is left of a run, and keeps what the next one can use as it is.
+    fn release(&mut self, started: Started) {
+        let Started { step, limits, winner, waits_since, ending } = started;
+        if waits_since.is_some() {
+            self.tiers.iter_mut().for_each(Tier::forget);
+        }
+        if let Some(winner) = winner {
+            // Whoever still works for the continuation hears that it is gone.
+            step.cancel();
+            self.abandon(winner);
+        }
         if self.settings.timeout.is_none() && ending.is_none() {
             self.spare = step.reuse().map(|step| Spare { step, limits });
         }
     }
 
-    /// Drops whatever continuation is left.
-    fn abandon(&mut self) {
-        for slot in &mut self.cases {
-            slot.case.as_mut().abandon();
-        }
-        if let Some(default) = &mut self.default {
-            default.as_mut().abandon();
-        }
-    }
-
-    /// Asks the cases in order of priority, those of one priority in turns.
+    /// Asks the cases in order of priority, and then the default.
     fn ask(&mut self, step: &StepContext, cx: &mut Context<'_>) -> Result<Option<Winner>, Error> {
-        let mut first = 0;
-        while let Some(slot) = self.cases.get(first) {
-            let priority = slot.priority;
-            let count = self.cases[first..].partition_point(|slot| slot.priority == priority);
-            for place in 0..count {
-                let index = first + (self.turn + place) % count;
-                if self.cases[index].poll_take(step, cx)? {
-                    self.turn = self.turn.wrapping_add(1);
-                    return Ok(Some(Winner::Case(index)));
-                }
+        for (tier, cases) in self.tiers.iter_mut().enumerate() {
+            if let Some(result) = cases.ask(step) {
+                return result.map(|index| Some(Winner::Case { tier, index }));
             }
-            first += count;
         }
         let Some(default) = &mut self.default else { return Ok(None) };
         match default.as_mut().poll_take(step, cx) {
-            Poll::Ready(Ok(Asked::Won)) => Ok(Some(Winner::Default)),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(Asked::Ended)) | Poll::Pending => Ok(None),
-        }
-    }
-}
-
-impl<T> Slot<'_, T> {
-    /// Whether the case has won.
-    fn poll_take(&mut self, step: &StepContext, cx: &mut Context<'_>) -> Result<bool, Error> {
-        if self.ended {
-            return Ok(false);
-        }
-        match self.case.as_mut().poll_take(step, cx) {
-            Poll::Ready(Ok(Asked::Won)) => Ok(true),
-            Poll::Ready(Ok(Asked::Ended)) => {
-                self.ended = true;
-                Ok(false)
-            }
-            Poll::Ready(Err(error)) => Err(error.with_origin(self.origin())),
-            Poll::Pending => Ok(false),
+            Poll::Ready(Asked::Won) => Ok(Some(Winner::Default)),
+            Poll::Ready(Asked::Failed(error) | Asked::Ended(Some(error))) => Err(error),
+            Poll::Ready(Asked::Ended(None)) | Poll::Pending => Ok(None),
         }
     }
 
-    fn origin(&self) -> Origin {
-        Origin { source: self.name.clone(), message: 0 }
+    fn is_drained(&self) -> bool {
+        self.tiers.iter().all(|tier| tier.open() == 0)
+    }
+
+    /// Waits for the next case that is woken.
+    fn wait(&mut self, task: &Waker) {
+        let mut woken = false;
+        for tier in &mut self.tiers {
+            woken |= !tier.wait(task);
+        }
+        if woken {
+            task.wake_by_ref();
+        }
+    }
+
+    fn poll_winner(&mut self, winner: Winner, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+        match winner {
+            Winner::Case { tier, index } => self.tiers[tier].poll_continue(index, cx),
+            Winner::Default => match &mut self.default {
+                Some(default) => default.as_mut().poll_continue(cx),
+                None => Poll::Pending,
+            },
+        }
+    }
+
+    /// Drops the continuation of the winner, and gives the panic of its destructor.
+    fn abandon(&mut self, winner: Winner) -> Option<Error> {
+        match winner {
+            Winner::Case { tier, index } => self.tiers[tier].abandon(index),
+            Winner::Default => self.default.as_mut()?.as_mut().abandon(),
+        }
     }
 }
 
 impl Started {
     fn new<T>(select: &mut Select<'_, T>) -> Self {
-        if let Some(Spare { step, limits }) = select.spare.take() {
-            return Self { waits_since: None, step, limits, winner: None, ending: None };
-        }
-        let settings = &select.settings;
-        let step = ChildStep::new(&select.context, None, &settings.cancellation);
-        let token = step.outer_token().clone();
-        let limits = Limits::new(select.context.clock(), token, settings.timeout);
+        let Spare { step, limits } = select.spare.take().unwrap_or_else(|| {
+            let settings = &select.settings;
+            let step = ChildStep::new(&select.context, None, &settings.cancellation);
+            let token = step.outer_token().clone();
+            let limits = Limits::new(select.context.clock(), token, settings.timeout);
+            Spare { step, limits }
+        });
         Self { waits_since: None, step, limits, winner: None, ending: None }
     }
 
@@ -187,13 +194,18 @@ impl Started {
             if let Some(exceeded) = self.limits.exceeded() {
                 return Poll::Ready(Err(exceeded.into_error("the select")));
             }
+            if select.at_once >= RUNS_AT_ONCE {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             self.winner = select.ask(self.step.context(), cx)?;
         }
         let Some(winner) = self.winner else {
-            if select.cases.iter().all(|slot| slot.ended) {
+            if select.is_drained() {
                 let error = Error::new(ErrorCode::SelectDrained, "every case has ended");
                 return Poll::Ready(Err(error));
             }
+            select.wait(cx.waker());
             let exceeded = ready!(self.limits.poll_exceeded(cx));
             return Poll::Ready(Err(exceeded.into_error("the select")));
         };
@@ -213,31 +225,21 @@ impl Started {
         }
         let Some((error, grace)) = &mut self.ending else { return Poll::Pending };
         ready!(grace.as_mut().poll(cx));
-        Poll::Ready(Err(error.clone().with_metadata("dropped_handlers", 1)))
+        self.winner = None;
+        let error = error.clone().with_metadata("dropped_handlers", 1);
+        Poll::Ready(Err(error.with_related(select.abandon(winner))))
     }
 
     /// The result of the run when the continuation has ended.
     fn conclude<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
-        match (self.ending.take(), result) {
-            (None, result) => result,
-            (Some((ending, _)), Ok(_)) => Err(ending),
-            (Some((ending, _)), Err(error)) => Err(ending.with_related([error])),
-        }
-    }
-}
-
-impl<T> Select<'_, T> {
-    fn poll_winner(&mut self, winner: Winner, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
-        match winner {
-            Winner::Case(index) => {
-                let slot = &mut self.cases[index];
-                let result = ready!(slot.case.as_mut().poll_continue(cx));
-                Poll::Ready(result.map_err(|error| error.with_origin(slot.origin())))
+        self.winner = None;
+        let Some((ending, _)) = &self.ending else { return result };
+        match result {
+            Ok(late) => {
+                panics::drop_contained(|| drop(late));
+                Err(ending.clone())
             }
-            Winner::Default => match &mut self.default {
-                Some(default) => default.as_mut().poll_continue(cx),
-                None => Poll::Pending,
-            },
+            Err(error) => Err(ending.clone().with_related([error])),
         }
     }
 }
@@ -245,8 +247,8 @@ impl<T> Select<'_, T> {
 /// A run that is dropped takes its continuation along; what that has staged stays.
 impl<T> Drop for SelectRun<'_, '_, T> {
     fn drop(&mut self) {
-        if self.started.is_some() {
-            self.select.abandon();
+        if let Some(started) = self.started.take() {
+            self.select.release(started);
         }
     }
 }
