@@ -9,6 +9,7 @@ use super::held::Held;
 use super::when_any::{Raced, when_any};
 use crate::compensation::RollbackReport;
 use crate::context::StepContext;
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::execution::ExecutionPolicy;
 
@@ -167,6 +168,12 @@ impl<'a, T: 'a> Fallback<'a, T> {
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
     pub async fn run(self) -> Result<Reached<T>, Error> {
+        let result = self.reach().await;
+        COUNTERS.count_operation(&result);
+        result
+    }
+
+    async fn reach(self) -> Result<Reached<T>, Error> {
         let Self { context, tiers, policy } = self;
         let mut failures = Vec::new();
         for Tier { name: tier, strategies } in tiers {

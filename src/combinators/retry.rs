@@ -8,6 +8,7 @@ use super::held::Held;
 use super::race::{Ended, Event, Race, enter};
 use crate::cancellation::CancellationToken;
 use crate::context::StepContext;
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error};
 use crate::execution::ExecutionPolicy;
 use crate::limits::Limits;
@@ -57,6 +58,20 @@ use crate::panics;
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 pub async fn retry_with_policy<T, E, F>(
+    context: &StepContext,
+    policy: &ExecutionPolicy,
+    operation: impl FnMut(StepContext) -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    let result = retry(context, policy, operation).await;
+    COUNTERS.count_operation(&result);
+    result
+}
+
+async fn retry<T, E, F>(
     context: &StepContext,
     policy: &ExecutionPolicy,
     mut operation: impl FnMut(StepContext) -> F,

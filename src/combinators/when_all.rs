@@ -10,6 +10,7 @@ use super::race::{Ended, Event, Race, enter};
 use crate::cancellation::CancellationToken;
 use crate::compensation::CompensationPolicy;
 use crate::context::StepContext;
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error};
 
 /// Runs all operations side by side, and gives their values in the operations' order.
@@ -191,6 +192,17 @@ impl<O> WhenAll<O> {
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
     pub async fn run<T, E, F>(self) -> Result<Vec<T>, Error>
+    where
+        O: FnOnce(StepContext) -> F,
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        let result = self.all().await;
+        COUNTERS.count_operation(&result);
+        result
+    }
+
+    async fn all<T, E, F>(self) -> Result<Vec<T>, Error>
     where
         O: FnOnce(StepContext) -> F,
         F: Future<Output = Result<T, E>>,

@@ -9,6 +9,7 @@ use super::race::{Ended, Event, Race, enter};
 use crate::cancellation::CancellationToken;
 use crate::compensation::{CompensationPolicy, RollbackReport};
 use crate::context::StepContext;
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
 
 /// Runs all operations side by side until one succeeds.
@@ -173,7 +174,9 @@ impl<O> WhenAny<O> {
         F: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
-        self.race().await.map_err(Lost::into_error)
+        let result = self.race().await.map_err(Lost::into_error);
+        COUNTERS.count_operation(&result);
+        result
     }
 
     pub(super) async fn race<T, E, F>(self) -> Result<Raced<T>, Lost>
