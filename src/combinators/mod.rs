@@ -4,7 +4,8 @@
 //! of a `Result<T, E>`. It runs as a child step: what it stages ends on the scope of the context,
 //! or is undone by the combinator where the combinator says so. Nothing is spawned: operations run
 //! side by side within the future of the combinator. One that has not begun when the outcome is
-//! decided is not called.
+//! decided is not called. An operation that gets a [`Compensated`](crate::Compensated) value stages
+//! its compensations with `value.absorb_into(step.scope())`.
 //!
 //! | | succeeds | undone |
 //! | --- | --- | --- |
