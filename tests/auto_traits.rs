@@ -46,3 +46,31 @@ fn timers_and_groups_are_send_sync_and_unpin_where_they_can_be() {
             ErrGroup<'static>, GroupWait<'static, 'static>;
     }
 }
+
+#[test]
+fn live_sources_selects_and_windows_are_send_sync_and_unpin_where_they_can_be() {
+    use futures::stream::Pending;
+    use streams::Lifted;
+    assert_traits! {
+        send: LiveSources<Pending<u8>>, IncomingSources<Pending<u8>>, LiveSource<Pending<u8>>,
+            SourceHandle<Pending<u8>>, Ended<Pending<u8>>, SourceEnd, Tuned<u8>,
+            Select<'static, u8>, SelectRun<'static, 'static, u8>, Window<Pending<u8>>,
+            Windows<Pending<u8>>, Lifted<Pending<Result<u8, Error>>>;
+        sync: LiveSources<Pending<u8>>, SourceHandle<Pending<u8>>, SourceEnd, Tuned<u8>;
+        unpin: LiveSources<Pending<u8>>, LiveSource<Pending<u8>>, SourceHandle<Pending<u8>>,
+            Ended<Pending<u8>>, Select<'static, u8>, SelectRun<'static, 'static, u8>,
+            Windows<Pending<u8>>;
+    }
+}
+
+#[test]
+fn policies_and_combinators_are_send_sync_and_unpin_where_they_can_be() {
+    use combinators::{Fallback, Raced, Reached, WhenAll, WhenAny};
+    assert_traits! {
+        send: ExecutionPolicy, WhenAll<u8>, WhenAny<u8>, Fallback<'static, u8>, Raced<u8>,
+            Reached<u8>;
+        sync: ExecutionPolicy, WhenAll<u8>, WhenAny<u8>, Raced<u8>, Reached<u8>;
+        unpin: ExecutionPolicy, WhenAll<u8>, WhenAny<u8>, Fallback<'static, u8>, Raced<u8>,
+            Reached<u8>;
+    }
+}

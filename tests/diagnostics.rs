@@ -7,7 +7,8 @@ use std::time::Duration;
 use support::{block_on, filled, poll_times};
 use watershed::{
     BoxError, CancellationSource, CancellationToken, CompensationPolicy, CompensationScope,
-    StepContext, channels, diagnostics, fan_in, group::WaitGroup, run_compensation,
+    ExecutionPolicy, StepContext, channels, combinators, diagnostics, fan_in, group::WaitGroup,
+    run_compensation, timers,
 };
 
 #[test]
@@ -56,7 +57,35 @@ fn each_result_is_counted_once() {
     }
     block_on(group.wait()).expect_err("one fails");
 
+    for fails in [false, true] {
+        let work = move |_: StepContext| async move { if fails { Err("no") } else { Ok(()) } };
+        assert_eq!(
+            block_on(Box::pin(combinators::when_all(&context, [work]).run())).is_err(),
+            fails
+        );
+        assert_eq!(
+            block_on(Box::pin(combinators::when_any(&context, [work]).run())).is_err(),
+            fails
+        );
+        let policy = ExecutionPolicy::new();
+        let retried = combinators::retry_with_policy(&context, &policy, work);
+        assert_eq!(block_on(Box::pin(retried)).is_err(), fails);
+        let tiers = combinators::fallback(&context).strategy("only", work);
+        assert_eq!(block_on(Box::pin(tiers.run())).is_err(), fails);
+        let timed = timers::with_timeout(&context, Duration::MAX, work);
+        assert_eq!(block_on(timed).is_err(), fails);
+        let (sender, receiver) = async_channel::unbounded();
+        let (other, others) = async_channel::unbounded();
+        if fails {
+            receiver.close();
+            others.close();
+        }
+        assert_eq!(block_on(channels::merge(&context, [filled([1])], sender)).is_err(), fails);
+        assert_eq!(block_on(channels::broadcast(&context, filled([1]), [other])).is_err(), fails);
+    }
+
     let counted = diagnostics::snapshot().since(&before);
+    assert_eq!((counted.operations_succeeded, counted.operations_failed), (7, 7));
     assert_eq!(counted.selects_succeeded, 1);
     assert_eq!((counted.selects_failed, counted.selects_timed_out), (1, 1));
     assert_eq!(counted.selects_cancelled, 1);

@@ -11,75 +11,72 @@ use watershed::{
     ErrorCode, OnFailure, StepContext, fan_in, run_compensation,
 };
 
+/// Runs a scenario for every concurrency and commit mode, dropped after its k-th poll for every k,
+/// until it says that it has ended.
+fn at_every_poll(least: usize, mut scenario: impl FnMut(NonZeroUsize, Commit, usize) -> bool) {
+    let mut drops = 0;
+    for concurrency in [1, 2, 3] {
+        let concurrency = NonZeroUsize::new(concurrency).expect("not zero");
+        for commit in [Commit::Pipeline, Commit::Message, Commit::Never] {
+            let ends = (0..10_000).position(|k| scenario(concurrency, commit, k));
+            drops += ends.expect("it ends some time") + 1;
+        }
+    }
+    assert!(drops > least, "{drops} drops");
+}
+
 // Rules 2.1, 4.1, 4.3
 #[test]
 fn a_drain_dropped_after_any_poll_leaves_every_effect_done_or_undone_once() {
-    let mut drops = 0;
-    for concurrency in [1, 2, 3] {
-        for commit in [Commit::Pipeline, Commit::Message, Commit::Never] {
-            for k in 0.. {
-                let context = StepContext::new("t");
-                let ledger = Ledger::default();
-                let started = Mutex::new(Vec::new());
-                let committed = Mutex::new(Vec::new());
-                let sources = [filled([10, 20, 30]), filled([40, 50]), filled([60, 70, 80])];
-                let drain = fan_in(&context, sources.clone(), |message: u32, step| {
-                    started.lock().expect("no panic").push(message);
-                    let (ledger, committed) = (ledger.clone(), &committed);
-                    async move {
-                        ledger.apply(&step, message);
-                        yields(message as usize / 10 % 3).await;
-                        ledger.apply(&step, message + 1);
-                        yields(1).await;
-                        ledger.apply(&step, message + 2);
-                        committed.lock().expect("no panic").push(message);
-                        Ok::<_, BoxError>(())
-                    }
-                });
-                let permits = NonZeroUsize::new(concurrency).expect("not zero");
-                let mut drain = drain.concurrency(permits).commit(commit).into_future();
-                let ended = poll_times(&mut drain, k).is_some();
-                drop(drain);
-
-                let mut all = started.into_inner().expect("no panic");
-                all.extend(sources.iter().flat_map(left_in));
-                all.sort_unstable();
-                assert_eq!(all, [10, 20, 30, 40, 50, 60, 70, 80], "poll {k}");
-
-                let committed = committed.into_inner().expect("no panic");
-                let mut expected = ledger.done();
-                match commit {
-                    Commit::Pipeline if ended => expected.clear(),
-                    Commit::Message => {
-                        expected.retain(|effect| !committed.contains(&(effect / 10 * 10)));
-                    }
-                    _ => {}
-                }
-                expected.reverse();
-                assert_eq!(roll_back(context.scope()), expected.len());
-                assert_eq!(ledger.undone(), expected, "{commit:?}, {concurrency}, poll {k}");
-                drops += 1;
-                if ended {
-                    break;
-                }
+    at_every_poll(50, |permits, commit, k| {
+        let context = StepContext::new("t");
+        let ledger = Ledger::default();
+        let started = Mutex::new(Vec::new());
+        let committed = Mutex::new(Vec::new());
+        let sources = [filled([10, 20, 30]), filled([40, 50]), filled([60, 70, 80])];
+        let drain = fan_in(&context, sources.clone(), |message: u32, step| {
+            started.lock().expect("no panic").push(message);
+            let (ledger, committed) = (ledger.clone(), &committed);
+            async move {
+                ledger.apply(&step, message);
+                yields(message as usize / 10 % 3).await;
+                ledger.apply(&step, message + 1);
+                yields(1).await;
+                ledger.apply(&step, message + 2);
+                committed.lock().expect("no panic").push(message);
+                Ok::<_, BoxError>(())
             }
+        });
+        let mut drain = drain.concurrency(permits).commit(commit).into_future();
+        let ended = poll_times(&mut drain, k).is_some();
+        drop(drain);
+
+        let mut all = started.into_inner().expect("no panic");
+        all.extend(sources.iter().flat_map(left_in));
+        all.sort_unstable();
+        assert_eq!(all, [10, 20, 30, 40, 50, 60, 70, 80], "poll {k}");
+
+        let committed = committed.into_inner().expect("no panic");
+        let mut expected = ledger.done();
+        match commit {
+            Commit::Pipeline if ended => expected.clear(),
+            Commit::Message => {
+                expected.retain(|effect| !committed.contains(&(effect / 10 * 10)));
+            }
+            _ => {}
         }
-    }
-    assert!(drops > 50, "{drops} drops");
+        expected.reverse();
+        assert_eq!(roll_back(context.scope()), expected.len());
+        assert_eq!(ledger.undone(), expected, "{commit:?}, {permits}, poll {k}");
+        ended
+    });
 }
 
 // Rule 4.5
 #[test]
 fn a_rollback_dropped_after_any_poll_is_resumed_where_it_was() {
     for k in 0.. {
-        let scope = CompensationScope::new();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        for effect in 0..5 {
-            scope.register_compensation_with(Arc::clone(&log), move |log| async move {
-                yields(effect % 3).await;
-                log.lock().expect("no panic").push(effect);
-            });
-        }
+        let (scope, log) = five_slow_actions();
         let policy = CompensationPolicy::sequential_reverse();
         let mut rollback = run_compensation(&policy, &scope, CancellationToken::never());
         let ended = poll_times(&mut rollback, k).is_some();
@@ -98,108 +95,92 @@ fn a_rollback_dropped_after_any_poll_is_resumed_where_it_was() {
 // Rules 2.1, 3.2, 4.1
 #[test]
 fn a_drain_that_fails_may_be_dropped_after_any_poll() {
-    let mut drops = 0;
-    for concurrency in [1, 2, 3] {
-        for commit in [Commit::Pipeline, Commit::Message, Commit::Never] {
-            for k in 0.. {
-                let context = StepContext::new("t");
-                let ledger = Ledger::default();
-                let started = Mutex::new(Vec::new());
-                let committed = Mutex::new(Vec::new());
-                let sources = [filled([10, 20, 30]), filled([40, 50]), filled([60, 70, 80])];
-                let drain = fan_in(&context, sources.clone(), |message: u32, step| {
-                    started.lock().expect("no panic").push(message);
-                    let (ledger, committed) = (ledger.clone(), &committed);
-                    async move {
-                        ledger.apply(&step, message);
-                        yields(message as usize / 10 % 4).await;
-                        assert_ne!(message, 70, "seventy panics");
-                        if message == 50 {
-                            return Err("no");
-                        }
-                        ledger.apply(&step, message + 1);
-                        committed.lock().expect("no panic").push(message);
-                        Ok(())
-                    }
-                });
-                let permits = NonZeroUsize::new(concurrency).expect("not zero");
-                let mut drain = drain.concurrency(permits).commit(commit).into_future();
-                let ended = poll_times(&mut drain, k);
-                drop(drain);
-
-                let mut all = started.into_inner().expect("no panic");
-                all.extend(sources.iter().flat_map(left_in));
-                all.sort_unstable();
-                assert_eq!(all, [10, 20, 30, 40, 50, 60, 70, 80], "poll {k}");
-                let committed = committed.into_inner().expect("no panic");
-                let mut expected = ledger.done();
-                if commit == Commit::Message {
-                    expected.retain(|effect| !committed.contains(&(effect / 10 * 10)));
+    at_every_poll(30, |permits, commit, k| {
+        let context = StepContext::new("t");
+        let ledger = Ledger::default();
+        let started = Mutex::new(Vec::new());
+        let committed = Mutex::new(Vec::new());
+        let sources = [filled([10, 20, 30]), filled([40, 50]), filled([60, 70, 80])];
+        let drain = fan_in(&context, sources.clone(), |message: u32, step| {
+            started.lock().expect("no panic").push(message);
+            let (ledger, committed) = (ledger.clone(), &committed);
+            async move {
+                ledger.apply(&step, message);
+                yields(message as usize / 10 % 4).await;
+                assert_ne!(message, 70, "seventy panics");
+                if message == 50 {
+                    return Err("no");
                 }
-                expected.reverse();
-                assert_eq!(roll_back(context.scope()), expected.len());
-                assert_eq!(ledger.undone(), expected, "{commit:?}, {concurrency}, poll {k}");
-                drops += 1;
-                if let Some(ended) = ended {
-                    let code = ended.expect_err("it fails").code();
-                    assert!([ErrorCode::Handler, ErrorCode::Panic].contains(&code), "{code}");
-                    break;
-                }
+                ledger.apply(&step, message + 1);
+                committed.lock().expect("no panic").push(message);
+                Ok(())
             }
+        });
+        let mut drain = drain.concurrency(permits).commit(commit).into_future();
+        let ended = poll_times(&mut drain, k);
+        drop(drain);
+
+        let mut all = started.into_inner().expect("no panic");
+        all.extend(sources.iter().flat_map(left_in));
+        all.sort_unstable();
+        assert_eq!(all, [10, 20, 30, 40, 50, 60, 70, 80], "poll {k}");
+        let committed = committed.into_inner().expect("no panic");
+        let mut expected = ledger.done();
+        if commit == Commit::Message {
+            expected.retain(|effect| !committed.contains(&(effect / 10 * 10)));
         }
-    }
-    assert!(drops > 30, "{drops} drops");
+        expected.reverse();
+        assert_eq!(roll_back(context.scope()), expected.len());
+        assert_eq!(ledger.undone(), expected, "{commit:?}, {permits}, poll {k}");
+        ended.is_some_and(|ended| {
+            let code = ended.expect_err("it fails").code();
+            assert!([ErrorCode::Handler, ErrorCode::Panic].contains(&code), "{code}");
+            true
+        })
+    });
 }
 
 // Rules 3.8, 4.1, 4.5
 #[test]
 fn a_drain_dropped_while_it_rolls_a_message_back_undoes_each_effect_once() {
-    let mut drops = 0;
-    for concurrency in [1, 2, 3] {
-        for commit in [Commit::Pipeline, Commit::Message, Commit::Never] {
-            for k in 0.. {
-                let context = StepContext::new("t");
-                let ledger = Ledger::default();
-                let committed = Mutex::new(Vec::new());
-                let sources = [filled([10, 20, 30]), filled([40, 50]), filled([60, 70, 80])];
-                let drain = fan_in(&context, sources, |message: u32, step| {
-                    let (ledger, committed) = (ledger.clone(), &committed);
-                    async move {
-                        ledger.apply_slowly(&step, message);
-                        yields(message as usize / 10 % 2).await;
-                        ledger.apply_slowly(&step, message + 1);
-                        if [20, 40, 70].contains(&message) {
-                            return Err("no");
-                        }
-                        committed.lock().expect("no panic").push(message);
-                        Ok(())
-                    }
-                });
-                let drain = drain.on_failure(OnFailure::RollBackMessage).commit(commit);
-                let permits = NonZeroUsize::new(concurrency).expect("not zero");
-                let mut drain = drain.concurrency(permits).into_future();
-                let ended = poll_times(&mut drain, k).map(|result| result.expect("it succeeds"));
-                drop(drain);
-
-                roll_back(context.scope());
-                let committed = committed.into_inner().expect("no panic");
-                let mut expected = ledger.done();
-                if commit == Commit::Message || commit == Commit::Pipeline && ended.is_some() {
-                    expected.retain(|effect| !committed.contains(&(effect / 10 * 10)));
+    at_every_poll(80, |permits, commit, k| {
+        let context = StepContext::new("t");
+        let ledger = Ledger::default();
+        let committed = Mutex::new(Vec::new());
+        let sources = [filled([10, 20, 30]), filled([40, 50]), filled([60, 70, 80])];
+        let drain = fan_in(&context, sources, |message: u32, step| {
+            let (ledger, committed) = (ledger.clone(), &committed);
+            async move {
+                ledger.apply_slowly(&step, message);
+                yields(message as usize / 10 % 2).await;
+                ledger.apply_slowly(&step, message + 1);
+                if [20, 40, 70].contains(&message) {
+                    return Err("no");
                 }
-                expected.sort_unstable();
-                let mut undone = ledger.undone();
-                undone.sort_unstable();
-                assert_eq!(undone, expected, "{commit:?}, {concurrency}, poll {k}");
-                drops += 1;
-                if let Some(report) = ended {
-                    assert_eq!((report.handled(), report.rolled_back()), (5, 3));
-                    break;
-                }
+                committed.lock().expect("no panic").push(message);
+                Ok(())
             }
+        });
+        let drain = drain.on_failure(OnFailure::RollBackMessage).commit(commit);
+        let mut drain = drain.concurrency(permits).into_future();
+        let ended = poll_times(&mut drain, k).map(|result| result.expect("it succeeds"));
+        drop(drain);
+
+        roll_back(context.scope());
+        let committed = committed.into_inner().expect("no panic");
+        let mut expected = ledger.done();
+        if commit == Commit::Message || commit == Commit::Pipeline && ended.is_some() {
+            expected.retain(|effect| !committed.contains(&(effect / 10 * 10)));
         }
-    }
-    assert!(drops > 80, "{drops} drops");
+        expected.sort_unstable();
+        let mut undone = ledger.undone();
+        undone.sort_unstable();
+        assert_eq!(undone, expected, "{commit:?}, {permits}, poll {k}");
+        ended.is_some_and(|report| {
+            assert_eq!((report.handled(), report.rolled_back()), (5, 3));
+            true
+        })
+    });
 }
 
 // Rule 4.1

@@ -5,8 +5,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use super::when_any::when_any;
+use super::held::Held;
+use super::when_any::{Raced, when_any};
+use crate::compensation::RollbackReport;
 use crate::context::StepContext;
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::execution::ExecutionPolicy;
 
@@ -62,7 +65,7 @@ pub struct Fallback<'a, T> {
 
 struct Tier<'a, T> {
     name: Name,
-    strategies: Vec<(Name, BoxOperation<'a, T>)>,
+    strategies: Vec<(Name, Held<BoxOperation<'a, T>>)>,
 }
 
 impl<'a, T: 'a> Fallback<'a, T> {
@@ -112,7 +115,7 @@ impl<'a, T: 'a> Fallback<'a, T> {
             self = self.tier("");
         }
         if let Some(tier) = self.tiers.last_mut() {
-            tier.strategies.push((name.into(), boxed));
+            tier.strategies.push((name.into(), Held::new(boxed)));
         }
         self
     }
@@ -142,9 +145,12 @@ impl<'a, T: 'a> Fallback<'a, T> {
     /// - [`ErrorCode::Validation`]: there is no strategy at all
     /// - [`ErrorCode::Aggregate`]: all have failed; their errors are attached in order, each with
     ///   its `tier` and `strategy` as metadata
-    /// - [`ErrorCode::Canceled`] when the context's token is cancelled: no further tier starts
-    /// - what undoing a tier failed with ends the fallback as well: effects of a tier that cannot
-    ///   be undone are not covered up by the next
+    /// - [`ErrorCode::Canceled`] when the context's token is cancelled: no further tier starts, and
+    ///   the metadata has the `tier` that was its last, and `dropped_handlers` if its strategies
+    ///   had to be dropped. A strategy that says so of itself has failed like any other.
+    /// - what undoing a tier failed with ends the fallback as well, and is attached last: effects
+    ///   of a tier that cannot be undone are not covered up by the next
+    /// - [`ErrorCode::Panic`] when the clock panicked
     ///
     /// # Cancel safety
     ///
@@ -162,6 +168,12 @@ impl<'a, T: 'a> Fallback<'a, T> {
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
     pub async fn run(self) -> Result<Reached<T>, Error> {
+        let result = self.reach().await;
+        COUNTERS.count_operation(&result);
+        result
+    }
+
+    async fn reach(self) -> Result<Reached<T>, Error> {
         let Self { context, tiers, policy } = self;
         let mut failures = Vec::new();
         for Tier { name: tier, strategies } in tiers {
@@ -169,40 +181,36 @@ impl<'a, T: 'a> Fallback<'a, T> {
             if names.is_empty() {
                 continue;
             }
-            let with_place = {
-                let (tier, names) = (tier.clone(), names.clone());
-                move |index: usize, error: Error| {
-                    let error = error.with_metadata("tier", &tier);
-                    error.with_metadata("strategy", &names[index])
-                }
-            };
-            let operations = operations.into_iter().enumerate().map(|(index, operation)| {
-                let with_place = with_place.clone();
-                move |step| {
-                    let running = operation(step);
-                    async move { running.await.map_err(|error| with_place(index, error)) }
-                }
-            });
-            let race = when_any(&context, operations).compensation(policy.compensation.clone());
-            let error = match race.grace(policy.grace).run().await {
+            let race = when_any(&context, operations.into_iter().filter_map(Held::take));
+            let race = race.compensation(policy.compensation.clone()).grace(policy.grace);
+            let lost = match race.race().await {
                 Ok(raced) => {
                     let strategy = names[raced.index()].clone();
-                    return Ok(Reached { value: raced.into_value(), tier, strategy });
+                    return Ok(Reached { raced, tier, strategy });
                 }
-                Err(error) => error,
+                Err(lost) => lost,
             };
-            let undone =
-                error.related().iter().all(|error| error.code() != ErrorCode::Compensation);
-            if error.code() != ErrorCode::Aggregate || !undone {
-                return Err(error.with_related(failures));
+            failures.extend(lost.failures.into_iter().map(|(index, error)| {
+                error.with_metadata("tier", &tier).with_metadata("strategy", &names[index])
+            }));
+            if lost.ending.is_none() && lost.rollback.is_none() {
+                continue;
             }
-            failures.extend(error.related().iter().cloned());
+            let mut error = lost.ending.unwrap_or_else(nobody).with_metadata("tier", &tier);
+            if lost.dropped > 0 {
+                error = error.with_metadata("dropped_handlers", lost.dropped);
+            }
+            return Err(error.with_related(failures).with_related(lost.rollback));
         }
         if failures.is_empty() {
             return Err(Error::validation("there is no strategy to try"));
         }
-        Err(Error::new(ErrorCode::Aggregate, "no strategy succeeded").with_related(failures))
+        Err(nobody().with_related(failures))
     }
+}
+
+fn nobody() -> Error {
+    Error::new(ErrorCode::Aggregate, "no strategy succeeded")
 }
 
 impl<T> fmt::Debug for Fallback<'_, T> {
@@ -225,9 +233,9 @@ impl<T> fmt::Debug for Fallback<'_, T> {
 /// assert_eq!((reached.strategy(), reached.value()), ("constant", &42));
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reached<T> {
-    value: T,
+    raced: Raced<T>,
     tier: Name,
     strategy: Name,
 }
@@ -247,7 +255,7 @@ impl<T> Reached<T> {
     /// ```
     #[must_use]
     pub fn value(&self) -> &T {
-        &self.value
+        self.raced.value()
     }
 
     /// What the strategy returned, by value.
@@ -264,7 +272,7 @@ impl<T> Reached<T> {
     /// ```
     #[must_use]
     pub fn into_value(self) -> T {
-        self.value
+        self.raced.into_value()
     }
 
     /// The tier of the strategy that won.
@@ -299,5 +307,26 @@ impl<T> Reached<T> {
     #[must_use]
     pub fn strategy(&self) -> &str {
         &self.strategy
+    }
+
+    /// How undoing the other strategies of the tier went. What failed is staged on the context's
+    /// scope.
+    ///
+    /// # Errors
+    ///
+    /// The rollback's error, when compensations failed.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::fallback};
+    ///
+    /// let context = StepContext::new("price");
+    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let reached = tiers.run().await?;
+    /// assert!(reached.rollback().is_ok());
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn rollback(&self) -> Result<&RollbackReport, &Error> {
+        self.raced.rollback()
     }
 }

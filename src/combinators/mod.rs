@@ -3,7 +3,9 @@
 //! An operation is a closure that takes a [`StepContext`](crate::StepContext) and returns a future
 //! of a `Result<T, E>`. It runs as a child step: what it stages ends on the scope of the context,
 //! or is undone by the combinator where the combinator says so. Nothing is spawned: operations run
-//! side by side within the future of the combinator.
+//! side by side within the future of the combinator. One that has not begun when the outcome is
+//! decided is not called. An operation that gets a [`Compensated`](crate::Compensated) value stages
+//! its compensations with `value.absorb_into(step.scope())`.
 //!
 //! | | succeeds | undone |
 //! | --- | --- | --- |
@@ -13,8 +15,10 @@
 //! | [`fallback`] | with the first strategy of the first tier that does | every one but the winner |
 //!
 //! - `race`: operations side by side, their limits and their grace
+//! - `held`: what belongs to the user meanwhile
 
 mod fallback;
+mod held;
 mod race;
 mod retry;
 mod when_all;

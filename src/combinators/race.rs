@@ -1,159 +1,225 @@
 //! Operations side by side.
 //!
-//! All of them are children of one step, so whatever becomes of an operation (it ends, it is
-//! dropped when the grace is over, or the whole race is) its compensations are on that step's scope
-//! afterwards: there they are undone, or from there they go to the scope of the context.
+//! Each of them is a step inside the step of the race, so whatever becomes of an operation (it
+//! ends, it is dropped when the grace is over, or the whole race is) its compensations are on the
+//! race's scope afterwards: there they are undone, or from there they go to the scope of the
+//! context. The race, and not the operation, owns the step: it tells those that still run to stop
+//! without telling the one that has won.
 
-use std::future::{Future, poll_fn};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, Stream};
 
+use super::held::Held;
 use crate::cancellation::CancellationToken;
 use crate::clock::Sleep;
-use crate::compensation::{CompensationPolicy, CompensationScope, Rollback};
+use crate::compensation::{CompensationPolicy, RollbackReport};
 use crate::context::{ChildStep, StepContext};
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::limits::{Exceeded, Limits};
 use crate::outcome::Contained;
 use crate::panics;
+
+/// Operations that may end before the executor has its thread back.
+const ENDED_PER_POLL: usize = 128;
 
 /// How an operation ended.
 pub(super) struct Ended<T> {
     pub(super) index: usize,
     /// Its step, with what it has staged.
     pub(super) step: ChildStep,
-    pub(super) result: Result<T, Error>,
+    pub(super) result: Result<Held<T>, Error>,
 }
 
 /// What happened next.
 pub(super) enum Event<T> {
     Ended(Ended<T>),
     /// The operations were told to stop because the race is to end.
-    Exceeded(Exceeded),
+    Over(Error),
     /// The grace is over; so many operations were dropped.
     Dropped(usize),
     AllEnded,
 }
 
+/// The index of an operation and what it returned; nothing if it was told to stop before it began.
+type Outcome<T> = (usize, Option<Result<Held<T>, Error>>);
+
 pub(super) struct Race<F> {
     context: StepContext,
-    step: ChildStep,
+    /// What errors call it, such as "the operations".
+    what: &'static str,
     limits: Limits,
     grace: Duration,
     running: Pin<Box<FuturesUnordered<F>>>,
+    /// The steps of those that run, by their index. They end when the operations are gone.
+    steps: BTreeMap<usize, ChildStep>,
+    /// Where everything ends that the operations stage; the last to go.
+    step: ChildStep,
     /// How long operations that were told to stop are still awaited.
     stopping: Option<Sleep>,
     /// The limits matter no more.
     decided: bool,
+    budget: usize,
 }
 
-/// Starts an operation as a child of `parent` when it is first polled.
-pub(super) async fn enter<T, E, F>(
-    parent: StepContext,
+/// Calls an operation when it is first polled, unless its step was told to stop by then.
+pub(super) async fn enter<T, E, O, F>(
+    step: StepContext,
     index: usize,
-    operation: impl FnOnce(StepContext) -> F,
-) -> Ended<T>
+    operation: Held<O>,
+) -> Outcome<T>
 where
+    O: FnOnce(StepContext) -> F,
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
 {
-    let step = ChildStep::new(&parent, None, &CancellationToken::never());
-    let call = || operation(step.step());
-    let settle = |result: Result<T, E>| {
-        result.map_err(|error| Error::from_error(ErrorCode::Unspecified, error))
+    if step.cancellation().is_cancelled() {
+        return (index, None);
+    }
+    let Some(operation) = operation.take() else { return (index, None) };
+    let settle = |result: Result<T, E>| match result {
+        Ok(value) => Ok(Held::new(value)),
+        Err(error) => Err(Error::from_error(ErrorCode::Unspecified, error)),
     };
-    let result = match Contained::call("the operation", call, settle) {
+    let result = match Contained::call("the operation", move || operation(step), settle) {
         Ok(running) => running.await,
         Err(error) => Err(error),
     };
-    Ended { index, step, result }
+    (index, Some(result))
 }
 
-impl<T, F: Future<Output = Ended<T>>> Race<F> {
-    /// The timeout counts from now.
+impl<F> Race<F> {
+    /// The timeout counts from now. One that is to end already does not begin.
     pub(super) fn new(
         context: &StepContext,
+        what: &'static str,
         token: &CancellationToken,
         timeout: Option<Duration>,
         grace: Duration,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let step = ChildStep::new(context, None, token);
-        let limits = Limits::new(context.clock(), step.outer_token().clone(), timeout);
-        Self {
+        let limits = panics::contain(|| {
+            let limits = Limits::new(context.clock(), step.outer_token().clone(), timeout);
+            match limits.exceeded() {
+                Some(exceeded) => Err(exceeded.into_error(what)),
+                None => Ok(limits),
+            }
+        });
+        Ok(Self {
             context: context.clone(),
-            step,
-            limits,
+            what,
+            limits: limits.map_err(|message| Error::panic("the clock", &message))??,
             grace,
             running: Box::pin(FuturesUnordered::new()),
+            steps: BTreeMap::new(),
+            step,
             stopping: None,
             decided: false,
-        }
+            budget: ENDED_PER_POLL,
+        })
     }
 
-    /// The parent of the operations.
-    pub(super) fn step(&self) -> StepContext {
-        self.step.step()
-    }
-
-    /// Where everything ends that the operations stage.
-    fn scope(&self) -> &CompensationScope {
-        self.step.scope()
-    }
-
-    pub(super) fn add(&mut self, operation: F) {
-        self.running.push(operation);
-    }
-
-    pub(super) fn exceeded(&self) -> Option<Exceeded> {
-        self.limits.exceeded()
+    /// Adds an operation, which is given a step of its own.
+    pub(super) fn add(&mut self, index: usize, operation: impl FnOnce(StepContext) -> F) {
+        let step = ChildStep::new(self.step.context(), None, &CancellationToken::never());
+        self.running.push(operation(step.step()));
+        self.steps.insert(index, step);
     }
 
     /// Tells the operations that run to stop, and the limits not to matter any more.
     pub(super) fn stop(&mut self) {
-        self.decided = true;
-        if self.stopping.is_none() {
-            self.step.cancel();
-            let clock = self.context.clock();
-            self.stopping = Some(clock.sleep_until(clock.now() + self.grace));
+        if std::mem::replace(&mut self.decided, true) {
+            return;
         }
+        self.steps.values().for_each(ChildStep::cancel);
+        let clock = self.context.clock();
+        let sleep = panics::contain(|| clock.sleep_until(clock.now() + self.grace));
+        // Without a clock there is no grace.
+        self.stopping = Some(sleep.unwrap_or_else(|_| {
+            COUNTERS.contained_panics.add(1);
+            Box::pin(ready(()))
+        }));
     }
 
+    /// Asks the limits, unless they matter no more, and stops if the race is to end.
+    fn over(&mut self, ask: impl FnOnce(&mut Limits) -> Option<Exceeded>) -> Option<Error> {
+        if self.decided {
+            return None;
+        }
+        let error = match panics::contain(|| ask(&mut self.limits)) {
+            Ok(exceeded) => exceeded?.into_error(self.what),
+            Err(message) => Error::panic("the clock", &message),
+        };
+        self.stop();
+        Some(error)
+    }
+
+    /// Undoes everything that is on the scope of the race. What fails stays there, and goes to the
+    /// scope of the context with the race.
+    pub(super) fn roll_back(
+        &self,
+        policy: &CompensationPolicy,
+    ) -> impl Future<Output = Result<RollbackReport, Error>> + Send + use<F> {
+        let policy = policy.clone().clock_or(self.context.clock());
+        let rollback = self.step.scope().run_compensation(&policy, CancellationToken::never());
+        // What may panic there outside the actions is the clock.
+        async move { Contained::call("the clock", || rollback, |result| result)?.await }
+    }
+}
+
+impl<T, F: Future<Output = Outcome<T>>> Race<F> {
     /// Waits for the next thing to happen.
     pub(super) async fn next(&mut self) -> Event<T> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<T>> {
-        // Asked first: an operation that fails because it was told to stop is not the cause.
-        if let (false, Some(exceeded)) = (self.decided, self.limits.exceeded()) {
-            self.stop();
-            return Poll::Ready(Event::Exceeded(exceeded));
-        }
-        match self.running.as_mut().poll_next(cx) {
-            Poll::Ready(Some(ended)) => return Poll::Ready(Event::Ended(ended)),
-            Poll::Ready(None) => return Poll::Ready(Event::AllEnded),
-            Poll::Pending => {}
-        }
-        if !self.decided {
-            if let Poll::Ready(exceeded) = self.limits.poll_exceeded(cx) {
-                self.stop();
-                return Poll::Ready(Event::Exceeded(exceeded));
+        loop {
+            // Asked first: an operation that fails because it was told to stop is not the cause.
+            if let Some(error) = self.over(|limits| limits.exceeded()) {
+                return Poll::Ready(Event::Over(error));
+            }
+            if self.budget == 0 {
+                self.budget = ENDED_PER_POLL;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let Poll::Ready(outcome) = self.running.as_mut().poll_next(cx) else { break };
+            let Some((index, result)) = outcome else { return Poll::Ready(Event::AllEnded) };
+            self.budget -= 1;
+            if let (Some(step), Some(result)) = (self.steps.remove(&index), result) {
+                return Poll::Ready(Event::Ended(Ended { index, step, result }));
             }
         }
+        self.budget = ENDED_PER_POLL;
+        let waited = |limits: &mut Limits| match limits.poll_exceeded(cx) {
+            Poll::Ready(exceeded) => Some(exceeded),
+            Poll::Pending => None,
+        };
+        if let Some(error) = self.over(waited) {
+            return Poll::Ready(Event::Over(error));
+        }
         let Some(grace) = &mut self.stopping else { return Poll::Pending };
-        ready!(grace.as_mut().poll(cx));
+        let passed = panics::contain(|| grace.as_mut().poll(cx));
+        ready!(passed.unwrap_or_else(|_| {
+            COUNTERS.contained_panics.add(1);
+            Poll::Ready(())
+        }));
         let dropped = self.running.len();
         panics::drop_contained(|| self.running = Box::pin(FuturesUnordered::new()));
+        self.steps.clear();
         Poll::Ready(Event::Dropped(dropped))
     }
+}
 
-    /// Undoes everything that is on the scope of the race. What fails stays there, and goes to the
-    /// scope of the context with the race.
-    pub(super) fn roll_back(&self, policy: &CompensationPolicy) -> Rollback {
-        let policy = policy.clone().clock_or(self.context.clock());
-        self.scope().run_compensation(&policy, CancellationToken::never())
+/// Whoever still works for an operation hears that the race is gone.
+impl<F> Drop for Race<F> {
+    fn drop(&mut self) {
+        self.steps.values().for_each(ChildStep::cancel);
     }
 }

@@ -1,16 +1,18 @@
 //! One operation, again and again.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::held::Held;
 use super::race::{Ended, Event, Race, enter};
 use crate::cancellation::CancellationToken;
 use crate::context::StepContext;
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error};
 use crate::execution::ExecutionPolicy;
-use crate::limits::{Exceeded, Limits};
+use crate::limits::Limits;
+use crate::panics;
 
 /// Runs an operation until it succeeds or the policy gives up.
 ///
@@ -28,8 +30,10 @@ use crate::limits::{Exceeded, Limits};
 ///   undone is staged on the context's scope
 /// - [`ErrorCode::Canceled`](crate::ErrorCode::Canceled) when the context's token is cancelled:
 ///   before the first attempt the operation is not called, and during a wait there is no further
-///   one; during an attempt it is told to stop and awaited for the grace, and what it did is
-///   undone
+///   one; during an attempt it is told to stop and awaited for the grace (`dropped_handlers` is 1
+///   in the metadata when it was dropped then), and what it did is undone; a rollback goes on to
+///   its end first
+/// - [`ErrorCode::Panic`](crate::ErrorCode::Panic) when the clock panicked
 ///
 /// # Cancel safety
 ///
@@ -56,6 +60,20 @@ use crate::limits::{Exceeded, Limits};
 pub async fn retry_with_policy<T, E, F>(
     context: &StepContext,
     policy: &ExecutionPolicy,
+    operation: impl FnMut(StepContext) -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    let result = retry(context, policy, operation).await;
+    COUNTERS.count_operation(&result);
+    result
+}
+
+async fn retry<T, E, F>(
+    context: &StepContext,
+    policy: &ExecutionPolicy,
     mut operation: impl FnMut(StepContext) -> F,
 ) -> Result<T, Error>
 where
@@ -64,22 +82,27 @@ where
 {
     let mut history = History::default();
     loop {
-        let mut race = Race::new(context, &CancellationToken::never(), None, policy.grace);
-        if let Some(exceeded) = race.exceeded() {
-            return Err(history.into_error(exceeded.into_error("the operation")));
-        }
+        let (token, what) = (CancellationToken::never(), "the operation");
+        let mut race = match Race::new(context, what, &token, None, policy.grace) {
+            Ok(race) => race,
+            Err(error) => return Err(history.into_error(error)),
+        };
         history.attempts += 1;
-        race.add(enter(race.step(), 0, &mut operation));
+        race.add(0, |step| enter(step, 0, Held::new(&mut operation)));
         let mut ending = None;
         let mut failure = None;
         loop {
             match race.next().await {
-                Event::Ended(Ended { result: Ok(value), .. }) if ending.is_none() => {
-                    return Ok(value);
-                }
-                Event::Ended(Ended { result, .. }) => failure = result.err(),
-                Event::Exceeded(exceeded) => ending = Some(exceeded.into_error("the operation")),
-                Event::Dropped(_) => {}
+                Event::Ended(Ended { result, .. }) => match result {
+                    Ok(value) if ending.is_none() => {
+                        if let Some(value) = value.take() {
+                            return Ok(value);
+                        }
+                    }
+                    result => failure = result.err(),
+                },
+                Event::Over(error) => ending = Some(error),
+                Event::Dropped(dropped) => history.dropped = dropped,
                 Event::AllEnded => break,
             }
         }
@@ -96,24 +119,35 @@ where
         };
         history.failures.push(error);
         history.waits.push(wait);
-        if let Some(exceeded) = sleep(context, wait).await {
-            return Err(history.into_error(exceeded.into_error("the operation")));
+        if let Err(error) = pause(context, wait).await {
+            return Err(history.into_error(error));
         }
     }
 }
 
-/// Waits, unless the context's token is cancelled.
-async fn sleep(context: &StepContext, wait: Duration) -> Option<Exceeded> {
+/// Waits between two attempts, unless the context's token is cancelled.
+async fn pause(context: &StepContext, wait: Duration) -> Result<(), Error> {
     let clock = context.clock();
+    let panicked = |message: String| Error::panic("the clock", &message);
     let mut limits = Limits::new(clock, context.cancellation().clone(), None);
-    let mut sleep = clock.sleep_until(clock.now() + wait);
-    let waited = poll_fn(|cx| {
+    let sleep = panics::contain(|| clock.sleep_until(clock.now() + wait));
+    let mut sleep = sleep.map_err(panicked)?;
+    let mut yielded = !wait.is_zero();
+    poll_fn(|cx| {
         if let Poll::Ready(exceeded) = limits.poll_exceeded(cx) {
-            return Poll::Ready(Some(exceeded));
+            return Poll::Ready(Err(exceeded.into_error("the operation")));
         }
-        sleep.as_mut().poll(cx).map(|()| None)
-    });
-    pin!(waited).await
+        if !std::mem::replace(&mut yielded, true) {
+            // Between attempts that do not wait, others get their turn.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match panics::contain(|| sleep.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(message) => Poll::Ready(Err(panicked(message))),
+        }
+    })
+    .await
 }
 
 /// What has happened so far.
@@ -122,11 +156,16 @@ struct History {
     attempts: u32,
     waits: Vec<Duration>,
     failures: Vec<Error>,
+    /// Whether the attempt that was told to stop was dropped when the grace was over.
+    dropped: usize,
 }
 
 impl History {
     fn into_error(self, error: Error) -> Error {
-        let error = error.with_metadata("attempts", self.attempts).with_related(self.failures);
+        let mut error = error.with_metadata("attempts", self.attempts).with_related(self.failures);
+        if self.dropped > 0 {
+            error = error.with_metadata("dropped_handlers", self.dropped);
+        }
         if self.waits.is_empty() {
             return error;
         }

@@ -5,10 +5,12 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::held::Held;
 use super::race::{Ended, Event, Race, enter};
 use crate::cancellation::CancellationToken;
 use crate::compensation::CompensationPolicy;
 use crate::context::StepContext;
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error};
 
 /// Runs all operations side by side, and gives their values in the operations' order.
@@ -167,7 +169,8 @@ impl<O> WhenAll<O> {
     /// rollback behind them, and as metadata `completed` and `failed` (how many operations were)
     /// and `dropped_handlers` (how many were dropped when the grace was over):
     ///
-    /// - the operation's own error, or [`ErrorCode::Panic`](crate::ErrorCode::Panic)
+    /// - the operation's own error, or [`ErrorCode::Panic`](crate::ErrorCode::Panic) when it, or the
+    ///   clock, panicked
     /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout),
     ///   [`ErrorCode::Canceled`](crate::ErrorCode::Canceled): cancelled before the first poll, no
     ///   operation is called
@@ -194,20 +197,31 @@ impl<O> WhenAll<O> {
         F: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
+        let result = self.all().await;
+        COUNTERS.count_operation(&result);
+        result
+    }
+
+    async fn all<T, E, F>(self) -> Result<Vec<T>, Error>
+    where
+        O: FnOnce(StepContext) -> F,
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
         let count = self.operations.len();
         if count == 0 {
             return Ok(Vec::new());
         }
-        let mut race = Race::new(&self.context, &self.cancellation, self.timeout, self.grace);
-        if let Some(exceeded) = race.exceeded() {
-            return Err(exceeded.into_error("the operations"));
-        }
+        let operations: Vec<_> = self.operations.into_iter().map(Held::new).collect();
+        let (token, what) = (&self.cancellation, "the operations");
+        let mut race = Race::new(&self.context, what, token, self.timeout, self.grace)?;
         let most = self.concurrency.map_or(usize::MAX, NonZeroUsize::get);
-        let mut waiting = self.operations.into_iter().enumerate();
+        let mut waiting = operations.into_iter().enumerate();
         for (index, operation) in waiting.by_ref().take(most) {
-            race.add(enter(race.step(), index, operation));
+            race.add(index, |step| enter(step, index, operation));
         }
-        let mut values: Vec<Option<T>> = std::iter::repeat_with(|| None).take(count).collect();
+        let mut values: Vec<Option<Held<T>>> =
+            std::iter::repeat_with(|| None).take(count).collect();
         let mut failures = Failures::default();
         loop {
             match race.next().await {
@@ -222,19 +236,19 @@ impl<O> WhenAll<O> {
                     }
                     if failures.first.is_none() {
                         if let Some((index, operation)) = waiting.next() {
-                            race.add(enter(race.step(), index, operation));
+                            race.add(index, |step| enter(step, index, operation));
                         }
                     }
                 }
-                Event::Exceeded(exceeded) => {
-                    failures.first.get_or_insert(exceeded.into_error("the operations"));
+                Event::Over(error) => {
+                    failures.first.get_or_insert(error);
                 }
                 Event::Dropped(dropped) => failures.dropped = dropped,
                 Event::AllEnded => break,
             }
         }
         let Some(error) = failures.first else {
-            return Ok(values.into_iter().flatten().collect());
+            return Ok(values.into_iter().flatten().filter_map(Held::take).collect());
         };
         let completed = values.iter().flatten().count();
         failures.others.sort_by_key(|(index, _)| *index);

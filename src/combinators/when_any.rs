@@ -4,10 +4,12 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use super::held::Held;
 use super::race::{Ended, Event, Race, enter};
 use crate::cancellation::CancellationToken;
 use crate::compensation::{CompensationPolicy, RollbackReport};
 use crate::context::StepContext;
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
 
 /// Runs all operations side by side until one succeeds.
@@ -146,10 +148,11 @@ impl<O> WhenAny<O> {
     /// - [`ErrorCode::Aggregate`]: all failed; their errors are attached in the operations' order
     /// - [`ErrorCode::Canceled`]: all were cancelled, or the token was before there was a winner;
     ///   before the first poll, no operation is called
-    /// - [`ErrorCode::Timeout`]
+    /// - [`ErrorCode::Timeout`], [`ErrorCode::Panic`] when the clock panicked
     ///
     /// Everything the operations did is undone then; an error of the rollback is attached last, and
-    /// what could not be undone is staged on the context's scope.
+    /// what could not be undone is staged on the context's scope. The metadata `dropped_handlers`
+    /// says how many operations were dropped when the grace was over, if any were.
     ///
     /// # Cancel safety
     ///
@@ -171,51 +174,90 @@ impl<O> WhenAny<O> {
         F: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
+        let result = self.race().await.map_err(Lost::into_error);
+        COUNTERS.count_operation(&result);
+        result
+    }
+
+    pub(super) async fn race<T, E, F>(self) -> Result<Raced<T>, Lost>
+    where
+        O: FnOnce(StepContext) -> F,
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        let mut lost = Lost::default();
         if self.operations.is_empty() {
-            return Err(Error::validation("there is no operation to win"));
+            lost.ending = Some(Error::validation("there is no operation to win"));
+            return Err(lost);
         }
-        let mut race = Race::new(&self.context, &self.cancellation, self.timeout, self.grace);
-        if let Some(exceeded) = race.exceeded() {
-            return Err(exceeded.into_error("the operations"));
-        }
-        for (index, operation) in self.operations.into_iter().enumerate() {
-            race.add(enter(race.step(), index, operation));
+        let operations: Vec<_> = self.operations.into_iter().map(Held::new).collect();
+        let (token, what) = (&self.cancellation, "the operations");
+        let mut race = match Race::new(&self.context, what, token, self.timeout, self.grace) {
+            Ok(race) => race,
+            Err(error) => {
+                lost.ending = Some(error);
+                return Err(lost);
+            }
+        };
+        for (index, operation) in operations.into_iter().enumerate() {
+            race.add(index, |step| enter(step, index, operation));
         }
         let mut winner = None;
-        let mut ending = None;
-        let mut failures = Vec::new();
         loop {
             match race.next().await {
                 Event::Ended(Ended { index, step, result: Ok(value) })
-                    if winner.is_none() && ending.is_none() =>
+                    if winner.is_none() && lost.ending.is_none() =>
                 {
                     step.keep_in(self.context.scope());
                     winner = Some((index, value));
                     race.stop();
                 }
                 Event::Ended(Ended { index, result, .. }) => {
-                    failures.extend(result.err().map(|error| (index, error)));
+                    lost.failures.extend(result.err().map(|error| (index, error)));
                 }
-                Event::Exceeded(exceeded) => ending = Some(exceeded.into_error("the operations")),
-                Event::Dropped(_) => {}
+                Event::Over(error) => lost.ending = Some(error),
+                Event::Dropped(dropped) => lost.dropped = dropped,
                 Event::AllEnded => break,
             }
         }
         let rollback = race.roll_back(&self.compensation).await;
-        if let Some((index, value)) = winner {
-            return Ok(Raced { value, index, rollback });
+        let won = winner.and_then(|(index, value)| Some((index, value.take()?)));
+        if let Some((index, value)) = won {
+            return Ok(Raced { value, index, dropped: lost.dropped, rollback });
         }
-        failures.sort_by_key(|(index, _)| *index);
-        let failures: Vec<_> = failures.into_iter().map(|(_, error)| error).collect();
-        let all_cancelled = failures.iter().all(|error| error.code() == ErrorCode::Canceled);
-        let error = ending.unwrap_or_else(|| {
+        lost.failures.sort_by_key(|(index, _)| *index);
+        lost.rollback = rollback.err();
+        Err(lost)
+    }
+}
+
+/// A race that nobody has won.
+#[derive(Default)]
+pub(super) struct Lost {
+    /// Why it ended before all operations had.
+    pub(super) ending: Option<Error>,
+    /// Those of the operations, by their index and in its order.
+    pub(super) failures: Vec<(usize, Error)>,
+    pub(super) rollback: Option<Error>,
+    /// Operations that were dropped when the grace was over.
+    pub(super) dropped: usize,
+}
+
+impl Lost {
+    fn into_error(self) -> Error {
+        let related: Vec<_> = self.failures.into_iter().map(|(_, error)| error).collect();
+        let all_cancelled = related.iter().all(|error| error.code() == ErrorCode::Canceled);
+        let mut error = self.ending.unwrap_or_else(|| {
             if all_cancelled {
                 Error::canceled()
             } else {
                 Error::new(ErrorCode::Aggregate, "no operation succeeded")
             }
         });
-        Err(error.with_related(failures).with_related(rollback.err()))
+        if self.dropped > 0 {
+            error = error.with_metadata("dropped_handlers", self.dropped);
+        }
+        error.with_related(related).with_related(self.rollback)
     }
 }
 
@@ -244,6 +286,7 @@ impl<O> fmt::Debug for WhenAny<O> {
 pub struct Raced<T> {
     value: T,
     index: usize,
+    dropped: usize,
     rollback: Result<RollbackReport, Error>,
 }
 
@@ -294,6 +337,22 @@ impl<T> Raced<T> {
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// How many losers were dropped when the grace was over.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{BoxError, StepContext, combinators::when_any};
+    ///
+    /// let context = StepContext::new("one");
+    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// assert_eq!(raced.dropped(), 0);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn dropped(&self) -> usize {
+        self.dropped
     }
 
     /// How undoing the losers went. What failed is staged on the context's scope.

@@ -55,6 +55,16 @@ impl Counter {
     }
 }
 
+impl Counters {
+    /// Counts the result of an operation that has no counters of its own.
+    pub(crate) fn count_operation<T, E>(&self, result: &Result<T, E>) {
+        match result {
+            Ok(_) => self.operations_succeeded.add(1),
+            Err(_) => self.operations_failed.add(1),
+        }
+    }
+}
+
 /// The time that operations of one kind took.
 #[derive(Debug)]
 pub(crate) struct Timer {
@@ -178,6 +188,10 @@ counters! {
     selects_timed_out,
     /// Runs of a select that ended by cancellation.
     selects_cancelled,
+    /// Merges, broadcasts, combinators and operations with a timeout that succeeded.
+    operations_succeeded,
+    /// Merges, broadcasts, combinators and operations with a timeout that failed.
+    operations_failed,
     /// Tasks that were added to a group. Those that have not ended are the difference to the sum of
     /// the next three.
     tasks_added,

@@ -15,6 +15,7 @@ use pin_project_lite::pin_project;
 use crate::cancellation::CancellationToken;
 use crate::compensation::{CompensationPolicy, Rollback};
 use crate::context::{ChildStep, StepContext};
+use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::limits::{Exceeded, Limits};
 use crate::outcome::Contained;
@@ -318,6 +319,7 @@ where
         };
         this.operation.set(None);
         *this.running = None;
+        COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
 }

@@ -20,6 +20,7 @@ use super::settings::{OnClosed, Overflow};
 use super::{Broadcast, Options};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, Sleep, Tick};
+use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::limits::Limits;
 use crate::origin::{Origin, SourceName};
@@ -123,6 +124,7 @@ where
             return Poll::Pending;
         }
         let result = running.finish();
+        COUNTERS.count_operation(&result);
         this.running = None;
         Poll::Ready(result)
     }

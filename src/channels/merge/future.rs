@@ -16,6 +16,7 @@ use super::intake::{FairTurns, Intake, Order};
 use super::report::{MergeReport, MergedSource};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, Tick};
+use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::limits::Limits;
 use crate::panics;
@@ -123,6 +124,7 @@ where
             return Poll::Pending;
         }
         let result = running.finish();
+        COUNTERS.count_operation(&result);
         let running = this.running.take();
         panics::drop_contained(|| drop(running));
         Poll::Ready(result)
