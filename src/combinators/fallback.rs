@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::held::Held;
+use super::race::with_dropped;
 use super::when_any::{Raced, when_any};
 use crate::compensation::RollbackReport;
 use crate::context::StepContext;
@@ -196,10 +197,8 @@ impl<'a, T: 'a> Fallback<'a, T> {
             if lost.ending.is_none() && lost.rollback.is_none() {
                 continue;
             }
-            let mut error = lost.ending.unwrap_or_else(nobody).with_metadata("tier", &tier);
-            if lost.dropped > 0 {
-                error = error.with_metadata("dropped_handlers", lost.dropped);
-            }
+            let error = lost.ending.unwrap_or_else(nobody).with_metadata("tier", &tier);
+            let error = with_dropped(error, lost.dropped);
             return Err(error.with_related(failures).with_related(lost.rollback));
         }
         if failures.is_empty() {

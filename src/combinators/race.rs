@@ -217,6 +217,13 @@ impl<T, F: Future<Output = Outcome<T>>> Race<F> {
     }
 }
 
+/// Says how many operations were dropped when the grace was over. What an operation that failed
+/// says of those within it does not count here.
+pub(super) fn with_dropped(error: Error, dropped: usize) -> Error {
+    let error = error.without_metadata("dropped_handlers");
+    if dropped > 0 { error.with_metadata("dropped_handlers", dropped) } else { error }
+}
+
 /// Whoever still works for an operation hears that the race is gone.
 impl<F> Drop for Race<F> {
     fn drop(&mut self) {

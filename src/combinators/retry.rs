@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::held::Held;
-use super::race::{Ended, Event, Race, enter};
+use super::race::{Ended, Event, Race, enter, with_dropped};
 use crate::cancellation::CancellationToken;
 use crate::context::StepContext;
 use crate::diagnostics::COUNTERS;
@@ -162,10 +162,9 @@ struct History {
 
 impl History {
     fn into_error(self, error: Error) -> Error {
-        let mut error = error.with_metadata("attempts", self.attempts).with_related(self.failures);
-        if self.dropped > 0 {
-            error = error.with_metadata("dropped_handlers", self.dropped);
-        }
+        let error = error.with_metadata("attempts", self.attempts).with_related(self.failures);
+        // An operation that retries something itself has said how long it waited.
+        let error = with_dropped(error, self.dropped).without_metadata("waits");
         if self.waits.is_empty() {
             return error;
         }

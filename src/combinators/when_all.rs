@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::held::Held;
-use super::race::{Ended, Event, Race, enter};
+use super::race::{Ended, Event, Race, enter, with_dropped};
 use crate::cancellation::CancellationToken;
 use crate::compensation::CompensationPolicy;
 use crate::context::StepContext;
@@ -254,15 +254,12 @@ impl<O> WhenAll<O> {
         failures.others.sort_by_key(|(index, _)| *index);
         let related: Vec<_> = failures.others.into_iter().map(|(_, error)| error).collect();
         let rollback = race.roll_back(&self.compensation).await;
-        let mut error = error
+        let error = error
             .with_related(related)
             .with_related(rollback.err())
             .with_metadata("completed", completed)
             .with_metadata("failed", failures.count);
-        if failures.dropped > 0 {
-            error = error.with_metadata("dropped_handlers", failures.dropped);
-        }
-        Err(error)
+        Err(with_dropped(error, failures.dropped))
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::held::Held;
-use super::race::{Ended, Event, Race, enter};
+use super::race::{Ended, Event, Race, enter, with_dropped};
 use crate::cancellation::CancellationToken;
 use crate::compensation::{CompensationPolicy, RollbackReport};
 use crate::context::StepContext;
@@ -247,17 +247,14 @@ impl Lost {
     fn into_error(self) -> Error {
         let related: Vec<_> = self.failures.into_iter().map(|(_, error)| error).collect();
         let all_cancelled = related.iter().all(|error| error.code() == ErrorCode::Canceled);
-        let mut error = self.ending.unwrap_or_else(|| {
+        let error = self.ending.unwrap_or_else(|| {
             if all_cancelled {
                 Error::canceled()
             } else {
                 Error::new(ErrorCode::Aggregate, "no operation succeeded")
             }
         });
-        if self.dropped > 0 {
-            error = error.with_metadata("dropped_handlers", self.dropped);
-        }
-        error.with_related(related).with_related(self.rollback)
+        with_dropped(error, self.dropped).with_related(related).with_related(self.rollback)
     }
 }
 
