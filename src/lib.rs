@@ -135,11 +135,13 @@
 //!
 //! # The order of the modules
 //!
-//! Each uses only what stands before it: `origin`, `lock` and `waiters`; `error`; `diagnostics`;
-//! `panics`; `clock`, `cancellation` and `retry`; `limits` and `compensation`; `outcome` and
-//! `execution`; `context`; `channels`, `timers`, `group`, `combinators` and `streams`.
+//! Each uses only what stands before it: `origin`, `lock`, `waiters` and `chance`; `error`;
+//! `diagnostics`; `panics`; `clock`, `cancellation` and `retry`; `limits` and `compensation`;
+//! `outcome` and `execution`; `context`; `channels`, `timers`, `group`, `combinators` and
+//! `streams`; `testing`.
 
 mod cancellation;
+mod chance;
 pub mod channels;
 mod clock;
 pub mod combinators;
@@ -157,6 +159,8 @@ mod outcome;
 mod panics;
 mod retry;
 pub mod streams;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod timers;
 mod waiters;
 

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::chance::Chance;
 use crate::error::Error;
 use crate::panics;
 
@@ -44,26 +44,18 @@ enum Waits {
     Custom(Arc<dyn Fn(u32) -> Option<Duration> + Send + Sync>),
 }
 
-/// A sequence of pseudo-random numbers (`SplitMix64`), of which every wait takes the next.
+/// Chance in a wait; every wait takes the next number.
 struct Jitter {
-    state: AtomicU64,
+    chance: Chance,
     /// How much of a wait is left to chance, in halves.
     halves: u32,
 }
 
 impl Jitter {
     fn apply(&self, wait: Duration) -> Duration {
-        const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
-        let mut bits = self.state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^= bits >> 31;
-        let chance = wait / 2 * self.halves;
-        // The upper half of the product of two 64-bit numbers: a number below the first.
-        let nanos = u64::try_from(chance.as_nanos()).unwrap_or(u64::MAX);
-        let part = (u128::from(nanos) * u128::from(bits)) >> 64;
-        let part = u64::try_from(part).unwrap_or(u64::MAX);
-        wait.saturating_sub(chance) + Duration::from_nanos(part)
+        let left = wait / 2 * self.halves;
+        let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+        wait.saturating_sub(left) + Duration::from_nanos(self.chance.below(nanos))
     }
 }
 
@@ -162,7 +154,7 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub fn full_jitter(mut self, seed: u64) -> Self {
-        self.jitter = Some(Arc::new(Jitter { state: AtomicU64::new(seed), halves: 2 }));
+        self.jitter = Some(Arc::new(Jitter { chance: Chance::new(seed), halves: 2 }));
         self
     }
 
@@ -180,7 +172,7 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub fn equal_jitter(mut self, seed: u64) -> Self {
-        self.jitter = Some(Arc::new(Jitter { state: AtomicU64::new(seed), halves: 1 }));
+        self.jitter = Some(Arc::new(Jitter { chance: Chance::new(seed), halves: 1 }));
         self
     }
 

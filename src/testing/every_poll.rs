@@ -1,0 +1,162 @@
+//! Dropping a future after each of its polls.
+
+use std::cell::Cell;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+/// Runs a scenario once for every poll of a future, and drops the future after that poll: before
+/// its first one, after its first, and so on, until a run in which it ended by itself. Returns the
+/// number of runs.
+///
+/// The scenario hands its future to [`DropPoint::cut`], and checks that nothing was lost.
+///
+/// # Panics
+///
+/// As the scenario does; and when it awaits no future that was cut, or one that has not ended
+/// after a million polls.
+///
+/// ```
+/// use watershed::testing::{Ledger, Simulation, for_every_poll};
+/// use watershed::{BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in};
+/// use watershed::run_compensation;
+///
+/// let runs = for_every_poll(|point| {
+///     let simulation = Simulation::new(7);
+///     let world = simulation.world();
+///     let (context, ledger) = (world.context("orders"), Ledger::new());
+///     let orders = world.script("orders").items([1, 2, 3]);
+///     let drain = fan_in(&context, [orders], |order, step: StepContext| {
+///         let ledger = ledger.clone();
+///         async move {
+///             ledger.apply(&step, order);
+///             world.pause().await;
+///             Ok::<_, BoxError>(())
+///         }
+///     });
+///     match simulation.run(point.cut(drain)).unwrap() {
+///         Some(ended) => {
+///             ended.unwrap();
+///             ledger.commit_open();
+///         }
+///         None => {
+///             let policy = CompensationPolicy::sequential_reverse();
+///             let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+///             simulation.run(rollback).unwrap().unwrap();
+///         }
+///     }
+///     ledger.check().unwrap();
+/// });
+/// assert!(runs > 2);
+/// ```
+pub fn for_every_poll(mut scenario: impl FnMut(&DropPoint)) -> u64 {
+    for polls in 0..1_000_000 {
+        let point = DropPoint { polls, fate: Rc::new(Cell::new(Fate::Unknown)) };
+        scenario(&point);
+        match point.fate.get() {
+            Fate::Dropped => {}
+            Fate::Ended => return polls + 1,
+            Fate::Unknown => panic!("no future was cut after poll {polls}, or it was not awaited"),
+        }
+    }
+    panic!("the future has not ended after a million polls")
+}
+
+/// After how many polls a future is dropped, see [`for_every_poll`].
+///
+/// ```
+/// let runs = watershed::testing::for_every_poll(|point| {
+///     let ended = futures::executor::block_on(point.cut(async { 1 }));
+///     assert_eq!(ended, (point.polls() > 0).then_some(1));
+/// });
+/// assert_eq!(runs, 2);
+/// ```
+#[derive(Debug)]
+pub struct DropPoint {
+    polls: u64,
+    fate: Rc<Cell<Fate>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Unknown,
+    Dropped,
+    Ended,
+}
+
+impl DropPoint {
+    /// After how many polls the future is dropped.
+    ///
+    /// ```
+    /// let mut polls = Vec::new();
+    /// watershed::testing::for_every_poll(|point| {
+    ///     polls.push(point.polls());
+    ///     futures::executor::block_on(point.cut(async {}));
+    /// });
+    /// assert_eq!(polls, [0, 1]);
+    /// ```
+    #[must_use]
+    pub fn polls(&self) -> u64 {
+        self.polls
+    }
+
+    /// The same future, dropped after the polls of this run: `None` if that came before its end.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of the future.
+    ///
+    /// ```
+    /// watershed::testing::for_every_poll(|point| {
+    ///     futures::executor::block_on(point.cut(async {}));
+    /// });
+    /// ```
+    pub fn cut<F: IntoFuture>(&self, future: F) -> CutFuture<F::IntoFuture> {
+        let future = Some(future.into_future());
+        CutFuture { future, left: self.polls, fate: Rc::clone(&self.fate) }
+    }
+}
+
+pin_project! {
+    /// A future that is dropped after some polls, see [`DropPoint::cut`].
+    #[must_use = "a future does nothing until it is polled"]
+    pub struct CutFuture<F> {
+        #[pin]
+        future: Option<F>,
+        left: u64,
+        fate: Rc<Cell<Fate>>,
+    }
+}
+
+impl<F: Future> Future for CutFuture<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(left) = this.left.checked_sub(1) {
+            *this.left = left;
+            if let Some(future) = this.future.as_mut().as_pin_mut() {
+                if let Poll::Ready(output) = future.poll(cx) {
+                    this.future.set(None);
+                    this.fate.set(Fate::Ended);
+                    return Poll::Ready(Some(output));
+                }
+            }
+            if left > 0 {
+                return Poll::Pending;
+            }
+        }
+        this.future.set(None);
+        this.fate.set(Fate::Dropped);
+        Poll::Ready(None)
+    }
+}
+
+impl<F> std::fmt::Debug for CutFuture<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CutFuture").field("left", &self.left).finish_non_exhaustive()
+    }
+}

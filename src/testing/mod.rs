@@ -1,0 +1,68 @@
+//! Tests of handlers that find what chance would hide (feature `testing`).
+//!
+//! A [`Simulation`] is a deterministic executor: its seed decides which task runs next and how long
+//! a [`pause`](World::pause) takes, its clock jumps to the next timer when nothing can run, and
+//! its trace is the same in every run with the same seed. Sources follow a [`Script`]: ready,
+//! pending, waiting, never ready, faulting, panicking, waking without cause. A [`Ledger`] holds the
+//! effects of the handler and tells whether each was committed or undone exactly once, or reported
+//! as stuck.
+//!
+//! Three ways to try everything:
+//!
+//! - [`explore`]: many seeds, until one breaks the scenario, and says which
+//! - [`for_every_poll`]: the future dropped after each of its polls
+//! - [`for_every_fault`]: an error, and a panic, at each point that can fail
+//!
+//! ```
+//! use watershed::testing::{Ledger, Simulation, explore};
+//! use watershed::{BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in};
+//! use watershed::run_compensation;
+//!
+//! fn scenario(simulation: &Simulation) -> Result<(), BoxError> {
+//!     let world = simulation.world();
+//!     let (context, ledger) = (world.context("orders"), Ledger::new());
+//!     let sources = [
+//!         world.script("web").scattered(0..5),
+//!         world.script("phone").scattered(5..10),
+//!     ];
+//!     let drain = fan_in(&context, sources, |order, step: StepContext| {
+//!         let ledger = ledger.clone();
+//!         async move {
+//!             world.pause().await;
+//!             ledger.apply(&step, order);
+//!             world.pause().await;
+//!             if order == 7 { Err("declined") } else { Ok(()) }
+//!         }
+//!     });
+//!     let drain = drain.concurrency(const { std::num::NonZeroUsize::new(2).unwrap() });
+//!     assert!(simulation.run(drain)?.is_err());
+//!     let policy = CompensationPolicy::sequential_reverse();
+//!     let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+//!     simulation.run(rollback)??;
+//!     ledger.check()?;
+//!     Ok(())
+//! }
+//! assert_eq!(explore(0..100, scenario).unwrap(), 100);
+//! ```
+//!
+//! - `simulation`: the executor; `world`: what everything in it shares; `trace`: what happened
+//! - `script`: sources; `ledger`: effects
+//! - `explore`, `every_poll`, `every_fault`: trying everything
+
+mod every_fault;
+mod every_poll;
+mod explore;
+mod ledger;
+mod script;
+mod simulation;
+mod trace;
+mod world;
+
+pub use every_fault::{Fault, FaultPoints, InjectedFault, for_every_fault};
+pub use every_poll::{CutFuture, DropPoint, for_every_poll};
+pub use explore::{Finding, explore};
+pub use ledger::{Account, Entry, Ledger, Unaccounted};
+pub use script::Script;
+pub use simulation::{Simulation, Spawner, Stopped};
+pub use trace::Event;
+pub use world::{Pause, World};

@@ -1,0 +1,1 @@
+//! A drain and a rollback, dropped after each of their polls.

@@ -1,0 +1,1 @@
+//! No ready source waits longer than the bound, and no executor.

@@ -1,0 +1,1 @@
+//! An error and a panic at every point that can fail.

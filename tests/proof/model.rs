@@ -1,0 +1,1 @@
+//! Random programs against a small reference model.

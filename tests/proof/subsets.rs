@@ -1,0 +1,1 @@
+//! Every subset of the compensations fails.

@@ -1,0 +1,1 @@
+//! No wake-up is lost, and nothing idle is polled.
