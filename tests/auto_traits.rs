@@ -74,3 +74,18 @@ fn policies_and_combinators_are_send_sync_and_unpin_where_they_can_be() {
             Reached<u8>;
     }
 }
+
+#[cfg(feature = "testing")]
+#[test]
+fn what_tests_share_with_handlers_is_send_sync_and_unpin() {
+    use testing::{
+        Entry, Event, FaultPoints, Finding, Ledger, Pause, Script, Spawner, Stopped, World,
+    };
+    assert_traits! {
+        send: Entry<u8>, Event, FaultPoints, Finding, Ledger<u8>, Pause, Script<u8>, Spawner,
+            Stopped, World;
+        sync: Entry<u8>, Event, FaultPoints, Finding, Ledger<u8>, Script<u8>, Spawner, Stopped,
+            World;
+        unpin: Pause, Script<u8>, World;
+    }
+}

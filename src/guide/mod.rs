@@ -6,7 +6,7 @@
 //! - [`deadlines`]: a deadline for each message, and for operations inside a handler
 //! - [`errors`]: going on after a failure, and collecting what went wrong
 //! - [`groups`]: tasks beside streams
-//! - [`testing`]: time by hand with `ManualClock`
+//! - [`testing`]: time by hand with `ManualClock`, and every schedule by seed
 //! - [`modes`]: which commit mode and which failure mode
 //!
 //! For those who know something else already: [`from_dotnet`], [`from_futures`], [`from_go`].

@@ -1,4 +1,4 @@
-//! Time by hand with `ManualClock`.
+//! Time by hand with `ManualClock`, and every schedule by seed.
 //!
 //! Everything that waits does so by the clock of its context: deadlines, graces, windows, tickers,
 //! retries. Give the context a [`ManualClock`](crate::ManualClock) and nothing waits any more; the
@@ -37,3 +37,57 @@
 //! }
 //! # use std::future::IntoFuture;
 //! ```
+//!
+//! # What chance would hide
+//!
+//! Some faults show only when a deadline comes between two awaits, or when one handler is slower
+//! than the other. The feature `testing` (under `[dev-dependencies]`) has a deterministic executor
+//! whose seed decides who runs next, a clock that jumps to the next timer, scripted sources, and a
+//! ledger that tells whether every effect was committed or undone exactly once. This handler does
+//! its effect before it registers the compensation, with an await in between; a thousand seeds find
+//! the one that shows it, and the seed shows it again. The example `simulation` is a longer one.
+//!
+//! ```
+//! # #[cfg(feature = "testing")] {
+//! use std::time::Duration;
+//!
+//! use watershed::testing::{Ledger, Simulation, explore};
+//! use watershed::{BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in};
+//! use watershed::run_compensation;
+//!
+//! fn scenario(simulation: &Simulation) -> Result<(), BoxError> {
+//!     let world = simulation.world();
+//!     let (context, ledger) = (world.context("orders"), Ledger::new());
+//!     let orders = world.script("orders").scattered(1..=5);
+//!     let drain = fan_in(&context, [orders], |order, step: StepContext| {
+//!         let (world, ledger) = (world.clone(), ledger.clone());
+//!         async move {
+//!             ledger.done(order);
+//!             world.pause().await; // here it may be dropped
+//!             step.register_compensation(move || {
+//!                 ledger.undone(order);
+//!                 async {}
+//!             });
+//!             Ok::<_, BoxError>(())
+//!         }
+//!     });
+//!     let deadline = Duration::from_micros(world.below(20_000));
+//!     if simulation.run(drain.timeout(deadline).grace(Duration::ZERO))?.is_ok() {
+//!         ledger.commit_open();
+//!     }
+//!     let policy = CompensationPolicy::sequential_reverse();
+//!     let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+//!     simulation.run(rollback)??;
+//!     ledger.check()?;
+//!     Ok(())
+//! }
+//!
+//! let finding = explore(0..1_000, scenario).unwrap_err();
+//! assert!(finding.to_string().contains("neither committed nor undone"));
+//! assert!(explore([finding.seed()], scenario).is_err());
+//! # }
+//! ```
+//!
+//! Two further ways to try everything: `testing::for_every_poll` drops a future after each of its
+//! polls, and `testing::for_every_fault` lets each point of a scenario fail, by an error and by a
+//! panic.
