@@ -135,7 +135,7 @@
 //!
 //! # The order of the modules
 //!
-//! Each uses only what stands before it: `origin`, `lock` and `waiters`; `error`; `diagnostics`;
+//! Each uses only what stands before it: `sync`, `origin`, `lock` and `waiters`; `error`; `diagnostics`;
 //! `panics`; `clock`, `cancellation` and `retry`; `limits` and `compensation`; `outcome` and
 //! `execution`; `context`; `channels`, `timers`, `group`, `combinators` and `streams`.
 
@@ -155,8 +155,11 @@ mod lock;
 mod origin;
 mod outcome;
 mod panics;
+#[cfg(all(test, any(watershed_loom, watershed_shuttle)))]
+mod proof;
 mod retry;
 pub mod streams;
+mod sync;
 pub mod timers;
 mod waiters;
 

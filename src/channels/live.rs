@@ -9,7 +9,6 @@ use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use async_channel::{Receiver, Sender};
@@ -21,6 +20,7 @@ use super::source::Source;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::panics;
+use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::waiters::Waiters;
 
 /// A way to add sources to a drain while it runs, and the stream to hand to

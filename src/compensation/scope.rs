@@ -6,9 +6,6 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::Arc;
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use super::action::{Action, ActionOutput, WithState};
 use super::columns::Columns;
@@ -22,6 +19,8 @@ use crate::cancellation::CancellationToken;
 use crate::diagnostics::COUNTERS;
 use crate::lock::Lock;
 use crate::panics;
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::{Arc, MutexGuard};
 
 /// The ordered collection of the compensations staged so far.
 ///

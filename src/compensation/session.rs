@@ -7,10 +7,9 @@
 //! one poll. It looks at two atomics between actions instead: whether somebody wants it to come
 //! back to the lock, and how many of the batch have ended, which it tells to whoever counts.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use super::columns::Columns;
 use super::report::FailedAction;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::waiters::Waiters;
 
 #[derive(Default)]

@@ -1,0 +1,14 @@
+//! Models of what threads share, run by a model checker; see `sync` for what they put in its place.
+//!
+//! - `counted`, `local`: primitives of `std` that the checkers lack
+//! - `executor`: runs one future on one thread of a model
+//! - `effects`: counts what was done and undone
+//! - `loom`: every schedule, with the orderings of the atomics, of small scenes
+//! - `shuttle`: very many random schedules of larger ones
+
+pub(crate) mod counted;
+mod effects;
+mod executor;
+pub(crate) mod local;
+#[cfg(watershed_loom)]
+pub(crate) mod loom;
