@@ -215,7 +215,8 @@ impl CompensationScope {
     }
 
     /// Forgets every staged action without running it, and returns how many there were. What a
-    /// concurrent rollback is running just now is not touched.
+    /// concurrent rollback is running just now is not touched, and neither is what it goes on with
+    /// before it hears of this: beside one on another thread, the count may be off by that one.
     ///
     /// A destructor of captured state that panics is contained and keeps no other from running.
     ///
@@ -240,12 +241,12 @@ impl CompensationScope {
             }
             cleared
         });
-        let count = cleared.len() + taken;
-        if cleared.clear().1.is_some() {
+        let (count, panicked) = cleared.clear();
+        if panicked.is_some() {
             COUNTERS.contained_panics.add(1);
         }
         COUNTERS.compensations_cleared.add(count as u64);
-        count
+        count + taken
     }
 
     /// Moves every action of `other` into this scope. They keep their place in the order of

@@ -5,6 +5,7 @@
 //! another one.
 
 mod cancellation;
+mod rollback;
 mod scope;
 
 use std::sync::Arc;
