@@ -86,6 +86,11 @@ impl Effects {
         self.assert_gone();
     }
 
+    /// How many actions are gone, whether they were run or not.
+    pub(crate) fn gone(&self) -> usize {
+        self.list.iter().map(|effect| effect.forgotten.load(Ordering::Relaxed)).sum()
+    }
+
     /// Every action is gone, whether it was run or not.
     pub(crate) fn assert_gone(&self) {
         for (index, effect) in self.list.iter().enumerate() {

@@ -5,6 +5,7 @@
 //! another one.
 
 mod cancellation;
+mod drain;
 mod rollback;
 mod scope;
 
