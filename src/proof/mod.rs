@@ -8,7 +8,7 @@
 
 pub(crate) mod counted;
 mod effects;
-mod executor;
+pub(crate) mod executor;
 pub(crate) mod local;
 #[cfg(watershed_loom)]
 pub(crate) mod loom;
