@@ -21,10 +21,16 @@ struct Effect {
     forgotten: AtomicUsize,
 }
 
-/// Counts the actions that are dropped.
-struct Held {
+/// Held by the action of an effect: counts when it is dropped.
+pub(crate) struct Held {
     effects: Effects,
     index: usize,
+}
+
+impl Held {
+    pub(crate) fn effects(&self) -> &Effects {
+        &self.effects
+    }
 }
 
 impl Drop for Held {
@@ -40,18 +46,26 @@ impl Effects {
 
     /// An action that undoes an effect, and gives way in the middle that many times.
     pub(crate) fn undo(&self, index: usize, gives_way: usize) -> impl Action + use<> {
-        let held = Held { effects: self.clone(), index };
+        let held = self.held(index);
         move || {
             let effects = held.effects.clone();
-            async move {
-                let effect = &effects.list[index];
-                effect.begun.fetch_add(1, Ordering::Relaxed);
-                for _ in 0..gives_way {
-                    give_way().await;
-                }
-                effect.undone.fetch_add(1, Ordering::Relaxed);
-            }
+            async move { effects.run(index, gives_way).await }
         }
+    }
+
+    /// What the action of an effect is to hold.
+    pub(crate) fn held(&self, index: usize) -> Held {
+        Held { effects: self.clone(), index }
+    }
+
+    /// Undoes an effect.
+    pub(crate) async fn run(&self, index: usize, gives_way: usize) {
+        let effect = &self.list[index];
+        effect.begun.fetch_add(1, Ordering::Relaxed);
+        for _ in 0..gives_way {
+            give_way().await;
+        }
+        effect.undone.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Stages the action of an effect that needs no second poll.
@@ -77,6 +91,13 @@ impl Effects {
             .sum()
     }
 
+    /// How many effects were undone, and how many were not although their action is gone.
+    pub(crate) fn undone_and_kept(&self) -> (usize, usize) {
+        let undone = self.undone_in_all();
+        let gone: usize = (0..self.list.len()).map(|index| self.gone(index)).sum();
+        (undone, gone - undone)
+    }
+
     /// The action of every effect was run to its end once, and is gone.
     pub(crate) fn assert_undone(&self) {
         for index in 0..self.list.len() {
@@ -86,15 +107,15 @@ impl Effects {
         self.assert_gone();
     }
 
-    /// How many actions are gone, whether they were run or not.
-    pub(crate) fn gone(&self) -> usize {
-        self.list.iter().map(|effect| effect.forgotten.load(Ordering::Relaxed)).sum()
+    /// How many actions of an effect are gone, whether they were run or not.
+    pub(crate) fn gone(&self, index: usize) -> usize {
+        self.list[index].forgotten.load(Ordering::Relaxed)
     }
 
     /// Every action is gone, whether it was run or not.
     pub(crate) fn assert_gone(&self) {
-        for (index, effect) in self.list.iter().enumerate() {
-            assert_eq!(effect.forgotten.load(Ordering::Relaxed), 1, "the action of effect {index}");
+        for index in 0..self.list.len() {
+            assert_eq!(self.gone(index), 1, "the action of effect {index}");
         }
     }
 }

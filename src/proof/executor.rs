@@ -52,6 +52,19 @@ pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// Polls a future so many times and then drops it, unless it has its output before.
+pub(crate) async fn polls<F: Future + Unpin>(mut future: F, most: usize) -> Option<F::Output> {
+    let mut left = most;
+    std::future::poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        Pin::new(&mut future).poll(cx).map(Some)
+    })
+    .await
+}
+
 /// Gives the thread back once.
 pub(crate) async fn give_way() {
     let mut given = false;

@@ -7,8 +7,12 @@
 //! - `shuttle`: very many random schedules of larger ones
 
 pub(crate) mod counted;
+#[allow(dead_code, reason = "each checker needs a part of it")]
 mod effects;
+#[allow(dead_code, reason = "each checker needs a part of it")]
 pub(crate) mod executor;
 pub(crate) mod local;
 #[cfg(watershed_loom)]
 pub(crate) mod loom;
+#[cfg(watershed_shuttle)]
+mod shuttle;

@@ -51,7 +51,7 @@ fn keep_a_context(
         let drain = fan_in(&context, [stream::iter([0, 1])], handler).commit(commit);
         assert_eq!(block_on(drain.into_future()).unwrap().handled(), 2);
         threads.join();
-        let (len, gone) = (context.scope().len(), effects.gone());
+        let (len, gone) = (context.scope().len(), effects.gone(0) + effects.gone(1));
         assert_eq!(len + gone, 2, "{len} staged and {gone} committed");
         assert!(commit != Commit::Never || gone == 0);
         assert!(commit == Commit::Never || gone >= 1);

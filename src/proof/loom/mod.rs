@@ -2,7 +2,7 @@
 //!
 //! A model that would have too many schedules is bounded in how often a thread is interrupted while
 //! it could go on; the bound is printed with the number of schedules. `LOOM_MAX_PREEMPTIONS` sets
-//! another one.
+//! another one, and `WATERSHED_PROOF=long` allows one more.
 
 mod cancellation;
 mod drain;
@@ -11,6 +11,11 @@ mod scope;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Interruptions beyond the bound of a model with `WATERSHED_PROOF=long`.
+fn more_interruptions() -> usize {
+    usize::from(std::env::var("WATERSHED_PROOF").is_ok_and(|proof| proof == "long"))
+}
 
 /// Runs `scene` under every schedule with at most so many interruptions; `None`: under all.
 pub(crate) fn every_schedule(
@@ -22,7 +27,8 @@ pub(crate) fn every_schedule(
     let count = Arc::clone(&schedules);
     let mut checker = loom::model::Builder::new();
     checker.max_branches = 50_000;
-    checker.preemption_bound = checker.preemption_bound.or(interruptions);
+    checker.preemption_bound =
+        checker.preemption_bound.or(interruptions.map(|most| most + more_interruptions()));
     let bound = checker.preemption_bound.map_or("any number of".into(), |most| most.to_string());
     let contained = crate::diagnostics::snapshot().contained_panics;
     checker.check(move || {
