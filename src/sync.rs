@@ -7,10 +7,11 @@
 //! Modelled are the locks and the atomics by which threads decide anything, fences, what a thread
 //! keeps for itself, and the counts of the references that the library reads. Not modelled are
 //! numbers that only have to differ, the counters of `diagnostics`, counts that nobody reads, cells
-//! that are set once, and the queues of `futures`, which have proofs of their own.
+//! that are set once, and the queues of `futures` and `async-channel`.
 
 #[cfg(not(all(test, any(watershed_loom, watershed_shuttle))))]
 mod chosen {
+    pub(crate) use futures::task::AtomicWaker;
     pub(crate) use std::sync::{Arc, Mutex, MutexGuard, atomic};
     pub(crate) use std::thread_local;
 
@@ -32,6 +33,7 @@ mod chosen {
     pub(crate) use shuttle as checker;
 
     pub(crate) use crate::proof::counted::Arc;
+    pub(crate) use crate::proof::waker::AtomicWaker;
     pub(crate) use checker::sync::{Condvar, Mutex, MutexGuard, atomic};
     pub(crate) use checker::thread;
 

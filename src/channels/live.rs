@@ -13,13 +13,13 @@ use std::task::{Context, Poll};
 
 use async_channel::{Receiver, Sender};
 use futures::Stream;
-use futures::task::AtomicWaker;
 use pin_project_lite::pin_project;
 
 use super::source::Source;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::panics;
+use crate::sync::AtomicWaker;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::waiters::Waiters;
 

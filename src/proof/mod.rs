@@ -1,6 +1,6 @@
 //! Models of what threads share, run by a model checker; see `sync` for what they put in its place.
 //!
-//! - `counted`, `local`: primitives of `std` that the checkers lack
+//! - `counted`, `local`, `waker`: primitives that the checkers lack
 //! - `executor`: runs one future on one thread of a model
 //! - `effects`: counts what was done and undone
 //! - `loom`: every schedule, with the orderings of the atomics, of small scenes
@@ -16,3 +16,4 @@ pub(crate) mod local;
 pub(crate) mod loom;
 #[cfg(watershed_shuttle)]
 mod shuttle;
+pub(crate) mod waker;

@@ -6,8 +6,10 @@
 
 mod cancellation;
 mod drain;
+mod group;
 mod rollback;
 mod scope;
+mod waits;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
