@@ -259,3 +259,36 @@ fn the_number_of_actions_is_what_is_staged_or_running() {
         assert!(scope.is_empty());
     });
 }
+
+// Rules 4.6 and 4.7
+#[test]
+fn a_parallel_rollback_runs_what_is_registered_while_its_actions_wait() {
+    for (name, others) in [
+        ("an action waits for one that is registered beside a rollback", 0),
+        ("an action waits for one that is registered beside two rollbacks", 1),
+    ] {
+        every_schedule(name, Some(3 - others), move || {
+            let (scope, late) = (CompensationScope::new(), CancellationSource::new());
+            let done = late.token();
+            scope.register_compensation(move || done.cancelled());
+            let sequential = CompensationPolicy::sequential_reverse();
+            let other = (others > 0).then(|| {
+                let rollback = start(&scope, &sequential);
+                thread::spawn(move || block_on(rollback).is_ok())
+            });
+            let registering = scope.clone();
+            let registering = thread::spawn(move || {
+                registering.register_compensation(move || {
+                    late.cancel();
+                    async {}
+                });
+            });
+            block_on(start(&scope, &CompensationPolicy::parallel())).unwrap();
+            registering.join().unwrap();
+            if let Some(other) = other {
+                other.join().unwrap();
+            }
+            assert!(scope.is_empty());
+        });
+    }
+}
