@@ -7,11 +7,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use crate::lock::Lock;
 use crate::panics;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::waiters::Waiters;
 
 /// Cancels the tokens it has handed out.

@@ -135,7 +135,7 @@
 //!
 //! # The order of the modules
 //!
-//! Each uses only what stands before it: `origin`, `lock`, `waiters` and `chance`; `error`;
+//! Each uses only what stands before it: `sync`, `origin`, `lock`, `waiters` and `chance`; `error`;
 //! `diagnostics`; `panics`; `clock`, `cancellation` and `retry`; `limits` and `compensation`;
 //! `outcome` and `execution`; `context`; `channels`, `timers`, `group`, `combinators` and
 //! `streams`; `testing`.
@@ -157,8 +157,11 @@ mod lock;
 mod origin;
 mod outcome;
 mod panics;
+#[cfg(all(test, any(watershed_loom, watershed_shuttle)))]
+mod proof;
 mod retry;
 pub mod streams;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod timers;

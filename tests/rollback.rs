@@ -655,3 +655,97 @@ fn a_rollback_whose_every_action_registers_another_stays_linear() {
     let expected = (0..100_000).rev().flat_map(|number| [number, number]);
     assert!(log.lock().unwrap().iter().copied().eq(expected));
 }
+
+// Rule 4.5
+#[test]
+fn an_action_that_was_running_when_its_scope_was_cleared_survives_the_drop_of_its_rollback() {
+    for policy in policies() {
+        for (actions, most_cleared) in [(1, 0), (3, 2)] {
+            let (scope, tally) = (CompensationScope::new(), Tally::new(actions));
+            for number in 0..actions {
+                scope.register_compensation(slow(&tally, number, 1));
+            }
+            let mut rollback = start(&scope, &policy);
+            assert!(poll(&mut rollback).is_pending());
+            let cleared = scope.clear();
+            assert!(cleared <= most_cleared);
+            drop(rollback);
+            assert_eq!(scope.len(), actions - cleared, "{policy:?}");
+            assert_eq!(block_on(start(&scope, &policy)).unwrap().succeeded(), actions - cleared);
+        }
+    }
+}
+
+/// Runs 100 actions, of which the one numbered 60 does `more` with the scope and then starts another
+/// rollback, which joins. Returns what ran.
+fn joined_at_60(
+    joining: &CompensationPolicy,
+    more: impl Fn(&CompensationScope, &Arc<Mutex<Vec<usize>>>) + Clone + Send + Sync + 'static,
+) -> Vec<usize> {
+    let (scope, log) = (CompensationScope::new(), Arc::new(Mutex::new(Vec::new())));
+    let joined = Arc::new(Mutex::new(None));
+    for number in 0..100 {
+        let (inner, inner_log, more) = (scope.clone(), Arc::clone(&log), more.clone());
+        let (joining, joined) = (joining.clone(), Arc::clone(&joined));
+        scope.register_compensation(noting(&log, number, move || {
+            if number == 60 {
+                more(&inner, &inner_log);
+                let len = inner.len();
+                let mut other = start(&inner, &joining);
+                assert!(poll(&mut other).is_pending());
+                assert_eq!(inner.len(), len);
+                *joined.lock().unwrap() = Some(other);
+            }
+        }));
+    }
+    block_on(start(&scope, &CompensationPolicy::sequential_reverse())).unwrap();
+    assert!(scope.is_empty());
+    let other = joined.lock().unwrap().take().unwrap();
+    block_on(other).unwrap();
+    let log = log.lock().unwrap();
+    log.clone()
+}
+
+// Rules 4.2, 4.7 and 4.10
+#[test]
+fn a_rollback_that_joins_does_not_keep_the_runner_from_what_was_registered() {
+    let joining = CompensationPolicy::sequential_reverse();
+    let ran = joined_at_60(&joining, |scope, log| {
+        scope.register_compensation(noting(log, 1060, || {}));
+    });
+    assert!(ran.iter().copied().eq((60..100).rev().chain([1060]).chain((0..60).rev())));
+}
+
+// Rules 4.4 and 4.10
+#[test]
+fn a_rollback_that_joins_does_not_keep_the_runner_from_hearing_of_a_clear() {
+    for joining in policies() {
+        let ran = joined_at_60(&joining, |scope, _| assert_eq!(scope.clear(), 60));
+        assert!(ran.iter().copied().eq((60..100).rev()), "{joining:?}: {ran:?}");
+    }
+}
+
+// Rules 4.4 and 4.10
+#[test]
+fn a_clear_after_another_rollback_has_joined_finds_what_the_runner_has_not_started() {
+    for joining in policies() {
+        let cleared = Arc::new(Mutex::new(None));
+        let (scope, log) = (CompensationScope::new(), Arc::new(Mutex::new(Vec::new())));
+        for number in 0..3 {
+            let (inner, cleared, joining) = (scope.clone(), Arc::clone(&cleared), joining.clone());
+            scope.register_compensation(noting(&log, number, move || {
+                // The last batch: nothing is left for the other one to take.
+                if number == 1 {
+                    let mut other = start(&inner, &joining);
+                    assert!(poll(&mut other).is_pending());
+                    *cleared.lock().unwrap() = Some((inner.clear(), other));
+                }
+            }));
+        }
+        block_on(start(&scope, &CompensationPolicy::sequential_reverse())).unwrap();
+        assert_eq!(*log.lock().unwrap(), [2, 1], "{joining:?}");
+        let (cleared, other) = cleared.lock().unwrap().take().unwrap();
+        assert_eq!(cleared, 1, "{joining:?}");
+        block_on(other).unwrap();
+    }
+}

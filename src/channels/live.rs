@@ -9,18 +9,18 @@ use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use async_channel::{Receiver, Sender};
 use futures::Stream;
-use futures::task::AtomicWaker;
 use pin_project_lite::pin_project;
 
 use super::source::Source;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::panics;
+use crate::sync::AtomicWaker;
+use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::waiters::Waiters;
 
 /// A way to add sources to a drain while it runs, and the stream to hand to

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::{Clock, Sleep, Tick};
 use crate::lock::Lock;
 use crate::panics;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A clock that stands still until it is advanced by hand, for tests that never wait.
 ///

@@ -16,6 +16,7 @@ use super::action::Action;
 use super::columns::Columns;
 use super::order::Order;
 use super::scope::CompensationScope;
+use crate::sync::thread_local;
 
 thread_local! {
     /// The message whose actions are kept on this thread, by the number of its context; 0 for none.

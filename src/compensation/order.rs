@@ -4,12 +4,15 @@
 //! for the shared counter once. A scope may go on with its block only as long as nobody has drawn
 //! a later one: then no other action can have been registered since, and the order is exact.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::Ordering;
+use crate::sync::process_counter;
 
 const BLOCK: u64 = 1 << 12;
 
-// The first block is nobody's: a scope that has drawn nothing must not take it for its own.
-static NEXT_BLOCK: AtomicU64 = AtomicU64::new(2 * BLOCK);
+process_counter! {
+    /// The first block is nobody's: a scope that has drawn nothing must not take it for its own.
+    static NEXT_BLOCK = 2 * BLOCK
+}
 
 /// A scope's place in the order.
 #[derive(Debug, Default)]
@@ -33,7 +36,7 @@ impl Order {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(watershed_loom, watershed_shuttle))))]
 mod tests {
     use super::*;
 

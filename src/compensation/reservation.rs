@@ -3,13 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::CompensationScope;
 use super::action::Action;
 use crate::diagnostics::COUNTERS;
 use crate::error::Error;
 use crate::panics;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Holds the right to withdraw an action that was staged before its effect, see
 /// [`CompensationScope::reserve`]. Dropping it leaves the action staged.

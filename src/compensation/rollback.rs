@@ -90,6 +90,7 @@ pub fn run_compensation(
         token,
         joined: None,
         batch: 1,
+        has_batch: false,
         ended: Ended::default(),
     }
 }
@@ -118,6 +119,8 @@ pub struct Rollback {
     joined: Option<Joined>,
     /// How many actions to take next.
     batch: usize,
+    /// The batch and the signals of the session are this rollback's.
+    has_batch: bool,
     ended: Ended,
 }
 
@@ -250,6 +253,7 @@ impl Rollback {
         let next = self
             .settle(|session, staged, taken| session.take(staged, taken, most, alone, cancelled));
         if next != Some(Next::Wait) {
+            self.has_batch = alone && next == Some(Next::Run);
             self.batch = (2 * self.batch).min(LARGEST_BATCH);
             return next.unwrap_or(Next::Done);
         }
@@ -264,6 +268,7 @@ impl Rollback {
             }
             next
         });
+        self.has_batch = alone && next == Some(Next::Run);
         if let Some(joined) = &mut self.joined {
             joined.waiter = key;
         }
@@ -290,13 +295,12 @@ impl Rollback {
         COUNTERS.compensations_run.add(succeeded as u64);
         COUNTERS.compensations_failed.add(failures.len() as u64);
         let mut rest = self.current.take_rest();
+        let has_batch = std::mem::replace(&mut self.has_batch, self.current.is_busy());
         let mut cleared = Columns::default();
         let mut woken = None;
         let (scope, taken) = (&self.scope, &mut self.current.taken);
         let value = scope.with_state(|state| {
             let mut session = state.session.take()?;
-            scope.signals().reset();
-            session.batch = 0;
             session.running -= count + rest.len();
             session.succeeded += succeeded;
             session.failed.append(&mut failed, None);
@@ -304,14 +308,20 @@ impl Rollback {
             if count > 0 || !rest.is_empty() {
                 woken = Some(session.waiters.take());
             }
-            if std::mem::take(&mut session.cleared) {
-                std::mem::swap(&mut cleared, &mut rest);
+            // Only whoever has the batch answers for it: a signal that another one took would be lost.
+            if has_batch {
+                scope.signals().reset();
+                session.batch = 0;
+                if std::mem::take(&mut session.cleared) {
+                    std::mem::swap(&mut cleared, &mut rest);
+                }
             }
             state.restore(&mut rest);
             let value = then(&mut session, &mut state.staged, taken);
             state.session = Some(session);
             Some(value)
         });
+        COUNTERS.compensations_cleared.add(cleared.len() as u64);
         drop(cleared);
         self.scope.receive(&mut rest, None);
         panics::wake_each(woken.into_iter().flat_map(BTreeMap::into_values));
@@ -359,6 +369,8 @@ impl Rollback {
 
     /// Puts back what was running and leaves.
     fn abandon(&mut self) -> RollbackReport {
+        // First what was not started: a scope that was cleared keeps only what was running.
+        self.settle(|_, _, _| ());
         self.current.abandon();
         for run in &mut self.parallel {
             run.abandon();

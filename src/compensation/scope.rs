@@ -6,9 +6,6 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::Arc;
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use super::action::{Action, ActionOutput, WithState};
 use super::columns::Columns;
@@ -22,6 +19,8 @@ use crate::cancellation::CancellationToken;
 use crate::diagnostics::COUNTERS;
 use crate::lock::Lock;
 use crate::panics;
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::{Arc, MutexGuard};
 
 /// The ordered collection of the compensations staged so far.
 ///
@@ -216,7 +215,8 @@ impl CompensationScope {
     }
 
     /// Forgets every staged action without running it, and returns how many there were. What a
-    /// concurrent rollback is running just now is not touched.
+    /// concurrent rollback is running just now is not touched, and neither is what it goes on with
+    /// before it hears of this: beside one on another thread, the count may be off by that one.
     ///
     /// A destructor of captured state that panics is contained and keeps no other from running.
     ///
@@ -241,12 +241,12 @@ impl CompensationScope {
             }
             cleared
         });
-        let count = cleared.len() + taken;
-        if cleared.clear().1.is_some() {
+        let (count, panicked) = cleared.clear();
+        if panicked.is_some() {
             COUNTERS.contained_panics.add(1);
         }
         COUNTERS.compensations_cleared.add(count as u64);
-        count
+        count + taken
     }
 
     /// Moves every action of `other` into this scope. They keep their place in the order of

@@ -7,10 +7,9 @@
 //! one poll. It looks at two atomics between actions instead: whether somebody wants it to come
 //! back to the lock, and how many of the batch have ended, which it tells to whoever counts.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use super::columns::Columns;
 use super::report::FailedAction;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::waiters::Waiters;
 
 #[derive(Default)]
@@ -94,12 +93,12 @@ impl Signals {
     /// Says how many actions of the batch have ended.
     #[inline]
     pub(super) fn tell_ended(&self, ended: usize) {
-        self.ended.store(ended, Ordering::Relaxed);
+        self.ended.store(ended, Ordering::Release);
     }
 
-    /// How many actions of the batch have ended.
+    /// How many actions of the batch have ended. What they did is seen by whoever asks.
     pub(super) fn ended(&self) -> usize {
-        self.ended.load(Ordering::Relaxed)
+        self.ended.load(Ordering::Acquire)
     }
 
     /// The batch is back.

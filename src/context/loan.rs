@@ -8,11 +8,12 @@
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::AtomicU64;
 
 use super::Inner;
 use crate::compensation::kept;
+use crate::sync::atomic::{Ordering, fence};
+use crate::sync::{Arc, thread_local};
 
 thread_local! {
     /// The number of the context that the lane being polled has lent, 0 for none.

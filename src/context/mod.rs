@@ -15,6 +15,7 @@ use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation, WithState, kept};
 use crate::origin::SourceName;
+use crate::sync::Arc as Counted;
 
 /// What a step carries: its name, clock, cancellation token and compensation scope.
 ///
@@ -35,7 +36,7 @@ use crate::origin::SourceName;
 /// ```
 pub struct StepContext {
     /// There until the handle is dropped.
-    inner: Option<Arc<Inner>>,
+    inner: Option<Counted<Inner>>,
 }
 
 #[derive(Clone)]
@@ -81,7 +82,7 @@ impl StepContext {
             message: None,
             loan: 0,
         };
-        Self { inner: Some(Arc::new(inner)) }
+        Self { inner: Some(Counted::new(inner)) }
     }
 
     /// The same context with another clock.
@@ -132,7 +133,7 @@ impl StepContext {
     }
 
     #[inline]
-    fn inner(&self) -> &Arc<Inner> {
+    fn inner(&self) -> &Counted<Inner> {
         self.inner.as_ref().expect(THERE)
     }
 
@@ -140,7 +141,7 @@ impl StepContext {
         let inner = self.inner();
         kept::expose(inner.loan, &inner.scope);
         let inner = self.inner.as_mut();
-        let inner = Arc::make_mut(inner.expect(THERE));
+        let inner = Counted::make_mut(inner.expect(THERE));
         // A changed context is the user's own: no drain takes it back.
         inner.loan = 0;
         inner
@@ -299,18 +300,18 @@ impl StepContext {
             message: Some(Message { source: source.clone(), number: AtomicU64::new(0) }),
             loan: loan::number(),
         };
-        Self { inner: Some(Arc::new(inner)) }
+        Self { inner: Some(Counted::new(inner)) }
     }
 
     /// Whether nobody else has this context or its scope.
     pub(crate) fn is_sole(&self) -> bool {
         let inner = self.inner();
-        Arc::strong_count(inner) == 1 && inner.scope.is_sole()
+        Counted::strong_count(inner) == 1 && inner.scope.is_sole()
     }
 
     /// Gives a context that nobody else has to another source.
     pub(crate) fn set_source(&mut self, source: &SourceName) {
-        let inner = self.inner.as_mut().and_then(Arc::get_mut);
+        let inner = self.inner.as_mut().and_then(Counted::get_mut);
         if let Some(message) = inner.and_then(|inner| inner.message.as_mut()) {
             message.source = source.clone();
         }

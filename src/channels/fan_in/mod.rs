@@ -19,6 +19,8 @@ mod lane;
 mod message_step;
 mod part;
 mod permits;
+#[cfg(all(test, watershed_loom))]
+mod proof;
 mod report;
 mod settings;
 mod urgency;

@@ -11,6 +11,8 @@
 
 mod future;
 mod intake;
+#[cfg(all(test, watershed_loom))]
+mod proof;
 mod ready;
 mod report;
 mod sources;

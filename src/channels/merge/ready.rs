@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
 use crate::lock::Lock;
 use crate::panics;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 pub(in super::super) struct ReadyQueue {
     shared: Arc<Shared>,
