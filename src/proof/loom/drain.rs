@@ -3,13 +3,16 @@
 
 use std::sync::{Arc, Mutex};
 
-use futures::stream;
+use futures::stream::{self, StreamExt};
 
 use super::super::effects::Effects;
-use super::super::executor::{block_on, give_way};
+use super::super::executor::{block_on, give_way, poll_once};
 use super::every_schedule;
 use crate::sync::thread::{self, JoinHandle};
-use crate::{BoxError, CancellationToken, Commit, CompensationPolicy, StepContext, fan_in};
+use crate::{
+    BoxError, CancellationSource, CancellationToken, Commit, CompensationPolicy, StepContext,
+    fan_in,
+};
 
 /// Threads that handlers have started.
 #[derive(Clone, Default)]
@@ -135,6 +138,55 @@ fn two_drains_on_one_scope_clear_their_own() {
         let rollback = context.scope().run_compensation(&policy, CancellationToken::never());
         assert_eq!(block_on(rollback).unwrap().succeeded(), 2);
         assert_eq!([0, 1, 2].map(|index| effects.undone(index)), [0, 1, 1]);
+        effects.assert_gone();
+    });
+}
+
+// Rule 4.1
+#[test]
+fn what_was_registered_before_a_context_was_cloned_is_seen_through_the_clone() {
+    every_schedule("a context is cloned after a registration", None, || {
+        let (context, threads) = (StepContext::new("model"), Threads::default());
+        let starting = threads.clone();
+        let handler = move |(), step: StepContext| {
+            step.register_compensation(|| async {});
+            let (kept, looked) = (step.clone(), CancellationSource::new());
+            let waiting = looked.token();
+            starting.start(move || {
+                assert_eq!(kept.scope().len(), 1);
+                drop(kept);
+                looked.cancel();
+            });
+            async move {
+                waiting.cancelled().await;
+                Ok::<_, BoxError>(())
+            }
+        };
+        let drain = fan_in(&context, [stream::iter([()])], handler).commit(Commit::Message);
+        block_on(drain.into_future()).unwrap();
+        threads.join();
+        assert!(context.scope().is_empty());
+    });
+}
+
+// Rule 4.1
+#[test]
+fn what_a_thread_kept_for_itself_is_there_when_it_waits() {
+    every_schedule("a scope is looked at while its drain waits", None, || {
+        let (context, effects) = (StepContext::new("model"), Effects::new(2));
+        let registering = effects.clone();
+        let handler = move |index, step: StepContext| {
+            step.register_compensation(registering.undo(index, 0));
+            async { Ok::<_, BoxError>(()) }
+        };
+        let source = stream::iter([0, 1]).chain(stream::pending());
+        let scope = context.scope().clone();
+        let mut drain = fan_in(&context, [source], handler).into_future();
+        assert!(poll_once(&mut drain).is_pending());
+        let looking = thread::spawn(move || scope.len());
+        assert_eq!(looking.join().unwrap(), 2);
+        drop(drain);
+        assert_eq!(context.scope().clear(), 2);
         effects.assert_gone();
     });
 }
