@@ -334,3 +334,24 @@ fn an_action_that_failed_is_tried_once_and_stays() {
         assert_eq!(scope.clear(), 1);
     });
 }
+
+// Rules 4.5 and 4.10
+#[test]
+fn what_a_rollback_gives_back_is_run_by_another_one_that_waits() {
+    every_schedule("an action waits for an older one of its batch", Some(3), || {
+        let (scope, older) = (CompensationScope::new(), CancellationSource::new());
+        let done = older.token();
+        scope.register_compensation(move || {
+            older.cancel();
+            async {}
+        });
+        scope.register_compensation(move || done.cancelled());
+        scope.register_compensation(|| async {});
+        let here = start(&scope, &CompensationPolicy::sequential_reverse());
+        let there = start(&scope, &CompensationPolicy::parallel());
+        let other = thread::spawn(move || block_on(there).unwrap());
+        block_on(here).unwrap();
+        other.join().unwrap();
+        assert!(scope.is_empty());
+    });
+}
