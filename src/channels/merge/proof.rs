@@ -8,14 +8,17 @@ use crate::proof::loom::every_schedule;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::thread;
 
-/// Waits until sources which other threads fill have had so many messages in all.
+/// Waits until sources which other threads fill have had so many messages in all. A look at a source
+/// sees no more than the wake-up showed it.
 async fn take(queue: &mut ReadyQueue, sources: &[Arc<AtomicUsize>], messages: usize) {
-    let mut taken = 0;
+    let mut taken = vec![0; sources.len()];
     std::future::poll_fn(|cx| {
         loop {
             match queue.pop() {
-                Some(index) => taken += sources[index].swap(0, Ordering::Relaxed),
-                None if taken == messages => return std::task::Poll::Ready(()),
+                Some(index) => taken[index] = sources[index].load(Ordering::Relaxed),
+                None if taken.iter().sum::<usize>() == messages => {
+                    return std::task::Poll::Ready(());
+                }
                 None if queue.wait(cx.waker()) => return std::task::Poll::Pending,
                 None => {}
             }

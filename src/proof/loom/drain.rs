@@ -3,13 +3,16 @@
 
 use std::sync::{Arc, Mutex};
 
-use futures::stream;
+use futures::stream::{self, StreamExt};
 
 use super::super::effects::Effects;
-use super::super::executor::{block_on, give_way};
+use super::super::executor::{block_on, give_way, poll_once};
 use super::every_schedule;
 use crate::sync::thread::{self, JoinHandle};
-use crate::{BoxError, CancellationToken, Commit, CompensationPolicy, StepContext, fan_in};
+use crate::{
+    BoxError, CancellationSource, CancellationToken, Commit, CompensationPolicy, StepContext,
+    fan_in,
+};
 
 /// Threads that handlers have started.
 #[derive(Clone, Default)]
@@ -28,17 +31,17 @@ impl Threads {
     }
 }
 
-/// Drains two messages: the context of the first one is `kept` by another thread, which registers
-/// with it, and the second one registers on its own.
+/// Drains one message whose context is `kept` by another thread, which registers with it, and one
+/// more if there are to be two, which registers on its own. One alone is not looked at again.
 fn keep_a_context(
     name: &'static str,
-    interruptions: usize,
+    messages: usize,
     commit: Commit,
     kept: impl Fn(StepContext, &Threads, Effects) + Copy + Send + Sync + 'static,
 ) {
-    every_schedule(name, Some(interruptions), move || {
+    every_schedule(name, None, move || {
         let (context, effects, threads) =
-            (StepContext::new("model"), Effects::new(2), Threads::default());
+            (StepContext::new("model"), Effects::new(messages), Threads::default());
         let (own, starting) = (effects.clone(), threads.clone());
         let handler = move |message, step: StepContext| {
             if message == 0 {
@@ -48,13 +51,14 @@ fn keep_a_context(
             }
             async { Ok::<_, BoxError>(()) }
         };
-        let drain = fan_in(&context, [stream::iter([0, 1])], handler).commit(commit);
-        assert_eq!(block_on(drain.into_future()).unwrap().handled(), 2);
+        let drain = fan_in(&context, [stream::iter(0..messages)], handler).commit(commit);
+        assert_eq!(block_on(drain.into_future()).unwrap().handled(), messages as u64);
         threads.join();
-        let (len, gone) = (context.scope().len(), effects.gone(0) + effects.gone(1));
-        assert_eq!(len + gone, 2, "{len} staged and {gone} committed");
+        let (len, gone) =
+            (context.scope().len(), (0..messages).map(|index| effects.gone(index)).sum::<usize>());
+        assert_eq!(len + gone, messages, "{len} staged and {gone} committed");
         assert!(commit != Commit::Never || gone == 0);
-        assert!(commit == Commit::Never || gone >= 1);
+        assert!(commit == Commit::Never || gone + 1 >= messages);
         let policy = CompensationPolicy::sequential_reverse();
         let rollback = context.scope().run_compensation(&policy, CancellationToken::never());
         assert_eq!(block_on(rollback).unwrap().succeeded(), len);
@@ -80,7 +84,8 @@ fn take_its_scope(step: StepContext, threads: &Threads, effects: Effects) {
 // Rule 4.1
 #[test]
 fn a_context_that_is_cloned_loses_nothing() {
-    keep_a_context("a context is cloned, nothing committed", 3, Commit::Never, clone_it);
+    keep_a_context("a context is cloned by the last message", 1, Commit::Never, clone_it);
+    keep_a_context("a context is cloned, nothing committed", 2, Commit::Never, clone_it);
     keep_a_context("a context is cloned, messages committed", 2, Commit::Message, clone_it);
     keep_a_context("a context is cloned, the drain committed", 2, Commit::Pipeline, clone_it);
 }
@@ -88,7 +93,8 @@ fn a_context_that_is_cloned_loses_nothing() {
 // Rule 4.1
 #[test]
 fn a_context_that_is_moved_loses_nothing() {
-    keep_a_context("a context is moved, nothing committed", 3, Commit::Never, move_it);
+    keep_a_context("a context is moved by the last message", 1, Commit::Never, move_it);
+    keep_a_context("a context is moved, nothing committed", 2, Commit::Never, move_it);
     keep_a_context("a context is moved, messages committed", 2, Commit::Message, move_it);
     keep_a_context("a context is moved, the drain committed", 2, Commit::Pipeline, move_it);
 }
@@ -96,7 +102,8 @@ fn a_context_that_is_moved_loses_nothing() {
 // Rule 4.1
 #[test]
 fn a_scope_that_is_kept_loses_nothing() {
-    keep_a_context("a scope is kept, nothing committed", 3, Commit::Never, take_its_scope);
+    keep_a_context("a scope is kept by the last message", 1, Commit::Never, take_its_scope);
+    keep_a_context("a scope is kept, nothing committed", 2, Commit::Never, take_its_scope);
     keep_a_context("a scope is kept, messages committed", 2, Commit::Message, take_its_scope);
 }
 
@@ -131,6 +138,55 @@ fn two_drains_on_one_scope_clear_their_own() {
         let rollback = context.scope().run_compensation(&policy, CancellationToken::never());
         assert_eq!(block_on(rollback).unwrap().succeeded(), 2);
         assert_eq!([0, 1, 2].map(|index| effects.undone(index)), [0, 1, 1]);
+        effects.assert_gone();
+    });
+}
+
+// Rule 4.1
+#[test]
+fn what_was_registered_before_a_context_was_cloned_is_seen_through_the_clone() {
+    every_schedule("a context is cloned after a registration", None, || {
+        let (context, threads) = (StepContext::new("model"), Threads::default());
+        let starting = threads.clone();
+        let handler = move |(), step: StepContext| {
+            step.register_compensation(|| async {});
+            let (kept, looked) = (step.clone(), CancellationSource::new());
+            let waiting = looked.token();
+            starting.start(move || {
+                assert_eq!(kept.scope().len(), 1);
+                drop(kept);
+                looked.cancel();
+            });
+            async move {
+                waiting.cancelled().await;
+                Ok::<_, BoxError>(())
+            }
+        };
+        let drain = fan_in(&context, [stream::iter([()])], handler).commit(Commit::Message);
+        block_on(drain.into_future()).unwrap();
+        threads.join();
+        assert!(context.scope().is_empty());
+    });
+}
+
+// Rule 4.1
+#[test]
+fn what_a_thread_kept_for_itself_is_there_when_it_waits() {
+    every_schedule("a scope is looked at while its drain waits", None, || {
+        let (context, effects) = (StepContext::new("model"), Effects::new(2));
+        let registering = effects.clone();
+        let handler = move |index, step: StepContext| {
+            step.register_compensation(registering.undo(index, 0));
+            async { Ok::<_, BoxError>(()) }
+        };
+        let source = stream::iter([0, 1]).chain(stream::pending());
+        let scope = context.scope().clone();
+        let mut drain = fan_in(&context, [source], handler).into_future();
+        assert!(poll_once(&mut drain).is_pending());
+        let looking = thread::spawn(move || scope.len());
+        assert_eq!(looking.join().unwrap(), 2);
+        drop(drain);
+        assert_eq!(context.scope().clear(), 2);
         effects.assert_gone();
     });
 }

@@ -85,7 +85,7 @@ fn drains_that_share_a_scope_clear_their_own_only() {
 // Rule 4.2
 #[test]
 fn what_was_registered_later_runs_first_over_scopes_and_threads() {
-    every_schedule("the order over scopes and threads", Some(3), || {
+    every_schedule("the order over scopes and threads", None, || {
         let (left, right, effects) =
             (CompensationScope::new(), CompensationScope::new(), Effects::new(3));
         effects.stage(&left, 0);
