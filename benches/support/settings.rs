@@ -4,15 +4,19 @@ use std::fmt;
 
 use clap::Parser;
 
-use crate::channels::{Kind, Load};
-use crate::measure::Contender;
-use crate::report::grouped;
+use super::channels::{Kind, Load};
+use super::report::grouped;
+use super::section::{Column, Contender, Section};
 
-const SOURCES: &[u32] = &[1, 8, 64, 1_024, 16_384];
+const QUICK_MESSAGES: u32 = 20_000;
 
 /// What `cargo bench`, `cargo test` and people pass.
 #[derive(Debug, Parser)]
 pub(crate) struct Settings {
+    /// Measure only these workloads [default: all]
+    #[arg(value_name = "WORKLOAD")]
+    workloads: Vec<String>,
+
     /// Few messages and one round: shows that it works, not how fast
     #[arg(long)]
     quick: bool,
@@ -21,15 +25,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 
-    /// Measure only with so many sources; may be given more than once
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    sources: Vec<u32>,
+    /// Measure only at this size, which in most workloads is the number of sources; may be given
+    /// more than once
+    #[arg(long, alias = "sources", value_name = "SIZE")]
+    size: Vec<u32>,
 
     /// What the sources are
     #[arg(long, value_enum, default_value = "bounded")]
     channels: Kind,
 
-    /// Messages in all [default: 1000000, when quick 20000]
+    /// Messages in all [default: that of the workload, when quick 20000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     messages: Option<u32>,
 
@@ -56,25 +61,25 @@ impl Settings {
         self.quick || self.test || !self.bench
     }
 
-    pub(crate) fn sources(&self) -> &[u32] {
-        if self.sources.is_empty() { SOURCES } else { &self.sources }
-    }
-
-    /// What a contender gets to do, with so many sources.
-    pub(crate) fn load(&self, sources: u32) -> Load {
-        Load { kind: self.channels, sources, messages: self.messages() }
-    }
-
-    fn messages(&self) -> u32 {
-        self.messages.unwrap_or(if self.is_quick() { 20_000 } else { 1_000_000 })
+    /// What a contender gets to do.
+    pub(crate) fn load(&self, column: Column) -> Load {
+        let most = if self.is_quick() { QUICK_MESSAGES } else { u32::MAX };
+        let messages = self.messages.unwrap_or(column.messages.min(most));
+        Load { kind: self.channels, size: column.size, messages }
     }
 
     pub(crate) fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.is_quick() { 1 } else { 7 })
     }
 
-    pub(crate) fn wants(&self, contender: &Contender) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| name == contender.name)
+    pub(crate) fn wants(&self, section: &Section, contender: &Contender) -> bool {
+        let among =
+            |names: &[String], name| names.is_empty() || names.iter().any(|one| one == name);
+        among(&self.workloads, section.name) && among(&self.only, contender.name)
+    }
+
+    pub(crate) fn wants_size(&self, column: Column) -> bool {
+        self.size.is_empty() || self.size.contains(&column.size)
     }
 }
 
@@ -84,7 +89,9 @@ impl fmt::Display for Settings {
             Kind::Bounded => "bounded",
             Kind::Unbounded => "unbounded",
         };
-        let (messages, rounds) = (grouped(self.messages()), self.rounds());
-        write!(f, "{messages} messages in {kind} channels, rounds: {rounds}")
+        if let Some(messages) = self.messages {
+            write!(f, "{} messages in ", grouped(messages))?;
+        }
+        write!(f, "{kind} channels, rounds: {}", self.rounds())
     }
 }

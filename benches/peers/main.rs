@@ -1,0 +1,48 @@
+//! `cargo bench --bench peers`: the library beside its peers, in one run and on the same work.
+//!
+//! - `ready`: one million messages in 1 to 16,384 channels
+//! - `two_compensations`, `compensations`: so many compensations a message, in each commit mode
+//! - `rollback`, `abort`: so many actions, staged before and staged by a drain that fails
+//!
+//! What is timed goes from a list of filled channels to everything taken and dropped: the merging
+//! stream is made, and taken down, inside. The contenders take turns within a round, so that a
+//! machine which slows down slows all of them; a ratio is taken within its round, and the table
+//! shows the median over the rounds.
+//!
+//! Arguments, after a `--`:
+//!
+//! - `ready rollback`: only these workloads
+//! - `--quick`: few messages, one round, no verdict. So it is too when cargo runs this as a test.
+//! - `--only fan_in --size 64`: one contender, one size; each may be given more than once.
+//! - `--channels unbounded`, `--messages 200000`, `--rounds 3`.
+//!
+//! To count the instructions of one contender, without filling the channels:
+//!
+//! ```text
+//! valgrind --tool=callgrind --toggle-collect='*measure::timed' \
+//!     target/release/deps/peers-… ready --only fan_in --size 64 --messages 100000
+//! ```
+
+mod compensations;
+mod draining;
+mod ready;
+mod rollback;
+#[path = "../support/mod.rs"]
+mod support;
+mod undo;
+
+use std::process::ExitCode;
+
+use support::section::Section;
+
+static SECTIONS: [Section; 5] = [
+    ready::SECTION,
+    compensations::OF_TWO,
+    compensations::BY_NUMBER,
+    rollback::ALONE,
+    rollback::ABORTED,
+];
+
+fn main() -> ExitCode {
+    support::run(&SECTIONS)
+}
