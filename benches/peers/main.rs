@@ -22,7 +22,10 @@
 //! - `--only fan_in --size 64`: one contender, one size; each may be given more than once.
 //! - `--channels unbounded`, `--messages 200000`, `--rounds 3`.
 //!
-//! To count the instructions of one contender, without filling the channels:
+//! - `--chart FILE`: writes a picture of what was measured.
+//! - `--instructions`: counts instructions as well, if valgrind is installed. It takes a while.
+//!
+//! To see where the instructions of one contender go, without filling the channels:
 //!
 //! ```text
 //! valgrind --tool=callgrind --toggle-collect='*measure::timed' \

@@ -20,6 +20,7 @@ use crate::support::concurrent::{
 use crate::support::measure::draining;
 use crate::support::merges::{Merge, Merged, SelectAll};
 use crate::support::section::{Column, Contender, Role, Section};
+use crate::support::targets::{Bound, Target, To};
 
 const OURS: &str = "fan_in";
 
@@ -43,7 +44,7 @@ pub(crate) const YIELDING: Section = Section {
     figures: &["ns a message"],
     columns: YIELDING_COLUMNS,
     contenders: &of_many::<Yielding>(),
-    targets: &[],
+    targets: TARGETS,
     countable: true,
     note: OF_MANY_NOTE,
 };
@@ -54,7 +55,7 @@ pub(crate) const YIELDING_OF_ONE: Section = Section {
     figures: &["ns a message"],
     columns: YIELDING_COLUMNS,
     contenders: &of_one::<Yielding>(),
-    targets: &[],
+    targets: TARGETS,
     countable: true,
     note: OF_ONE_NOTE,
 };
@@ -65,7 +66,7 @@ pub(crate) const TIMED: Section = Section {
     figures: &["ns a message"],
     columns: TIMED_COLUMNS,
     contenders: &of_many::<Timed>(),
-    targets: &[],
+    targets: TARGETS,
     countable: false,
     note: OF_MANY_NOTE,
 };
@@ -76,10 +77,17 @@ pub(crate) const TIMED_OF_ONE: Section = Section {
     figures: &["ns a message"],
     columns: TIMED_COLUMNS,
     contenders: &of_one::<Timed>(),
-    targets: &[],
+    targets: TARGETS,
     countable: false,
     note: OF_ONE_NOTE,
 };
+
+const TARGETS: &[Target] = &[Target {
+    what: "for_each_concurrent to fan_in: at least 1",
+    of: ForEachConcurrent::NAME,
+    to: To::Contender(OURS),
+    bound: Bound::Least(1.0),
+}];
 
 const OF_MANY_NOTE: &str = "The peers run over the merge of futures-concurrency, select_all_… over \
                             select_all; they do not keep the order within a source.";

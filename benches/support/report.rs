@@ -3,7 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-use super::measure::{Measured, Series};
+use super::measure::Measured;
 use super::section::Section;
 
 /// Prints what was measured: a row a contender, a column a size.
@@ -11,21 +11,31 @@ use super::section::Section;
 /// A peer's ratio is that to the one of ours that does the same; above 1, ours is faster.
 pub(crate) fn print(section: &Section, measured: &[Measured]) {
     let Some(first) = measured.first() else { return };
-    let corner = match section.figures {
-        [figure] => format!("{figure} (minimum), ratio to ours"),
-        _ => "(minimum), ratio to ours".to_owned(),
+    let rounds = first.series.iter().map(|series| series.rounds.len()).max();
+    let minimum = if rounds > Some(1) { " (minimum)" } else { "" };
+    let corner = match first.figure {
+        figure if measured.iter().all(|other| other.figure == figure) => figure,
+        _ => "",
     };
-    let mut table = ByColumn::new(&corner, measured);
-    for Series { contender, .. } in &first.series {
+    let mut table = ByColumn::new(&format!("{corner}{minimum}, ratio to ours"), measured);
+    for contender in section.contenders {
         table.row(contender.name, |measured| {
             let series = measured.series(contender.name)?;
             let ours = contender.compares_to().and_then(|ours| measured.series(ours));
             let ratio = ours.map(|ours| series.ratio(ours)).filter(|ratio| ratio.is_finite());
             let ratio = ratio.map_or(String::new(), |ratio| format!(" {ratio:.2}x"));
-            Some(format!("{} ({}){ratio}", short(series.median()), short(series.minimum())))
+            let median = short(series.median());
+            Some(match minimum {
+                "" => format!("{median}{ratio}"),
+                _ => format!("{median} ({}){ratio}", short(series.minimum())),
+            })
         });
     }
     table.print(&format!("{}: {}", section.name, section.title));
+}
+
+/// Who is left out, and what else is to be known.
+pub(crate) fn print_note(section: &Section) {
     if !section.note.is_empty() {
         println!("{}\n", section.note);
     }

@@ -1,6 +1,7 @@
 //! How much is measured: the arguments, and what they default to.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
@@ -11,6 +12,7 @@ use super::section::{Column, Contender, Section};
 const QUICK_MESSAGES: u32 = 20_000;
 
 /// What `cargo bench`, `cargo test` and people pass.
+#[allow(clippy::struct_excessive_bools, reason = "each is an argument")]
 #[derive(Debug, Parser)]
 pub(crate) struct Settings {
     /// Measure only these workloads [default: all]
@@ -42,6 +44,14 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
 
+    /// Count instructions as well: runs the same program again under valgrind
+    #[arg(long)]
+    instructions: bool,
+
+    /// Write a picture of what was measured, an SVG
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
+
     /// Cargo passes it when it benches
     #[arg(long, hide = true)]
     bench: bool,
@@ -68,6 +78,22 @@ impl Settings {
         Load { kind: self.channels, size: column.size, messages }
     }
 
+    pub(crate) fn counts_instructions(&self) -> bool {
+        self.instructions
+    }
+
+    pub(crate) fn chart(&self) -> Option<&Path> {
+        self.chart.as_deref()
+    }
+
+    /// What `--channels` would call it.
+    pub(crate) fn kind_name(&self) -> &'static str {
+        match self.channels {
+            Kind::Bounded => "bounded",
+            Kind::Unbounded => "unbounded",
+        }
+    }
+
     pub(crate) fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.is_quick() { 1 } else { 7 })
     }
@@ -85,13 +111,9 @@ impl Settings {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.channels {
-            Kind::Bounded => "bounded",
-            Kind::Unbounded => "unbounded",
-        };
         if let Some(messages) = self.messages {
             write!(f, "{} messages in ", grouped(messages))?;
         }
-        write!(f, "{kind} channels, rounds: {}", self.rounds())
+        write!(f, "{} channels, rounds: {}", self.kind_name(), self.rounds())
     }
 }

@@ -58,10 +58,39 @@ impl Target {
     }
 }
 
+/// What became of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Reached,
+    /// A peer is faster by less than runs differ.
+    Even,
+    Missed,
+}
+
+impl Verdict {
+    /// Of the ratio of a peer to ours.
+    fn of_peer(ratio: f64) -> Self {
+        match ratio {
+            1.0.. => Self::Reached,
+            0.97.. => Self::Even,
+            _ => Self::Missed,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reached => "reached",
+            Self::Even => "even",
+            Self::Missed => "MISSED",
+        }
+    }
+}
+
 /// How many targets were held against how many figures.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     reached: u32,
+    even: u32,
     missed: Vec<String>,
 }
 
@@ -74,14 +103,16 @@ impl Tally {
         for target in section.targets {
             self.row(&mut table, section, measured, target.what, |measured| {
                 let figure = target.figure(measured, first)?;
-                Some((target.bound.is_reached(measured, figure), short(figure)))
+                let is_reached = target.bound.is_reached(measured, figure);
+                let verdict = if is_reached { Verdict::Reached } else { Verdict::Missed };
+                Some((verdict, short(figure)))
             });
         }
         for ours in section.contenders.iter().filter(|one| one.role == Role::Ours) {
             let what = format!("fastest peer to {}: at least 1", ours.name);
             self.row(&mut table, section, measured, &what, |measured| {
-                let (peer, figure) = fastest_peer(measured, ours.name)?;
-                Some((figure >= 1.0, format!("{} {peer}", short(figure))))
+                let (peer, ratio) = fastest_peer(measured, ours.name)?;
+                Some((Verdict::of_peer(ratio), format!("{} {peer}", short(ratio))))
             });
         }
         table.print(&format!("Targets, {}: {}", section.name, section.title));
@@ -93,32 +124,29 @@ impl Tally {
         section: &Section,
         measured: &[Measured],
         what: &str,
-        judge: impl Fn(&Measured) -> Option<(bool, String)>,
+        judge: impl Fn(&Measured) -> Option<(Verdict, String)>,
     ) {
         for measured in measured {
             match judge(measured) {
-                Some((true, _)) => self.reached += 1,
-                Some((false, figure)) => {
+                Some((Verdict::Reached, _)) => self.reached += 1,
+                Some((Verdict::Even, _)) => self.even += 1,
+                Some((Verdict::Missed, figure)) => {
                     let Measured { column, figure: unit, .. } = measured;
-                    let label = column.label;
-                    let name = section.name;
+                    let (name, label) = (section.name, column.label);
                     self.missed.push(format!("{name}, {label}, {unit}: {what}; it is {figure}"));
                 }
                 None => {}
             }
         }
         table.row(what, |measured| {
-            let (reached, figure) = judge(measured)?;
-            Some(format!("{figure} {}", if reached { "reached" } else { "MISSED" }))
+            let (verdict, figure) = judge(measured)?;
+            Some(format!("{figure} {}", verdict.name()))
         });
     }
 
     pub(crate) fn print_total(&self) {
-        let Self { reached, missed } = self;
-        let all = *reached as usize + missed.len();
-        if all > 0 {
-            println!("Targets reached: {reached} of {all}");
-        }
+        let Self { reached, even, missed } = self;
+        println!("Targets reached: {reached}, even: {even}, missed: {}", missed.len());
         for missed in missed {
             println!("- missed: {missed}");
         }
