@@ -85,7 +85,7 @@ const fn flooded_peer<M: Merge>() -> Contender {
     Contender {
         name: M::NAME,
         role: Role::PeerOf(OURS),
-        once: |load| flooded(load, |all| by_loop(M::merge(all))),
+        once: |load| flooded(load, |all| by_loop(all_of::<M>(load, all))),
     }
 }
 
@@ -93,8 +93,14 @@ const fn paced_peer<M: Merge>() -> Contender {
     Contender {
         name: M::NAME,
         role: Role::PeerOf(OURS),
-        once: |load| paced(load, |all, log| stamp_by_loop(M::merge(all), log)),
+        once: |load| paced(load, |all, log| stamp_by_loop(all_of::<M>(load, all), log)),
     }
+}
+
+/// The merged stream up to the last message: that of `futures-buffered` may wait for ever where its
+/// sources end together.
+fn all_of<M: Merge>(load: Load, channels: Vec<Receiver<u64>>) -> impl Stream<Item = u64> {
+    M::merge(channels).take(load.messages as usize)
 }
 
 /// Empty channels.
