@@ -78,7 +78,8 @@ pub(crate) const PACED: Section = Section {
     targets: &[],
     countable: false,
     note: "From just before a message is sent to its handler. The thread that drains sleeps in \
-           between, so most of it is how long a thread takes to wake up.",
+           between, so most of it is how long a thread takes to wake up; p99 and p99.9 are those \
+           of the machine.",
 };
 
 const fn flooded_peer<M: Merge>() -> Contender {

@@ -86,7 +86,7 @@ const TARGETS: &[Target] = &[Target {
     what: "for_each_concurrent to fan_in: at least 1",
     of: ForEachConcurrent::NAME,
     to: To::Contender(OURS),
-    bound: Bound::Least(1.0),
+    bound: Bound::Peer,
 }];
 
 const OF_MANY_NOTE: &str = "The peers run over the merge of futures-concurrency, select_all_… over \

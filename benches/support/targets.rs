@@ -33,16 +33,22 @@ pub(crate) enum Bound {
     MostThen(f64, u32, f64),
     /// From this size on at most so much.
     From(u32, f64),
+    /// Of a peer to ours: no less than 1.
+    Peer,
 }
 
 impl Bound {
-    fn is_reached(self, measured: &Measured, figure: f64) -> bool {
-        match self {
+    fn judge(self, measured: &Measured, figure: f64) -> Verdict {
+        let size = measured.column.size;
+        let is_reached = match self {
+            Self::Peer if (0.97..1.0).contains(&figure) => return Verdict::Even,
+            Self::Peer => figure >= 1.0,
             Self::Least(bound) => figure >= bound,
-            Self::MostThen(_, size, bound) if measured.column.size > size => figure <= bound,
-            Self::From(size, _) if measured.column.size < size => true,
+            Self::MostThen(_, last, bound) if size > last => figure <= bound,
+            Self::From(first, _) if size < first => true,
             Self::Most(bound) | Self::MostThen(bound, ..) | Self::From(_, bound) => figure <= bound,
-        }
+        };
+        if is_reached { Verdict::Reached } else { Verdict::Missed }
     }
 }
 
@@ -68,15 +74,6 @@ enum Verdict {
 }
 
 impl Verdict {
-    /// Of the ratio of a peer to ours.
-    fn of_peer(ratio: f64) -> Self {
-        match ratio {
-            1.0.. => Self::Reached,
-            0.97.. => Self::Even,
-            _ => Self::Missed,
-        }
-    }
-
     fn name(self) -> &'static str {
         match self {
             Self::Reached => "reached",
@@ -96,23 +93,24 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Prints the figures beside their targets, and counts them: those of the section, and for each
-    /// of ours that it is no slower than any peer.
+    /// of ours that it is no slower than any peer, by the first of several figures.
     pub(crate) fn print(&mut self, section: &Section, measured: &[Measured]) {
         let Some(first) = measured.first() else { return };
         let mut table = ByColumn::new("target", measured);
         for target in section.targets {
             self.row(&mut table, section, measured, target.what, |measured| {
                 let figure = target.figure(measured, first)?;
-                let is_reached = target.bound.is_reached(measured, figure);
-                let verdict = if is_reached { Verdict::Reached } else { Verdict::Missed };
-                Some((verdict, short(figure)))
+                Some((target.bound.judge(measured, figure), short(figure)))
             });
         }
         for ours in section.contenders.iter().filter(|one| one.role == Role::Ours) {
             let what = format!("fastest peer to {}: at least 1", ours.name);
             self.row(&mut table, section, measured, &what, |measured| {
+                if measured.figure != first.figure {
+                    return None;
+                }
                 let (peer, ratio) = fastest_peer(measured, ours.name)?;
-                Some((Verdict::of_peer(ratio), format!("{} {peer}", short(ratio))))
+                Some((Bound::Peer.judge(measured, ratio), format!("{} {peer}", short(ratio))))
             });
         }
         table.print(&format!("Targets, {}: {}", section.name, section.title));
