@@ -17,7 +17,7 @@ const TOP: f64 = 56.0;
 const LEFT: f64 = 300.0;
 const RIGHT: f64 = 730.0;
 /// The smallest ratio that is drawn, and the greatest, as powers of two; what is beyond is drawn there.
-const POWERS: (i32, i32) = (-2, 5);
+const POWERS: (i32, i32) = (-3, 5);
 
 const STYLE: &str = "
     text { font: 12px system-ui, sans-serif; fill: #57606a }
