@@ -1,26 +1,26 @@
 //! Many channels as one stream.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 
-use async_channel::Receiver;
 use futures::executor::block_on;
-use futures::stream::{Stream, StreamExt, select_all};
-use futures_concurrency::stream::Merge;
-use tokio_stream::StreamMap;
+use futures::stream::{Stream, StreamExt};
 use watershed::{StepContext, channels};
 
-use crate::measure::{Contender, Section, draining};
-use crate::targets::{Bound, Target};
+use crate::support::measure::draining;
+use crate::support::merges::{Buffered, Group, Merge, Merged, SelectAll, StreamMap, Unicycle};
+use crate::support::section::{BY_SOURCES, Contender, Role, Section};
 
 const OURS: &str = "merged";
 
 pub(crate) const SECTION: Section = Section {
-    title: "many channels as one stream: ratio to merged",
-    has_sources: true,
+    name: "merged",
+    title: "many channels as one stream",
+    figures: &["ns a message"],
+    columns: BY_SOURCES,
     contenders: &[
         Contender {
             name: OURS,
-            floor: OURS,
+            role: Role::Ours,
             once: |load| {
                 draining(load, |all| {
                     let merged = channels::merged(&StepContext::new("sum"), all);
@@ -28,51 +28,24 @@ pub(crate) const SECTION: Section = Section {
                 })
             },
         },
-        Contender {
-            name: "select_all",
-            floor: OURS,
-            once: |load| draining(load, |all| sum(select_all(pinned(all)))),
-        },
-        Contender {
-            name: "futures_concurrency",
-            floor: OURS,
-            once: |load| draining(load, |all| sum(all.merge())),
-        },
-        Contender {
-            name: "stream_map",
-            floor: OURS,
-            once: |load| {
-                draining(load, |all| {
-                    let streams: StreamMap<_, _> = pinned(all).enumerate().collect();
-                    sum(streams.map(|(_, message)| message))
-                })
-            },
-        },
+        peer::<SelectAll>(),
+        peer::<Merged>(),
+        peer::<Group>(),
+        peer::<StreamMap>(),
+        peer::<Unicycle>(),
+        peer::<Buffered>(),
     ],
-    targets: &[
-        Target {
-            what: "select_all to merged: at least 1",
-            of: "select_all",
-            to: OURS,
-            bound: Bound::Least(1.0),
-        },
-        Target {
-            what: "futures-concurrency to merged: at least 1",
-            of: "futures_concurrency",
-            to: OURS,
-            bound: Bound::Least(1.0),
-        },
-        Target {
-            what: "StreamMap to merged: at least 1",
-            of: "stream_map",
-            to: OURS,
-            bound: Bound::Least(1.0),
-        },
-    ],
+    targets: &[],
+    countable: true,
+    note: "",
 };
 
-fn pinned(channels: Vec<Receiver<u64>>) -> impl Iterator<Item = Pin<Box<Receiver<u64>>>> {
-    channels.into_iter().map(Box::pin)
+const fn peer<M: Merge>() -> Contender {
+    Contender {
+        name: M::NAME,
+        role: Role::PeerOf(OURS),
+        once: |load| draining(load, |all| sum(M::merge(all))),
+    }
 }
 
 fn sum(messages: impl Stream<Item = u64>) -> u64 {

@@ -5,19 +5,21 @@ use futures::executor::block_on;
 use futures::stream::StreamExt;
 use watershed::{StepContext, channels};
 
-use crate::measure::{Contender, Section, draining};
-use crate::targets::{Bound, Target};
+use crate::support::measure::draining;
+use crate::support::section::{Column, Contender, Role, Section};
 
 const OURS: &str = "broadcast";
 const MANY: u64 = 8;
 
 pub(crate) const SECTION: Section = Section {
-    title: "one channel into 8: ratio to broadcast",
-    has_sources: false,
+    name: "broadcast",
+    title: "one channel into 8",
+    figures: &["ns a message"],
+    columns: &[Column::new("1 channel", 1, 1_000_000)],
     contenders: &[
         Contender {
             name: OURS,
-            floor: OURS,
+            role: Role::Ours,
             once: |load| {
                 draining(load, |all| {
                     spread(all, |source, senders| {
@@ -31,7 +33,7 @@ pub(crate) const SECTION: Section = Section {
         },
         Contender {
             name: "loop_by_hand",
-            floor: OURS,
+            role: Role::PeerOf(OURS),
             once: |load| {
                 draining(load, |all| {
                     spread(all, |source, senders| {
@@ -48,12 +50,9 @@ pub(crate) const SECTION: Section = Section {
             },
         },
     ],
-    targets: &[Target {
-        what: "the loop by hand to broadcast: at least 1",
-        of: "loop_by_hand",
-        to: OURS,
-        bound: Bound::Least(1.0),
-    }],
+    targets: &[],
+    countable: true,
+    note: "",
 };
 
 fn spread(

@@ -1,50 +1,34 @@
 //! One message at a time out of 8 channels.
 
-use std::time::Duration;
-
 use async_channel::Receiver;
 use futures::executor::block_on;
 use futures_concurrency::future::Race;
 use watershed::channels::Select;
 use watershed::{ErrorCode, StepContext, channels};
 
-use crate::channels::Load;
-use crate::measure::{Contender, Section, draining};
-use crate::targets::{Bound, Target};
+use crate::support::measure::draining;
+use crate::support::section::{Column, Contender, Role, Section};
 
 const OURS: &str = "select";
 
 pub(crate) const SECTION: Section = Section {
-    title: "a select over 8 channels in a loop: ratio to select",
-    has_sources: false,
+    name: "select",
+    title: "a select over 8 channels in a loop",
+    figures: &["ns a message"],
+    columns: &[Column::new("8 channels", 8, 1_000_000)],
     contenders: &[
-        Contender { name: OURS, floor: OURS, once: |load| of_eight(load, by_select) },
+        Contender { name: OURS, role: Role::Ours, once: |load| draining(load, by_select) },
         Contender {
             name: "future_select_all",
-            floor: OURS,
-            once: |load| of_eight(load, by_future_select_all),
+            role: Role::PeerOf(OURS),
+            once: |load| draining(load, by_future_select_all),
         },
-        Contender { name: "race", floor: OURS, once: |load| of_eight(load, by_race) },
+        Contender { name: "race", role: Role::PeerOf(OURS), once: |load| draining(load, by_race) },
     ],
-    targets: &[
-        Target {
-            what: "future::select_all to select: at least 1",
-            of: "future_select_all",
-            to: OURS,
-            bound: Bound::Least(1.0),
-        },
-        Target {
-            what: "race to select: at least 1",
-            of: "race",
-            to: OURS,
-            bound: Bound::Least(1.0),
-        },
-    ],
+    targets: &[],
+    countable: true,
+    note: "",
 };
-
-fn of_eight(load: Load, drain: fn(Vec<Receiver<u64>>) -> u64) -> Duration {
-    draining(Load { sources: 8, ..load }, drain)
-}
 
 fn by_select(receivers: Vec<Receiver<u64>>) -> u64 {
     let context = StepContext::new("sum");

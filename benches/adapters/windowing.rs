@@ -8,42 +8,33 @@ use futures::executor::block_on;
 use futures::stream::{Stream, StreamExt};
 use watershed::{StepContext, channels};
 
-use crate::measure::{Contender, Section, draining};
-use crate::targets::{Bound, Target};
+use crate::support::measure::draining;
+use crate::support::section::{Column, Contender, Role, Section};
 
 const OURS: &str = "window";
 const COUNT: usize = 64;
 
 pub(crate) const SECTION: Section = Section {
-    title: "windows of 64 messages: ratio to window",
-    has_sources: false,
+    name: "window",
+    title: "windows of 64 messages",
+    figures: &["ns a message"],
+    columns: &[Column::new("1 channel", 1, 1_000_000)],
     contenders: &[
-        Contender { name: OURS, floor: OURS, once: |load| draining(load, by_window) },
+        Contender { name: OURS, role: Role::Ours, once: |load| draining(load, by_window) },
         Contender {
             name: "chunks",
-            floor: OURS,
+            role: Role::PeerOf(OURS),
             once: |load| draining(load, |all| sum(only(all).chunks(COUNT))),
         },
         Contender {
             name: "ready_chunks",
-            floor: OURS,
+            role: Role::PeerOf(OURS),
             once: |load| draining(load, |all| sum(only(all).ready_chunks(COUNT))),
         },
     ],
-    targets: &[
-        Target {
-            what: "chunks to window: at least 1",
-            of: "chunks",
-            to: OURS,
-            bound: Bound::Least(1.0),
-        },
-        Target {
-            what: "ready_chunks to window: at least 1",
-            of: "ready_chunks",
-            to: OURS,
-            bound: Bound::Least(1.0),
-        },
-    ],
+    targets: &[],
+    countable: true,
+    note: "",
 };
 
 fn only(mut channels: Vec<Receiver<u64>>) -> Receiver<u64> {

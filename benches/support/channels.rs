@@ -1,13 +1,16 @@
 //! The sources: channels that are full and closed.
 
+use std::time::Duration;
+
 use async_channel::Receiver;
 use clap::ValueEnum;
 
-/// How many messages lie in how many channels, and of which kind these are.
+/// How much there is to do: so many messages at so great a size, which most sections take as the
+/// number of channels that the messages lie in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) kind: Kind,
-    pub(crate) sources: u32,
+    pub(crate) size: u32,
     pub(crate) messages: u32,
 }
 
@@ -23,17 +26,23 @@ impl Load {
     /// The channels, with the numbers below `messages` spread evenly over them and no sender left:
     /// whoever has taken everything sees them end.
     pub(crate) fn channels(self) -> Vec<Receiver<u64>> {
+        self.channels_of(|number| number)
+    }
+
+    /// The channels with something made of each number.
+    pub(crate) fn channels_of<T>(self, make: impl Fn(u64) -> T) -> Vec<Receiver<T>> {
         let mut numbers = 0..u64::from(self.messages);
-        (0..self.sources)
+        (0..self.size)
             .map(|source| {
-                let longer = source < self.messages % self.sources;
-                let length = (self.messages / self.sources + u32::from(longer)) as usize;
+                let longer = source < self.messages % self.size;
+                let length = (self.messages / self.size + u32::from(longer)) as usize;
                 let (sender, receiver) = match self.kind {
                     Kind::Bounded => async_channel::bounded(length.max(1)),
                     Kind::Unbounded => async_channel::unbounded(),
                 };
                 for number in numbers.by_ref().take(length) {
-                    sender.try_send(number).expect("the channel is as long as its share");
+                    let sent = sender.try_send(make(number)).is_ok();
+                    assert!(sent, "the channel is as long as its share");
                 }
                 receiver
             })
@@ -43,5 +52,15 @@ impl Load {
     /// What the messages add up to.
     pub(crate) fn sum(self) -> u64 {
         (0..u64::from(self.messages)).sum()
+    }
+
+    /// The nanoseconds a message.
+    pub(crate) fn each(self, took: Duration) -> Vec<f64> {
+        vec![took.as_secs_f64() * 1e9 / f64::from(self.messages)]
+    }
+
+    /// The same in so many channels.
+    pub(crate) fn in_channels(self, sources: u32) -> Self {
+        Self { size: sources, ..self }
     }
 }

@@ -1,0 +1,31 @@
+//! `cargo bench --bench memory`: how many bytes the library and its peers take.
+//!
+//! - `idle_sources`: a source without messages
+//! - `in_flight`, `in_flight_of_one`: a message whose handler waits
+//! - `staged_actions`: a staged compensation
+//! - `steady`: what a long drain has gained at its end
+//!
+//! The arguments are those of the bench `peers`. It is a bench of its own because its allocator
+//! counts, which would cost every contender there as much time as it allocates.
+
+mod counting;
+mod in_flight;
+mod sources;
+mod staged;
+mod steady;
+#[path = "../support/mod.rs"]
+mod support;
+#[allow(dead_code, reason = "nothing is undone here")]
+#[path = "../peers/undo.rs"]
+mod undo;
+
+use std::process::ExitCode;
+
+use support::section::Section;
+
+static SECTIONS: [Section; 5] =
+    [sources::SECTION, in_flight::OF_MANY, in_flight::OF_ONE, staged::SECTION, steady::SECTION];
+
+fn main() -> ExitCode {
+    support::run(&SECTIONS)
+}
