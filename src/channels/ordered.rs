@@ -129,9 +129,8 @@ where
                 Poll::Pending => return Poll::Pending,
             }
         }
-        match desk.held.take_if(|held| !desk.busy.contains(&held.key)) {
+        match desk.held.take_if(|held| desk.busy.insert(Arc::clone(&held.key))) {
             Some(Held { message, key, number }) => {
-                desk.busy.insert(Arc::clone(&key));
                 self.key = Some(key);
                 self.number = number;
                 Poll::Ready(Some(Ok(message)))
@@ -163,20 +162,28 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<S::Message, Error>>> {
         let this = self.get_mut();
-        // Registered before the look, so that nothing that happens in between is missed.
-        let waker = cx.waker().clone();
-        let old = this.shared.waiters.lock().wait(&mut this.waiter, waker);
-        drop(old);
         let Some(mut desk) = this.shared.desk.lock().take() else { return Poll::Pending };
         let asked = panics::contain(|| this.ask(&mut desk, cx));
         *this.shared.desk.lock() = Some(desk);
         match asked {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(asked)) => {
+            Ok(Poll::Pending) => {
+                // The handles of a drain ask one after another: nothing has changed since.
+                let waker = cx.waker().clone();
+                let old = this.shared.waiters.lock().wait(&mut this.waiter, waker);
+                drop(old);
+                Poll::Pending
+            }
+            Ok(Poll::Ready(Some(asked))) => {
                 this.forget_waiter();
-                // Another handle asks in the place of this one, or sees the end.
+                // Another handle asks in the place of this one.
+                let next = this.shared.waiters.lock().take_first();
+                panics::wake_each(next);
+                Poll::Ready(Some(asked))
+            }
+            Ok(Poll::Ready(None)) => {
+                this.forget_waiter();
                 this.shared.wake_all();
-                Poll::Ready(asked)
+                Poll::Ready(None)
             }
             Err(message) => {
                 this.forget_waiter();

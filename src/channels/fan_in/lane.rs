@@ -233,6 +233,8 @@ where
                 }
             }
             Poll::Pending => {
+                // A handler that dropped its context goes on without it.
+                part.recover();
                 if let Some(context) = &part.context {
                     context.stage_kept();
                 }
