@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use watershed::testing::{Fault, for_every_fault};
-use watershed::{CompensationPolicy, ErrorCode, OnFailure};
 
 use crate::effort::effort;
 use crate::scenario::{Case, Scenario, quiet};
