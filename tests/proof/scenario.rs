@@ -58,8 +58,8 @@ impl Case {
                 messages,
                 commit,
                 on_failure,
-                strict_wakers: seed & 1 == 1,
-                declines: seed & 2 == 0,
+                strict_wakers: seed & 2 != 0,
+                declines: seed & 1 == 0,
                 graceful: seed & 4 == 0,
                 seed,
             })
@@ -99,9 +99,18 @@ pub(crate) struct Book {
     begun: Vec<Effect>,
     pub(crate) undone: Vec<Effect>,
     /// Messages that were rolled back alone, and whether that went well.
-    dead_letters: Vec<(u32, ErrorCode, bool)>,
+    dead_letters: Vec<Letter>,
     /// No further point fails: what comes now is the test itself.
     over: bool,
+}
+
+/// A message that was rolled back alone.
+struct Letter {
+    number: u32,
+    code: ErrorCode,
+    /// How many errors it told of.
+    told: usize,
+    undone: bool,
 }
 
 impl Shop {
@@ -320,8 +329,12 @@ impl Scenario {
                 let turn = failed.error().message_number().expect("a message") - 1;
                 let sources = u32::try_from(self.scripts.len()).expect("few sources");
                 let number = u32::try_from(turn).expect("few messages") * sources + source;
-                let (code, undone) = (failed.error().code(), failed.rollback().is_ok());
-                self.shop.book().dead_letters.push((number, code, undone));
+                self.shop.book().dead_letters.push(Letter {
+                    number,
+                    code: failed.error().code(),
+                    told: size(failed.error()),
+                    undone: failed.rollback().is_ok(),
+                });
                 if let Some(faults) = &self.shop.faults {
                     faults.reach_infallible(format!("dead letter {number}"));
                 }
@@ -394,8 +407,7 @@ impl Scenario {
 
     /// The point at which this run fails begins with this.
     pub(crate) fn fault_is(&self, point: &str) -> bool {
-        let fired = self.shop.faults.as_ref().and_then(FaultPoints::fired);
-        fired.is_some_and(|fired| fired.starts_with(point))
+        self.fired().is_some_and(|fired| fired.starts_with(point))
     }
 
     fn panics(&self) -> bool {
@@ -452,7 +464,7 @@ impl Scenario {
     }
 
     fn fault_is_exactly(&self, point: &str) -> bool {
-        self.shop.faults.as_ref().and_then(FaultPoints::fired).as_deref() == Some(point)
+        self.fired().as_deref() == Some(point)
     }
 
     /// Every effect was undone once, or committed.
@@ -477,10 +489,19 @@ impl Scenario {
     fn check_end(&self, ended: &Ended) {
         let book = self.shop.book();
         let dead = book.dead_letters.len();
-        for (number, code, undone) in &book.dead_letters {
+        for Letter { number, code, undone, .. } in &book.dead_letters {
             assert!(book.started.contains(number));
-            assert!([ErrorCode::Handler, ErrorCode::Panic].contains(code), "{code}");
             assert!(*undone || self.fault_is("action"), "{number} was not rolled back");
+            let handler = format!("handler {number} ");
+            let panicked = self.panics()
+                && (self.fault_is(&handler)
+                    || self.fault_is_exactly(&format!("drop of message {number}"))
+                    || self.fault_is_exactly(&format!("drop of handler {number}"))
+                    || self.fault_is(&format!("drop of state of ({number},")));
+            let declined = book.failed.contains(number);
+            let expected =
+                if panicked && !declined { ErrorCode::Panic } else { ErrorCode::Handler };
+            assert_eq!(*code, expected, "{number} at {:?}", self.fired());
         }
         match ended {
             Ok(report) => {
@@ -500,42 +521,55 @@ impl Scenario {
                 assert!(handled <= book.accepted.len());
                 assert!(handled == book.accepted.len() || self.fault_is("drop of"), "{handled}");
                 drop(book);
-                self.check_errors(error, dead);
+                self.check_errors(error);
             }
         }
     }
 
-    /// The first failure is the error, and all others are attached to it.
-    fn check_errors(&self, error: &Error, dead: usize) {
+    /// The first failure is the error, and all others are attached to it: none is lost, and none
+    /// is told twice.
+    fn check_errors(&self, error: &Error) {
         let book = self.shop.book();
-        let told: Vec<_> = std::iter::once(error).chain(error.related()).map(Error::code).collect();
+        let what = || format!("{error:?}, at {:?} in {:?}", self.fired(), self.case);
         let cancelled =
             usize::from(self.stop.is_cancelled() && error.code() == ErrorCode::Canceled);
-        let injected = self.shop.faults.as_ref().and_then(FaultPoints::fired);
-        let source = self.fault_is("poll of source");
         // What panicked has not returned; what returned an error is among the failed.
-        let in_drain = ["handler", "drop of handler", "drop of message", "drop of source", "dead"];
-        let visible = source || self.panics() && in_drain.iter().any(|point| self.fault_is(point));
-        let told_of = told.len() + dead;
-        let expected = book.failed.len() + usize::from(visible) + cancelled;
-        if self.fault_is("drop of") {
-            // Which destructors are told of depends on where they ran.
-            assert!(told_of >= expected - usize::from(visible), "{told:?}");
-        } else {
-            assert_eq!(told_of, expected, "{error:?}, at {injected:?} in {:?}", self.case);
-        }
-        if visible && !book.declined_first && self.case.on_failure == OnFailure::Abort {
-            let code = if self.panics() { ErrorCode::Panic } else { ErrorCode::Source };
-            assert!(told.contains(&code), "{told:?} at {injected:?}");
-            assert!(self.fault_is("drop of") || error.code() == code, "{error} at {injected:?}");
-        }
-        let first_is_handler = book.declined_first || !self.panics() && self.fault_is("handler");
-        if first_is_handler && cancelled == 0 && self.case.on_failure == OnFailure::Abort {
-            let known = [ErrorCode::Handler, ErrorCode::Panic];
-            assert!(known.contains(&error.code()), "{error} at {injected:?}");
-            assert!(self.panics() || error.code() == ErrorCode::Handler, "{error}");
+        let in_drain =
+            ["handler", "dead letter", "drop of handler", "drop of message", "drop of source"];
+        let source = self.fault_is("poll of source");
+        let panic = self.panics() && in_drain.iter().any(|point| self.fault_is(point));
+        let expected = book.failed.len() + usize::from(source || panic) + cancelled;
+        let told = size(error) + book.dead_letters.iter().map(|letter| letter.told).sum::<usize>();
+        // The state of an action is dropped by a commit, where it fails, or by a rollback.
+        let by_commit = usize::from(self.panics() && self.fault_is("drop of state"));
+        assert!(
+            (expected..=expected + by_commit).contains(&told),
+            "{told} of {expected}: {}",
+            what()
+        );
+
+        let code = match (self.panics(), source) {
+            (true, _) if source || panic => ErrorCode::Panic,
+            (false, true) => ErrorCode::Source,
+            _ => ErrorCode::Handler,
+        };
+        let aborts = self.case.on_failure == OnFailure::Abort;
+        let later = self.fault_is("drop of") || cancelled > 0;
+        if aborts && book.declined_first && book.failed.contains(&2) && cancelled == 0 {
+            assert_eq!(error.code(), ErrorCode::Handler, "{}", what());
+        } else if !later && (aborts || source || self.fault_is("dead letter")) {
+            assert_eq!(error.code(), code, "{}", what());
         }
     }
+
+    fn fired(&self) -> Option<String> {
+        self.shop.faults.as_ref().and_then(FaultPoints::fired)
+    }
+}
+
+/// How many errors there are in one.
+fn size(error: &Error) -> usize {
+    1 + error.related().iter().map(size).sum::<usize>()
 }
 
 /// Keeps the panics that tests cause on purpose off the screen.
