@@ -266,6 +266,46 @@ fn panics_of_handler_source_callback_and_destructors_become_errors() {
     assert!(error.to_string().contains("letter"), "{error}");
 }
 
+// Rule 4.3: what comes back from a handler is used again or freed, whenever that is
+#[test]
+fn no_context_is_leaked_whenever_its_handler_drops_it() {
+    #[derive(Clone, Copy, Debug)]
+    enum Dropped {
+        InTheCall,
+        BeforeTheWait,
+        BehindTheWait,
+    }
+    for when in [Dropped::InTheCall, Dropped::BeforeTheWait, Dropped::BehindTheWait] {
+        for mode in [OnFailure::RollBackMessage, OnFailure::Abort] {
+            for fails in [false, true] {
+                let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
+                let context = StepContext::new("t").with_clock(Arc::clone(&clock));
+                let sources = [filled([1, 2, 3]), filled([4, 5, 6]), filled([7, 8, 9])];
+                let drain = fan_in(&context, sources, |message: u32, step| {
+                    step.register_compensation(|| async {});
+                    let mut step =
+                        if matches!(when, Dropped::InTheCall) { None } else { Some(step) };
+                    async move {
+                        if matches!(when, Dropped::BeforeTheWait) {
+                            step = None;
+                        }
+                        yields(1 + message as usize % 2).await;
+                        drop(step);
+                        if fails && message % 4 == 0 { Err("no") } else { Ok(()) }
+                    }
+                });
+                let drain = drain.on_failure(mode).commit(Commit::Message);
+                let two = NonZeroUsize::new(2).expect("not zero");
+                let ended = block_on(drain.concurrency(two));
+                assert_eq!(ended.is_err(), fails && mode == OnFailure::Abort);
+                roll_back(context.scope());
+                drop((context, ended));
+                assert_eq!(Arc::strong_count(&clock), 1, "{when:?}, {mode:?}, fails: {fails}");
+            }
+        }
+    }
+}
+
 /// A handler that is ready with this, once, and whose destructor panics.
 fn ready_with_a_bomb<T: Unpin>(output: T) -> impl Future<Output = T> {
     let (bomb, mut output) = (Bomb, Some(output));

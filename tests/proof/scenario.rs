@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::future::{Future, IntoFuture};
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use futures::future::{Either, LocalBoxFuture, select};
 use futures::{FutureExt, Stream};
 use watershed::testing::{Fault, FaultPoints, InjectedFault, Ledger, Script, Simulation, World};
 use watershed::{
-    Action, BoxError, CancellationSource, CancellationToken, Commit, CompensationPolicy, Error,
-    ErrorCode, FanInReport, OnFailure, RollbackReport, Source, StepContext, fan_in, labelled,
-    run_compensation,
+    Action, BoxError, CancellationSource, CancellationToken, Clock, Commit, CompensationPolicy,
+    Error, ErrorCode, FanInReport, OnFailure, RollbackReport, Source, StepContext, fan_in,
+    labelled, run_compensation,
 };
 
 use crate::effort::effort;
@@ -292,6 +292,12 @@ impl Scenario {
         Self { case, simulation, context, stop, shop, scripts, count }
     }
 
+    /// What tells whether everything of this run is gone.
+    pub(crate) fn canaries(&self) -> Canaries {
+        let book = Arc::downgrade(&self.shop.book);
+        Canaries { book, clock: Arc::downgrade(self.context.clock()) }
+    }
+
     /// The drain, which borrows from nothing but the scenario.
     pub(crate) fn drain(&self) -> LocalBoxFuture<'_, Ended> {
         let Case { handlers, commit, on_failure, graceful, .. } = self.case;
@@ -399,6 +405,7 @@ impl Scenario {
         assert!(!in_order || again <= self.case.handlers + 1, "{again} began once more");
         drop(book);
         self.check_messages();
+        assert_eq!(self.simulation.world().clock().sleepers(), 0, "no wait is left behind");
         self.check_effects(ended);
         if let Some(ended) = ended {
             self.check_end(ended);
@@ -564,6 +571,19 @@ impl Scenario {
 
     fn fired(&self) -> Option<String> {
         self.shop.faults.as_ref().and_then(FaultPoints::fired)
+    }
+}
+
+/// What every part of a run holds on to: handlers, messages, sources and actions the book, contexts
+/// and limits the clock.
+pub(crate) struct Canaries {
+    book: Weak<Mutex<Book>>,
+    clock: Weak<dyn Clock>,
+}
+
+impl Canaries {
+    pub(crate) fn is_gone(&self) -> bool {
+        self.book.strong_count() == 0 && self.clock.strong_count() == 0
     }
 }
 

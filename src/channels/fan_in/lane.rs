@@ -238,6 +238,8 @@ where
                 result
             }
             Poll::Pending => {
+                // It may have dropped its context before it waits.
+                part.recover();
                 if let Some(context) = &part.context {
                     context.stage_kept();
                 }
