@@ -251,6 +251,26 @@ fn panicking_destructors_between_neighbours_are_all_run_once_in_a_commit() {
     }
 }
 
+// Rules 4.4, 4.9, 4.12
+#[test]
+fn an_attempt_whose_destructor_panics_behind_its_success_has_succeeded_reserved_or_not() {
+    let (scope, runs) = (CompensationScope::new(), Arc::new(AtomicUsize::new(0)));
+    let action = |runs: &Arc<AtomicUsize>| {
+        let runs = Arc::clone(runs);
+        move || {
+            let bomb = Bomb(Arc::clone(&runs));
+            poll_fn(move |_| {
+                let _held = &bomb;
+                Poll::Ready(())
+            })
+        }
+    };
+    scope.register_compensation(action(&runs));
+    drop(scope.reserve(action(&runs)));
+    assert_eq!(roll_back(&scope).unwrap().succeeded(), 2);
+    assert_eq!((scope.len(), runs.load(Ordering::SeqCst)), (0, 2), "each has run once");
+}
+
 /// Asks and changes a scope while it is destroyed.
 struct Curious(CompensationScope, Arc<AtomicUsize>);
 

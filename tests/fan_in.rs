@@ -266,6 +266,107 @@ fn panics_of_handler_source_callback_and_destructors_become_errors() {
     assert!(error.to_string().contains("letter"), "{error}");
 }
 
+// Rule 4.3: what comes back from a handler is used again or freed, whenever that is
+#[test]
+fn no_context_is_leaked_whenever_its_handler_drops_it() {
+    #[derive(Clone, Copy, Debug)]
+    enum Dropped {
+        InTheCall,
+        BeforeTheWait,
+        BehindTheWait,
+    }
+    for when in [Dropped::InTheCall, Dropped::BeforeTheWait, Dropped::BehindTheWait] {
+        for mode in [OnFailure::RollBackMessage, OnFailure::Abort] {
+            for fails in [false, true] {
+                let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
+                let context = StepContext::new("t").with_clock(Arc::clone(&clock));
+                let sources = [filled([1, 2, 3]), filled([4, 5, 6]), filled([7, 8, 9])];
+                let drain = fan_in(&context, sources, |message: u32, step| {
+                    step.register_compensation(|| async {});
+                    let mut step =
+                        if matches!(when, Dropped::InTheCall) { None } else { Some(step) };
+                    async move {
+                        if matches!(when, Dropped::BeforeTheWait) {
+                            step = None;
+                        }
+                        yields(1 + message as usize % 2).await;
+                        drop(step);
+                        if fails && message % 4 == 0 { Err("no") } else { Ok(()) }
+                    }
+                });
+                let drain = drain.on_failure(mode).commit(Commit::Message);
+                let two = NonZeroUsize::new(2).expect("not zero");
+                let ended = block_on(drain.concurrency(two));
+                assert_eq!(ended.is_err(), fails && mode == OnFailure::Abort);
+                roll_back(context.scope());
+                drop((context, ended));
+                assert_eq!(Arc::strong_count(&clock), 1, "{when:?}, {mode:?}, fails: {fails}");
+            }
+        }
+    }
+}
+
+/// A handler that is ready with this, once, and whose destructor panics.
+fn ready_with_a_bomb<T: Unpin>(output: T) -> impl Future<Output = T> {
+    let (bomb, mut output) = (Bomb, Some(output));
+    std::future::poll_fn(move |_| {
+        let _ = &bomb;
+        output.take().map_or(Poll::Pending, Poll::Ready)
+    })
+}
+
+// Rules 3.2, 3.4, 3.7
+#[test]
+fn the_destructor_of_a_handler_that_failed_is_attached_to_the_failure() {
+    let clock = ManualClock::new();
+    let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
+    let refused = fan_in(&context, [filled([1])], |_, _| ready_with_a_bomb(Err::<(), _>("no")));
+    let error = block_on(refused).expect_err("it fails");
+    assert_eq!((error.code(), error.related()[0].code()), (ErrorCode::Handler, ErrorCode::Panic));
+    assert_eq!(error.related()[0].message_number(), Some(1));
+
+    let late = fan_in(&context, [filled([1])], |_, _| {
+        let bomb = Bomb;
+        std::future::poll_fn(move |_| {
+            let _ = &bomb;
+            Poll::<Result<(), BoxError>>::Pending
+        })
+    });
+    let mut late = late.message_timeout(Duration::from_secs(1)).into_future();
+    assert!(poll_times(&mut late, 1).is_none());
+    clock.advance(Duration::from_secs(1));
+    let error = poll_times(&mut late, 1).expect("it is over").expect_err("it is late");
+    assert_eq!((error.code(), error.related()[0].code()), (ErrorCode::Timeout, ErrorCode::Panic));
+
+    let panicking = fan_in(&context, [filled([1])], |_, _| {
+        let bomb = Bomb;
+        std::future::poll_fn(move |_| -> Poll<Result<(), BoxError>> {
+            let _ = &bomb;
+            panic!("poll")
+        })
+    });
+    let error = block_on(panicking).expect_err("it panics");
+    assert!(error.to_string().contains("poll"), "{error}");
+    assert!(error.related()[0].to_string().contains("bomb"), "{error:?}");
+}
+
+// Rules 3.7, 4.1
+#[test]
+fn what_a_handler_returned_is_staged_when_its_destructor_panics() {
+    let (context, undone) = (StepContext::new("t"), Arc::new(Mutex::new(0)));
+    let drain = fan_in(&context, [filled([1])], |_, _| {
+        let undone = Arc::clone(&undone);
+        let output = Compensated::new(()).with_compensation(move || {
+            *undone.lock().expect("no panic under the lock") += 1;
+            async {}
+        });
+        ready_with_a_bomb(Ok::<_, BoxError>(output))
+    });
+    assert_eq!(block_on(drain).expect_err("its destructor panics").code(), ErrorCode::Panic);
+    assert_eq!(roll_back(context.scope()), 1);
+    assert_eq!(*undone.lock().expect("no panic under the lock"), 1);
+}
+
 // Rules 4.1, 3.7
 #[test]
 fn a_panic_keeps_what_the_message_staged() {

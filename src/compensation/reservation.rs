@@ -2,7 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 use super::CompensationScope;
 use super::action::Action;
@@ -75,15 +79,30 @@ impl<A> Reserved<A> {
 impl<A: Action> Action for Reserved<A> {
     fn attempt(&mut self) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let attempt = self.armed.load(Ordering::Acquire).then(|| self.action.attempt());
-        async move {
-            match attempt {
-                Some(attempt) => attempt.await,
-                None => Ok(()),
-            }
-        }
+        ReservedAttempt { attempt }
     }
 
     fn label(&self) -> Option<&str> {
         self.action.label()
+    }
+}
+
+pin_project! {
+    /// The attempt of a reserved action. The user's future is dropped with it and not in its last
+    /// poll, so that its result is known by then.
+    struct ReservedAttempt<F> {
+        #[pin]
+        attempt: Option<F>,
+    }
+}
+
+impl<F: Future<Output = Result<(), Error>>> Future for ReservedAttempt<F> {
+    type Output = Result<(), Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().attempt.as_pin_mut() {
+            Some(attempt) => attempt.poll(cx),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }

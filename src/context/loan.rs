@@ -12,14 +12,15 @@ use std::sync::atomic::AtomicU64;
 
 use super::Inner;
 use crate::compensation::kept;
+use crate::panics;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Arc, thread_local};
 
 thread_local! {
     /// The number of the context that the lane being polled has lent, 0 for none.
     static EXPECTED: Cell<u64> = const { Cell::new(0) };
-    /// Empty but for the moment between a return and the look at it, so that nothing is leaked by
-    /// a slot without a destructor, which every access would have to ask about.
+    /// Empty between two turns, so that nothing is leaked by a slot without a destructor, which
+    /// every access would have to ask about.
     static RETURNED: Cell<ManuallyDrop<Option<Arc<Inner>>>> =
         const { Cell::new(ManuallyDrop::new(None)) };
 }
@@ -42,11 +43,20 @@ pub(crate) fn enter(number: u64) -> Outer {
     Outer { expected: EXPECTED.replace(number), kept: kept::enter() }
 }
 
-/// Ends a turn.
+/// Ends a turn. A context that came back and was not taken is freed here.
 #[inline]
 pub(crate) fn leave(outer: &Outer) {
     kept::leave(&outer.kept);
     EXPECTED.set(outer.expected);
+    if let Some(inner) = put(None) {
+        panics::drop_contained(|| drop(inner));
+    }
+}
+
+/// Puts a context into the slot, and takes out what was there.
+#[inline]
+fn put(inner: Option<Arc<Inner>>) -> Option<Arc<Inner>> {
+    ManuallyDrop::into_inner(RETURNED.replace(ManuallyDrop::new(inner)))
 }
 
 /// Lends the context with this number to a handler that is about to be called.
@@ -63,13 +73,12 @@ pub(super) fn give_back(inner: Arc<Inner>) {
     if inner.loan != 0 && inner.loan == EXPECTED.get() && Arc::strong_count(&inner) == 1 {
         // What other handles did before they went away must be visible to the lane.
         fence(Ordering::Acquire);
-        RETURNED.replace(ManuallyDrop::new(Some(inner)));
+        drop(put(Some(inner)));
     }
 }
 
 /// What was returned since the last call, if it is the context with this number.
 #[inline]
 pub(super) fn take_returned(number: u64) -> Option<Arc<Inner>> {
-    let returned = ManuallyDrop::into_inner(RETURNED.replace(ManuallyDrop::new(None)));
-    returned.filter(|inner| inner.loan == number)
+    put(None).filter(|inner| inner.loan == number)
 }

@@ -66,15 +66,15 @@ pub fn for_every_fault(mut scenario: impl FnMut(&FaultPoints)) -> Vec<String> {
     let clean = FaultPoints::new(None);
     scenario(&clean);
     let points = std::mem::take(&mut clean.shared.lock().reached);
-    for (index, name) in points.iter().enumerate() {
-        for fault in [Fault::Error, Fault::Panic] {
+    for (index, (name, kinds)) in points.iter().enumerate() {
+        for &fault in *kinds {
             let faults = FaultPoints::new(Some((index, fault)));
             scenario(&faults);
             let fired = faults.fired();
             assert_eq!(fired.as_ref(), Some(name), "the fault did not fire where it should");
         }
     }
-    points
+    points.into_iter().map(|(name, _)| name).collect()
 }
 
 /// The points at which a scenario can fail, see [`for_every_fault`]. Clones are the same points.
@@ -95,7 +95,7 @@ type Shared = Lock<Reached>;
 
 #[derive(Debug, Default)]
 struct Reached {
-    reached: Vec<String>,
+    reached: Vec<(String, &'static [Fault])>,
     fired: Option<String>,
 }
 
@@ -121,11 +121,45 @@ impl FaultPoints {
     /// });
     /// ```
     pub fn reach(&self, point: impl Into<String>) -> Result<(), InjectedFault> {
-        let point = point.into();
+        self.pass(point.into(), &[Fault::Error, Fault::Panic])
+    }
+
+    /// Says that the scenario has come to a point at which it can only panic: where nobody can be
+    /// told of an error, as in a destructor.
+    ///
+    /// # Panics
+    ///
+    /// When this is the point that panics.
+    ///
+    /// ```
+    /// use watershed::testing::{FaultPoints, for_every_fault};
+    ///
+    /// struct Lease(FaultPoints);
+    ///
+    /// impl Drop for Lease {
+    ///     fn drop(&mut self) {
+    ///         self.0.reach_infallible("the end of the lease");
+    ///     }
+    /// }
+    ///
+    /// let mut runs = 0;
+    /// for_every_fault(|faults| {
+    ///     let ended = std::panic::catch_unwind(|| drop(Lease(faults.clone())));
+    ///     assert_eq!(ended.is_err(), faults.fired().is_some());
+    ///     runs += 1;
+    /// });
+    /// assert_eq!(runs, 2);
+    /// ```
+    pub fn reach_infallible(&self, point: impl Into<String>) {
+        let passed = self.pass(point.into(), &[Fault::Panic]);
+        debug_assert!(passed.is_ok(), "no error is tried here");
+    }
+
+    fn pass(&self, point: String, kinds: &'static [Fault]) -> Result<(), InjectedFault> {
         let fault = {
             let mut shared = self.shared.lock();
             let fault = self.target.filter(|(index, _)| *index == shared.reached.len());
-            shared.reached.push(point.clone());
+            shared.reached.push((point.clone(), kinds));
             if fault.is_some() {
                 shared.fired = Some(point.clone());
             }

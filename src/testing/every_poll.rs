@@ -1,4 +1,4 @@
-//! Dropping a future after each of its polls.
+//! Dropping a future after each of its polls, or cancelling its token.
 
 use std::cell::Cell;
 use std::future::{Future, IntoFuture};
@@ -8,11 +8,14 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
+use crate::cancellation::CancellationSource;
+
 /// Runs a scenario once for every poll of a future, and drops the future after that poll: before
 /// its first one, after its first, and so on, until a run in which it ended by itself. Returns the
 /// number of runs.
 ///
-/// The scenario hands its future to [`DropPoint::cut`], and checks that nothing was lost.
+/// The scenario hands its future to [`DropPoint::cut`], and checks that nothing was lost. With
+/// [`DropPoint::cancel`] the future goes on after that poll, and hears that it is cancelled.
 ///
 /// # Panics
 ///
@@ -57,7 +60,7 @@ pub fn for_every_poll(mut scenario: impl FnMut(&DropPoint)) -> u64 {
         let point = DropPoint { polls, fate: Rc::new(Cell::new(Fate::Unknown)) };
         scenario(&point);
         match point.fate.get() {
-            Fate::Dropped => {}
+            Fate::Dropped | Fate::Cancelled => {}
             Fate::Ended => return polls + 1,
             Fate::Unknown => panic!("no future was cut after poll {polls}, or it was not awaited"),
         }
@@ -84,6 +87,7 @@ pub struct DropPoint {
 enum Fate {
     Unknown,
     Dropped,
+    Cancelled,
     Ended,
 }
 
@@ -117,6 +121,39 @@ impl DropPoint {
     pub fn cut<F: IntoFuture>(&self, future: F) -> CutFuture<F::IntoFuture> {
         let future = Some(future.into_future());
         CutFuture { future, left: self.polls, fate: Rc::clone(&self.fate) }
+    }
+
+    /// The same future, with `source` cancelled after the polls of this run, unless it has ended
+    /// by then.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of the future.
+    ///
+    /// ```
+    /// use watershed::testing::{Simulation, for_every_poll};
+    /// use watershed::{BoxError, CancellationSource, ErrorCode, fan_in};
+    ///
+    /// let runs = for_every_poll(|point| {
+    ///     let (simulation, stop) = (Simulation::new(7), CancellationSource::new());
+    ///     let context = simulation.world().context("orders");
+    ///     let orders = simulation.world().script("orders").pending(3).item(1);
+    ///     let drain = fan_in(&context, [orders], |_, _| async { Ok::<_, BoxError>(()) });
+    ///     let drain = point.cancel(&stop, drain.cancellation(stop.token()));
+    ///     match simulation.run(drain).unwrap() {
+    ///         Ok(_) => assert!(!stop.is_cancelled()),
+    ///         Err(error) => assert_eq!(error.code(), ErrorCode::Canceled),
+    ///     }
+    /// });
+    /// assert_eq!(runs, 5);
+    /// ```
+    pub fn cancel<F: IntoFuture>(
+        &self,
+        source: &CancellationSource,
+        future: F,
+    ) -> CancelledFuture<F::IntoFuture> {
+        let (future, source) = (future.into_future(), Some(source.clone()));
+        CancelledFuture { future, source, left: self.polls, fate: Rc::clone(&self.fate) }
     }
 }
 
@@ -158,5 +195,48 @@ impl<F: Future> Future for CutFuture<F> {
 impl<F> std::fmt::Debug for CutFuture<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CutFuture").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A future whose token is cancelled after some polls, see [`DropPoint::cancel`].
+    #[must_use = "a future does nothing until it is polled"]
+    pub struct CancelledFuture<F> {
+        #[pin]
+        future: F,
+        source: Option<CancellationSource>,
+        left: u64,
+        fate: Rc<Cell<Fate>>,
+    }
+}
+
+impl<F: Future> Future for CancelledFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let mut cancel_now = |left| {
+            if left == 0 {
+                if let Some(source) = this.source.take() {
+                    source.cancel();
+                    this.fate.set(Fate::Cancelled);
+                }
+            }
+        };
+        cancel_now(*this.left);
+        let poll = this.future.poll(cx);
+        *this.left = this.left.saturating_sub(1);
+        match poll {
+            Poll::Pending => cancel_now(*this.left),
+            Poll::Ready(_) if this.source.is_some() => this.fate.set(Fate::Ended),
+            Poll::Ready(_) => {}
+        }
+        poll
+    }
+}
+
+impl<F> std::fmt::Debug for CancelledFuture<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CancelledFuture").field("left", &self.left).finish_non_exhaustive()
     }
 }

@@ -10,7 +10,7 @@
 //! Three ways to try everything:
 //!
 //! - [`explore`]: many seeds, until one breaks the scenario, and says which
-//! - [`for_every_poll`]: the future dropped after each of its polls
+//! - [`for_every_poll`]: the future dropped, or cancelled, after each of its polls
 //! - [`for_every_fault`]: an error, and a panic, at each point that can fail
 //!
 //! ```
@@ -59,7 +59,7 @@ mod trace;
 mod world;
 
 pub use every_fault::{Fault, FaultPoints, InjectedFault, for_every_fault};
-pub use every_poll::{CutFuture, DropPoint, for_every_poll};
+pub use every_poll::{CancelledFuture, CutFuture, DropPoint, for_every_poll};
 pub use explore::{Finding, explore};
 pub use ledger::{Account, Entry, Ledger, Unaccounted};
 pub use script::Script;

@@ -11,5 +11,6 @@ mod fairness;
 mod faults;
 mod model;
 mod scale;
+mod scenario;
 mod subsets;
 mod wakes;

@@ -224,13 +224,18 @@ where
         part.doing = Doing::Handler;
         let result = match part.span.in_scope(|| handler.poll(cx)) {
             Poll::Ready(output) => {
-                // Gone before its result counts: a destructor that panics fails the message.
-                this.handler.set(None);
-                part.recover();
-                match &part.context {
+                // What the output brings is staged whatever the destructor of the handler does.
+                let mut result = match &part.context {
                     Some(context) => output.settle(context.scope()),
                     None => Ok(()),
+                };
+                match result {
+                    // Gone before its success counts: a destructor that panics fails the message.
+                    Ok(()) => this.handler.set(None),
+                    Err(error) => result = Err(drop_failed(this.handler, part, error)),
                 }
+                part.recover();
+                result
             }
             Poll::Pending => {
                 // A handler that dropped its context goes on without it.
@@ -239,7 +244,7 @@ where
                     context.stage_kept();
                 }
                 let error = ready!(part.poll_message_deadline(cx));
-                this.handler.set(None);
+                let error = drop_failed(this.handler, part, error);
                 part.recover();
                 Err(error)
             }
@@ -284,9 +289,10 @@ where
             |whose, part: &Part<H, D>| Error::panic(whose, message).with_origin(part.origin());
         match std::mem::replace(&mut part.doing, Doing::Own) {
             Doing::Handler => {
-                panics::drop_contained(|| this.handler.set(None));
+                let error = failure("the handler", part);
+                let error = drop_failed(this.handler, part, error);
                 part.recover();
-                part.end_message(baton, Err(failure("the handler", part)));
+                part.end_message(baton, Err(error));
             }
             Doing::Source => {
                 panics::drop_contained(|| this.source.set(None));
@@ -294,6 +300,21 @@ where
             }
             Doing::DeadLetter => baton.failures.push(failure("the dead-letter callback", part)),
             Doing::Own => baton.failures.push(failure("the drain", part)),
+        }
+    }
+}
+
+/// Drops a handler that has failed; a panic of its destructor is attached to the failure.
+#[cold]
+fn drop_failed<H, D, F>(
+    mut handler: Pin<&mut Option<F>>,
+    part: &Part<H, D>,
+    error: Error,
+) -> Error {
+    match panics::contain(|| handler.set(None)) {
+        Ok(()) => error,
+        Err(message) => {
+            error.with_related([Error::panic("a destructor", &message).with_origin(part.origin())])
         }
     }
 }

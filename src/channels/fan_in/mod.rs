@@ -182,8 +182,8 @@ impl<S, H, D, N> FanIn<S, H, D, N> {
     }
 
     /// How many messages of one source may be handled before every other ready source has its
-    /// turn. A turn is shorter when a handler had to wait and another source waits for a permit.
-    /// Default: 64.
+    /// turn, at most 256. A turn is shorter when a handler had to wait and another source waits for
+    /// a permit. Default: 64.
     ///
     /// ```
     /// # futures::executor::block_on(async {
