@@ -185,7 +185,7 @@ impl Rollback {
                     return Poll::Pending;
                 };
                 self.ended.add(result);
-                self.scope.signals().tell_ended(self.ended.count());
+                self.scope.signals().tell_succeeded(self.ended.succeeded);
             }
             if self.may_go_on() {
                 self.current.start();
@@ -285,6 +285,9 @@ impl Rollback {
         &mut self,
         then: impl FnOnce(&mut Session, &mut Columns, &mut Columns) -> T,
     ) -> Option<T> {
+        // What the batch says and is told is nobody else's to take away.
+        let holds_batch = self.policy.order == RunOrder::SequentialReverse
+            && (self.ended.count() > 0 || !self.current.taken.is_empty());
         let Ended { succeeded, mut failed, mut failures } = std::mem::take(&mut self.ended);
         let count = succeeded + failures.len();
         COUNTERS.compensations_run.add(succeeded as u64);
@@ -295,8 +298,10 @@ impl Rollback {
         let (scope, taken) = (&self.scope, &mut self.current.taken);
         let value = scope.with_state(|state| {
             let mut session = state.session.take()?;
-            scope.signals().reset();
-            session.batch = 0;
+            if holds_batch {
+                scope.signals().reset();
+                session.batch = 0;
+            }
             session.running -= count + rest.len();
             session.succeeded += succeeded;
             session.failed.append(&mut failed, None);
@@ -304,7 +309,7 @@ impl Rollback {
             if count > 0 || !rest.is_empty() {
                 woken = Some(session.waiters.take());
             }
-            if std::mem::take(&mut session.cleared) {
+            if holds_batch && std::mem::take(&mut session.cleared) {
                 std::mem::swap(&mut cleared, &mut rest);
             }
             state.restore(&mut rest);
@@ -327,7 +332,8 @@ impl Rollback {
             self.scope.signals().want();
             let session = state.session.get_or_insert_default();
             session.participants += 1;
-            Joined { waiter: None, succeeded_before: session.succeeded }
+            let succeeded_before = session.succeeded + self.scope.signals().succeeded();
+            Joined { waiter: None, succeeded_before }
         }));
     }
 
@@ -339,7 +345,8 @@ impl Rollback {
         let report = self.scope.with_state(|state| {
             let Some(mut session) = state.session.take() else { return RollbackReport::default() };
             let report = RollbackReport {
-                succeeded: session.succeeded - joined.succeeded_before,
+                succeeded: session.succeeded + self.scope.signals().succeeded()
+                    - joined.succeeded_before,
                 failures: session.failures.clone(),
             };
             session.participants -= 1;
