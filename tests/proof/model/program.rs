@@ -3,6 +3,7 @@
 //! Every list of bytes is a program. A byte that is missing counts as 0, and 0 is the simplest
 //! choice everywhere: fewer and smaller bytes are a simpler program, which is how one is shrunk.
 
+use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,7 +115,7 @@ pub enum Op {
 }
 
 /// An action: how it goes when it is run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Plan {
     /// Attempts that fail before one succeeds.
     pub fails: u32,
@@ -142,7 +143,7 @@ pub enum Order {
     None,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Policy {
     pub order: Order,
     pub attempts: NonZeroU32,
@@ -161,6 +162,34 @@ pub struct Rollback {
     pub policy: Policy,
     pub cut: Option<Cut>,
     pub cancel_after: Option<Duration>,
+}
+
+/// On one line, and what is usual left out.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { fails, how, yields, wait, registers, at_home } = self;
+        f.write_str("Plan")?;
+        if *fails > 0 {
+            write!(f, " fails {fails} ({how:?})")?;
+        }
+        if *yields > 0 {
+            write!(f, " yields {yields}")?;
+        }
+        if let Some(wait) = wait {
+            write!(f, " waits {wait:?}")?;
+        }
+        if *registers > 0 {
+            write!(f, " registers {registers} {}", if *at_home { "at home" } else { "outside" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { order, attempts, wait } = self;
+        write!(f, "{order:?}, {attempts} attempts, {wait:?} between")
+    }
 }
 
 impl Policy {

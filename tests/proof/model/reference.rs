@@ -182,7 +182,7 @@ enum Cause {
     MessageTimeout(FrameId),
     Fault(usize),
     SourcePanic(usize),
-    DeadLetterPanic,
+    DeadLetterPanic(FrameId),
     Timeout,
     Canceled,
 }
@@ -700,6 +700,7 @@ impl Model {
         id: FrameId,
         ended: Option<bool>,
         result: &Result<(), Error>,
+        cancelled: bool,
     ) {
         let rolling = self.frames[id].stage == Stage::Rolling;
         let Kind::Timeout { due } = self.frames[id].kind else { return };
@@ -708,21 +709,24 @@ impl Model {
             (Some(succeeded), None) => succeeded,
             (Some(succeeded), Some(ErrorCode::Unspecified)) => !succeeded,
             (None, Some(ErrorCode::Timeout)) => self.now() >= due,
-            (None, Some(ErrorCode::Canceled)) => !rolling || self.staged(id).is_empty(),
+            // Both may happen at once: then nothing was run.
+            (None, Some(ErrorCode::Canceled)) => {
+                let frame = &self.frames[id];
+                cancelled && frame.succeeded == 0 && frame.given_up.is_empty()
+            }
             _ => false,
         };
         self.must(legal, || format!("an operation that came to {ended:?} gave {result:?}"));
-        if let (true, Err(error)) = (rolling, result) {
+        if let (true, Some(ErrorCode::Timeout), Err(error)) = (rolling, code, result) {
             match error.related().first() {
                 Some(error) => self.check_frame_rollback(id, Err(error)),
-                None if code == Some(ErrorCode::Timeout) => {
+                None => {
                     let nothing = self.frames[id].given_up.is_empty();
                     self.must(nothing, || "a timeout hides what could not be undone".into());
                     let runs = self.frames[id].policy.order != Order::None;
                     let left = self.staged(id);
                     self.must(!runs || left.is_empty(), || format!("{left:?} were not undone"));
                 }
-                None => {}
             }
         }
         self.close(id);
@@ -786,7 +790,8 @@ impl Model {
     /// Its token was cancelled by another task: between two polls.
     pub fn cancelled_outside(&mut self, drain: FrameId) {
         let now = self.now();
-        if self.frames[drain].stage == Stage::Open {
+        let open = self.frames[drain].stage == Stage::Open;
+        if open && !self.run(drain).token.is_cancelled() {
             self.numbers.cancellations += 1;
             let run = self.run(drain);
             run.stopped_outside.get_or_insert(now);
@@ -810,11 +815,6 @@ impl Model {
         self.numbers.faults += 1;
         let cause = if panics { Cause::SourcePanic(source) } else { Cause::Fault(source) };
         self.failed(drain, cause, true);
-    }
-
-    pub fn dead_letter_panics(&mut self, drain: FrameId) {
-        self.numbers.faults += 1;
-        self.failed(drain, Cause::DeadLetterPanic, true);
     }
 
     fn failed(&mut self, drain: FrameId, cause: Cause, ends: bool) {
@@ -937,7 +937,7 @@ impl Model {
     }
 
     /// Rule 3.8: a message was rolled back alone.
-    pub fn dead_letter(&mut self, drain: FrameId, failed: &FailedMessage) {
+    pub fn dead_letter(&mut self, drain: FrameId, failed: &FailedMessage, panics: bool) {
         self.numbers.dead_letters += 1;
         let cause = self.classify(drain, failed.error());
         let listed = |failure: &&mut Failed| Some(failure.cause) == cause && !failure.ends;
@@ -957,6 +957,10 @@ impl Model {
         let state = &mut self.run(drain).sources[source];
         state.rolled_back += 1;
         state.active.retain(|active| *active != message);
+        if panics {
+            self.numbers.faults += 1;
+            self.failed(drain, Cause::DeadLetterPanic(message), true);
+        }
     }
 
     /// Which failure an error tells of.
@@ -976,7 +980,9 @@ impl Model {
             ErrorCode::Handler => error.downcast_ref().map(|Broke(frame)| Cause::Handler(*frame)),
             ErrorCode::Source => source().map(Cause::Fault),
             ErrorCode::Panic if text.contains("the source") => source().map(Cause::SourcePanic),
-            ErrorCode::Panic if text.contains("dead-letter") => Some(Cause::DeadLetterPanic),
+            ErrorCode::Panic if text.contains("dead-letter") => {
+                message().map(Cause::DeadLetterPanic)
+            }
             ErrorCode::Panic => message().map(Cause::HandlerPanic),
             ErrorCode::Timeout if error.source_name().is_some() => {
                 message().map(Cause::MessageTimeout)

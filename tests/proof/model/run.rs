@@ -218,7 +218,7 @@ impl Interpreter {
     // Effects and their actions.
 
     fn register(&self, frame: FrameId, scope: &CompensationScope, plan: Plan) -> EffectId {
-        let (effect, action) = self.new_effect(frame, scope, plan);
+        let (effect, action) = self.new_effect(frame, Some(scope), plan);
         scope.register_compensation(labelled(effect.to_string(), action));
         effect
     }
@@ -229,7 +229,7 @@ impl Interpreter {
             return;
         }
         // The usual way, on which nobody asks for the scope of the message.
-        let (effect, action) = self.new_effect(frame, &self.root, plan);
+        let (effect, action) = self.new_effect(frame, None, plan);
         step.register_compensation(labelled(effect.to_string(), action));
     }
 
@@ -239,25 +239,25 @@ impl Interpreter {
         scope: &CompensationScope,
         plan: Plan,
     ) -> (EffectId, Reservation) {
-        let (effect, action) = self.new_effect(frame, scope, plan);
+        let (effect, action) = self.new_effect(frame, Some(scope), plan);
         (effect, scope.reserve(labelled(effect.to_string(), action)))
     }
 
     fn new_effect(
         &self,
         frame: FrameId,
-        scope: &CompensationScope,
+        home: Option<&CompensationScope>,
         plan: Plan,
     ) -> (EffectId, impl FnMut() -> BoxFuture<'static, Result<(), BoxError>> + Send + use<>) {
         let effect = self.book.lock().register(frame, plan);
         let run = self.clone();
-        let home = (plan.registers > 0 && plan.at_home).then(|| (frame, scope.clone()));
+        let home = home.filter(|_| plan.registers > 0 && plan.at_home).cloned();
         let action = move || {
             let (fails, registers) = run.book.lock().begin_attempt(effect);
             let child = Plan { registers: 0, ..plan };
             for _ in 0..registers {
                 match &home {
-                    Some((frame, scope)) => run.register(*frame, scope, child),
+                    Some(scope) => run.register(frame, scope, child),
                     None => run.register(ROOT, &run.root, child),
                 };
             }
@@ -401,11 +401,8 @@ impl Place {
             .cancellation(self.stop.token())
             .message_compensation(plan.policy.build(self.run.world.clock()))
             .dead_letter(move |failed: FailedMessage| {
-                let mut model = book.lock();
-                model.dead_letter(number, &failed);
+                book.lock().dead_letter(number, &failed, panics);
                 if panics {
-                    model.dead_letter_panics(number);
-                    drop(model);
                     panic_quietly();
                 }
             });
@@ -442,7 +439,7 @@ async fn handle(
             Ok(Compensated::new(()))
         }
         End::Compensated(plan) => {
-            let (effect, action) = place.run.new_effect(message, &place.run.root, *plan);
+            let (effect, action) = place.run.new_effect(message, None, *plan);
             guard.end(Ended::Succeeded);
             Ok(Compensated::new(()).with_compensation(labelled(effect.to_string(), action)))
         }
@@ -490,12 +487,14 @@ async fn perform_one(place: &Place, frame: FrameId, step: &StepContext, op: &Op)
         Op::Child { plans, yields, reserves } => {
             let child = Child { scope: CompensationScope::new(), step: step.clone() };
             for plan in plans {
+                // What the actions registered there later would be lost.
+                let plan = Plan { at_home: false, ..*plan };
                 if *reserves {
-                    let (effect, reservation) = run.reserve(frame, &child.scope, *plan);
+                    let (effect, reservation) = run.reserve(frame, &child.scope, plan);
                     run.book.lock().move_out_of_reach(effect);
                     run.leak().reservations.push((effect, reservation));
                 } else {
-                    run.register(frame, &child.scope, Plan { at_home: false, ..*plan });
+                    run.register(frame, &child.scope, plan);
                 }
             }
             punctual(&run.world, &run.book, *yields, None).await;
@@ -536,7 +535,8 @@ async fn perform_one(place: &Place, frame: FrameId, step: &StepContext, op: &Op)
             };
             let policy = policy.build(run.world.clock());
             let result = with_timeout(step, *after, work).compensation(policy).await;
-            run.book.lock().operation_ended(operation, ended.get(), &result);
+            let cancelled = step.cancellation().is_cancelled();
+            run.book.lock().operation_ended(operation, ended.get(), &result, cancelled);
         }
         Op::Nested(plan) => {
             let stop = CancellationSource::new();
