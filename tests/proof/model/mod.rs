@@ -7,8 +7,11 @@
 //! `WATERSHED_SEED` chooses other programs. A program that breaks the contract is printed, as short
 //! as it could be made, with its bytes: put those into `FOUND`.
 
+#[allow(dead_code, unreachable_pub, reason = "the fuzz targets use these as well")]
 mod program;
+#[allow(dead_code, unreachable_pub, reason = "the fuzz targets use these as well")]
 mod reference;
+#[allow(dead_code, unreachable_pub, reason = "the fuzz targets use these as well")]
 mod run;
 
 use std::cell::Cell;
