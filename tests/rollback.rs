@@ -518,6 +518,22 @@ fn an_action_that_failed_is_run_once_and_reported_to_both() {
     }
 }
 
+// Rule 4.5: found by the fuzz target `scope`.
+#[test]
+fn a_clear_keeps_the_action_that_a_rollback_runs_when_it_is_dropped_later() {
+    let scope = CompensationScope::new();
+    for _ in 0..2 {
+        scope.register_compensation(std::future::pending::<()>);
+    }
+    let mut rollback = start(&scope, &CompensationPolicy::sequential_reverse());
+    assert!(poll(&mut rollback).is_pending());
+    assert_eq!(scope.clear(), 1, "the other one");
+    assert_eq!(scope.len(), 1);
+    drop(rollback);
+    assert_eq!(scope.len(), 1, "it has not succeeded");
+    assert_eq!(scope.clear(), 1);
+}
+
 // Rule 4.4, Rule 4.10
 #[test]
 fn a_failed_action_can_be_cleared_while_the_rollback_goes_on() {

@@ -9,9 +9,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use watershed::group::ErrGroup;
 use watershed::testing::Simulation;
-use watershed::{BoxError, Clock, CompensationPolicy, StepContext};
+use watershed::{BoxError, CompensationPolicy, StepContext};
 
-use super::live_sources::yield_times;
 use super::program::Bytes;
 
 /// Operations in one run; a longer one shows nothing new.
@@ -36,6 +35,8 @@ pub fn group(bytes: &[u8]) {
         group = group.grace(bytes.wait(4));
     }
     let mut result = None;
+    // Dropping the wait ends the group as well.
+    let mut over = false;
     let mut added = 0_u32;
     let spawner = simulation.spawner();
     {
@@ -61,7 +62,7 @@ pub fn group(bytes: &[u8]) {
                                     undone.lock().expect("no panic under the lock").push(effect);
                                 }
                             });
-                            yield_times(yields).await;
+                            yield_woken(yields.into()).await;
                         }
                         match fails {
                             4 => Err(BoxError::from("failed as planned")),
@@ -74,15 +75,19 @@ pub fn group(bytes: &[u8]) {
                     } else {
                         group.go(None, work)
                     };
-                    assert_eq!(taken.is_err(), result.is_some(), "a group that has ended, or not");
+                    let ended = over || result.is_some();
+                    assert_eq!(taken.is_err(), ended, "a group that has ended, or has not");
                     added += u32::from(taken.is_ok());
                 }
                 3 if bytes.one_in(4) => group.cancel(),
-                4 => wait = None,
+                4 => {
+                    over |= wait.is_some();
+                    wait = None;
+                }
                 5 => world.clock().advance(Duration::from_micros(250)),
                 6 => {
                     // Those on the executor have a turn.
-                    let _ = simulation.run(yield_once());
+                    let _ = simulation.run(yield_woken(8));
                 }
                 _ if result.is_none() => {
                     let wait = wait.get_or_insert_with(|| group.wait());
@@ -98,7 +103,7 @@ pub fn group(bytes: &[u8]) {
     drop(group);
     // What is left on the executor hears that its group is gone.
     for _ in 0..MOST {
-        let _ = simulation.run(yield_once());
+        let _ = simulation.run(yield_woken(8));
     }
     drop(simulation);
     let policy = CompensationPolicy::sequential_reverse();
@@ -110,15 +115,16 @@ pub fn group(bytes: &[u8]) {
     assert_eq!(undone, done, "an effect was not undone, or twice");
 }
 
-async fn yield_once() {
-    let mut left = 8;
-    std::future::poll_fn(|cx| {
-        if left == 0 {
-            return std::task::Poll::Ready(());
+/// Pending so many times, waking itself.
+async fn yield_woken(times: u32) {
+    let mut left = times;
+    let polls = std::future::poll_fn(|cx| match left.checked_sub(1) {
+        None => std::task::Poll::Ready(()),
+        Some(fewer) => {
+            left = fewer;
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
         }
-        left -= 1;
-        cx.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
+    });
+    polls.await;
 }

@@ -2,12 +2,13 @@
 //! the drain polled, cancelled and dropped at any time. Every message is handled once, in its
 //! order, or is still in its source.
 
+use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use async_channel::{Receiver, Sender};
-use futures::{Future, FutureExt};
+use futures::FutureExt;
 use watershed::channels::{SourceEnd, SourceHandle, live};
 use watershed::testing::Simulation;
 use watershed::{BoxError, CancellationSource, Commit, ErrorCode, StepContext, fan_in};
@@ -59,8 +60,9 @@ pub fn live_sources(bytes: &[u8]) {
             break;
         }
         let index = usize::from(bytes.next()) % sources.len().max(1);
+        let many = sources.len() >= 16;
         match (bytes.below(12), sources.get_mut(index)) {
-            (0 | 1, _) if sources.len() < 16 => {
+            (0 | 1, _) if !many => {
                 let Some(adder) = &adder else { continue };
                 let (sender, rest) = async_channel::unbounded();
                 match adder.add(rest.clone()) {
@@ -141,7 +143,13 @@ pub fn live_sources(bytes: &[u8]) {
 
 /// Pending so many times; whoever polls does so unasked.
 pub async fn yield_times(times: u8) {
-    for _ in 0..times {
-        futures::pending!();
-    }
+    let mut left = times;
+    let polls = std::future::poll_fn(|_| match left.checked_sub(1) {
+        None => Poll::Ready(()),
+        Some(fewer) => {
+            left = fewer;
+            Poll::Pending
+        }
+    });
+    polls.await;
 }

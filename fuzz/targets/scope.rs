@@ -61,7 +61,8 @@ fn operate(run: &Interpreter, bytes: &mut Bytes<'_>) {
                     run.book.lock().disarmed(effect, withdrawn);
                 }
             }
-            5 => {
+            // One that runs all at once counts those that have not started as running.
+            5 if !run.book.lock().runs_in_parallel() => {
                 let count = run.root.clear();
                 run.book.lock().cleared(ROOT, count);
             }
@@ -77,7 +78,7 @@ fn operate(run: &Interpreter, bytes: &mut Bytes<'_>) {
                 }
             }
             9 => {
-                world_goes_on(run);
+                run.world.clock().advance_to_next();
             }
             _ => {
                 let Some((told, _)) = &mut rollbacks[slot] else { continue };
@@ -88,8 +89,4 @@ fn operate(run: &Interpreter, bytes: &mut Bytes<'_>) {
         }
         run.check_count("after an operation");
     }
-}
-
-fn world_goes_on(run: &Interpreter) {
-    run.world.clock().advance_to_next();
 }

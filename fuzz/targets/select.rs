@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures::Future;
 use futures::future::FutureExt;
 use watershed::testing::Simulation;
 use watershed::{BoxError, CancellationSource, Clock, ErrorCode, StepContext};

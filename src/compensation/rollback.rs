@@ -366,6 +366,11 @@ impl Rollback {
 
     /// Puts back what was running and leaves.
     fn abandon(&mut self) -> RollbackReport {
+        self.current.stop();
+        if self.current.is_busy() {
+            // First what was not started: a clear took that, and not what was running.
+            self.settle(|_, _, _| ());
+        }
         self.current.abandon();
         for run in &mut self.parallel {
             run.abandon();

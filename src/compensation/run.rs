@@ -54,10 +54,15 @@ impl Run {
         std::mem::replace(&mut self.taken, running)
     }
 
-    /// Stops in the middle; the action stays among those taken.
-    pub(super) fn abandon(&mut self) {
+    /// Stops in the middle; the action stays among those taken, as the one that is running.
+    pub(super) fn stop(&mut self) {
         panics::drop_each(self.attempt.take());
         panics::drop_each(self.pause.take());
+    }
+
+    /// Stops in the middle; the action stays among those taken.
+    pub(super) fn abandon(&mut self) {
+        self.stop();
         self.current = None;
     }
 

@@ -555,6 +555,12 @@ impl Model {
         (0..self.rollbacks.len()).filter(member).collect()
     }
 
+    /// Whether a rollback is on its way that runs many actions at once.
+    pub fn runs_in_parallel(&self) -> bool {
+        let order = |number: &usize| self.rollbacks[*number].policy.order;
+        self.members().iter().any(|number| order(number) != Order::SequentialReverse)
+    }
+
     pub fn begin_poll(&mut self, number: usize) {
         self.polling = Some(number);
         if self.rollbacks[number].joined || self.rollbacks[number].policy.order == Order::None {
