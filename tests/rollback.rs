@@ -317,6 +317,41 @@ fn two_rollbacks_polled_in_turn_run_each_action_once_and_answer_at_the_end() {
     }
 }
 
+// Rule 4.10: found by the model of random programs.
+#[test]
+fn a_rollback_that_comes_later_does_not_count_what_had_succeeded_before() {
+    let policy = CompensationPolicy::sequential_reverse();
+    let stop = CancellationSource::new();
+    let scope = CompensationScope::new();
+    let mut yielded = false;
+    scope.register_compensation(move || {
+        let pending = !std::mem::replace(&mut yielded, true);
+        async move {
+            if pending {
+                futures::pending!();
+            }
+        }
+    });
+    for _ in 0..3 {
+        scope.register_compensation(|| async {});
+    }
+    let mut first = start(&scope, &policy);
+    assert!(poll(&mut first).is_pending(), "three have succeeded, the last one runs");
+    assert_eq!(scope.len(), 1);
+    let mut second = start(&scope, &policy);
+    assert!(poll(&mut second).is_pending());
+    assert_eq!(scope.len(), 1, "a look at the session takes nothing from its count");
+    let mut cancelled = scope.run_compensation(&policy, stop.token());
+    assert!(poll(&mut cancelled).is_pending());
+    stop.cancel();
+    let Poll::Ready(Err(error)) = poll(&mut cancelled) else { panic!("cancelled") };
+    assert_eq!(error.metadata("succeeded"), Some("0"));
+    let Poll::Ready(Ok(report)) = poll(&mut first) else { panic!("the last one has ended") };
+    assert_eq!(report.succeeded(), 4);
+    let Poll::Ready(Ok(report)) = poll(&mut second) else { panic!("nothing is left") };
+    assert_eq!(report.succeeded(), 1);
+}
+
 // Rule 4.10
 #[test]
 fn rollbacks_that_are_polled_only_when_woken_all_get_their_answer() {
@@ -481,6 +516,22 @@ fn an_action_that_failed_is_run_once_and_reported_to_both() {
             assert_eq!(scope.clear(), 1, "it is still staged");
         }
     }
+}
+
+// Rule 4.5: found by the fuzz target `scope`.
+#[test]
+fn a_clear_keeps_the_action_that_a_rollback_runs_when_it_is_dropped_later() {
+    let scope = CompensationScope::new();
+    for _ in 0..2 {
+        scope.register_compensation(std::future::pending::<()>);
+    }
+    let mut rollback = start(&scope, &CompensationPolicy::sequential_reverse());
+    assert!(poll(&mut rollback).is_pending());
+    assert_eq!(scope.clear(), 1, "the other one");
+    assert_eq!(scope.len(), 1);
+    drop(rollback);
+    assert_eq!(scope.len(), 1, "it has not succeeded");
+    assert_eq!(scope.clear(), 1);
 }
 
 // Rule 4.4, Rule 4.10

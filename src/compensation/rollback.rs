@@ -139,10 +139,6 @@ struct Ended {
 }
 
 impl Ended {
-    fn count(&self) -> usize {
-        self.succeeded + self.failures.len()
-    }
-
     fn add(&mut self, result: Result<(), Box<Failed>>) {
         match result {
             Ok(()) => self.succeeded += 1,
@@ -188,7 +184,7 @@ impl Rollback {
                     return Poll::Pending;
                 };
                 self.ended.add(result);
-                self.scope.signals().tell_ended(self.ended.count());
+                self.scope.signals().tell_succeeded(self.ended.succeeded);
             }
             if self.may_go_on() {
                 self.current.start();
@@ -337,7 +333,8 @@ impl Rollback {
             self.scope.signals().want();
             let session = state.session.get_or_insert_default();
             session.participants += 1;
-            Joined { waiter: None, succeeded_before: session.succeeded }
+            let succeeded_before = session.succeeded + self.scope.signals().succeeded();
+            Joined { waiter: None, succeeded_before }
         }));
     }
 
@@ -349,7 +346,8 @@ impl Rollback {
         let report = self.scope.with_state(|state| {
             let Some(mut session) = state.session.take() else { return RollbackReport::default() };
             let report = RollbackReport {
-                succeeded: session.succeeded - joined.succeeded_before,
+                succeeded: session.succeeded + self.scope.signals().succeeded()
+                    - joined.succeeded_before,
                 failures: session.failures.clone(),
             };
             session.participants -= 1;

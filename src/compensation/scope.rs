@@ -199,8 +199,8 @@ impl CompensationScope {
     #[must_use]
     pub fn len(&self) -> usize {
         let state = self.lock();
-        let ended = self.inner.signals.ended();
-        let held = |session: &Session| session.running - ended + session.failed.len();
+        let succeeded = self.inner.signals.succeeded();
+        let held = |session: &Session| session.running - succeeded + session.failed.len();
         state.staged.len() + state.session.as_deref().map_or(0, held)
     }
 
@@ -235,7 +235,7 @@ impl CompensationScope {
                 cleared.append(&mut session.failed, None);
                 session.failures.clear();
                 // What a rollback has taken and not started: it drops them when it comes back.
-                taken = session.batch.saturating_sub(self.inner.signals.ended() + 1);
+                taken = session.batch.saturating_sub(self.inner.signals.succeeded() + 1);
                 session.cleared = session.batch > 0;
                 self.inner.signals.want();
             }

@@ -5,7 +5,7 @@
 //!
 //! A rollback that is alone takes a batch of actions under one lock, and works through it within
 //! one poll. It looks at two atomics between actions instead: whether somebody wants it to come
-//! back to the lock, and how many of the batch have ended, which it tells to whoever counts.
+//! back to the lock, and how many of the batch have succeeded, which it tells to whoever counts.
 
 use super::columns::Columns;
 use super::report::FailedAction;
@@ -15,7 +15,7 @@ use crate::waiters::Waiters;
 #[derive(Default)]
 pub(super) struct Session {
     pub(super) participants: usize,
-    /// Actions that are with the rollbacks, those of a batch that have ended included.
+    /// Actions that are with the rollbacks, those of a batch that have succeeded included.
     pub(super) running: usize,
     /// How many of these were taken as a batch.
     pub(super) batch: usize,
@@ -32,7 +32,7 @@ pub(super) struct Session {
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     wanted: AtomicBool,
-    ended: AtomicUsize,
+    succeeded: AtomicUsize,
 }
 
 /// What a rollback does next.
@@ -90,20 +90,20 @@ impl Signals {
         self.wanted.load(Ordering::Acquire)
     }
 
-    /// Says how many actions of the batch have ended.
+    /// Says how many actions of the batch have succeeded. One that failed is told with the lock.
     #[inline]
-    pub(super) fn tell_ended(&self, ended: usize) {
-        self.ended.store(ended, Ordering::Release);
+    pub(super) fn tell_succeeded(&self, succeeded: usize) {
+        self.succeeded.store(succeeded, Ordering::Release);
     }
 
-    /// How many actions of the batch have ended. What they did is seen by whoever asks.
-    pub(super) fn ended(&self) -> usize {
-        self.ended.load(Ordering::Acquire)
+    /// How many actions of the batch have succeeded. What they did is seen by whoever asks.
+    pub(super) fn succeeded(&self) -> usize {
+        self.succeeded.load(Ordering::Acquire)
     }
 
     /// The batch is back.
     pub(super) fn reset(&self) {
         self.wanted.store(false, Ordering::Relaxed);
-        self.ended.store(0, Ordering::Relaxed);
+        self.succeeded.store(0, Ordering::Relaxed);
     }
 }

@@ -218,9 +218,9 @@ fn timeout_and_cancellation_are_noticed_within_a_turn() {
                         handled.set(handled.get() + 1);
                         if handled.get() == at {
                             if cancels {
-                                stop.cancel()
+                                stop.cancel();
                             } else {
-                                clock.advance(Duration::from_secs(9))
+                                clock.advance(Duration::from_secs(9));
                             }
                         }
                         async { Ok::<_, BoxError>(()) }

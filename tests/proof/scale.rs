@@ -342,8 +342,8 @@ fn a_drain_that_has_ended_holds_nothing() {
                         break;
                     }
                     match (turn, end) {
-                        (20, "is cancelled") => stop.cancel(),
-                        (20, "is dropped") => drain = None,
+                        (3, "is cancelled") => stop.cancel(),
+                        (3, "is dropped") => drain = None,
                         _ => drop(clock.advance_to_next()),
                     }
                 }

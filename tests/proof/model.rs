@@ -1,1 +1,0 @@
-//! Random programs against a small reference model.

@@ -1,0 +1,761 @@
+//! Running a program: in a simulation, with everything it does told to the model.
+
+use std::cell::Cell;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt, LocalBoxFuture, join_all};
+use futures::stream::StreamExt;
+use watershed::testing::{Event, Script, Simulation, World};
+use watershed::timers::with_timeout;
+use watershed::{
+    BoxError, CancellationSource, CancellationToken, Clock, Compensated, CompensationScope, Error,
+    FailedMessage, FanIn, FanInReport, Reservation, Sleep, Source, StepContext, fan_in, labelled,
+    run_compensation,
+};
+
+use super::program::{
+    Act, Bytes, Cut, Drain, End, Failure, Message, Op, Plan, Policy, Program, Rollback,
+};
+use super::reference::{Book, Broke, EffectId, Ended, FrameId, Numbers, ROOT};
+
+/// Runs the program of these bytes twice.
+///
+/// # Errors
+///
+/// What the contract does not allow.
+pub fn check(bytes: &[u8]) -> Result<Numbers, String> {
+    let program = Program::decode(&mut Bytes::new(bytes));
+    let explain = |wrong: String, trace: &[Event]| {
+        let trace: String = trace.iter().map(|event| format!("\n{event}")).collect();
+        format!("{wrong}\nbytes: {bytes:?}\n{program:#?}{trace}")
+    };
+    let (verdict, trace) = run(&program);
+    let numbers = verdict.map_err(|wrong| explain(wrong, &trace))?;
+    // Rule 5.4.
+    let (again, other) = run(&program);
+    if again != Ok(numbers) || trace != other {
+        let differs = trace.iter().zip(&other).position(|(one, other)| one != other);
+        return Err(explain(format!("the second run differs at event {differs:?}"), &trace));
+    }
+    Ok(numbers)
+}
+
+/// Runs a program, and gives what was wrong and what happened.
+pub fn run(program: &Program) -> (Result<Numbers, String>, Vec<Event>) {
+    let simulation = Simulation::new(program.seed).with_most_polls(20_000);
+    let simulation =
+        if program.strict_wakers { simulation.with_strict_wakers() } else { simulation };
+    let world = simulation.world();
+    let context = world.context("program");
+    let run = Interpreter::new(world, &context);
+    run.run_program(&simulation, program, &context);
+    let verdict = run.book.lock().verdict();
+    run.root.clear();
+    (verdict, world.trace())
+}
+
+/// What everything that runs knows.
+#[derive(Clone)]
+pub struct Interpreter {
+    pub world: World,
+    pub book: Book,
+    pub root: CompensationScope,
+    leaks: Arc<Mutex<Leaks>>,
+}
+
+#[derive(Default)]
+struct Leaks {
+    steps: Vec<(FrameId, StepContext, Plan)>,
+    reservations: Vec<(EffectId, Reservation)>,
+}
+
+/// What the handlers of one drain know.
+#[derive(Clone)]
+struct Place {
+    run: Interpreter,
+    drain: FrameId,
+    plan: Arc<Drain>,
+    stop: CancellationSource,
+}
+
+/// A message.
+#[derive(Clone, Copy, Debug)]
+struct Number {
+    source: usize,
+    index: usize,
+    act: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Item {
+    Message(Number),
+    Fault,
+    Panic,
+}
+
+/// Raises a panic without the report of the hook.
+fn panic_quietly() -> ! {
+    std::panic::resume_unwind(Box::new("panicked as planned"))
+}
+
+impl Interpreter {
+    pub fn new(world: &World, context: &StepContext) -> Self {
+        let (world, root) = (world.clone(), context.scope().clone());
+        Self { book: Book::new(&world), world, root, leaks: Arc::default() }
+    }
+
+    fn run_program(&self, simulation: &Simulation, program: &Program, context: &StepContext) {
+        for plan in &program.before {
+            self.register(ROOT, &self.root, *plan);
+        }
+        self.run_drains(simulation, program, context);
+        self.settle_leaks();
+        self.check_count("after the drains");
+        for phase in &program.phases {
+            for plan in &phase.before {
+                self.register(ROOT, &self.root, *plan);
+            }
+            self.run_rollbacks(simulation, &phase.rollbacks);
+            self.check_count("after rollbacks");
+        }
+        if program.clears {
+            let count = self.root.clear();
+            self.book.lock().cleared(ROOT, count);
+        } else {
+            self.book.lock().mild = true;
+            let last = Rollback { policy: Policy::PLAIN, cut: None, cancel_after: None };
+            self.run_rollbacks(simulation, &[last]);
+        }
+        let left = self.root.len();
+        let staged = self.book.lock().staged(ROOT);
+        let nothing = left == 0 && staged.is_empty();
+        self.book
+            .lock()
+            .must(nothing, || format!("{left} actions are left in the end: {staged:?}"));
+    }
+
+    pub fn check_count(&self, when: &str) {
+        let count = self.root.len();
+        let mut model = self.book.lock();
+        let staged = model.staged(ROOT).len();
+        model.must_count(&format!("the length of the scope {when}"), count, staged);
+    }
+
+    fn run_drains(&self, simulation: &Simulation, program: &Program, context: &StepContext) {
+        let mut drains = Vec::new();
+        let mut watchers = Vec::new();
+        for plan in &program.drains {
+            let stop = CancellationSource::new();
+            let number = self.open_drain(ROOT, plan, context, &stop);
+            let waits = program.waits_for_ever().then_some(Duration::from_secs(3_600));
+            for wait in plan.cancel_after.into_iter().chain(waits) {
+                let (book, world) = (self.book.clone(), self.world.clone());
+                let stop = stop.clone();
+                watchers.push(simulation.spawn("stop", async move {
+                    world.clock().sleep_until(world.clock().now() + wait).await;
+                    book.lock().cancelled_outside(number);
+                    stop.cancel();
+                }));
+            }
+            let drain = self.drain(number, plan, context, stop);
+            let drain = Cutter::new(&self.world, drain, plan.cut);
+            drains.push(simulation.spawn("drain", drain.map(drop)));
+        }
+        if let Err(stopped) = simulation.run(join_all(drains)) {
+            self.book.lock().wrong(format!("a drain is {stopped}"));
+        }
+        drop(watchers);
+    }
+
+    fn settle_leaks(&self) {
+        let leaks = std::mem::take(&mut *self.leaks.lock().expect("no panic under the lock"));
+        for (frame, step, plan) in leaks.steps {
+            self.register_on_step(frame, &step, plan);
+        }
+        for (effect, reservation) in leaks.reservations {
+            let withdrawn = reservation.disarm();
+            self.book.lock().disarmed(effect, withdrawn);
+        }
+    }
+
+    fn run_rollbacks(&self, simulation: &Simulation, rollbacks: &[Rollback]) {
+        let mut tasks = Vec::new();
+        let mut watchers = Vec::new();
+        for plan in rollbacks {
+            let stop = CancellationSource::new();
+            let told = self.roll_back(plan.policy, &stop);
+            let cut = Cutter::new(&self.world, told.boxed_local(), plan.cut);
+            tasks.push(simulation.spawn("rollback", cut.map(drop)));
+            if let Some(wait) = plan.cancel_after {
+                let sleep = self.world.clock().sleep_until(self.world.clock().now() + wait);
+                watchers.push(simulation.spawn("stop", async move {
+                    sleep.await;
+                    stop.cancel();
+                }));
+            }
+        }
+        if let Err(stopped) = simulation.run(join_all(tasks)) {
+            self.book.lock().wrong(format!("a rollback is {stopped}"));
+        }
+        drop(watchers);
+    }
+
+    pub fn roll_back(&self, policy: Policy, stop: &CancellationSource) -> Told {
+        let (book, token) = (self.book.clone(), stop.token());
+        let number = book.lock().new_rollback(policy);
+        let policy = policy.build(self.world.clock());
+        let rollback = Some(run_compensation(&policy, &self.root, token.clone()));
+        Told { book, number, token, rollback }
+    }
+
+    // Effects and their actions.
+
+    pub fn register(&self, frame: FrameId, scope: &CompensationScope, plan: Plan) -> EffectId {
+        let (effect, action) = self.new_effect(frame, Some(scope), plan);
+        scope.register_compensation(labelled(effect.to_string(), action));
+        effect
+    }
+
+    fn register_on_step(&self, frame: FrameId, step: &StepContext, plan: Plan) {
+        if plan.registers > 0 && plan.at_home {
+            self.register(frame, step.scope(), plan);
+            return;
+        }
+        // The usual way, on which nobody asks for the scope of the message.
+        let (effect, action) = self.new_effect(frame, None, plan);
+        step.register_compensation(labelled(effect.to_string(), action));
+    }
+
+    pub fn reserve(
+        &self,
+        frame: FrameId,
+        scope: &CompensationScope,
+        plan: Plan,
+    ) -> (EffectId, Reservation) {
+        let (effect, action) = self.new_effect(frame, Some(scope), plan);
+        (effect, scope.reserve(labelled(effect.to_string(), action)))
+    }
+
+    fn new_effect(
+        &self,
+        frame: FrameId,
+        home: Option<&CompensationScope>,
+        plan: Plan,
+    ) -> (EffectId, impl FnMut() -> BoxFuture<'static, Result<(), BoxError>> + Send + use<>) {
+        let effect = self.book.lock().register(frame, plan);
+        let run = self.clone();
+        let home = home.filter(|_| plan.registers > 0 && plan.at_home).cloned();
+        let action = move || {
+            let (fails, registers) = run.book.lock().begin_attempt(effect);
+            let child = Plan { registers: 0, ..plan };
+            for _ in 0..registers {
+                match &home {
+                    Some(scope) => run.register(frame, scope, child),
+                    None => run.register(ROOT, &run.root, child),
+                };
+            }
+            if let Some(Failure::PanicAtCall) = fails {
+                run.book.lock().end_attempt(effect, false);
+                panic_quietly();
+            }
+            let mut attempt = Attempt { book: run.book.clone(), effect, ended: false };
+            let world = run.world.clone();
+            async move {
+                punctual(&world, &attempt.book, plan.yields, plan.wait).await;
+                attempt.ended = true;
+                attempt.book.lock().end_attempt(effect, fails.is_none());
+                match fails {
+                    None => Ok(()),
+                    Some(Failure::Error) => Err(Broke(ROOT).into()),
+                    Some(_) => panic_quietly(),
+                }
+            }
+            .boxed()
+        };
+        (effect, action)
+    }
+
+    // Drains.
+
+    fn open_drain(
+        &self,
+        parent: FrameId,
+        plan: &Arc<Drain>,
+        context: &StepContext,
+        stop: &CancellationSource,
+    ) -> FrameId {
+        let token = CancellationToken::linked([context.cancellation().clone(), stop.token()]);
+        self.book.lock().open_drain(parent, plan, token)
+    }
+
+    fn drain(
+        &self,
+        drain: FrameId,
+        plan: &Arc<Drain>,
+        context: &StepContext,
+        stop: CancellationSource,
+    ) -> LocalBoxFuture<'static, Result<FanInReport, Error>> {
+        let scripts: Vec<_> =
+            (0..plan.sources.len()).map(|source| self.script(plan, source)).collect();
+        let sources: Vec<_> = scripts
+            .iter()
+            .enumerate()
+            .map(|(source, script)| self.source(drain, source, script.clone()))
+            .collect();
+        let (run, plan) = (self.clone(), Arc::clone(plan));
+        let place = Place { run, drain, plan: Arc::clone(&plan), stop: stop.clone() };
+        let own = place.clone();
+        let handler = move |number: Number, step: StepContext| {
+            let message = own.run.book.lock().called(drain, number.source, number.index);
+            handle(own.clone(), message, number, step)
+        };
+        let settled = fan_in(context, sources, handler);
+        let ended = match plan.keys {
+            None => place.start(settled),
+            Some(keys) => {
+                let book = self.book.clone();
+                let ordered = settled.ordered_by(move |number: &Number| number.index % keys);
+                place.start(ordered.put_back(move |number: Number| {
+                    book.lock().put_back(drain, number.source);
+                }))
+            }
+        };
+        DrainTold { book: self.book.clone(), drain, scripts, ended: Some(ended), begun: false }
+            .boxed_local()
+    }
+
+    fn script(&self, plan: &Drain, source: usize) -> Script<Item> {
+        let mut index = 0;
+        let script = self.world.script::<Item>("source");
+        plan.sources[source].iter().enumerate().fold(script, |script, (act, what)| match what {
+            Act::Message(_) => {
+                index += 1;
+                script.item(Item::Message(Number { source, index: index - 1, act }))
+            }
+            Act::Pending(times) => script.pending(*times),
+            Act::Wait(wait) => script.wait(*wait),
+            Act::StrayWakes(times) => script.stray_wakes(*times),
+            Act::Fault => script.item(Item::Fault),
+            Act::Panic => script.item(Item::Panic),
+            Act::Never => script.never(),
+        })
+    }
+
+    fn source(
+        &self,
+        drain: FrameId,
+        source: usize,
+        script: Script<Item>,
+    ) -> impl Source<Message = Number> + Unpin + use<> {
+        let (book, end) = (self.book.clone(), self.book.clone());
+        let ended = futures::stream::poll_fn(move |_| {
+            end.lock().source_ended(drain, source);
+            Poll::Ready(None)
+        });
+        script
+            .map(move |item| match item {
+                Item::Message(number) => {
+                    book.lock().taken(drain, source, number.index);
+                    Ok(number)
+                }
+                Item::Fault => {
+                    book.lock().source_broke(drain, source, false);
+                    Err(Broke(drain))
+                }
+                Item::Panic => {
+                    book.lock().source_broke(drain, source, true);
+                    panic_quietly();
+                }
+            })
+            .chain(ended)
+            .faults()
+    }
+}
+
+impl Place {
+    /// Sets every option of the drain.
+    fn start<S, H, F>(
+        &self,
+        drain: FanIn<S, H>,
+    ) -> LocalBoxFuture<'static, Result<FanInReport, Error>>
+    where
+        S: Source<Message = Number> + 'static,
+        H: FnMut(Number, StepContext) -> F + 'static,
+        F: Future<Output = Result<Compensated<()>, BoxError>> + 'static,
+    {
+        let plan = &self.plan;
+        let (book, number, panics) = (self.run.book.clone(), self.drain, plan.dead_letter_panics);
+        let mut drain = drain
+            .concurrency(plan.concurrency)
+            .quantum(plan.quantum)
+            .commit(plan.commit)
+            .on_failure(plan.on_failure)
+            .grace(plan.grace)
+            .cancellation(self.stop.token())
+            .message_compensation(plan.policy.build(self.run.world.clock()))
+            .dead_letter(move |failed: FailedMessage| {
+                book.lock().dead_letter(number, &failed, panics);
+                if panics {
+                    panic_quietly();
+                }
+            });
+        if let Some(handlers) = plan.per_source {
+            drain = drain.per_source_concurrency(handlers);
+        }
+        if let Some(timeout) = plan.timeout {
+            drain = drain.timeout(timeout);
+        }
+        if let Some(timeout) = plan.message_timeout {
+            drain = drain.message_timeout(timeout);
+        }
+        drain.into_future().boxed_local()
+    }
+}
+
+/// The handler of every drain.
+async fn handle(
+    place: Place,
+    message: FrameId,
+    number: Number,
+    step: StepContext,
+) -> Result<Compensated<()>, BoxError> {
+    let book = place.run.book.clone();
+    let mut guard = Handling { book, message, ended: false };
+    let plan = Arc::clone(&place.plan);
+    let Act::Message(Message { ops, end }) = &plan.sources[number.source][number.act] else {
+        unreachable!("the number of a message")
+    };
+    perform(&place, message, &step, ops).await;
+    match end {
+        End::Succeed => {
+            guard.end(Ended::Succeeded);
+            Ok(Compensated::new(()))
+        }
+        End::Compensated(plan) => {
+            let (effect, action) = place.run.new_effect(message, None, *plan);
+            guard.end(Ended::Succeeded);
+            Ok(Compensated::new(()).with_compensation(labelled(effect.to_string(), action)))
+        }
+        End::Fail => {
+            guard.end(Ended::Failed);
+            Err(Broke(message).into())
+        }
+        End::Panic => {
+            guard.end(Ended::Panicked);
+            panic_quietly();
+        }
+        End::Never => std::future::pending().await,
+    }
+}
+
+/// Does what a handler, or an operation within one, does.
+fn perform<'p>(
+    place: &'p Place,
+    frame: FrameId,
+    step: &'p StepContext,
+    ops: &'p [Op],
+) -> LocalBoxFuture<'p, ()> {
+    async move {
+        for op in ops {
+            perform_one(place, frame, step, op).await;
+        }
+    }
+    .boxed_local()
+}
+
+async fn perform_one(place: &Place, frame: FrameId, step: &StepContext, op: &Op) {
+    let Place { run, stop, .. } = place;
+    match op {
+        Op::Effect(plan) => run.register_on_step(frame, step, *plan),
+        Op::Yield(times) => punctual(&run.world, &run.book, *times, None).await,
+        Op::Wait(wait) => punctual(&run.world, &run.book, 0, Some(*wait)).await,
+        Op::Reserve { plan, yields, disarm } => {
+            let (effect, reservation) = run.reserve(frame, step.scope(), *plan);
+            punctual(&run.world, &run.book, *yields, None).await;
+            if *disarm {
+                let withdrawn = reservation.disarm();
+                run.book.lock().disarmed(effect, withdrawn);
+            }
+        }
+        Op::Child { plans, yields, reserves } => {
+            let child = Child { scope: CompensationScope::new(), step: step.clone() };
+            for plan in plans {
+                // What the actions registered there later would be lost.
+                let plan = Plan { at_home: false, ..*plan };
+                if *reserves {
+                    let (effect, reservation) = run.reserve(frame, &child.scope, plan);
+                    run.book.lock().move_out_of_reach(effect);
+                    run.leak().reservations.push((effect, reservation));
+                } else {
+                    run.register(frame, &child.scope, plan);
+                }
+            }
+            punctual(&run.world, &run.book, *yields, None).await;
+            drop(child);
+        }
+        Op::Heed(plan) => {
+            step.cancellation().cancelled().await;
+            run.register_on_step(frame, step, *plan);
+        }
+        Op::Cancel => {
+            run.book.lock().numbers.cancellations += 1;
+            stop.cancel();
+        }
+        Op::Clear => {
+            let count = step.scope().clear();
+            run.book.lock().cleared(frame, count);
+        }
+        Op::LeakStep(plan) => run.leak().steps.push((frame, step.clone(), *plan)),
+        Op::LeakReservation(plan) => {
+            let leaked = run.reserve(frame, step.scope(), *plan);
+            run.leak().reservations.push(leaked);
+        }
+        Op::Timeout { after, policy, ops, fails } => {
+            let operation = run.book.lock().open_timeout(frame, *after, *policy);
+            let _guard = Closing { book: run.book.clone(), frame: operation };
+            let ended = Rc::new(Cell::new(None));
+            let told = Rc::clone(&ended);
+            let work = move |step: StepContext| {
+                let book = run.book.clone();
+                let guard = Operating { book, frame: operation, ended: told };
+                async move {
+                    perform(place, operation, &step, ops).await;
+                    guard.ended.set(Some(!*fails));
+                    let result = if *fails { Err(BoxError::from(Broke(frame))) } else { Ok(()) };
+                    drop(guard);
+                    result
+                }
+            };
+            let policy = policy.build(run.world.clock());
+            let result = with_timeout(step, *after, work).compensation(policy).await;
+            let cancelled = step.cancellation().is_cancelled();
+            run.book.lock().operation_ended(operation, ended.get(), &result, cancelled);
+        }
+        Op::Nested(plan) => {
+            let stop = CancellationSource::new();
+            let drain = run.open_drain(frame, plan, step, &stop);
+            let result = run.drain(drain, plan, step, stop).await;
+            drop(result);
+        }
+    }
+}
+
+impl Interpreter {
+    fn leak(&self) -> std::sync::MutexGuard<'_, Leaks> {
+        self.leaks.lock().expect("no panic under the lock")
+    }
+}
+
+/// Pending so many times, and then for so long. Whoever is polled as soon as it can go on is never
+/// late: the clock of a simulation stands still until nobody can.
+async fn punctual(world: &World, book: &Book, yields: u64, wait: Option<Duration>) {
+    let due = world.clock().now() + wait.unwrap_or_default();
+    let mut left = yields;
+    std::future::poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(());
+        }
+        left -= 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    if wait.is_some() {
+        world.clock().sleep_until(due).await;
+    }
+    let now = world.clock().now();
+    // Rules 2.5 and 4.5.
+    let mut model = book.lock();
+    let in_time = now == due || model.lenient && now > due;
+    model.must(in_time, || format!("polled late: it was due at {due:?}"));
+}
+
+// Guards, which tell the model what was dropped.
+
+struct Attempt {
+    book: Book,
+    effect: EffectId,
+    ended: bool,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.book.lock().drop_attempt(self.effect);
+        }
+    }
+}
+
+struct Handling {
+    book: Book,
+    message: FrameId,
+    ended: bool,
+}
+
+impl Handling {
+    fn end(&mut self, end: Ended) {
+        self.ended = true;
+        self.book.lock().handler_ended(self.message, end);
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.book.lock().handler_ended(self.message, Ended::Dropped);
+        }
+    }
+}
+
+struct Operating {
+    book: Book,
+    frame: FrameId,
+    ended: Rc<Cell<Option<bool>>>,
+}
+
+impl Drop for Operating {
+    fn drop(&mut self) {
+        if self.ended.get().is_none() {
+            self.book.lock().operation_dropped(self.frame);
+        }
+    }
+}
+
+struct Closing {
+    book: Book,
+    frame: FrameId,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.book.lock().close(self.frame);
+    }
+}
+
+/// A scope that is absorbed wherever its owner stops.
+struct Child {
+    scope: CompensationScope,
+    step: StepContext,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.step.scope().absorb(&self.scope);
+    }
+}
+
+/// A drain that tells how it ended.
+struct DrainTold {
+    book: Book,
+    drain: FrameId,
+    scripts: Vec<Script<Item>>,
+    ended: Option<LocalBoxFuture<'static, Result<FanInReport, Error>>>,
+    begun: bool,
+}
+
+impl Future for DrainTold {
+    type Output = Result<FanInReport, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if !std::mem::replace(&mut this.begun, true) {
+            this.book.lock().drain_began(this.drain);
+        }
+        let Some(drain) = &mut this.ended else { return Poll::Pending };
+        let result = std::task::ready!(drain.as_mut().poll(cx));
+        this.ended = None;
+        let rest: Vec<_> = this.scripts.iter().map(|script| script.rest().len()).collect();
+        this.book.lock().drain_ended(this.drain, &result, &rest);
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for DrainTold {
+    fn drop(&mut self) {
+        if let Some(drain) = self.ended.take() {
+            drop(drain);
+            self.book.lock().drain_dropped(self.drain);
+        }
+    }
+}
+
+/// A rollback that tells when it is polled and how it ended.
+pub struct Told {
+    book: Book,
+    number: usize,
+    token: CancellationToken,
+    rollback: Option<watershed::Rollback>,
+}
+
+impl Future for Told {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let Some(rollback) = &mut this.rollback else { return Poll::Pending };
+        this.book.lock().begin_poll(this.number);
+        let poll = Pin::new(rollback).poll(cx);
+        this.book.lock().end_poll();
+        let result = std::task::ready!(poll);
+        this.rollback = None;
+        let cancelled = this.token.is_cancelled();
+        this.book.lock().rollback_ended(this.number, &result, cancelled);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(rollback) = self.rollback.take() {
+            drop(rollback);
+            self.book.lock().rollback_dropped(self.number);
+        }
+    }
+}
+
+/// Drops a future after some polls, or when its time has come.
+struct Cutter<T> {
+    future: Option<LocalBoxFuture<'static, T>>,
+    polls: Option<u64>,
+    after: Option<Sleep>,
+}
+
+impl<T> Cutter<T> {
+    fn new(world: &World, future: LocalBoxFuture<'static, T>, cut: Option<Cut>) -> Self {
+        let (polls, after) = match cut {
+            None => (None, None),
+            Some(Cut::Polls(polls)) => (Some(polls), None),
+            Some(Cut::After(wait)) => {
+                (None, Some(world.clock().sleep_until(world.clock().now() + wait)))
+            }
+        };
+        Self { future: Some(future), polls, after }
+    }
+}
+
+impl<T> Future for Cutter<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let this = &mut *self;
+        let over = this.after.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+        let Some(future) = &mut this.future else { return Poll::Pending };
+        if !over && this.polls != Some(0) {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                this.future = None;
+                return Poll::Ready(Some(output));
+            }
+            this.polls = this.polls.map(|polls| polls - 1);
+        }
+        if over || this.polls == Some(0) {
+            this.future = None;
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+}
