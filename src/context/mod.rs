@@ -329,20 +329,19 @@ impl StepContext {
     pub(crate) fn loan(&self) -> u64 {
         self.inner().loan
     }
+}
 
-    /// The context with this number, if its last handle was dropped while it was waited for.
+impl From<Counted<Inner>> for StepContext {
     #[inline]
-    pub(crate) fn take_returned(loan: u64) -> Option<Self> {
-        loan::take_returned(loan).map(|inner| Self { inner: Some(inner) })
+    fn from(inner: Counted<Inner>) -> Self {
+        Self { inner: Some(inner) }
     }
 }
 
 impl Drop for StepContext {
     #[inline]
     fn drop(&mut self) {
-        if let Some(inner) = self.inner.take() {
-            loan::give_back(inner);
-        }
+        loan::give_back(&mut self.inner);
     }
 }
 

@@ -17,7 +17,7 @@ use super::super::source::Source;
 use super::baton::{Baton, Shared};
 use super::part::{Doing, MessageDeadline, Part, Seat};
 use super::report::FailedMessage;
-use crate::context::{StepContext, loan};
+use crate::context::StepContext;
 use crate::diagnostics::trace::MessageSpan;
 use crate::error::Error;
 use crate::origin::{Origin, SourceName};
@@ -64,8 +64,6 @@ impl<S, H, F, D> Lane<S, H, F, D> {
         }
         let outer = this.part.enter();
         panicked.extend(panics::contain(|| this.handler.set(None)).err());
-        loan::leave(&outer);
-        this.part.recover();
         panicked.extend(panics::contain(|| this.source.set(None)).err());
         let rollback = this.part.rollback.take();
         if let Some(baton) = &mut baton {
@@ -80,6 +78,7 @@ impl<S, H, F, D> Lane<S, H, F, D> {
         // Dropping the rollback puts back what it was running, before the scope is handed over.
         drop(rollback);
         this.part.hand_over(this.part.shared.owner);
+        this.part.leave(outer);
         if let Some(baton) = baton {
             this.part.shared.put(baton);
         }
@@ -152,7 +151,7 @@ where
             if std::mem::take(&mut part.permit) {
                 baton.permits.release();
             }
-            baton.spare.extend(part.context.take_if(|context| context.is_home()));
+            baton.spare.extend(part.context.take_if(|context| context.is_spare()));
         }
         baton.budget = baton.budget.saturating_sub(std::mem::take(&mut part.taken));
         baton.urgency.set_ready(part.seat.priority, &mut part.ready, ready && !in_flight);
@@ -234,19 +233,14 @@ where
                     Ok(()) => this.handler.set(None),
                     Err(error) => result = Err(drop_failed(this.handler, part, error)),
                 }
-                part.recover();
                 result
             }
             Poll::Pending => {
-                // A handler that dropped its context goes on without it.
-                part.recover();
                 if let Some(context) = &part.context {
                     context.stage_kept();
                 }
                 let error = ready!(part.poll_message_deadline(cx));
-                let error = drop_failed(this.handler, part, error);
-                part.recover();
-                Err(error)
+                Err(drop_failed(this.handler, part, error))
             }
         };
         part.doing = Doing::Own;
@@ -291,7 +285,6 @@ where
             Doing::Handler => {
                 let error = failure("the handler", part);
                 let error = drop_failed(this.handler, part, error);
-                part.recover();
                 part.end_message(baton, Err(error));
             }
             Doing::Source => {
@@ -330,7 +323,7 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Turn {
         let Some(mut baton) = self.part.shared.take() else { return Poll::Ready(None) };
-        let outer = self.part.enter();
+        let outer = self.as_mut().project().part.enter();
         let turn = match panics::contain(|| self.as_mut().turn(&mut baton, cx)) {
             Ok(turn) => turn,
             Err(message) => {
@@ -338,7 +331,7 @@ where
                 Poll::Ready(Some(()))
             }
         };
-        loan::leave(&outer);
+        self.as_mut().project().part.leave(outer);
         self.as_mut().end_turn(&mut baton, matches!(turn, Poll::Ready(Some(()))));
         self.part.shared.put(baton);
         turn

@@ -10,7 +10,7 @@ use crate::context::{StepContext, loan};
 use crate::origin::SourceName;
 
 pub(super) struct MessageStep {
-    /// The context while it is not lent.
+    /// The context between two turns, if it is not lent.
     step: Option<StepContext>,
     /// Its scope, lent or not.
     scope: CompensationScope,
@@ -29,46 +29,53 @@ impl MessageStep {
         let step = context.for_messages(source, token);
         let scope = step.scope().clone();
         let own = Self { loan: step.loan(), step: None, scope };
-        own.prepare(&step, number);
-        (own, step)
-    }
-
-    #[inline]
-    fn prepare(&self, step: &StepContext, number: u64) {
         step.set_message_number(number);
-        loan::lend(self.loan);
+        loan::lend_another(own.loan);
+        (own, step)
     }
 
     /// The context for the next message of the same source, if it is there.
     #[inline]
-    pub(super) fn lend(&mut self, number: u64) -> Option<StepContext> {
-        let step = self.step.take()?;
-        self.prepare(&step, number);
+    pub(super) fn lend(&self, number: u64) -> Option<StepContext> {
+        let step = loan::lend(self.loan)?;
+        step.set_message_number(number);
         Some(step)
     }
 
-    /// The context for a message of another source, if it is there.
+    /// The context for a message of another source.
     pub(super) fn lend_to(&mut self, source: &SourceName, number: u64) -> Option<StepContext> {
-        self.step.as_mut()?.set_source(source);
-        self.lend(number)
+        let mut step = self.step.take()?;
+        step.set_source(source);
+        step.set_message_number(number);
+        loan::lend_another(self.loan);
+        Some(step)
     }
 
-    pub(super) fn loan(&self) -> u64 {
-        self.loan
-    }
-
-    /// Takes the context back from a handler that is gone.
+    /// Begins a turn.
     #[inline]
-    pub(super) fn recover(&mut self) {
-        if self.step.is_none() {
-            self.step = StepContext::take_returned(self.loan);
+    pub(super) fn enter(&mut self) -> loan::Outer {
+        loan::enter(self.step.take(), self.loan)
+    }
+
+    /// Ends a turn with what came back, and hands that out if it is another context.
+    #[inline]
+    pub(super) fn leave(&mut self, step: StepContext) -> Option<StepContext> {
+        if step.loan() != self.loan {
+            return Some(step);
         }
+        self.step = Some(step);
+        None
     }
 
-    /// Whether nobody else has the context or its scope.
-    #[inline]
-    pub(super) fn is_home(&self) -> bool {
+    /// Whether nobody else has the context or its scope, between two turns.
+    pub(super) fn is_spare(&self) -> bool {
         self.step.is_some() && self.scope.is_at_home()
+    }
+
+    /// Whether nobody else has the context or its scope, within a turn.
+    #[inline]
+    fn is_home(&self) -> bool {
+        loan::is_back() && self.scope.is_at_home()
     }
 
     /// Whether the message left nothing behind but what was kept on this thread.

@@ -15,6 +15,7 @@ use crate::context::{StepContext, loan};
 use crate::diagnostics::trace::MessageSpan;
 use crate::error::Error;
 use crate::origin::{Origin, SourceName};
+use crate::panics;
 
 /// What of a lane is not pinned.
 pub(super) struct Part<H, D> {
@@ -94,14 +95,28 @@ impl<H, D> Part<H, D> {
     }
 
     /// Begins a turn.
-    pub(super) fn enter(&self) -> loan::Outer {
-        loan::enter(self.context.as_ref().map_or(0, MessageStep::loan))
+    #[inline]
+    pub(super) fn enter(&mut self) -> loan::Outer {
+        self.context.as_mut().map_or_else(|| loan::enter(None, 0), MessageStep::enter)
+    }
+
+    /// Ends a turn.
+    #[inline]
+    pub(super) fn leave(&mut self, outer: loan::Outer) {
+        let Some(step) = loan::leave(outer) else { return };
+        let stray = match &mut self.context {
+            Some(context) => context.leave(step),
+            None => Some(step),
+        };
+        if stray.is_some() {
+            panics::drop_contained(|| drop(stray));
+        }
     }
 
     /// The context for the next message: the one of the last, unless somebody kept it.
     #[inline]
     pub(super) fn lend(&mut self, baton: &mut Baton<H, D>) -> StepContext {
-        let step = self.context.as_mut().and_then(|context| context.lend(self.number));
+        let step = self.context.as_ref().and_then(|context| context.lend(self.number));
         step.unwrap_or_else(|| self.lend_another(baton))
     }
 
@@ -116,14 +131,6 @@ impl<H, D> Part<H, D> {
         let (own, step) = MessageStep::new(context, token, &self.name, self.number);
         self.context = Some(own);
         step
-    }
-
-    /// Takes the context back from a handler that is gone.
-    #[inline]
-    pub(super) fn recover(&mut self) {
-        if let Some(context) = &mut self.context {
-            context.recover();
-        }
     }
 
     /// Moves what the message staged to the drain's scope, marked as staged by `owner`: 0 keeps it
