@@ -66,7 +66,7 @@ pub(crate) fn enter() -> Outer {
 #[inline]
 pub(crate) fn leave(outer: &Outer) {
     settle();
-    MESSAGE.set(0);
+    begin(0);
     if outer.message != 0 {
         go_on(outer.message);
     }
@@ -87,7 +87,7 @@ fn set_aside(message: u64) {
 fn go_on(message: u64) {
     if let Some(kept) = take_aside(message) {
         ANY.set(!kept.actions.is_empty());
-        KEPT.set(Some(kept));
+        put(kept);
         MESSAGE.set(message);
     }
 }
@@ -99,7 +99,7 @@ fn take_aside(message: u64) -> Option<Box<Kept>> {
     })
 }
 
-/// Keeps the actions of this message from now on: its handler is about to be called.
+/// Keeps the actions of this message from now on: its handler is about to be called. 0 for none.
 #[inline]
 pub(crate) fn begin(message: u64) {
     // `LocalKey::set` is a call; this is one instruction.
@@ -158,7 +158,7 @@ pub(crate) fn take(into: impl FnOnce(&mut Columns)) {
         return;
     }
     settle();
-    MESSAGE.set(0);
+    begin(0);
     if ANY.replace(false) {
         // User code in `into` finds the slot empty.
         if let Some(mut kept) = KEPT.take() {
@@ -173,20 +173,33 @@ pub(crate) fn take(into: impl FnOnce(&mut Columns)) {
 fn keep_columns(kept: Box<Kept>, count: usize) {
     let usual = count <= USUAL && kept.actions.columns() <= USUAL_PLACES;
     if usual || !kept.actions.is_empty() {
-        KEPT.set(Some(kept));
+        put(kept);
     }
 }
 
-/// The message has succeeded: what is kept of it goes to the scope of its drain with the turn.
+/// Puts what is kept into its slot, which is empty.
 #[inline]
-pub(crate) fn end(home: &CompensationScope, owner: u64) {
-    MESSAGE.set(0);
-    ANY.set(false);
+fn put(kept: Box<Kept>) {
+    // `LocalKey::set` would look for a first value.
+    KEPT.with(|slot| slot.replace(Some(kept)));
+}
+
+/// The message has succeeded: what is kept of it goes with the turn to the scope of its drain, under
+/// this owner.
+#[inline]
+pub(crate) fn end(home: impl FnOnce() -> (CompensationScope, u64)) {
+    begin(0);
+    ANY.with(|any| any.set(false));
     if !ENDED.replace(true) {
-        if let Some(mut kept) = KEPT.take() {
-            kept.home = Some((home.clone(), owner));
-            KEPT.set(Some(kept));
-        }
+        set_home(home());
+    }
+}
+
+#[cold]
+fn set_home(home: (CompensationScope, u64)) {
+    if let Some(mut kept) = KEPT.take() {
+        kept.home = Some(home);
+        put(kept);
     }
 }
 

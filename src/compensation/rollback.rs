@@ -139,15 +139,18 @@ struct Ended {
 }
 
 impl Ended {
+    #[inline]
     fn add(&mut self, result: Result<(), Box<Failed>>) {
         match result {
             Ok(()) => self.succeeded += 1,
-            Err(failed) => {
-                let Failed { mut action, failure } = *failed;
-                self.failed.append(&mut action, None);
-                self.failures.push(failure);
-            }
+            Err(failed) => self.add_failed(*failed),
         }
+    }
+
+    #[cold]
+    fn add_failed(&mut self, Failed { mut action, failure }: Failed) {
+        self.failed.append(&mut action, None);
+        self.failures.push(failure);
     }
 }
 

@@ -68,26 +68,29 @@ impl Run {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            let result = ready!(self.poll_attempt(cx));
-            let Some(column) = self.current else { return Poll::Ready(Ok(())) };
-            let error = match result {
-                Ok(()) => {
-                    self.current = None;
-                    trace::compensated(|| self.taken.describe(column), self.attempts, None);
-                    panics::drop_contained(|| self.taken.drop_last(column));
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) => error,
-            };
-            match self.policy.retry.wait_after_error(self.attempts, &error) {
-                Some(wait) if wait.is_zero() => {
-                    // Between attempts that do not wait, others get their turn.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Some(wait) => self.pause = Some(self.policy.sleep(wait)),
-                None => return Poll::Ready(Err(self.give_up(column, error))),
+            let Err(error) = ready!(self.poll_attempt(cx)) else { return Poll::Ready(Ok(())) };
+            if let Some(failed) = self.pause_or_give_up(error) {
+                return Poll::Ready(Err(failed));
             }
+            if self.pause.is_none() {
+                // Between attempts that do not wait, others get their turn.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// What becomes of an attempt that failed: a pause, another attempt at once, or the end.
+    #[cold]
+    fn pause_or_give_up(&mut self, error: Error) -> Option<Box<Failed>> {
+        let column = self.current?;
+        match self.policy.retry.wait_after_error(self.attempts, &error) {
+            Some(wait) if wait.is_zero() => None,
+            Some(wait) => {
+                self.pause = Some(self.policy.sleep(wait));
+                None
+            }
+            None => Some(self.give_up(column, error)),
         }
     }
 
@@ -101,10 +104,12 @@ impl Run {
         Box::new(Failed { action, failure })
     }
 
+    /// Polls the attempt that runs, or the next one. The action is gone when it has succeeded.
     fn poll_attempt(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Self { taken, current, attempt, attempts, .. } = self;
         let Some(column) = *current else { return Poll::Ready(Ok(())) };
         let mut result = Poll::Pending;
+        // All of the user's code at once: the attempt, its destructor and that of the action.
         let contained = panics::contain(|| {
             let running = attempt.get_or_insert_with(|| {
                 *attempts += 1;
@@ -114,14 +119,22 @@ impl Run {
             if result.is_ready() {
                 *attempt = None;
             }
+            if let Poll::Ready(Ok(())) = result {
+                *current = None;
+                trace::compensated(|| taken.describe(column), *attempts, None);
+                taken.drop_last(column);
+            }
         });
         if let Err(message) = contained {
-            if result.is_ready() {
-                // It had done its work: a destructor that panics afterwards does not undo that.
-                COUNTERS.contained_panics.add(1);
-            } else {
+            if result.is_pending() {
                 panics::drop_each(self.attempt.take());
                 return Poll::Ready(Err(Error::panic("the compensation", &message)));
+            }
+            // It had done its work: a destructor that panics afterwards does not undo that.
+            COUNTERS.contained_panics.add(1);
+            if matches!(result, Poll::Ready(Ok(()))) && self.current.take().is_some() {
+                trace::compensated(|| self.taken.describe(column), self.attempts, None);
+                panics::drop_contained(|| self.taken.drop_last(column));
             }
         }
         result

@@ -45,21 +45,20 @@ struct Inner {
     clock: Arc<dyn Clock>,
     cancellation: CancellationToken,
     scope: CompensationScope,
-    message: Option<Message>,
+    /// Where its message came from, in a drain.
+    source: Option<SourceName>,
+    message: MessageNumber,
     /// What it is expected back by while it is lent to a handler; see [`loan`].
     loan: u64,
 }
 
-/// The message that the context belongs to.
-struct Message {
-    source: SourceName,
-    number: AtomicU64,
-}
+/// The number of the message that the context belongs to, 0 outside a drain.
+#[derive(Default)]
+struct MessageNumber(AtomicU64);
 
-impl Clone for Message {
+impl Clone for MessageNumber {
     fn clone(&self) -> Self {
-        let number = AtomicU64::new(self.number.load(Ordering::Relaxed));
-        Self { source: self.source.clone(), number }
+        Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
     }
 }
 
@@ -79,7 +78,8 @@ impl StepContext {
             clock: Arc::new(SystemClock::new()),
             cancellation: CancellationToken::never(),
             scope: CompensationScope::new(),
-            message: None,
+            source: None,
+            message: MessageNumber::default(),
             loan: 0,
         };
         Self { inner: Some(Counted::new(inner)) }
@@ -199,7 +199,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn source_name(&self) -> Option<&str> {
-        self.inner().message.as_ref().map(|message| message.source.as_str())
+        self.inner().source.as_ref().map(SourceName::as_str)
     }
 
     /// The number of the step's message in its source, the first one being 1; `None` outside a
@@ -210,7 +210,8 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn message_number(&self) -> Option<u64> {
-        self.inner().message.as_ref().map(|message| message.number.load(Ordering::Relaxed))
+        let inner = self.inner();
+        inner.source.as_ref().map(|_| inner.message.0.load(Ordering::Relaxed))
     }
 
     /// [`CompensationScope::register_compensation`] on the step's scope.
@@ -297,7 +298,8 @@ impl StepContext {
             clock: Arc::clone(&self.inner().clock),
             cancellation: token.clone(),
             scope: CompensationScope::new(),
-            message: Some(Message { source: source.clone(), number: AtomicU64::new(0) }),
+            source: Some(source.clone()),
+            message: MessageNumber::default(),
             loan: loan::number(),
         };
         Self { inner: Some(Counted::new(inner)) }
@@ -312,16 +314,14 @@ impl StepContext {
     /// Gives a context that nobody else has to another source.
     pub(crate) fn set_source(&mut self, source: &SourceName) {
         let inner = self.inner.as_mut().and_then(Counted::get_mut);
-        if let Some(message) = inner.and_then(|inner| inner.message.as_mut()) {
-            message.source = source.clone();
+        if let Some(inner) = inner {
+            inner.source = Some(source.clone());
         }
     }
 
     #[inline]
     pub(crate) fn set_message_number(&self, number: u64) {
-        if let Some(message) = &self.inner().message {
-            message.number.store(number, Ordering::Relaxed);
-        }
+        self.inner().message.0.store(number, Ordering::Relaxed);
     }
 
     /// The number of this context in [`loan`].

@@ -17,6 +17,7 @@ use super::super::source::Source;
 use super::baton::{Baton, Shared};
 use super::part::{Doing, MessageDeadline, Part, Seat};
 use super::report::FailedMessage;
+use crate::compensation::kept;
 use crate::context::StepContext;
 use crate::diagnostics::trace::MessageSpan;
 use crate::error::Error;
@@ -129,7 +130,9 @@ where
                 Poll::Ready(Some(())) => {}
                 end => return end,
             }
-            ready!(self.as_mut().poll_handler(baton, cx));
+            if ready!(self.as_mut().poll_handler(baton, cx)) {
+                continue;
+            }
             if !baton.failures.is_empty() {
                 break;
             }
@@ -167,6 +170,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         if self.handler.is_some() {
+            self.as_mut().project().part.doing = Doing::Handler;
             ready!(self.as_mut().poll_handler(baton, cx));
         }
         if self.part.rollback.is_some() {
@@ -212,15 +216,15 @@ where
         Poll::Ready(Some(()))
     }
 
+    /// Ends with whether the message succeeded and left no trace, as nearly all do.
     fn poll_handler(
         self: Pin<&mut Self>,
         baton: &mut Baton<H, D>,
         cx: &mut Context<'_>,
-    ) -> Poll<()> {
+    ) -> Poll<bool> {
         let mut this = self.project();
         let part = this.part;
-        let Some(handler) = this.handler.as_mut().as_pin_mut() else { return Poll::Ready(()) };
-        part.doing = Doing::Handler;
+        let Some(handler) = this.handler.as_mut().as_pin_mut() else { return Poll::Ready(false) };
         let result = match part.span.in_scope(|| handler.poll(cx)) {
             Poll::Ready(output) => {
                 // What the output brings is staged whatever the destructor of the handler does.
@@ -244,14 +248,19 @@ where
             }
         };
         part.doing = Doing::Own;
-        // What nearly every message comes to, without a call.
-        if result.is_ok() && part.is_traceless() {
-            part.handled += 1;
-            part.span.end(Ok(()));
-        } else {
-            part.end_message(baton, result);
+        match result {
+            Ok(()) if part.is_plain() => {
+                if kept::has_any() {
+                    return Poll::Ready(part.end_kept(baton));
+                }
+                part.book_handled();
+                Poll::Ready(true)
+            }
+            result => {
+                part.end_message(baton, result);
+                Poll::Ready(false)
+            }
         }
-        Poll::Ready(())
     }
 
     fn poll_rollback(

@@ -140,48 +140,54 @@ impl<H, D> Part<H, D> {
         self.context = context.and_then(|context| context.hand_over(self.shared.scope(), owner));
     }
 
-    /// Whether the message left nothing behind: no compensation, no handle of its context.
+    /// Whether the message left nothing behind but what was kept on this thread.
     #[inline]
-    pub(super) fn is_traceless(&self) -> bool {
-        let plain = self.context.as_ref().is_some_and(MessageStep::is_plain);
-        plain && !kept::has_any() && self.message_deadline.is_none()
+    pub(super) fn is_plain(&self) -> bool {
+        self.context.as_ref().is_some_and(MessageStep::is_plain)
+    }
+
+    /// Books a message that succeeded.
+    #[inline]
+    pub(super) fn book_handled(&mut self) {
+        if self.message_deadline.is_some() {
+            self.drop_deadline();
+        }
+        self.handled += 1;
+        self.span.end(Ok(()));
+    }
+
+    #[cold]
+    fn drop_deadline(&mut self) {
+        self.message_deadline = None;
     }
 
     /// Books the end of a handler. A message that is to be rolled back alone stays in flight.
-    pub(super) fn end_message(&mut self, baton: &mut Baton<H, D>, mut result: Result<(), Error>) {
+    pub(super) fn end_message(&mut self, baton: &mut Baton<H, D>, result: Result<(), Error>) {
         self.message_deadline = None;
-        if result.is_ok() && self.context.as_ref().is_some_and(MessageStep::is_plain) {
-            result = self.commit_kept(baton);
-            if result.is_ok() {
-                self.handled += 1;
-                self.span.end(Ok(()));
-                return;
-            }
-        }
         if let Some(context) = &self.context {
             context.stage_kept();
         }
         match result.and_then(|()| self.commit(baton)) {
-            Ok(()) => {
-                self.handled += 1;
-                self.span.end(Ok(()));
-            }
+            Ok(()) => self.book_handled(),
             Err(error) => self.fail_message(baton, error.with_origin(self.origin())),
         }
     }
 
-    /// Commits what a message that left nothing else behind has staged, without its scope.
-    fn commit_kept(&self, baton: &mut Baton<H, D>) -> Result<(), Error> {
-        if !kept::has_any() {
-            return Ok(());
+    /// Books the end of a handler that left nothing but what was kept, without its scope. Returns
+    /// whether the message succeeded.
+    pub(super) fn end_kept(&mut self, baton: &mut Baton<H, D>) -> bool {
+        if self.shared.settings.commit == Commit::Message {
+            let mut result = Ok(());
+            kept::take(|actions| result = book_cleared(baton, actions.clear()));
+            if result.is_err() {
+                self.end_message(baton, result);
+                return false;
+            }
+        } else {
+            kept::end(|| (self.shared.scope().clone(), self.shared.owner));
         }
-        if self.shared.settings.commit != Commit::Message {
-            kept::end(self.shared.scope(), self.shared.owner);
-            return Ok(());
-        }
-        let mut result = Ok(());
-        kept::take(|actions| result = book_cleared(baton, actions.clear()));
-        result
+        self.book_handled();
+        true
     }
 
     fn fail_message(&mut self, baton: &mut Baton<H, D>, error: Error) {
