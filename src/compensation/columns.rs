@@ -19,7 +19,7 @@ use crate::panics;
 /// The actions of a scope, or those that a rollback has taken out of it.
 #[derive(Default)]
 pub(crate) struct Columns {
-    slots: SmallVec<[Slot; 2]>,
+    slots: Vec<Slot>,
     len: usize,
 }
 
