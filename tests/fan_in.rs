@@ -667,6 +667,17 @@ fn a_source_whose_destructor_panics_becomes_an_error_or_is_attached_to_one() {
     assert_eq!(error.downcast_ref::<Bad>(), Some(&Bad(1)));
     let related: Vec<_> = error.related().iter().map(|e| (e.code(), e.source_name())).collect();
     assert_eq!(related, [(ErrorCode::Panic, Some("idle"))]);
+
+    let bomb = Bomb;
+    let broken = stream::poll_fn(move |_| -> Poll<Option<u32>> {
+        let _ = &bomb;
+        panic!("a broken source");
+    });
+    let error = block_on(fan_in(&context, [broken], |_, _| async { Ok::<_, BoxError>(()) }))
+        .expect_err("the source panics");
+    assert!(error.to_string().contains("a broken source"), "{error}");
+    assert_eq!(error.related().len(), 1);
+    assert!(error.related()[0].to_string().contains("bomb"), "{error:?}");
 }
 
 // Rule 3.7

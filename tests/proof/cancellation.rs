@@ -1,20 +1,23 @@
 //! A drain and a rollback, dropped after each of their polls, and cancelled after each.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use watershed::testing::{DropPoint, for_every_poll};
 use watershed::{
-    CancellationToken, CompensationPolicy, ErrorCode, OnFailure, Rollback, run_compensation,
+    CancellationSource, CancellationToken, CompensationPolicy, ErrorCode, OnFailure, Rollback,
+    run_compensation,
 };
 
 use crate::effort::effort;
+use crate::mixture::{self, Faults, Mixture, Run};
 use crate::scenario::{Case, Scenario};
 
 /// Goes through all polls of a scenario in every case, and prints how many runs that were.
-fn in_every_case(
+fn in_every_case<C: Copy>(
     what: &str,
-    cases: impl Iterator<Item = Case>,
-    mut scenario: impl FnMut(Case, &DropPoint),
+    cases: impl Iterator<Item = C>,
+    mut scenario: impl FnMut(C, &DropPoint),
 ) {
     let (mut count, mut runs, mut longest) = (0, 0, 0);
     for case in cases {
@@ -157,4 +160,99 @@ fn a_drain_and_then_its_rollback_are_dropped_after_every_poll() {
         });
     });
     println!("drain and rollback dropped: {pairs} pairs of polls");
+}
+
+/// What is counted over all runs of a mixture.
+#[derive(Debug, Default)]
+struct Seen {
+    drained: u64,
+    dropped: u64,
+    ends: BTreeMap<String, u64>,
+    most_in_flight: usize,
+    retries: u64,
+}
+
+impl Seen {
+    fn add(&mut self, run: &Run, ended: Option<&mixture::Ended>) {
+        match ended {
+            None => self.dropped += 1,
+            Some(Ok(_)) => self.drained += 1,
+            Some(Err(error)) => *self.ends.entry(error.code().to_string()).or_default() += 1,
+        }
+        self.most_in_flight = self.most_in_flight.max(run.most_in_flight());
+        self.retries += run.retries();
+    }
+}
+
+// Rules 2.1, 2.2, 2.7, 3.2, 3.3, 3.4, 3.6, 3.8, 4.1
+#[test]
+fn a_drain_of_every_kind_of_source_is_dropped_after_every_poll() {
+    let mut seen = Seen::default();
+    in_every_case("mixture dropped", Mixture::all(effort(2, 30, 300)), |case, point| {
+        let run = Run::new(case, &Faults::default());
+        let is_gone = run.canaries();
+        let ended = run.simulation.run(point.cut(run.drain())).expect("it ends");
+        seen.add(&run, ended.as_ref());
+        run.settle(ended.as_ref(), run.undone(), true);
+        drop((ended, run));
+        assert!(is_gone(), "something is leaked: {case:?}");
+    });
+    println!("mixture dropped: {seen:?}");
+    assert!(seen.drained > 0 && seen.most_in_flight == 4 && seen.retries > 0);
+    assert!(seen.ends.contains_key("error.timeout") && seen.ends.contains_key("error.handler"));
+}
+
+// Rules 2.1, 2.2, 2.7, 3.2, 3.3, 3.4, 3.5, 3.6, 3.8, 4.1
+#[test]
+fn a_drain_of_every_kind_of_source_is_cancelled_after_every_poll() {
+    let mut seen = Seen::default();
+    in_every_case("mixture cancelled", Mixture::all(effort(2, 30, 300)), |case, point| {
+        let run = Run::new(case, &Faults::default());
+        let is_gone = run.canaries();
+        let ended = run.simulation.run(point.cancel(&run.stop, run.drain())).expect("it ends");
+        seen.add(&run, Some(&ended));
+        run.settle(Some(&ended), run.undone(), true);
+        drop((ended, run));
+        assert!(is_gone(), "something is leaked: {case:?}");
+    });
+    println!("mixture cancelled: {seen:?}");
+    assert!(seen.drained > 0 && seen.most_in_flight == 4 && seen.retries > 0);
+    assert!(seen.ends.contains_key("error.canceled"));
+}
+
+// Rules 4.2, 4.4, 4.5, 4.6
+#[test]
+fn a_rollback_that_tries_again_after_pauses_is_dropped_and_cancelled_after_every_poll() {
+    let (mut retries, mut failed) = (0, 0);
+    for (name, policy, in_order) in mixture::policies() {
+        for drops in [true, false] {
+            let verb = if drops { "dropped" } else { "cancelled" };
+            let what = format!("{name} rollback with retries {verb}");
+            in_every_case(&what, Mixture::all(effort(1, 10, 100)), |case, point| {
+                let run = Run::new(case, &Faults::default());
+                let is_gone = run.canaries();
+                let ended = run.simulation.run(run.drain()).expect("it ends");
+                let before = run.undone();
+                let stop = CancellationSource::new();
+                let rollback = run.rollback(&policy.clone().retry(case.retry()), stop.token());
+                let result = if drops {
+                    run.simulation.run(point.cut(rollback)).expect("it ends")
+                } else {
+                    Some(run.simulation.run(point.cancel(&stop, rollback)).expect("it ends"))
+                };
+                // What fails for good, or was interrupted, is undone in another rollback.
+                let whole = matches!(result, Some(Ok(_)));
+                failed += match &result {
+                    Some(Err(error)) => error.related().len() as u64,
+                    _ => 0,
+                };
+                retries += run.retries();
+                run.settle(Some(&ended), before, in_order && whole);
+                drop((ended, result, run));
+                assert!(is_gone(), "something is leaked: {case:?}");
+            });
+        }
+    }
+    println!("rollbacks with retries: {retries} further attempts, {failed} failures told");
+    assert!(retries > 0 && failed > 0);
 }

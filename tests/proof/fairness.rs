@@ -126,7 +126,9 @@ fn weights_give_shares_and_the_gap_is_one_turn_of_every_other() {
         let order = serve((0..sources).map(weighted).collect(), unit, 1, all * rounds, 0);
         let gaps = largest_gaps(&order, sources);
         let mut served = vec![0_usize; sources];
-        order.iter().for_each(|source| served[*source] += 1);
+        for source in &order {
+            served[*source] += 1;
+        }
         let worst = (0..sources).map(|source| served[source].abs_diff(turn(source) * rounds)).max();
         println!("{sources} weighted sources: {} messages, off by {worst:?}", order.len());
         for source in 0..sources {

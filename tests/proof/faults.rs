@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::effort::effort;
-use crate::scenario::{Case, Scenario, quiet};
 use watershed::testing::{Fault, for_every_fault};
+use watershed::{CancellationToken, CompensationPolicy};
+
+use crate::effort::effort;
+use crate::mixture::{Faults, Feeding, Mixture, Run};
+use crate::scenario::{Case, Scenario, quiet};
 
 /// Fails at every point of a scenario in every case, and prints how many faults of each kind fired.
 fn at_every_point(what: &str, seeds: u64, mut scenario: impl FnMut(&Scenario)) {
@@ -55,4 +58,61 @@ fn a_drain_and_its_rollback_fail_at_every_point() {
         let ended = scenario.simulation.run(scenario.drain()).expect("it ends");
         scenario.settle(Some(&ended));
     });
+}
+
+/// What may happen at a point.
+fn kinds(fallible: bool) -> &'static [Fault] {
+    if fallible { &[Fault::Error, Fault::Panic] } else { &[Fault::Panic] }
+}
+
+/// Runs a calm mixture with faults at these points, and checks it. Returns the points it reached.
+fn run_with(case: Mixture, targets: &[(usize, Fault)]) -> Vec<(String, bool)> {
+    let faults = Faults::at(targets.iter().copied());
+    let run = Run::new(case, &faults);
+    let is_gone = run.canaries();
+    let ended = run.simulation.run(run.drain()).expect("it ends");
+    let before = run.undone();
+    // The rollback of all may fail at the points that are left: what fails stays for the next one.
+    let rollback =
+        run.rollback(&CompensationPolicy::sequential_reverse(), CancellationToken::never());
+    let first = run.simulation.run(rollback).expect("it ends");
+    run.settle(Some(&ended), before, first.is_ok());
+    drop((ended, first, run));
+    assert!(is_gone(), "something is leaked: {case:?}, {targets:?}");
+    let reached = faults.reached();
+    let fired: Vec<_> = targets.iter().map(|(index, _)| reached[*index].0.clone()).collect();
+    assert_eq!(faults.fired(), fired, "each fault fired at its point: {case:?}");
+    reached
+}
+
+// Rules 2.1, 3.2, 3.7, 3.8, 4.1, 4.2, 4.4, 4.12
+#[test]
+fn a_drain_and_its_rollback_fail_at_every_pair_of_points() {
+    quiet();
+    let (mut cases, mut singles, mut pairs, mut most) = (0, 0_u64, 0_u64, 0);
+    let calm = Mixture::all(effort(1, 3, 12))
+        .filter(|case| case.handlers == 2 && case.feeding != Feeding::Live)
+        .step_by(effort(5, 1, 1))
+        .map(|case| Mixture { calm: true, ..case });
+    for case in calm {
+        let points = run_with(case, &[]);
+        most = most.max(points.len());
+        for (first, (_, fallible)) in points.iter().enumerate() {
+            for &one in kinds(*fallible) {
+                let left = run_with(case, &[(first, one)]);
+                singles += 1;
+                for (second, (_, fallible)) in left.iter().enumerate().skip(first + 1) {
+                    for &other in kinds(*fallible) {
+                        run_with(case, &[(first, one), (second, other)]);
+                        pairs += 1;
+                    }
+                }
+            }
+        }
+        cases += 1;
+    }
+    println!(
+        "two faults: {cases} cases of up to {most} points, {singles} single faults, {pairs} pairs; \
+         each fired, was told, and left every effect undone or committed"
+    );
 }

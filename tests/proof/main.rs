@@ -9,6 +9,7 @@ mod cancellation;
 mod effort;
 mod fairness;
 mod faults;
+mod mixture;
 mod model;
 mod scale;
 mod scenario;

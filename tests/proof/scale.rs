@@ -99,7 +99,7 @@ fn a_hundred_thousand_sources_are_drained_in_linear_time() {
             // `select_all` gives its thread back when two sources have woken themselves.
             assert!(polls <= count / 2 + count / 32, "{polls}");
         }
-        let ratio = ratio(count, |count| drop(drain_sources(count)));
+        let ratio = ratio(count, |count| _ = drain_sources(count));
         println!("four times the sources take {ratio:.1} times as long");
         assert!(ratio < 16.0, "quadratic work would take 16 times as long: {ratio:.1}");
     });
@@ -252,11 +252,13 @@ fn a_hundred_million_messages_run_in_flat_memory() {
     const CHILD: &str = "WATERSHED_PROOF_MEMORY";
     const NAME: &str = "scale::a_hundred_million_messages_run_in_flat_memory";
     if std::env::var_os(CHILD).is_none() {
-        let test = std::env::current_exe().expect("the name of this test");
+        let program = std::env::current_exe().expect("the name of this program");
         let args = ["--exact", NAME, "--nocapture", "--test-threads=1"];
-        let output = Command::new(test).args(args).env(CHILD, "1").output().expect("it starts");
+        let output = Command::new(program).args(args).env(CHILD, "1").output().expect("it starts");
         let text = String::from_utf8_lossy(&output.stdout);
-        text.lines().filter(|line| line.contains("messages")).for_each(|line| println!("{line}"));
+        for line in text.lines().filter(|line| line.contains("messages")) {
+            println!("{line}");
+        }
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
         assert!(text.contains("1 passed"), "{text}");
         return;

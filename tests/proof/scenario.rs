@@ -272,10 +272,10 @@ impl Scenario {
         let simulation = Simulation::new(case.seed);
         let simulation =
             if case.strict_wakers { simulation.with_strict_wakers() } else { simulation };
-        let (world, stop) = (simulation.world().clone(), CancellationSource::new());
+        let (world, cancel) = (simulation.world().clone(), CancellationSource::new());
         let context = world.context("orders");
         let context =
-            if case.seed % 3 == 0 { context.with_cancellation(stop.token()) } else { context };
+            if case.seed % 3 == 0 { context.with_cancellation(cancel.token()) } else { context };
         let (ledger, book, faults) = (Ledger::new(), Arc::default(), faults.cloned());
         let shop = Shop { world: world.clone(), ledger, book, faults };
         let sources = u32::try_from(case.handlers + 1).expect("few sources");
@@ -289,7 +289,7 @@ impl Scenario {
         };
         let scripts = (0..sources).map(script).collect();
         let count = sources * case.messages;
-        Self { case, simulation, context, stop, shop, scripts, count }
+        Self { case, simulation, context, stop: cancel, shop, scripts, count }
     }
 
     /// What tells whether everything of this run is gone.
@@ -449,7 +449,7 @@ impl Scenario {
             all.extend(rest.iter().map(|message| message.number));
         }
         all.sort_unstable();
-        assert_eq!(all, Vec::from_iter(0..self.count), "{:?}", self.case);
+        assert_eq!(all, (0..self.count).collect::<Vec<_>>(), "{:?}", self.case);
     }
 
     /// Messages whose effects are there to stay.

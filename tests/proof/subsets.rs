@@ -41,6 +41,7 @@ impl Staged {
         let mut staged = Self { simulation, scope, places: Vec::new(), tried, broken };
         for number in 0..count {
             let fails = failing >> number & 1 == 1;
+            #[expect(clippy::match_same_arms, reason = "each is a place of its own")]
             let place = match number % 3 {
                 0 => staged.stage(number, fails, failure, once),
                 1 => staged.stage(number, fails, failure, once),

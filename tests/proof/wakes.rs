@@ -244,7 +244,9 @@ fn a_drain_is_woken_by_eight_threads_and_loses_nothing() {
             async { Ok::<_, BoxError>(()) }
         });
         let report = futures::executor::block_on(drain.into_future()).expect("it succeeds");
-        senders.into_iter().for_each(|sender| sender.join().expect("no panic"));
+        for sender in senders {
+            sender.join().expect("no panic");
+        }
         assert_eq!(report.handled(), THREADS * each);
         let empty: u64 = feeds.iter().map(|feed| feed.polls() - feed.yielded()).sum();
         println!(

@@ -286,7 +286,7 @@ where
 
     /// Books a panic on whoever caused it.
     fn blame(self: Pin<&mut Self>, baton: &mut Baton<H, D>, message: &str) {
-        let mut this = self.project();
+        let this = self.project();
         let part = this.part;
         let failure =
             |whose, part: &Part<H, D>| Error::panic(whose, message).with_origin(part.origin());
@@ -297,8 +297,8 @@ where
                 part.end_message(baton, Err(error));
             }
             Doing::Source => {
-                panics::drop_contained(|| this.source.set(None));
-                baton.failures.push(failure("the source", part));
+                let error = failure("the source", part);
+                baton.failures.push(drop_failed(this.source, part, error));
             }
             Doing::DeadLetter => baton.failures.push(failure("the dead-letter callback", part)),
             Doing::Own => baton.failures.push(failure("the drain", part)),
@@ -306,14 +306,10 @@ where
     }
 }
 
-/// Drops a handler that has failed; a panic of its destructor is attached to the failure.
+/// Drops a handler or source that has failed; a panic of its destructor is attached to the failure.
 #[cold]
-fn drop_failed<H, D, F>(
-    mut handler: Pin<&mut Option<F>>,
-    part: &Part<H, D>,
-    error: Error,
-) -> Error {
-    match panics::contain(|| handler.set(None)) {
+fn drop_failed<H, D, T>(mut failed: Pin<&mut Option<T>>, part: &Part<H, D>, error: Error) -> Error {
+    match panics::contain(|| failed.set(None)) {
         Ok(()) => error,
         Err(message) => {
             error.with_related([Error::panic("a destructor", &message).with_origin(part.origin())])
