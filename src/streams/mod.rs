@@ -25,6 +25,7 @@ mod collect;
 mod each;
 mod flat_map;
 mod for_each;
+mod item_step;
 mod lifted;
 mod map;
 mod tap;
