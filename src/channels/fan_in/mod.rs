@@ -451,8 +451,9 @@ where
     K: Eq + Hash,
     C: FnMut(&S::Message) -> K,
 {
-    /// Who is given a message that waited for its key when the drain ended, or was dropped: it was
-    /// taken and not handled. Default: nobody, the message is dropped.
+    /// Who is given a message that was taken and not handled: it waited for its key when the drain
+    /// ended, or was dropped, or its key panicked. A panic of the callback is counted and goes no
+    /// further. Default: nobody, the message is dropped.
     ///
     /// ```
     /// # futures::executor::block_on(async {
