@@ -47,13 +47,15 @@ const ROWS: [Row; 7] = [
         flat.map(coded(|n| n)).boxed()
     }),
     ("for_each_step", |context, feed, operation| {
-        let run = feed.for_each_step(context, move |n, step| operation(n, step).map(|r| r.map(drop)));
+        let run =
+            feed.for_each_step(context, move |n, step| operation(n, step).map(|r| r.map(drop)));
         let handled = coded(|handled: u64| u32::try_from(handled).expect("a few"));
         run.into_future().map(handled).into_stream().boxed()
     }),
     ("tap_err_step", |context, feed, operation| {
         // The operation hears of errors, so each item is made one, and is back afterwards.
-        let tapped = feed.tap_err_step(context, move |_, step| operation(0, step).map(|r| r.map(drop)));
+        let tapped =
+            feed.tap_err_step(context, move |_, step| operation(0, step).map(|r| r.map(drop)));
         tapped.map(coded(|n| n)).boxed()
     }),
     ("collect_all", |context, feed, _| {
@@ -88,12 +90,7 @@ impl Feed {
     fn new(acts: impl IntoIterator<Item = fn() -> Poll<Option<Item>>>) -> Self {
         let mut acts: Vec<_> = acts.into_iter().collect();
         acts.reverse();
-        Self {
-            acts,
-            polls: Arc::default(),
-            dropped: Arc::default(),
-            waker: Arc::default(),
-        }
+        Self { acts, polls: Arc::default(), dropped: Arc::default(), waker: Arc::default() }
     }
 }
 

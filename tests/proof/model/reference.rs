@@ -739,7 +739,9 @@ impl Model {
         };
         self.must(legal, || format!("an operation that came to {ended:?} gave {result:?}"));
         if let (true, Some(ErrorCode::Timeout), Err(error)) = (rolling, code, result) {
-            if let Some(error) = error.related().first() { self.check_frame_rollback(id, Err(error)) } else {
+            if let Some(error) = error.related().first() {
+                self.check_frame_rollback(id, Err(error))
+            } else {
                 let nothing = self.frames[id].given_up.is_empty();
                 self.must(nothing, || "a timeout hides what could not be undone".into());
                 let runs = self.frames[id].policy.order != Order::None;
@@ -1148,7 +1150,6 @@ impl Model {
                         .is_none_or(|first| first.stopped_before || run.stopped_outside.is_none())
             }
             Some(cause) => {
-                
                 first.is_some_and(|first| first.cause == cause && (!first.stopped_before))
             }
             None => false,
