@@ -68,9 +68,8 @@ where
     ) -> Poll<Option<Result<U, Error>>> {
         // What may panic here outside the stream and the operation is the clock.
         let polled = panics::contain(|| self.as_mut().poll_item(cx));
-        let polled = polled.unwrap_or_else(|message| {
-            Poll::Ready(Some(Err(Error::panic("the clock", &message))))
-        });
+        let polled = polled
+            .unwrap_or_else(|message| Poll::Ready(Some(Err(Error::panic("the clock", &message)))));
         let item = ready!(polled);
         let destructor = self.as_mut().end_item();
         Poll::Ready(match item {
@@ -83,10 +82,7 @@ where
     }
 
     /// Takes an item if none is being worked on, and polls its operation.
-    fn poll_item(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<U, Error>>> {
+    fn poll_item(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<U, Error>>> {
         if self.running.is_none() {
             match ready!(self.as_mut().project().stream.poll_next(cx)) {
                 Some(Ok(item)) => self.as_mut().start(item)?,
