@@ -3,18 +3,35 @@
 #[macro_use]
 mod support;
 
+use std::fmt::Debug;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
 use support::{block_on, filled, left_in, poll_times, yields};
 use watershed::channels::{SourceEnd, live};
-use watershed::{BoxError, ErrorCode, ManualClock, Source, StepContext, fan_in};
+use watershed::{
+    BoxError, CancellationSource, ErrorCode, ManualClock, Source, StepContext, fan_in,
+};
 
 type Log = Arc<Mutex<Vec<u32>>>;
 
 fn noted(log: &Log) -> Vec<u32> {
     std::mem::take(&mut log.lock().expect("no panic"))
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A handler that writes messages down, after so many yields.
@@ -214,6 +231,271 @@ fn a_hundred_thousand_sources_may_come_one_by_one() {
     let incoming = stream::iter((0..100_000_u32).map(|number| stream::iter([number])));
     let drain = fan_in(&context, [], |_, _| async { Ok::<_, BoxError>(()) }).incoming(incoming);
     assert_eq!(block_on(drain).expect("no failure").handled(), 100_000);
+}
+
+// Rule 2.7
+#[test]
+fn removing_an_idle_source_does_not_wait_for_the_handlers_of_others() {
+    for permits in [1, 2] {
+        let (context, log) = (StepContext::new("t"), Log::default());
+        let (live, incoming) = live();
+        for source in 0..permits {
+            live.add(filled([source])).expect("the drain is there");
+        }
+        let (sender, idle) = async_channel::unbounded();
+        let handle = live.add(idle).expect("the drain is there");
+        let last = live.add(filled([7])).expect("the drain is there");
+        let (gate, opened) = async_channel::bounded::<()>(1);
+        let drain = fan_in(&context, [], |message: u32, _| {
+            let (log, opened) = (Arc::clone(&log), opened.clone());
+            async move {
+                let _ = opened.recv().await;
+                log.lock().expect("no panic").push(message);
+                Ok::<_, BoxError>(())
+            }
+        });
+        let permits = NonZeroUsize::new(permits as usize).expect("not zero");
+        let drain = drain.incoming(incoming.map(|source| source.named("live")));
+        let mut drain = drain.concurrency(permits).into_future();
+        assert!(poll_times(&mut drain, 2).is_none(), "every permit is taken");
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        assert!(Pin::new(&mut drain).poll(&mut Context::from_waker(&waker)).is_pending());
+        let before = wakes.0.load(Ordering::Relaxed);
+        let mut removal = Box::pin(handle.remove());
+        assert!((&mut removal).now_or_never().is_none(), "the drain is to give it back");
+        assert!(wakes.0.load(Ordering::Relaxed) > before, "the drain is woken");
+        sender.try_send(9).expect("the channel is open");
+        assert!(poll_times(&mut drain, 1).is_none());
+        let source = removal.now_or_never().expect("it is out").expect("it was not drained");
+        assert_eq!(left_in(&source), [9]);
+        assert_eq!(noted(&log), [], "the handlers are still at work");
+        // Its place in the queue for permits is the next one's.
+        gate.close();
+        drop(live);
+        assert_eq!(block_on(drain).expect("no failure").handled(), permits.get() as u64 + 1);
+        assert_eq!(last.ended().now_or_never(), Some(SourceEnd::Drained));
+    }
+}
+
+// Rule 2.7
+#[test]
+fn a_permit_that_was_granted_to_a_source_that_is_removed_goes_to_the_next() {
+    let (context, log) = (StepContext::new("t"), Log::default());
+    let (live, incoming) = live();
+    let (gate, opened) = async_channel::bounded::<()>(1);
+    let handles: Vec<_> =
+        [1, 2, 3].map(|message| live.add(filled([message])).expect("the drain is there")).into();
+    drop(live);
+    let drain = fan_in(&context, [], |message: u32, _| {
+        let (log, opened) = (Arc::clone(&log), opened.clone());
+        async move {
+            if message == 1 {
+                let _ = opened.recv().await;
+            }
+            log.lock().expect("no panic").push(message);
+            Ok::<_, BoxError>(())
+        }
+    });
+    let mut drain = drain.incoming(incoming).into_future();
+    assert!(poll_times(&mut drain, 2).is_none(), "the first has the permit");
+    gate.close();
+    let removal = handles[1].remove().now_or_never();
+    assert!(removal.is_none());
+    assert_eq!(block_on(drain).expect("no failure").handled(), 2);
+    assert_eq!(noted(&log), [1, 3]);
+    let source = handles[1].remove().now_or_never().expect("it is out").expect("it is whole");
+    assert_eq!(left_in(&source), [2]);
+}
+
+// Rule 2.7
+#[test]
+fn what_was_wished_before_the_drain_began_holds_from_its_first_poll() {
+    let (context, log) = (StepContext::new("t"), Log::default());
+    let (live, incoming) = live();
+    let sources = [filled([1]), filled([2]), filled([3])];
+    let [paused, removed, both] =
+        sources.clone().map(|source| live.add(source).expect("the drain is there"));
+    drop(live);
+    paused.pause();
+    both.pause();
+    assert!(removed.remove().now_or_never().is_none());
+    assert!(both.remove().now_or_never().is_none());
+    both.resume();
+    both.pause();
+    assert!(!both.is_paused(), "a removal is final");
+    let mut drain = fan_in(&context, [], note(&log, 0)).incoming(incoming).into_future();
+    assert!(poll_times(&mut drain, 3).is_none(), "a paused source is not a drained one");
+    assert_eq!((noted(&log), paused.ended().now_or_never()), (vec![], None));
+    for handle in [removed, both] {
+        assert_eq!(handle.ended().now_or_never(), Some(SourceEnd::Removed));
+        assert!(handle.remove().now_or_never().expect("it is out").is_some());
+    }
+    assert!(sources.iter().all(|source| source.len() == 1));
+    paused.resume();
+    assert_eq!(block_on(drain).expect("no failure").handled(), 1);
+    assert_eq!(paused.ended().now_or_never(), Some(SourceEnd::Drained));
+}
+
+// Rule 2.7
+#[test]
+fn every_wish_wakes_a_drain_that_waits_and_the_end_wakes_everybody_who_waits_for_it() {
+    let (context, log) = (StepContext::new("t"), Log::default());
+    let (live, incoming) = live();
+    let (sender, receiver) = async_channel::unbounded();
+    let handle = live.add(receiver).expect("the drain is there");
+    drop(live);
+    let mut drain = fan_in(&context, [], note(&log, 0)).incoming(incoming).into_future();
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let woken = |drain: &mut (dyn Future<Output = _> + Unpin)| {
+        let woken = wakes.0.swap(0, Ordering::Relaxed) > 0;
+        let polled = Pin::new(drain).poll(&mut Context::from_waker(&waker));
+        (woken, polled.is_ready())
+    };
+    assert_eq!(woken(&mut drain), (false, false));
+    wakes.0.store(0, Ordering::Relaxed);
+    handle.pause();
+    assert_eq!(woken(&mut drain), (true, false));
+    sender.try_send(1).expect("the channel is open");
+    assert_eq!(woken(&mut drain).1, false);
+    assert_eq!(noted(&log), [], "it is paused");
+    wakes.0.store(0, Ordering::Relaxed);
+    handle.resume();
+    assert_eq!(woken(&mut drain), (true, false));
+    assert_eq!(noted(&log), [1]);
+    wakes.0.store(0, Ordering::Relaxed);
+    let ends: Vec<_> = std::iter::repeat_with(|| Arc::new(Wakes::default())).take(3).collect();
+    let mut waits: Vec<_> = ends.iter().map(|_| handle.ended()).collect();
+    for (wait, wakes) in waits.iter_mut().zip(&ends) {
+        let waker = Waker::from(Arc::clone(wakes));
+        assert!(Pin::new(wait).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    drop(waits.pop());
+    drop(handle.remove().now_or_never());
+    assert_eq!(woken(&mut drain), (true, true));
+    let woken: Vec<_> = ends.iter().map(|wakes| wakes.0.load(Ordering::Relaxed)).collect();
+    assert_eq!(woken, [1, 1, 0], "the last one waits no more");
+}
+
+/// A source whose faults and panics are its items.
+fn scripted(items: &[&'static str]) -> impl Source<Message = u32> + Unpin + Debug + use<> {
+    let items = items.to_vec();
+    let items = stream::iter(items).map(|item| match item {
+        "fault" => Err("connection lost".into()),
+        "panic" => panic!("the source broke"),
+        number => number.parse::<u32>().map_err(BoxError::from),
+    });
+    items.faults()
+}
+
+// Rules 2.1, 3.2, 3.3, 3.5, 3.7
+#[test]
+fn however_a_drain_ends_what_is_left_of_its_sources_goes_back_to_their_handles() {
+    let cases: [(&[&str], bool, Option<Duration>, ErrorCode, usize); 6] = [
+        (&["1", "fault", "2"], false, None, ErrorCode::Source, 1),
+        (&["1", "panic", "2"], false, None, ErrorCode::Panic, 1),
+        (&["1", "13", "2"], false, None, ErrorCode::Panic, 1),
+        (&["1", "2"], true, None, ErrorCode::Canceled, 2),
+        (&["1", "2"], false, Some(Duration::ZERO), ErrorCode::Timeout, 2),
+        (&["1", "14", "2"], false, Some(Duration::from_secs(1)), ErrorCode::Timeout, 1),
+    ];
+    for (items, cancelled, timeout, code, left) in cases {
+        let (clock, stop) = (ManualClock::new(), CancellationSource::new());
+        let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
+        let (live, incoming) = live();
+        let handle = live.add(scripted(items)).expect("the drain is there");
+        let drain = fan_in(&context, [], |message: u32, _| async move {
+            assert_ne!(message, 13, "unlucky");
+            if message == 14 {
+                futures::future::pending::<()>().await;
+            }
+            Ok::<_, BoxError>(())
+        });
+        let drain = drain.incoming(incoming).cancellation(stop.token()).grace(Duration::ZERO);
+        let drain = if let Some(timeout) = timeout { drain.timeout(timeout) } else { drain };
+        let mut drain = drain.into_future();
+        if cancelled {
+            stop.cancel();
+        }
+        let ended = poll_times(&mut drain, 2).unwrap_or_else(|| {
+            clock.advance(Duration::from_secs(1));
+            poll_times(&mut drain, 2).expect("it is over")
+        });
+        assert_eq!(ended.expect_err("it fails").code(), code, "{items:?}");
+        assert_eq!(handle.ended().now_or_never(), Some(SourceEnd::Abandoned), "{items:?}");
+        let mut source = handle.remove().now_or_never().expect("at once").expect("it is whole");
+        let mut cx = Context::from_waker(Waker::noop());
+        let rest = std::iter::from_fn(|| match source.as_mut().poll_message(&mut cx) {
+            Poll::Ready(message) => message,
+            Poll::Pending => None,
+        });
+        assert_eq!(rest.count(), left, "{items:?}");
+    }
+}
+
+// Rules 2.6, 2.7
+#[test]
+fn nobody_who_adds_and_only_empty_sources_are_a_success() {
+    for sources in [0, 3] {
+        let (context, log) = (StepContext::new("t"), Log::default());
+        let (live, incoming) = live();
+        for _ in 0..sources {
+            live.add(filled([])).expect("the drain is there");
+        }
+        drop(live);
+        let report = block_on(fan_in(&context, [], note(&log, 0)).incoming(incoming));
+        let report = report.expect("no failure");
+        assert_eq!((report.handled(), report.sources().len()), (0, sources));
+    }
+}
+
+// Rules 2.3, 2.7
+#[test]
+fn what_a_live_source_says_of_itself_is_heard_by_the_drain() {
+    let (context, log) = (StepContext::new("t"), Log::default());
+    let (live, incoming) = live();
+    let two = NonZeroU32::new(2).expect("not zero");
+    for (first, weight, priority) in [(0, NonZeroU32::MIN, 5), (10, two, 5), (20, two, 1)] {
+        let source = filled(first..first + 6).weighted(weight).prioritized(priority);
+        live.add(source.named(format!("from {first}"))).expect("the drain is there");
+    }
+    drop(live);
+    let drain = fan_in(&context, [], note(&log, 0)).quantum(NonZeroUsize::MIN).incoming(incoming);
+    let report = block_on(drain).expect("no failure");
+    let handled = noted(&log);
+    let place = |of: u32| handled.iter().position(|number| *number == of).expect("it was handled");
+    assert!(place(24) < place(3), "the urgent one comes first: {handled:?}");
+    let rest: Vec<_> = handled.iter().copied().filter(|number| *number < 20).collect();
+    assert!(place(13) < place(3), "two for one: {rest:?}");
+    assert!(report.sources().iter().all(|source| source.name().starts_with("from ")));
+}
+
+// Rule 4.12
+#[test]
+fn sources_that_no_drain_took_go_back_even_if_the_destructors_of_others_panic() {
+    struct Bomb(bool);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(!self.0, "in a destructor");
+        }
+    }
+    let (live, incoming) = live();
+    let source = |armed| {
+        let bomb = Bomb(armed);
+        stream::repeat_with(move || {
+            let _keep = &bomb;
+            1
+        })
+        .boxed()
+    };
+    // Nobody holds their handles: they are dropped where they are.
+    drop(live.add(source(true)).ok().expect("a drain may come"));
+    let handle = live.add(source(false)).ok().expect("a drain may come");
+    drop(live.add(source(true)).ok().expect("a drain may come"));
+    drop(incoming);
+    assert_eq!(handle.ended().now_or_never(), Some(SourceEnd::Abandoned));
+    assert!(handle.remove().now_or_never().expect("at once").is_some());
 }
 
 // Rules 2.7, 5.2

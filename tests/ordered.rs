@@ -4,12 +4,20 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::Poll;
+use std::time::Duration;
 
 use futures::stream;
-use support::{block_on, filled, left_in, poll_times, yields};
-use watershed::{BoxError, ErrorCode, FanIn, Source, StepContext, fan_in};
+use support::{Ledger, block_on, filled, left_in, poll_times, yields};
+use watershed::{
+    BoxError, CancellationSource, ErrorCode, FanIn, ManualClock, OnFailure, Source, StepContext,
+    fan_in,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn at_most(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).expect("not zero")
@@ -228,6 +236,226 @@ fn idle_handles_are_woken_one_by_one_as_messages_arrive() {
     gate.close();
     sender.close();
     assert_eq!(block_on(drain).expect("no failure").handled(), 4);
+}
+
+// Rules 2.1, 3.7
+#[test]
+fn a_message_whose_key_panics_is_put_back_and_not_lost() {
+    /// A key whose comparison panics for one value.
+    #[derive(PartialEq, Eq)]
+    struct Picky(u32);
+    impl std::hash::Hash for Picky {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            assert_ne!(self.0, 14, "no hash");
+            self.0.hash(state);
+        }
+    }
+    for bad in [13, 14] {
+        let (context, source) = (StepContext::new("t"), filled([11, bad, 15]));
+        let (unhandled, left) = mpsc::channel();
+        let drain = fan_in(&context, [source.clone()], |_: u32, _| async {
+            yields(2).await;
+            Ok::<_, BoxError>(())
+        });
+        let drain = drain.concurrency(at_most(4)).ordered_by(|number| {
+            assert_ne!(*number, 13, "no key");
+            Picky(*number)
+        });
+        let drain = drain.put_back(move |message| {
+            unhandled.send(message).expect("somebody listens");
+            panic!("this goes no further");
+        });
+        let error = block_on(drain).expect_err("a panic");
+        assert_eq!((error.code(), error.metadata("handled")), (ErrorCode::Panic, Some("1")));
+        assert_eq!((left.try_iter().collect::<Vec<_>>(), left_in(&source)), (vec![bad], vec![15]));
+    }
+}
+
+// Rules 2.1, 3.3, 3.5, 3.7
+#[test]
+fn however_an_ordered_drain_ends_what_waits_for_its_key_is_put_back() {
+    // Cancelled or timed out, before the first poll or while two handlers run and one waits.
+    for cancels in [true, false] {
+        for during in [false, true] {
+            let (clock, stop) = (ManualClock::new(), CancellationSource::new());
+            let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
+            let source = filled([11, 21, 12, 31]);
+            let (unhandled, left) = mpsc::channel();
+            let drain =
+                fan_in(&context, [source.clone()], |_: u32, step: StepContext| async move {
+                    step.cancellation().cancelled().await;
+                    Ok::<_, BoxError>(())
+                });
+            let timeout = if cancels { Duration::MAX } else { SECOND * u32::from(during) };
+            let drain = drain.concurrency(at_most(4)).timeout(timeout).cancellation(stop.token());
+            let drain = drain.ordered_by(|number| number / 10);
+            let mut drain = drain
+                .put_back(move |message| unhandled.send(message).expect("somebody listens"))
+                .into_future();
+            if during {
+                assert!(poll_times(&mut drain, 3).is_none());
+            }
+            match (cancels, during) {
+                (true, _) => stop.cancel(),
+                (false, true) => clock.advance(SECOND),
+                (false, false) => {}
+            }
+            let error = poll_times(&mut drain, 3).expect("it is over").expect_err("it is stopped");
+            let code = if cancels { ErrorCode::Canceled } else { ErrorCode::Timeout };
+            let handled = if during { "2" } else { "0" };
+            assert_eq!((error.code(), error.metadata("handled")), (code, Some(handled)));
+            let left: Vec<_> = left.try_iter().collect();
+            let expected =
+                if during { (vec![12], vec![31]) } else { (vec![], vec![11, 21, 12, 31]) };
+            assert_eq!((left, left_in(&source)), expected, "{code}");
+        }
+    }
+}
+
+// Rules 3.2, 3.4, 3.7
+#[test]
+fn a_handler_that_panics_or_is_late_puts_back_what_waits_for_its_key() {
+    for late in [false, true] {
+        let clock = ManualClock::new();
+        let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
+        let source = filled([1, 1, 2]);
+        let (unhandled, left) = mpsc::channel();
+        let drain = fan_in(&context, [source.clone()], |_: u32, _| async move {
+            yields(1).await;
+            assert!(late, "the handler broke");
+            futures::future::pending::<Result<(), BoxError>>().await
+        });
+        let drain = drain.concurrency(at_most(2)).message_timeout(SECOND).ordered_by(|n| *n);
+        let mut drain = drain
+            .put_back(move |message| unhandled.send(message).expect("somebody listens"))
+            .into_future();
+        let ended = poll_times(&mut drain, 3).unwrap_or_else(|| {
+            clock.advance(SECOND);
+            poll_times(&mut drain, 3).expect("it is over")
+        });
+        let code = if late { ErrorCode::Timeout } else { ErrorCode::Panic };
+        assert_eq!(ended.expect_err("it fails").code(), code);
+        assert_eq!((left.try_iter().collect::<Vec<_>>(), left_in(&source)), (vec![1], vec![2]));
+    }
+}
+
+// Rules 2.2, 3.8
+#[test]
+fn a_key_is_busy_until_its_failed_message_is_rolled_back() {
+    let (context, ledger) = (StepContext::new("t"), Ledger::default());
+    let log = Mutex::new(Vec::new());
+    let drain = fan_in(&context, [filled([11, 12, 21])], |message: u32, step| {
+        log.lock().expect("no panic").push((message, ledger.undone().len()));
+        ledger.apply_slowly(&step, message);
+        async move { if message == 11 { Err("no") } else { Ok(()) } }
+    });
+    let drain = drain.concurrency(at_most(3)).on_failure(OnFailure::RollBackMessage);
+    let report = block_on(drain.ordered_by(|number| number / 10)).expect("it goes on");
+    assert_eq!((report.handled(), report.rolled_back()), (2, 1));
+    let log = log.into_inner().expect("no panic");
+    assert_eq!(log.iter().find(|(message, _)| *message == 12), Some(&(12, 1)), "undone before");
+}
+
+// Rules 2.6, 3.1
+#[test]
+fn empty_ordered_sources_are_a_success_and_are_polled_to_their_end_once() {
+    let context = StepContext::new("t");
+    let polls = Arc::new(AtomicUsize::new(0));
+    let sources = [0, 1].map(|_| {
+        let polls = Arc::clone(&polls);
+        stream::poll_fn(move |_| {
+            polls.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(None::<u32>)
+        })
+    });
+    let drain = fan_in(&context, sources, |_, _| async { Ok::<_, BoxError>(()) });
+    let report = block_on(drain.concurrency(at_most(5)).ordered_by(|number| *number));
+    assert_eq!(report.expect("no failure").handled(), 0);
+    assert_eq!(polls.load(Ordering::Relaxed), 2, "five handles, and none asks after the end");
+    let none: [stream::Empty<u32>; 0] = [];
+    let drain = fan_in(&context, none, |_, _| async { Ok::<_, BoxError>(()) });
+    assert_eq!(block_on(drain.ordered_by(|number| *number)).expect("no failure").handled(), 0);
+}
+
+/// The longest run of messages of one source while the other has more, and the shares at a time
+/// when both have.
+fn turns_of(handled: &[u32]) -> (usize, usize) {
+    let both =
+        handled.iter().rposition(|n| *n < 1000).min(handled.iter().rposition(|n| *n >= 1000));
+    let handled = &handled[..=both.expect("both were handled")];
+    let runs = handled.chunk_by(|a, b| (*a < 1000) == (*b < 1000));
+    (runs.map(<[_]>::len).max().unwrap_or(0), handled.iter().filter(|n| **n < 1000).count())
+}
+
+// Rule 2.3
+#[test]
+fn the_handles_of_a_source_share_its_turn_its_weight_and_its_priority() {
+    for (quantum, handles, weight) in [(8, 4, 1), (64, 8, 1), (6, 3, 2), (1, 4, 1), (2, 1, 3)] {
+        let context = StepContext::new("t");
+        let handled = Mutex::new(Vec::new());
+        let weight = NonZeroU32::new(weight).expect("not zero");
+        let sources =
+            [filled(0..900).weighted(weight), filled(1000..1900).weighted(NonZeroU32::MIN)];
+        let drain = fan_in(&context, sources, |number: u32, _| {
+            handled.lock().expect("no panic").push(number);
+            async { Ok::<_, BoxError>(()) }
+        });
+        let drain = drain.concurrency(at_most(16)).per_source_concurrency(at_most(handles));
+        let drain = drain.quantum(at_most(quantum)).ordered_by(|number| *number);
+        assert_eq!(block_on(drain).expect("no failure").handled(), 1800);
+        let handled = handled.into_inner().expect("no panic");
+        let (longest, first) = turns_of(&handled);
+        let case = format!("quantum {quantum}, {handles} handles, weight {weight}");
+        let weight = weight.get() as usize;
+        // Each handle has one message at least.
+        assert!(longest <= (quantum * weight).max(handles), "{case}: {longest} in one turn");
+        if quantum >= handles {
+            let second = 900 / weight;
+            assert!(first == 900 || first.abs_diff(900) <= 2 * quantum * weight, "{case}: {first}");
+            let others = handled.iter().take_while(|n| **n != 899).filter(|n| **n >= 1000).count();
+            assert!(others.abs_diff(second) <= 2 * quantum * weight, "{case}: {others}");
+        }
+    }
+    let context = StepContext::new("t");
+    let handled = Mutex::new(Vec::new());
+    let sources = [filled(0..50).prioritized(2), filled(1000..1050).prioritized(1)];
+    let drain = fan_in(&context, sources, |number: u32, _| {
+        handled.lock().expect("no panic").push(number);
+        async { Ok::<_, BoxError>(()) }
+    });
+    block_on(drain.quantum(at_most(4)).ordered_by(|number| *number)).expect("no failure");
+    let handled = handled.into_inner().expect("no panic");
+    let urgent = handled.iter().rposition(|n| *n >= 1000).expect("they were handled");
+    let others = handled[..urgent].iter().filter(|n| **n < 1000).count();
+    assert!(others < 25, "{others} before the last urgent one");
+}
+
+// Rule 6.2
+#[test]
+fn a_limit_without_end_is_as_good_as_any_other() {
+    for per_source in [None, Some(NonZeroUsize::MAX)] {
+        let context = StepContext::new("t");
+        let (gate, opened) = async_channel::bounded::<()>(1);
+        let started = AtomicUsize::new(0);
+        let drain = fan_in(&context, [filled(0..100_u32)], |_, _| {
+            started.fetch_add(1, Ordering::Relaxed);
+            let opened = opened.clone();
+            async move {
+                let _ = opened.recv().await;
+                Ok::<_, BoxError>(())
+            }
+        });
+        let drain = drain.concurrency(NonZeroUsize::MAX);
+        let drain = match per_source {
+            Some(most) => drain.per_source_concurrency(most),
+            None => drain,
+        };
+        let mut drain = drain.ordered_by(|number| *number).into_future();
+        assert!(poll_times(&mut drain, 3).is_none());
+        assert_eq!(started.load(Ordering::Relaxed), 100, "all at once");
+        gate.close();
+        assert_eq!(block_on(drain).expect("no failure").handled(), 100);
+    }
 }
 
 // Rules 2.2, 5.2

@@ -122,9 +122,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             // Whoever adds a source from now on has it back at once, and those that wait here as well.
             this.receiver.close();
-            while let Ok(source) = this.receiver.try_recv() {
-                drop(source);
-            }
+            panics::drop_each(std::iter::from_fn(|| this.receiver.try_recv().ok()));
         }
     }
 }
@@ -213,6 +211,14 @@ impl<S> Control<S> {
 
     fn wished(&self) -> u8 {
         self.wish.load(Ordering::Acquire)
+    }
+
+    /// Whoever wishes something else from now on wakes the lane; an earlier wish is seen here.
+    fn listen(&self, seen: u8, cx: &Context<'_>) {
+        self.lane.register(cx.waker());
+        if self.wished() != seen {
+            cx.waker().wake_by_ref();
+        }
     }
 
     fn finish(&self, how: SourceEnd, source: Option<Pin<Box<S>>>) {
@@ -386,9 +392,7 @@ impl<S: Source> Source for LiveSource<S> {
         let Self { source, control } = &mut *self;
         let wished = control.wished();
         if wished == REMOVE {
-            if let Some(source) = source.take() {
-                control.finish(SourceEnd::Removed, Some(source));
-            }
+            self.hand_back();
             return Poll::Ready(None);
         }
         if wished == RUN {
@@ -403,12 +407,18 @@ impl<S: Source> Source for LiveSource<S> {
                 Poll::Pending => {}
             }
         }
-        // Whoever wishes something else from now on wakes the lane; an earlier wish is seen here.
-        control.lane.register(cx.waker());
-        if control.wished() != wished {
-            cx.waker().wake_by_ref();
-        }
+        control.listen(wished, cx);
         Poll::Pending
+    }
+
+    fn poll_removed(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let wished = self.control.wished();
+        if wished != REMOVE {
+            self.control.listen(wished, cx);
+            return Poll::Pending;
+        }
+        self.hand_back();
+        Poll::Ready(())
     }
 
     fn name(&self) -> Option<Arc<str>> {
@@ -425,6 +435,15 @@ impl<S: Source> Source for LiveSource<S> {
 
     fn number(&self) -> Option<u64> {
         self.source.as_ref()?.number()
+    }
+}
+
+impl<S> LiveSource<S> {
+    /// Gives the source to whoever removed it.
+    fn hand_back(&mut self) {
+        if let Some(source) = self.source.take() {
+            self.control.finish(SourceEnd::Removed, Some(source));
+        }
     }
 }
 

@@ -118,7 +118,13 @@ where
             match source.as_mut().poll_message(cx) {
                 Poll::Ready(Some(Ok(message))) => {
                     desk.taken += 1;
-                    let key = Arc::new((desk.key_of)(&message));
+                    let key = match panics::contain(|| (desk.key_of)(&message)) {
+                        Ok(key) => Arc::new(key),
+                        Err(text) => {
+                            desk.put_back(message);
+                            return Poll::Ready(Some(Err(Error::panic("the key", &text))));
+                        }
+                    };
                     desk.held = Some(Held { message, key, number: desk.taken });
                 }
                 Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
@@ -188,7 +194,7 @@ where
             Err(message) => {
                 this.forget_waiter();
                 this.shared.wake_all();
-                Poll::Ready(Some(Err(Error::panic("the source or the key", &message))))
+                Poll::Ready(Some(Err(Error::panic("the source or a key", &message))))
             }
         }
     }
@@ -223,7 +229,7 @@ impl<S: Source, K, F> Ordered<S, K, F> {
     }
 }
 
-/// A handle that goes away frees its key for those that stay.
+/// A handle that goes away while others stay lets one of them ask in its place.
 impl<S: Source, K, F> Drop for Ordered<S, K, F> {
     fn drop(&mut self) {
         self.forget_waiter();
@@ -234,9 +240,19 @@ impl<S: Source, K, F> Drop for Ordered<S, K, F> {
 /// The message that waits when the last handle goes away was taken and not handled.
 impl<S: Source, K, F> Drop for Desk<S, K, F> {
     fn drop(&mut self) {
-        if let (Some(held), Some(put_back)) = (self.held.take(), &mut self.put_back) {
-            panics::drop_contained(|| put_back(held.message));
+        if let Some(held) = self.held.take() {
+            self.put_back(held.message);
         }
+    }
+}
+
+impl<S: Source, K, F> Desk<S, K, F> {
+    /// Hands a message out that will not be handled.
+    fn put_back(&mut self, message: S::Message) {
+        panics::drop_contained(|| match &mut self.put_back {
+            Some(put_back) => put_back(message),
+            None => drop(message),
+        });
     }
 }
 

@@ -62,6 +62,14 @@ pub trait Source {
         None
     }
 
+    /// Ready when the source was taken out of its drain, and has gone back to whoever did so, see
+    /// [`SourceHandle::remove`](crate::channels::SourceHandle::remove). A drain asks this of a
+    /// source that waits for a permit, of which it takes no message.
+    fn poll_removed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Pending
+    }
+
     /// Another handle on the same source, where there can be one: a drain makes as many as its
     /// [`per_source_concurrency`](crate::FanIn::per_source_concurrency) allows.
     fn another_handle(&self) -> Option<Self>
@@ -183,6 +191,10 @@ impl<S: Source> Source for Named<S> {
         self.project().source.poll_message(cx)
     }
 
+    fn poll_removed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().source.poll_removed(cx)
+    }
+
     fn name(&self) -> Option<Arc<str>> {
         Some(Arc::clone(&self.name))
     }
@@ -273,6 +285,10 @@ impl<S: Source> Source for Tuned<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<S::Message, Error>>> {
         self.project().source.poll_message(cx)
+    }
+
+    fn poll_removed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().source.poll_removed(cx)
     }
 
     fn name(&self) -> Option<Arc<str>> {

@@ -208,7 +208,7 @@ impl<S: Source> Window<S> {
         let token = CancellationToken::linked(token);
         Ok(Windows {
             name: SourceName::new(source.name(), 0),
-            source,
+            source: Some(source),
             limits: Limits::new(context.clock(), token, timeout),
             context,
             count: count.map_or(usize::MAX, NonZeroUsize::get),
@@ -258,8 +258,9 @@ pin_project! {
     /// ```
     #[must_use = "a stream does nothing unless it is polled"]
     pub struct Windows<S: Source> {
+        // Gone as soon as it has ended.
         #[pin]
-        source: S,
+        source: Option<S>,
         name: SourceName,
         context: StepContext,
         limits: Limits,
@@ -307,19 +308,22 @@ impl<S: Source> Windows<S> {
             if this.open.len() >= *this.count || this.closes.as_ref().is_some_and(due) {
                 return Poll::Ready(Some(self.take_open()));
             }
-            match this.source.as_mut().poll_message(cx) {
+            let Some(source) = this.source.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+            match source.poll_message(cx) {
                 Poll::Ready(Some(Ok(message))) => {
-                    if this.open.is_empty() {
-                        // One that is closed by time alone says nothing of its size.
-                        if *this.count <= LARGEST_RESERVE {
-                            this.open.reserve(*this.count);
-                        }
+                    let first = this.open.is_empty();
+                    // One that is closed by time alone says nothing of its size.
+                    if first && *this.count <= LARGEST_RESERVE {
+                        this.open.reserve(*this.count);
+                    }
+                    // In the window before the clock is asked, which may panic.
+                    this.open.push(message);
+                    if first {
                         let clock = this.context.clock();
                         let at = this.every.map(|every| clock.now() + every);
                         let at = at.filter(|at| *at != Tick::MAX);
                         *this.closes = at.map(|at| (at, clock.sleep_until(at)));
                     }
-                    this.open.push(message);
                 }
                 Poll::Ready(Some(Err(fault))) => {
                     let origin = Origin { source: this.name.clone(), message: 0 };
@@ -370,6 +374,8 @@ impl<S: Source> Stream for Windows<S> {
                     *self.as_mut().project().end = Some(Some(error));
                 }
             }
+            let mut this = self.as_mut().project();
+            panics::drop_contained(|| this.source.set(None));
         }
         let open = self.as_mut().take_open();
         if !open.is_empty() {

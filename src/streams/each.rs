@@ -1,7 +1,8 @@
 //! One operation after another.
 //!
-//! [`Each`] takes an item of its stream, calls the operation with a child step, and polls it to
-//! its end before it takes the next. It ends with the first `Err`, wherever that comes from.
+//! [`Each`] takes an item of its stream, calls the operation with a step of the item's own, and
+//! polls it to its end before it takes the next. It ends with the first `Err`, wherever that comes
+//! from; by then the operation, its step and the stream are gone.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,25 +12,26 @@ use std::time::Duration;
 use futures::{Stream, TryStream};
 use pin_project_lite::pin_project;
 
+use super::item_step::ItemStep;
 use super::lifted::Lifted;
-use crate::cancellation::CancellationToken;
 use crate::clock::{Sleep, Tick};
-use crate::context::{ChildStep, StepContext};
+use crate::context::StepContext;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::limits::Limits;
 use crate::outcome::Contained;
+use crate::panics;
 
 pin_project! {
     pub(super) struct Each<S, O, F, U, E> {
         #[pin]
-        stream: Option<Lifted<S>>,
+        stream: Lifted<S>,
         context: StepContext,
         limits: Limits,
         operation: O,
         // Before the step, so that what its destructor registers is staged as well.
         #[pin]
         running: Option<Contained<F, fn(Result<U, E>) -> Result<U, Error>>>,
-        step: Option<ChildStep>,
+        step: Option<ItemStep>,
         item_timeout: Option<Duration>,
         deadline: Option<Sleep>,
     }
@@ -49,7 +51,7 @@ where
         item_timeout: Option<Duration>,
     ) -> Self {
         Self {
-            stream: Some(Lifted::new(stream, context)),
+            stream: Lifted::new(stream, context),
             limits: Limits::new(context.clock(), context.cancellation().clone(), None),
             context: context.clone(),
             operation,
@@ -64,48 +66,53 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<U, Error>>> {
-        loop {
-            if self.running.is_some() {
-                let result = ready!(self.as_mut().poll_running(cx));
-                let mut this = self.project();
-                this.running.set(None);
-                if let Some(step) = this.step.take() {
-                    // Whatever still works for this item hears that it is over.
-                    step.cancel();
-                }
-                *this.deadline = None;
-                if result.is_err() {
-                    this.stream.set(None);
-                }
-                return Poll::Ready(Some(result));
+        // What may panic here outside the stream and the operation is the clock.
+        let polled = panics::contain(|| self.as_mut().poll_item(cx));
+        let polled = polled
+            .unwrap_or_else(|message| Poll::Ready(Some(Err(Error::panic("the clock", &message)))));
+        let item = ready!(polled);
+        let destructor = self.as_mut().end_item();
+        Poll::Ready(match item {
+            Some(Ok(value)) => Some(Ok(value)),
+            last => {
+                self.project().stream.close();
+                last.map(|item| item.map_err(|error| error.with_related(destructor)))
             }
-            let mut this = self.as_mut().project();
-            let Some(stream) = this.stream.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-            match ready!(stream.poll_next(cx)) {
-                Some(Ok(item)) => {
-                    if let Err(error) = self.as_mut().start(item) {
-                        self.project().stream.set(None);
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                }
-                end => {
-                    this.stream.set(None);
-                    return Poll::Ready(end.and_then(Result::err).map(Err));
-                }
+        })
+    }
+
+    /// Takes an item if none is being worked on, and polls its operation.
+    fn poll_item(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<U, Error>>> {
+        if self.running.is_none() {
+            match ready!(self.as_mut().project().stream.poll_next(cx)) {
+                Some(Ok(item)) => self.as_mut().start(item)?,
+                end => return Poll::Ready(end.and_then(Result::err).map(Err)),
             }
         }
+        self.poll_running(cx).map(Some)
+    }
+
+    /// Drops what is left of the item. What its operation has staged is in the scope then, and
+    /// whatever still works for it hears that it is over.
+    fn end_item(self: Pin<&mut Self>) -> Option<Error> {
+        let mut this = self.project();
+        let panicked = this.running.as_mut().as_pin_mut().and_then(Contained::abandon);
+        this.running.set(None);
+        *this.step = None;
+        panics::drop_each(this.deadline.take());
+        panicked
     }
 
     fn start(self: Pin<&mut Self>, item: S::Ok) -> Result<(), Error> {
         let mut this = self.project();
-        let step = ChildStep::new(this.context, None, &CancellationToken::never());
-        let call = || (this.operation)(item, step.step());
-        let running = Contained::call("the operation", call, settle as fn(_) -> _);
-        *this.step = Some(step);
+        let step = this.step.insert(ItemStep::new(this.context)).step();
         let clock = this.context.clock();
         let at = this.item_timeout.map(|timeout| clock.now() + timeout);
-        *this.deadline = at.filter(|at| *at != Tick::MAX).map(|at| clock.sleep_until(at));
-        this.running.set(Some(running?));
+        let at = at.filter(|at| *at != Tick::MAX);
+        let call = || (this.operation)(item, step);
+        let running = Contained::call("the operation", call, settle as fn(_) -> _)?;
+        this.running.set(Some(running));
+        *this.deadline = at.map(|at| clock.sleep_until(at));
         Ok(())
     }
 

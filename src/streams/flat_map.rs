@@ -7,9 +7,9 @@ use std::task::{Context, Poll, ready};
 use futures::{Stream, TryStream};
 use pin_project_lite::pin_project;
 
+use super::item_step::ItemStep;
 use super::lifted::Lifted;
-use crate::cancellation::CancellationToken;
-use crate::context::{ChildStep, StepContext};
+use crate::context::StepContext;
 use crate::error::{BoxError, Error};
 use crate::panics;
 
@@ -31,13 +31,13 @@ pin_project! {
     #[must_use = "a stream does nothing unless it is polled"]
     pub struct FlatMapStep<S, O, I> {
         #[pin]
-        stream: Option<Lifted<S>>,
+        stream: Lifted<S>,
         context: StepContext,
         operation: O,
         // Before the step, so that what its destructor registers is staged as well.
         #[pin]
         inner: Option<Lifted<I>>,
-        step: Option<ChildStep>,
+        step: Option<ItemStep>,
     }
 }
 
@@ -48,7 +48,7 @@ where
     I: TryStream<Error: Into<BoxError>>,
 {
     pub(super) fn new(stream: S, context: &StepContext, operation: O) -> Self {
-        let stream = Some(Lifted::new(stream, context));
+        let stream = Lifted::new(stream, context);
         Self { stream, context: context.clone(), operation, inner: None, step: None }
     }
 }
@@ -64,28 +64,24 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut this = self.project();
         for _ in 0..STREAMS_PER_POLL {
-            if let Some(inner) = this.inner.as_mut().as_pin_mut() {
-                let item = ready!(inner.poll_next(cx));
-                if !matches!(item, Some(Ok(_))) {
-                    panics::drop_contained(|| this.inner.set(None));
-                    *this.step = None;
+            if let Some(mut inner) = this.inner.as_mut().as_pin_mut() {
+                let item = ready!(inner.as_mut().poll_next(cx));
+                if let Some(Ok(item)) = item {
+                    return Poll::Ready(Some(Ok(item)));
                 }
-                match item {
-                    Some(Ok(item)) => return Poll::Ready(Some(Ok(item))),
-                    Some(Err(error)) => {
-                        this.stream.set(None);
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                    None => {}
+                // The stream goes before its step, also where its destructor panics.
+                inner.close();
+                this.inner.set(None);
+                *this.step = None;
+                if item.is_some() {
+                    this.stream.close();
+                    return Poll::Ready(item);
                 }
             }
-            let Some(stream) = this.stream.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-            let failure = match ready!(stream.poll_next(cx)) {
+            let failure = match ready!(this.stream.as_mut().poll_next(cx)) {
                 Some(Ok(item)) => {
-                    let step = ChildStep::new(this.context, None, &CancellationToken::never());
-                    let made = panics::contain(|| (this.operation)(item, step.step()));
-                    *this.step = Some(step);
-                    match made {
+                    let step = this.step.insert(ItemStep::new(this.context)).step();
+                    match panics::contain(|| (this.operation)(item, step)) {
                         Ok(inner) => {
                             this.inner.set(Some(Lifted::new(inner, this.context)));
                             continue;
@@ -97,7 +93,7 @@ where
                 None => None,
             };
             *this.step = None;
-            this.stream.set(None);
+            this.stream.close();
             return Poll::Ready(failure.map(Err));
         }
         cx.waker().wake_by_ref();

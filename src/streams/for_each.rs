@@ -65,8 +65,9 @@ impl<S, O> ForEachStep<S, O> {
         Self { stream, context: context.clone(), operation, item_timeout: None }
     }
 
-    /// A deadline for each item, by the context's clock: an operation that passes it is dropped,
-    /// and the run has failed. Default: never.
+    /// A deadline for each item, counted from the call of its operation by the context's clock: an
+    /// operation that is not done by then is dropped, and the run has failed. Zero: it is polled
+    /// once. [`Duration::MAX`], and the default: never.
     ///
     /// ```
     /// # futures::executor::block_on(async {

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::{Stream, TryStream};
 use pin_project_lite::pin_project;
 
 use crate::context::StepContext;
 use crate::error::{BoxError, Error, ErrorCode};
-use crate::limits::Limits;
+use crate::limits::{Exceeded, Limits};
 use crate::panics;
 
 pin_project! {
@@ -23,57 +23,55 @@ pin_project! {
     /// ```
     #[must_use = "a stream does nothing unless it is polled"]
     pub struct Lifted<S> {
+        // Gone as soon as it has ended.
         #[pin]
-        stream: S,
+        stream: Option<S>,
         limits: Limits,
-        ended: bool,
     }
 }
 
 impl<S: TryStream<Error: Into<BoxError>>> Lifted<S> {
     pub(super) fn new(stream: S, context: &StepContext) -> Self {
         let limits = Limits::new(context.clock(), context.cancellation().clone(), None);
-        Self { stream, limits, ended: false }
+        Self { stream: Some(stream), limits }
     }
 }
 
 impl<S: TryStream<Error: Into<BoxError>>> Stream for Lifted<S> {
     type Item = Result<S::Ok, Error>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut this = self.project();
-        if *this.ended {
-            return Poll::Ready(None);
-        }
-        if let Some(exceeded) = this.limits.exceeded() {
-            *this.ended = true;
-            return Poll::Ready(Some(Err(exceeded.into_error("the stream"))));
-        }
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut this = self.as_mut().project();
+        let Some(mut stream) = this.stream.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let cancelled = |exceeded: Exceeded| Some(Err(exceeded.into_error("the stream")));
         let lift = |error: S::Error| Error::from_error(ErrorCode::Source, error);
-        let polled = panics::contain(|| {
-            let polled = this.stream.as_mut().try_poll_next(cx);
-            polled.map(|item| item.map(|item| item.map_err(lift)))
-        });
-        match polled {
-            Ok(Poll::Ready(Some(item))) => Poll::Ready(Some(item)),
-            Ok(Poll::Ready(None)) => {
-                *this.ended = true;
-                Poll::Ready(None)
-            }
-            Err(message) => {
-                *this.ended = true;
-                Poll::Ready(Some(Err(Error::panic("the source", &message))))
-            }
-            Ok(Poll::Pending) => this.limits.poll_exceeded(cx).map(|exceeded| {
-                *this.ended = true;
-                Some(Err(exceeded.into_error("the stream")))
-            }),
-        }
+        let last = match this.limits.exceeded() {
+            Some(exceeded) => cancelled(exceeded),
+            None => match panics::contain(|| {
+                let polled = stream.as_mut().try_poll_next(cx);
+                polled.map(|item| item.map(|item| item.map_err(lift)))
+            }) {
+                Ok(Poll::Ready(Some(item))) => return Poll::Ready(Some(item)),
+                Ok(Poll::Ready(None)) => None,
+                Ok(Poll::Pending) => cancelled(ready!(this.limits.poll_exceeded(cx))),
+                Err(message) => Some(Err(Error::panic("the source", &message))),
+            },
+        };
+        self.close();
+        Poll::Ready(last)
+    }
+}
+
+impl<S> Lifted<S> {
+    /// Ends it here: the stream is dropped and not polled again.
+    pub(super) fn close(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        panics::drop_contained(|| this.stream.set(None));
     }
 }
 
 impl<S> fmt::Debug for Lifted<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lifted").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Lifted").field("ended", &self.stream.is_none()).finish_non_exhaustive()
     }
 }

@@ -25,10 +25,12 @@ mod collect;
 mod each;
 mod flat_map;
 mod for_each;
+mod item_step;
 mod lifted;
 mod map;
 mod tap;
 
+pub use collect::CollectAll;
 pub use flat_map::FlatMapStep;
 pub use for_each::{ForEachStep, ForEachStepFuture};
 pub use lifted::Lifted;
@@ -62,7 +64,8 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
     /// Runs `operation` for each item, one after another, and yields what it returns.
     ///
     /// What an operation registers is staged on the context's scope when it has ended, in whatever
-    /// way. The first `Err`, of the stream or of an operation, is the last item.
+    /// way; its step's token is cancelled then. The first `Err`, of the stream or of an operation,
+    /// is the last item. A cancellation drops the operation in flight.
     ///
     /// # Errors
     ///
@@ -134,16 +137,19 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
     }
 
     /// Makes a stream of each item, and yields their items, one stream after another. The step of
-    /// an item lasts as long as its stream. Otherwise like [`map_step`](StepStreamExt::map_step).
+    /// an item lasts as long as its stream: what it has registered by then is staged, and its token
+    /// is cancelled. Otherwise like [`map_step`](StepStreamExt::map_step).
     ///
     /// # Errors
     ///
     /// Those of [`map_step`](StepStreamExt::map_step); an `Err` of an inner stream is the last item
-    /// of the outer one.
+    /// of the outer one, as [`ErrorCode::Source`](crate::ErrorCode::Source) if it is not an
+    /// [`Error`] yet.
     ///
     /// # Cancel safety
     ///
-    /// Dropping a wait for the next item loses nothing.
+    /// Dropping a wait for the next item loses nothing. Dropping the stream drops the inner stream
+    /// with what is left in it; what its step has registered is staged.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -165,18 +171,23 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
     }
 
     /// Runs `operation` when there is an `Err`, before it is yielded: to report it, or to undo
-    /// something. Every `Err` that the stream yields is passed on; one of the operation is attached
-    /// to it. Items go through as they are.
+    /// something. Every `Err` that the stream yields is passed on; one of the operation, or its
+    /// panic, is attached to it. Items go through as they are.
+    ///
+    /// A cancellation does not cut the operation short: its step's token tells it, it is awaited,
+    /// and the stream ends afterwards, with an `Err` that the operation is told of as well.
     ///
     /// # Errors
     ///
     /// The items' own errors, those that are not an [`Error`] yet as
-    /// [`ErrorCode::Source`](crate::ErrorCode::Source).
+    /// [`ErrorCode::Source`](crate::ErrorCode::Source); then
+    /// [`ErrorCode::Panic`](crate::ErrorCode::Panic), of the stream, or
+    /// [`ErrorCode::Canceled`](crate::ErrorCode::Canceled) as the last item.
     ///
     /// # Cancel safety
     ///
     /// Dropping a wait for the next item loses nothing. Dropping the stream drops the operation in
-    /// flight, and the error it is about.
+    /// flight, and the error it is about; what it has registered is staged.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -201,8 +212,18 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
         TapErrStep::new(self, context, operation)
     }
 
-    /// Runs `operation` for each item, one after another, to the end of the stream. See
-    /// [`ForEachStep`] for its options.
+    /// Runs `operation` for each item, one after another, to the end of the stream, and gives their
+    /// number. See [`ForEachStep`] for its options.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`map_step`](StepStreamExt::map_step), and
+    /// [`ErrorCode::Timeout`](crate::ErrorCode::Timeout); the metadata `handled` is the number of
+    /// operations that succeeded before.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`ForEachStep`].
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -246,11 +267,8 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
     /// assert_eq!((error.related().len(), error.metadata("succeeded")), (2, Some("2")));
     /// # });
     /// ```
-    fn collect_all(
-        self,
-        context: &StepContext,
-    ) -> impl Future<Output = Result<Vec<Self::Ok>, Error>> {
-        collect::collect_all(self, context.clone())
+    fn collect_all(self, context: &StepContext) -> CollectAll<Self> {
+        CollectAll::new(self, context)
     }
 
     /// The same stream with its errors as [`Error`], which ends with one `Err` when the context's

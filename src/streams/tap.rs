@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use futures::{Stream, TryStream};
 use pin_project_lite::pin_project;
 
+use super::item_step::ItemStep;
 use super::lifted::Lifted;
-use crate::cancellation::CancellationToken;
-use crate::context::{ChildStep, StepContext};
+use crate::context::StepContext;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::outcome::Contained;
 
@@ -33,7 +33,7 @@ pin_project! {
         // Before the step, so that what its destructor registers is staged as well.
         #[pin]
         running: Option<Contained<F, fn(Result<(), E>) -> Result<(), Error>>>,
-        step: Option<ChildStep>,
+        step: Option<ItemStep>,
         // What the operation is about.
         error: Option<Error>,
     }
@@ -68,7 +68,7 @@ where
                 Some(Err(error)) => error,
                 item => return Poll::Ready(item),
             };
-            let step = ChildStep::new(this.context, None, &CancellationToken::never());
+            let step = ItemStep::new(this.context);
             let call = || (this.operation)(error.clone(), step.step());
             match Contained::call("the operation", call, settle as fn(_) -> _) {
                 Ok(running) => this.running.set(Some(running)),

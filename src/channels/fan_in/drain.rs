@@ -35,6 +35,9 @@ use crate::panics;
 /// Sources that one poll takes in before it goes on with those it has.
 const SOURCES_PER_POLL: usize = 64;
 
+/// Handles on one source, where a drain may handle more messages of it at once than this.
+const HANDLES_PER_SOURCE: usize = 1 << 14;
+
 /// The future of a drain, see [`fan_in`](crate::fan_in). It is `Send` when its sources, its
 /// handler and the handler's futures are, and `Unpin` whatever they are.
 ///
@@ -186,9 +189,12 @@ where
         let (turn, priority) = (unit.saturating_mul(weight), source.priority());
         baton.urgency.add_level(priority);
         baton.reports.push(SourceReport { name: name.clone(), handled: 0, rolled_back: 0 });
-        let most = settings.per_source.unwrap_or(settings.concurrency).get();
+        let most = settings.per_source.unwrap_or(settings.concurrency).min(settings.concurrency);
+        let most = most.get().min(HANDLES_PER_SOURCE);
         let others = std::iter::repeat_with(|| source.another_handle()).take(most - 1);
         let others: Vec<_> = others.map_while(|other| other).collect();
+        // The turn is the source's, however many handles there are on it.
+        let turn = (turn / (others.len() + 1)).max(1);
         for source in others.into_iter().chain([source]) {
             let seat = Seat { number: baton.permits.add_lane(), turn, priority };
             self.lanes.push(Lane::new(&self.shared, name.clone(), seat, source));

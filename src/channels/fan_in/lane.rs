@@ -113,9 +113,24 @@ where
         }
         part.permit = part.permit || baton.permits.acquire(number, cx.waker());
         if !part.permit {
-            return Poll::Pending;
+            return self.poll_removed(baton, cx);
         }
         self.handle_messages(most, baton, cx)
+    }
+
+    /// A source that is removed while it waits for a permit leaves at once: it has no message in
+    /// flight, and those of others are none of its business.
+    fn poll_removed(self: Pin<&mut Self>, baton: &mut Baton<H, D>, cx: &mut Context<'_>) -> Turn {
+        let mut this = self.project();
+        let Some(source) = this.source.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        this.part.doing = Doing::Source;
+        let removed = source.poll_removed(cx);
+        if removed.is_ready() {
+            this.source.set(None);
+            baton.permits.leave(this.part.seat.number);
+        }
+        this.part.doing = Doing::Own;
+        removed.map(|()| None)
     }
 
     /// Takes and handles messages, one after another, as long as none has to wait.

@@ -162,7 +162,8 @@ pub struct FanIn<S, H, D = fn(FailedMessage), N = Empty<S>> {
 }
 
 impl<S, H, D, N> FanIn<S, H, D, N> {
-    /// How many handlers may run at once, each on another source. Default: 1, a total order.
+    /// How many handlers may run at once: each on another source, or, with
+    /// [`ordered_by`](FanIn::ordered_by), on another key. Default: 1, a total order.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -183,7 +184,8 @@ impl<S, H, D, N> FanIn<S, H, D, N> {
 
     /// How many messages of one source may be handled before every other ready source has its
     /// turn, at most 256. A turn is shorter when a handler had to wait and another source waits for
-    /// a permit. Default: 64.
+    /// a permit. Where [`ordered_by`](FanIn::ordered_by) lets messages of one source run
+    /// concurrently, they share its turn, and each has one message at least. Default: 64.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -388,7 +390,7 @@ impl<S, H, D, N> FanIn<S, H, D, N> {
 
     /// How many messages of one source may be handled at once, where
     /// [`ordered_by`](FanIn::ordered_by) tells which of them belong together; other sources are
-    /// handled one message after another. Default: as many as
+    /// handled one message after another. At most 16,384. Default: as many as
     /// [`concurrency`](FanIn::concurrency) allows over all sources.
     ///
     /// ```
@@ -417,7 +419,11 @@ impl<S: Source, H, D> FanIn<S, H, D> {
     ///
     /// A message whose key is still being handled is taken from its source and waits; nothing more
     /// is taken from that source meanwhile. If the drain ends before its turn comes, it goes to
-    /// [`put_back`](FanIn::put_back): at most one message a source.
+    /// [`put_back`](FanIn::put_back): at most one message a source. So does a message whose key
+    /// panics, which ends the drain. A key is busy until its message is done with, the rollback of
+    /// [`OnFailure::RollBackMessage`] included.
+    ///
+    /// It takes effect with a [`concurrency`](FanIn::concurrency) above 1.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -451,8 +457,9 @@ where
     K: Eq + Hash,
     C: FnMut(&S::Message) -> K,
 {
-    /// Who is given a message that waited for its key when the drain ended, or was dropped: it was
-    /// taken and not handled. Default: nobody, the message is dropped.
+    /// Who is given a message that was taken and not handled: it waited for its key when the drain
+    /// ended, or was dropped, or its key panicked. A panic of the callback is counted and goes no
+    /// further. Default: nobody, the message is dropped.
     ///
     /// ```
     /// # futures::executor::block_on(async {

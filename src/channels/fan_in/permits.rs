@@ -61,6 +61,15 @@ impl Permits {
         }
     }
 
+    /// Takes a lane that will not come back out of the queue.
+    pub(super) fn leave(&mut self, lane: usize) {
+        match std::mem::replace(&mut self.standing[lane], Standing::Away) {
+            Standing::Away => {}
+            Standing::Waiting => self.queue.retain(|(waiting, _)| *waiting != lane),
+            Standing::Granted => self.release(),
+        }
+    }
+
     /// Whether a lane waits for a permit.
     pub(super) fn is_contended(&self) -> bool {
         !self.queue.is_empty()
