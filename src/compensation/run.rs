@@ -90,18 +90,18 @@ impl Run {
                 self.pause = Some(self.policy.sleep(wait));
                 None
             }
-            None => Some(self.give_up(column, error)),
+            None => Some(Box::new(self.give_up(column, error))),
         }
     }
 
-    fn give_up(&mut self, column: usize, error: Error) -> Box<Failed> {
+    fn give_up(&mut self, column: usize, error: Error) -> Failed {
         self.current = None;
         let (label, registered_at) = self.taken.describe(column);
         trace::compensated(|| (label.clone(), registered_at), self.attempts, Some(&error));
         let mut action = Columns::default();
         self.taken.move_last(column, &mut action);
         let failure = FailedAction { label, registered_at, attempts: self.attempts, error };
-        Box::new(Failed { action, failure })
+        Failed { action, failure }
     }
 
     /// Polls the attempt that runs, or the next one. The action is gone when it has succeeded.
