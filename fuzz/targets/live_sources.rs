@@ -113,7 +113,8 @@ pub fn live_sources(bytes: &[u8]) {
                 match result {
                     Ok(report) => {
                         assert!(adder.is_none(), "it ended, but more sources may come");
-                        assert_eq!(report.handled() as usize, handled.lock().unwrap().len());
+                        let called = handled.lock().expect("no panic under the lock").len();
+                        assert_eq!(report.handled(), u64::try_from(called).expect("a few"));
                     }
                     Err(error) => {
                         assert_eq!(error.code(), ErrorCode::Canceled);

@@ -4,6 +4,7 @@
 //! Programs and the model of them are those of `tests/proof/model`.
 
 #![allow(dead_code, unreachable_pub, reason = "every target uses a part of it")]
+#![allow(clippy::too_many_lines, reason = "one match over all operations reads best")]
 
 #[path = "../../tests/proof/model/program.rs"]
 mod program;
@@ -22,8 +23,10 @@ pub use live_sources::live_sources;
 pub use scope::scope;
 pub use select::select;
 
-/// All of them, by the names of their corpora.
-pub const ALL: [(&str, fn(&[u8])); 5] = [
+/// A name, which is that of its corpus, and what it runs.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const ALL: [Target; 5] = [
     ("fan_in", fan_in),
     ("group", group),
     ("live_sources", live_sources),

@@ -10,7 +10,7 @@ use watershed::{CancellationSource, CompensationScope};
 
 use super::program::{Bytes, Plan, Policy};
 use super::reference::ROOT;
-use super::run::{Interpreter, Told};
+use super::run::{Interpreter, Told, listed};
 
 /// Operations in one run; a longer one shows nothing new.
 const MOST: usize = 200;
@@ -26,8 +26,7 @@ pub fn scope(bytes: &[u8]) {
     assert!(run.root.is_empty(), "a clear left something");
     let verdict = run.book.lock().verdict();
     if let Err(wrong) = verdict {
-        let trace: String = world.trace().iter().map(|event| format!("\n{event}")).collect();
-        panic!("{wrong}{trace}");
+        panic!("{wrong}{}", listed(&world.trace()));
     }
 }
 

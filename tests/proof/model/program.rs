@@ -265,7 +265,7 @@ impl Program {
         let seed = bytes.next().into();
         let flags = bytes.next();
         let clears = flags & 3 == 3;
-        let drains = if flags & 28 == 28 { 2 } else { 1 };
+        let drains = if flags & 0b1_1100 == 0b1_1100 { 2 } else { 1 };
         let before = bytes.list(3, Plan::decode);
         let phases = bytes.list(4, Phase::decode);
         let drains = (0..drains).map(|_| Arc::new(Drain::decode(bytes, 1))).collect();
@@ -286,7 +286,7 @@ impl Drain {
             2 => Commit::Message,
             _ => Commit::Never,
         };
-        let alone = modes & 12 == 12;
+        let alone = modes & 0b1100 == 0b1100;
         let on_failure = if alone { OnFailure::RollBackMessage } else { OnFailure::Abort };
         let policy = if alone { Policy::decode(bytes) } else { Policy::PLAIN };
         let quantum =

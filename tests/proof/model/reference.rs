@@ -601,17 +601,17 @@ impl Model {
             self.rollbacks[number].over = true;
             return;
         }
-        let canceled = result.as_ref().is_err_and(|error| error.code() == ErrorCode::Canceled);
+        let gave_up = result.as_ref().is_err_and(|error| error.code() == ErrorCode::Canceled);
         let given_up = self.frames[ROOT].given_up.clone();
         let left: Vec<_> =
             self.staged(ROOT).into_iter().filter(|id| !given_up.contains(id)).collect();
         let expected = self.frames[ROOT].succeeded - self.rollbacks[number].succeeded_before;
-        if canceled {
+        if gave_up {
             self.numbers.rollbacks_cancelled += 1;
             self.must(cancelled, || "a rollback was canceled by nobody".into());
             let ghosts = self.ghosts();
             self.must(!left.is_empty() || ghosts > 0, || {
-                "a rollback that had run everything was canceled".into()
+                "a rollback that had run everything was gave_up".into()
             });
         } else {
             self.must(left.is_empty(), || format!("a rollback answered, but {left:?} are staged"));
@@ -619,7 +619,7 @@ impl Model {
         let (succeeded, failures) = match result {
             Ok(report) => (report.succeeded(), Vec::new()),
             Err(error) => {
-                let failed = if canceled { error.related().first() } else { Some(error) };
+                let failed = if gave_up { error.related().first() } else { Some(error) };
                 let report = failed.and_then(|error| error.downcast_ref::<RollbackFailed>());
                 let labels = report.map_or_else(Vec::new, |report| labels(report.report()));
                 let metadata = error.metadata("succeeded").and_then(|count| count.parse().ok());
@@ -740,7 +740,7 @@ impl Model {
         self.must(legal, || format!("an operation that came to {ended:?} gave {result:?}"));
         if let (true, Some(ErrorCode::Timeout), Err(error)) = (rolling, code, result) {
             if let Some(error) = error.related().first() {
-                self.check_frame_rollback(id, Err(error))
+                self.check_frame_rollback(id, Err(error));
             } else {
                 let nothing = self.frames[id].given_up.is_empty();
                 self.must(nothing, || "a timeout hides what could not be undone".into());

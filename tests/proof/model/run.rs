@@ -23,6 +23,11 @@ use super::program::{
 };
 use super::reference::{Book, Broke, EffectId, Ended, FrameId, Numbers, ROOT};
 
+/// A trace, an event a line.
+pub fn listed(trace: &[Event]) -> String {
+    trace.iter().fold(String::new(), |list, event| format!("{list}\n{event}"))
+}
+
 /// Runs the program of these bytes twice.
 ///
 /// # Errors
@@ -31,8 +36,7 @@ use super::reference::{Book, Broke, EffectId, Ended, FrameId, Numbers, ROOT};
 pub fn check(bytes: &[u8]) -> Result<Numbers, String> {
     let program = Program::decode(&mut Bytes::new(bytes));
     let explain = |wrong: String, trace: &[Event]| {
-        let trace: String = trace.iter().map(|event| format!("\n{event}")).collect();
-        format!("{wrong}\nbytes: {bytes:?}\n{program:#?}{trace}")
+        format!("{wrong}\nbytes: {bytes:?}\n{program:#?}{}", listed(trace))
     };
     let (verdict, trace) = run(&program);
     let numbers = verdict.map_err(|wrong| explain(wrong, &trace))?;
@@ -162,7 +166,7 @@ impl Interpreter {
                     stop.cancel();
                 }));
             }
-            let drain = self.drain(number, plan, context, stop);
+            let drain = self.drain(number, plan, context, &stop);
             let drain = Cutter::new(&self.world, drain, plan.cut);
             drains.push(simulation.spawn("drain", drain.map(drop)));
         }
@@ -298,7 +302,7 @@ impl Interpreter {
         drain: FrameId,
         plan: &Arc<Drain>,
         context: &StepContext,
-        stop: CancellationSource,
+        stop: &CancellationSource,
     ) -> LocalBoxFuture<'static, Result<FanInReport, Error>> {
         let scripts: Vec<_> =
             (0..plan.sources.len()).map(|source| self.script(plan, source)).collect();
@@ -537,9 +541,9 @@ async fn perform_one(place: &Place, frame: FrameId, step: &StepContext, op: &Op)
             run.book.lock().operation_ended(operation, ended.get(), &result, cancelled);
         }
         Op::Nested(plan) => {
-            let stop = CancellationSource::new();
-            let drain = run.open_drain(frame, plan, step, &stop);
-            let result = run.drain(drain, plan, step, stop).await;
+            let own_stop = CancellationSource::new();
+            let drain = run.open_drain(frame, plan, step, &own_stop);
+            let result = run.drain(drain, plan, step, &own_stop).await;
             drop(result);
         }
     }
