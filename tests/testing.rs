@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -428,4 +429,24 @@ fn the_first_seed_that_breaks_is_found_and_shows_it_again() {
     assert_eq!(again.trace(), finding.trace());
     assert_eq!(again.to_string(), finding.to_string());
     assert!(format!("{finding:?}").contains("\n    0.0"), "the trace is shown");
+}
+
+#[test]
+fn a_simulation_that_is_dropped_frees_its_tasks_and_what_they_spawned() {
+    let held = Arc::new(());
+    let simulation = Simulation::new(1);
+    let (first, spawner) = (Arc::clone(&held), simulation.spawner());
+    let task = simulation.spawn("task", async move {
+        pending::<()>().await;
+        drop(first);
+    });
+    let (second, again) = (Arc::clone(&held), spawner.clone());
+    let child = async move {
+        pending::<()>().await;
+        drop((second, again));
+    };
+    spawner.spawn(child).expect("it runs");
+    drop((task, simulation));
+    assert_eq!(Arc::strong_count(&held), 1);
+    assert!(spawner.spawn(async {}).is_err(), "it is gone");
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::FutureExt;
@@ -71,7 +71,8 @@ struct TaskWaker {
     task: usize,
     /// Whether it stands in the list already, or is void and never will again.
     silent: AtomicBool,
-    shared: Arc<Shared>,
+    /// Weak, because a task that was woken stands in a list there.
+    shared: Weak<Shared>,
 }
 
 impl Wake for TaskWaker {
@@ -81,7 +82,9 @@ impl Wake for TaskWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.silent.swap(true, Ordering::SeqCst) {
-            self.shared.woken.lock().push(Arc::clone(self));
+            if let Some(shared) = self.shared.upgrade() {
+                shared.woken.lock().push(Arc::clone(self));
+            }
         }
     }
 }
@@ -229,7 +232,7 @@ impl Simulation {
     /// ```
     #[must_use]
     pub fn spawner(&self) -> Spawner {
-        Spawner { shared: Arc::clone(&self.shared) }
+        Spawner { shared: Arc::downgrade(&self.shared) }
     }
 
     /// Runs until `main` is ready. Other tasks run beside it, and those that have not ended go on
@@ -283,7 +286,7 @@ impl Simulation {
     }
 
     fn new_waker(&self, task: usize) -> Arc<TaskWaker> {
-        let (silent, shared) = (AtomicBool::new(false), Arc::clone(&self.shared));
+        let (silent, shared) = (AtomicBool::new(false), Arc::downgrade(&self.shared));
         Arc::new(TaskWaker { task, silent, shared })
     }
 
@@ -369,12 +372,13 @@ impl fmt::Debug for Simulation {
 /// ```
 #[derive(Clone)]
 pub struct Spawner {
-    shared: Arc<Shared>,
+    shared: Weak<Shared>,
 }
 
 impl Spawn for Spawner {
     fn spawn_obj(&self, future: FutureObj<'static, ()>) -> Result<(), SpawnError> {
-        self.shared.spawned.lock().push(future);
+        let shared = self.shared.upgrade().ok_or_else(SpawnError::shutdown)?;
+        shared.spawned.lock().push(future);
         Ok(())
     }
 }
