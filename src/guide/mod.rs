@@ -8,6 +8,7 @@
 //! - [`groups`]: tasks beside streams
 //! - [`testing`]: time by hand with `ManualClock`, and every schedule by seed
 //! - [`modes`]: which commit mode and which failure mode
+//! - [`reliability`]: what is promised, how it is tested, and what is not promised
 //!
 //! For those who know something else already: [`from_dotnet`], [`from_futures`], [`from_go`].
 
@@ -21,4 +22,5 @@ pub mod from_go;
 pub mod groups;
 pub mod modes;
 pub mod priorities;
+pub mod reliability;
 pub mod testing;

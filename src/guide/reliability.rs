@@ -1,0 +1,47 @@
+//! What is promised, how each promise is tested, with which numbers, and what is not promised.
+//!
+//! | promise | tested by |
+//! | --- | --- |
+//! | A message is handled once, in the order of its source, or is still in its source. | the model; a drain cut at every poll; the fuzz targets `fan_in`, `live_sources` and `select` |
+//! | What was staged is undone exactly once and in reverse order, or cleared, or still staged. | the model; all subsets of failing actions; an error and a panic at every point |
+//! | This holds when the drain or the rollback is dropped or cancelled, at any await. | dropped and cancelled after each of its polls, in every mode, alone and beside faults |
+//! | A panic of a handler, a source, an action, a waker or a destructor is an error, and costs no neighbour. | a panic at every point that is the user's code |
+//! | No error is lost. | every fault is looked for in the error that comes out, and must have fired |
+//! | No source starves, and the executor gets its thread back. | the largest gap of any ready source, and the messages a poll, against their bounds |
+//! | No wake-up is lost, and nothing idle is polled. | a million random wake-ups, a million from eight threads, `loom` |
+//! | Two rollbacks, or two drains, may share a scope, from any threads. | `loom`, `shuttle`, the model |
+//! | Cost is linear, memory flat, the stack shallow; what has ended holds nothing. | 100,000 sources, 1,000,000 actions, 100,000,000 messages; counts of references |
+//! | The same input gives the same trace, under any executor. | every program of the model runs twice; one suite under six executors |
+//!
+//! # How to run it
+//!
+//! | | |
+//! | --- | --- |
+//! | `cargo test --all-features` | every rule of the contract, the proof with small counts, what the fuzzers found |
+//! | `cargo test --release --all-features --test proof -- --nocapture` | the proof; each test prints what it went through. `WATERSHED_PROOF=long` multiplies the counts, `WATERSHED_SEED=n` chooses other programs for the model |
+//! | `.ci/threads` | the library's own code under `loom` (every schedule of small scenes) and under `shuttle` (random ones and such with few forced switches, of larger scenes); `.ci/threads long` for more |
+//! | `.ci/mutants/run` | breaks the library in one place at a time, and checks that the tests notice |
+//! | `.ci/flakes` | the tests, 1,000 times in a row |
+//! | `cargo +nightly fuzz run fan_in` | one of the fuzzers, whose corpora `cargo test` runs as well |
+//!
+//! The first three are part of the gate that every change goes through.
+//!
+//! # Numbers
+//!
+//! NUMBERS
+//!
+//! # What is not promised
+//!
+//! - *Compensations survive no crash.* They live in memory. A process that is killed leaves effects
+//!   behind that nobody undoes: what must survive belongs into a database, beside the effect.
+//! - *An action may run more than once.* One that was interrupted runs again in the next rollback,
+//!   and one that failed may have done half of its work. Make it idempotent.
+//! - *Exactly once is not delivery.* What a source hands out twice is handled twice: that is what
+//!   the idempotency token is for.
+//! - *A handler that blocks its thread* blocks its drain with it, and no deadline can fire.
+//! - *A scope that is dropped with actions runs none of them*, because a destructor cannot await.
+//!   The loss is counted and written to standard error.
+//! - *A panic that aborts* (`panic = "abort"`, or a second one while unwinding) is out of reach.
+//! - *Memory that runs out* aborts, as everywhere in Rust's collections.
+//! - Not under the model checkers of threads: the queues of `futures` and `async-channel`, the
+//!   selects, broadcasts and combinators. These are polled by one task, and tested by seed.
