@@ -340,7 +340,7 @@ async fn steps_over_streams_work_here() {
     let (sender, receiver) = async_channel::bounded(2);
     let feeding = std::thread::spawn(move || {
         (1..=300_u32).all(|n| {
-            let item = if n % 100 == 0 { Err(BoxError::from("no")) } else { Ok(n) };
+            let item = if n % 100 == 0 { Err("no") } else { Ok(n) };
             sender.send_blocking(item).is_ok()
         })
     });
@@ -350,7 +350,7 @@ async fn steps_over_streams_work_here() {
         async move {
             yields(1).await;
             told.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, BoxError>(())
+            Ok::<_, std::fmt::Error>(())
         }
     });
     let error = tapped.collect_all(&context).await.expect_err("three fail");
