@@ -120,8 +120,8 @@ impl Run {
                 *attempt = None;
             }
             if let Poll::Ready(Ok(())) = result {
-                *current = None;
                 trace::compensated(|| taken.describe(column), *attempts, None);
+                *current = None;
                 taken.drop_last(column);
             }
         });
