@@ -50,12 +50,13 @@ fn timers_and_groups_are_send_sync_and_unpin_where_they_can_be() {
 #[test]
 fn live_sources_selects_and_windows_are_send_sync_and_unpin_where_they_can_be() {
     use futures::stream::Pending;
-    use streams::Lifted;
+    use streams::{CollectAll, Lifted};
     assert_traits! {
         send: LiveSources<Pending<u8>>, IncomingSources<Pending<u8>>, LiveSource<Pending<u8>>,
             SourceHandle<Pending<u8>>, Ended<Pending<u8>>, SourceEnd, Tuned<u8>,
             Select<'static, u8>, SelectRun<'static, 'static, u8>, Window<Pending<u8>>,
-            Windows<Pending<u8>>, Lifted<Pending<Result<u8, Error>>>;
+            Windows<Pending<u8>>, Lifted<Pending<Result<u8, Error>>>,
+            CollectAll<Pending<Result<u8, Error>>>;
         sync: LiveSources<Pending<u8>>, SourceHandle<Pending<u8>>, SourceEnd, Tuned<u8>;
         unpin: LiveSources<Pending<u8>>, LiveSource<Pending<u8>>, SourceHandle<Pending<u8>>,
             Ended<Pending<u8>>, Select<'static, u8>, SelectRun<'static, 'static, u8>,

@@ -336,6 +336,27 @@ async fn steps_over_streams_work_here() {
     });
     assert_eq!(count.item_timeout(60 * SECOND).await.expect("no failure"), 4);
     assert_eq!(context.scope().clear(), 10);
+
+    let (sender, receiver) = async_channel::bounded(2);
+    let feeding = std::thread::spawn(move || {
+        (1..=300_u32).all(|n| {
+            let item = if n % 100 == 0 { Err("no") } else { Ok(n) };
+            sender.send_blocking(item).is_ok()
+        })
+    });
+    let told = Arc::new(AtomicUsize::new(0));
+    let tapped = receiver.lifted(&context).tap_err_step(&context, |_, _| {
+        let told = Arc::clone(&told);
+        async move {
+            yields(1).await;
+            told.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::fmt::Error>(())
+        }
+    });
+    let error = tapped.collect_all(&context).await.expect_err("three fail");
+    assert_eq!((error.related().len(), error.metadata("succeeded")), (3, Some("297")));
+    assert_eq!(told.load(Ordering::Relaxed), 3);
+    assert!(feeding.join().expect("the thread ends"));
 }
 
 on_every_executor! { steps_over_streams_work_here }

@@ -6,13 +6,16 @@ mod support;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use support::{block_on, filled, left_in};
 use watershed::channels::{Windows, window};
-use watershed::{CancellationSource, Error, ErrorCode, ManualClock, Source, StepContext, Tick};
+use watershed::{
+    CancellationSource, Clock, Error, ErrorCode, ManualClock, Sleep, Source, StepContext, Tick,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -247,6 +250,178 @@ fn stopping_after_any_poll_accounts_for_every_message() {
         drop(windows);
         all.extend(left_in(&source));
         assert!(all.into_iter().eq(0..10), "after {k} polls");
+    }
+}
+
+/// A clock of the user's that breaks when a sleep is asked for.
+#[derive(Debug)]
+struct BrokenClock;
+
+impl Clock for BrokenClock {
+    fn now(&self) -> Tick {
+        Tick::ZERO
+    }
+
+    fn sleep_until(&self, _: Tick) -> Sleep {
+        panic!("the clock broke")
+    }
+}
+
+// Rules 2.1, 3.7
+#[test]
+fn a_clock_that_panics_loses_no_message_that_was_taken() {
+    let context = StepContext::new("t").with_clock(Arc::new(BrokenClock));
+    let source = filled([1, 2, 3]);
+    let windows = window(&context, source.clone()).count(at_most(2)).every(SECOND).stream();
+    let mut windows = Box::pin(windows.expect("valid"));
+    assert_eq!(poll(&mut windows), ready(vec![1]));
+    assert_eq!(poll(&mut windows), Poll::Ready(Some(Err(ErrorCode::Panic))));
+    assert_eq!(poll(&mut windows), Poll::Ready(None));
+    assert_eq!(left_in(&source), [2, 3]);
+}
+
+// Rules 2.6, 3.1, 3.2, 3.5
+#[test]
+fn a_source_is_dropped_when_the_windows_end_and_not_polled_after_it() {
+    enum How {
+        End,
+        Fault,
+        Panic,
+        Cancel,
+    }
+    for (how, last) in [
+        (How::End, None),
+        (How::Fault, Some(ErrorCode::Source)),
+        (How::Panic, Some(ErrorCode::Panic)),
+        (How::Cancel, Some(ErrorCode::Canceled)),
+    ] {
+        let (stop, alive) = (CancellationSource::new(), Arc::new(AtomicUsize::new(0)));
+        let context = StepContext::new("t").with_cancellation(stop.token());
+        let polls = Arc::clone(&alive);
+        let source =
+            stream::poll_fn(move |_| match (polls.fetch_add(1, Ordering::Relaxed), &how) {
+                (0, _) => Poll::Ready(Some(Ok(1))),
+                (1, How::End) => Poll::Ready(None),
+                (1, How::Fault) => Poll::Ready(Some(Err("connection lost"))),
+                (1, How::Panic) => panic!("the source broke"),
+                (1, How::Cancel) => {
+                    stop.cancel();
+                    Poll::Pending
+                }
+                _ => panic!("it has ended"),
+            });
+        let windows = window(&context, source.faults()).count(at_most(2)).stream();
+        let mut windows = Box::pin(windows.expect("valid"));
+        assert_eq!(poll(&mut windows), ready(vec![1]));
+        assert_eq!(Arc::strong_count(&alive), 1, "{last:?}: the source is gone");
+        assert_eq!(poll(&mut windows), Poll::Ready(last.map(Err)));
+        assert_eq!(poll(&mut windows), Poll::Ready(None));
+        assert_eq!(alive.load(Ordering::Relaxed), 2, "{last:?}");
+    }
+}
+
+// Rules 3.3, 3.5
+#[test]
+fn cancelled_or_late_before_the_first_poll_takes_nothing() {
+    let (clock, stop) = (ManualClock::new(), CancellationSource::new());
+    let source = filled([1, 2]);
+    let windows_of = |context: &StepContext| {
+        let windows = window(context, source.clone()).count(at_most(1)).timeout(SECOND).stream();
+        Box::pin(windows.expect("valid"))
+    };
+    let mut late = windows_of(&context(&clock));
+    clock.advance(SECOND);
+    assert_eq!(poll(&mut late), Poll::Ready(Some(Err(ErrorCode::Timeout))), "from `stream` on");
+    let mut cancelled = windows_of(&context(&clock).with_cancellation(stop.token()));
+    stop.cancel();
+    assert_eq!(poll(&mut cancelled), Poll::Ready(Some(Err(ErrorCode::Canceled))));
+    assert_eq!(left_in(&source), [1, 2]);
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// Rules 3.3, 3.5, P13
+#[test]
+fn the_interval_the_timeout_the_cancellation_and_a_message_each_wake_who_waits() {
+    for (open, cause) in [(true, 0), (true, 1), (false, 1), (true, 2), (false, 2), (false, 3)] {
+        let (clock, stop) = (ManualClock::new(), CancellationSource::new());
+        let context = context(&clock).with_cancellation(stop.token());
+        let (sender, receiver) = async_channel::unbounded();
+        let every = if cause == 0 { SECOND } else { 9 * SECOND };
+        let windows = window(&context, receiver).every(every).count(at_most(2)).timeout(5 * SECOND);
+        let mut windows = Box::pin(windows.stream().expect("valid"));
+        if open {
+            sender.try_send(1).expect("the channel is open");
+        }
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        assert!(windows.as_mut().poll_next(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        match cause {
+            0 => clock.advance(SECOND),
+            1 => clock.advance(5 * SECOND),
+            2 => stop.cancel(),
+            _ => sender.try_send(1).expect("the channel is open"),
+        }
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "open {open}, cause {cause}");
+        let last = [None, Some(ErrorCode::Timeout), Some(ErrorCode::Canceled), None][cause];
+        if open {
+            assert_eq!(poll(&mut windows), ready(vec![1]));
+        }
+        match last {
+            Some(last) => assert_eq!(poll(&mut windows), Poll::Ready(Some(Err(last)))),
+            None => assert!(poll(&mut windows).is_pending()),
+        }
+    }
+}
+
+// P10, rule 2.4
+#[test]
+fn windows_of_any_size_are_full_to_the_message() {
+    for size in [1, 2, 255, 256, 257, 1024, 1025, 3000] {
+        let total = 2 * size + 1;
+        let windows = window(&StepContext::new("t"), stream::iter(0..total)).count(at_most(size));
+        let windows = windows.stream().expect("valid");
+        let windows: Vec<Vec<usize>> = block_on(windows.try_collect()).expect("no failure");
+        let sizes: Vec<_> = windows.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [size, size, 1]);
+        assert!(windows.into_iter().flatten().eq(0..total));
+    }
+}
+
+// P10
+#[test]
+fn the_window_after_one_that_was_full_or_taken_has_a_whole_interval() {
+    let clock = ManualClock::new();
+    for taken in [false, true] {
+        let (sender, receiver) = async_channel::unbounded();
+        let windows = window(&context(&clock), receiver).count(at_most(2)).every(SECOND).stream();
+        let mut windows = Box::pin(windows.expect("valid"));
+        let send = |message: u32| sender.try_send(message).expect("the channel is open");
+        send(1);
+        assert!(poll(&mut windows).is_pending());
+        clock.advance(SECOND / 2);
+        if taken {
+            assert_eq!(windows.as_mut().take_open(), [1]);
+        } else {
+            send(2);
+            assert_eq!(poll(&mut windows), ready(vec![1, 2]));
+        }
+        send(3);
+        assert!(poll(&mut windows).is_pending());
+        clock.advance(SECOND - Duration::from_nanos(1));
+        assert!(poll(&mut windows).is_pending(), "taken: {taken}");
+        clock.advance(Duration::from_nanos(1));
+        assert_eq!(poll(&mut windows), ready(vec![3]));
+        assert_eq!(clock.sleepers(), 0, "no timer is left behind");
     }
 }
 
