@@ -273,6 +273,36 @@ fn an_operation_that_fails_or_panics_is_the_last_and_what_it_registered_is_stage
     }
 }
 
+static POLLS: AtomicUsize = AtomicUsize::new(0);
+
+fn never_ends(_: u32, step: StepContext) -> Pin<Box<dyn Future<Output = Item> + Send>> {
+    step.register_compensation(|| async {});
+    Box::pin(std::future::poll_fn(|_| {
+        POLLS.fetch_add(1, Ordering::Relaxed);
+        Poll::Pending
+    }))
+}
+
+// Rules 2.1, 3.5, 4.1
+#[test]
+fn cancellation_during_an_operation_wakes_and_cuts_it_short_without_another_poll() {
+    // One that tells of errors is awaited, see below.
+    for (name, row) in working().filter(|(name, _)| *name != "tap_err_step") {
+        let stop = CancellationSource::new();
+        let context = StepContext::new("t").with_cancellation(stop.token());
+        let mut stream = row(&context, fed(name), never_ends);
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        assert_eq!(stream.as_mut().poll_next(&mut Context::from_waker(&waker)), Poll::Pending);
+        stop.cancel();
+        assert!(wakes.0.load(Ordering::Relaxed) > 0, "{name}");
+        let polls = POLLS.load(Ordering::Relaxed);
+        assert_eq!(run_out(&mut stream), [Err(ErrorCode::Canceled)], "{name}");
+        assert_eq!(POLLS.load(Ordering::Relaxed), polls, "{name}");
+        assert_eq!(context.scope().clear(), 1, "{name}");
+    }
+}
+
 static TOKENS: Mutex<Vec<CancellationToken>> = Mutex::new(Vec::new());
 
 fn keeps_its_token(n: u32, step: StepContext) -> Pin<Box<dyn Future<Output = Item> + Send>> {
@@ -384,6 +414,87 @@ fn gathering_an_always_ready_stream_gives_the_thread_back_and_hears_of_the_cance
     assert_eq!((error.code(), error.metadata("succeeded")), (ErrorCode::Canceled, Some("1024")));
 }
 
+// Rule 2.4
+#[test]
+fn whoever_gives_the_thread_back_has_woken_itself() {
+    fn ready(n: u32, _: StepContext) -> Pin<Box<dyn Future<Output = Item> + Send>> {
+        Box::pin(async move { Ok(n) })
+    }
+    let context = StepContext::new("t");
+    let feed = || Feed::new(vec![one as fn() -> _; 2000]);
+    let gatherers =
+        ROWS.into_iter().filter(|(name, _)| ["for_each_step", "collect_all"].contains(name));
+    let mut none: Vec<_> =
+        gatherers.map(|(name, row)| (name, row(&context, feed(), ready))).collect();
+    none.push((
+        "filter_map_step",
+        feed()
+            .filter_map_step(&context, |_, _| async { Ok::<Option<u32>, BoxError>(None) })
+            .map(coded(|n| n))
+            .boxed(),
+    ));
+    none.push((
+        "flat_map_step",
+        feed().flat_map_step(&context, |_, _| stream::empty::<Item>()).map(coded(|n| n)).boxed(),
+    ));
+    for (name, mut stream) in none {
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut given = 0;
+        while stream.as_mut().poll_next(&mut Context::from_waker(&waker)).is_pending() {
+            given += 1;
+            assert_eq!(wakes.0.load(Ordering::Relaxed), given, "{name}");
+        }
+        assert_eq!(given, 2000 / 256, "{name}");
+    }
+}
+
+// Rules 3.7, 4.1
+#[test]
+fn the_step_of_an_inner_stream_ends_with_it_and_a_destructor_that_panics_stays_inside() {
+    let context = StepContext::new("t");
+    let tokens = Mutex::new(Vec::new());
+    let items = stream::iter([Ok::<_, BoxError>(1), Ok(2)]).chain(stream::pending());
+    let flat = items.flat_map_step(&context, |n, step| {
+        step.register_compensation(|| async {});
+        tokens.lock().expect("no panic").push(step.cancellation().clone());
+        let bomb = Bomb;
+        stream::iter([Ok::<_, BoxError>(n)]).inspect(move |_| {
+            let _keep = &bomb;
+        })
+    });
+    let mut flat = Box::pin(flat);
+    for n in 1..=2 {
+        assert_eq!(block_on(flat.next()).expect("an item").expect("no failure"), n);
+        assert!(!tokens.lock().expect("no panic")[n as usize - 1].is_cancelled());
+    }
+    assert!(flat.next().now_or_never().is_none(), "it waits for another");
+    assert!(tokens.lock().expect("no panic").iter().all(CancellationToken::is_cancelled));
+    assert_eq!(context.scope().clear(), 2);
+}
+
+// P48, P50
+#[test]
+fn only_the_cancellation_of_its_own_step_makes_a_gathering_cancelled() {
+    let of_another = || Err(watershed::Error::new(ErrorCode::Canceled, "stopped inside"));
+    for (item, cancels) in [(of_another as fn() -> Result<u32, _>, false), (fails_late, true)] {
+        let stop = CancellationSource::new();
+        let context = StepContext::new("t").with_cancellation(stop.token());
+        let items = stream::iter([Ok(1), item()]).chain(stream::poll_fn(move |_| {
+            if cancels {
+                stop.cancel();
+            }
+            Poll::Ready(None)
+        }));
+        let error = block_on(items.collect_all(&context)).expect_err("one failed");
+        assert_eq!((error.code(), error.related().len()), (ErrorCode::Aggregate, 1));
+    }
+}
+
+fn fails_late() -> Result<u32, watershed::Error> {
+    Err(watershed::Error::new(ErrorCode::Handler, "no"))
+}
+
 // Rules 3.3, 3.4
 #[test]
 fn the_deadline_of_an_item_counts_from_its_call_and_passes_at_its_tick() {
@@ -446,4 +557,16 @@ fn a_clock_that_panics_ends_the_run_and_what_its_operation_did_is_staged() {
     let error = poll_times(&mut run, 1).expect("it is over").expect_err("the clock broke");
     assert_eq!((error.code(), error.metadata("handled")), (ErrorCode::Panic, Some("0")));
     assert_eq!(context.scope().clear(), 1, "while the run is still there");
+
+    // An item that may take for ever needs no timer, and between two items there is none.
+    let run = stream::iter([Ok::<_, BoxError>(1)])
+        .for_each_step(&context, |_, _| async { Ok::<_, BoxError>(yields(1).await) });
+    assert_eq!(block_on(run.item_timeout(Duration::MAX)).expect("no failure"), 1);
+    let clock = ManualClock::new();
+    let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
+    let items = stream::iter([Ok::<_, BoxError>(1)]).chain(stream::pending());
+    let run = items.for_each_step(&context, |_, _| async { Ok::<_, BoxError>(yields(1).await) });
+    let mut run = Box::pin(run.item_timeout(SECOND).into_future());
+    assert_eq!((poll_times(&mut run, 1).is_none(), clock.sleepers()), (true, 1));
+    assert_eq!((poll_times(&mut run, 1).is_none(), clock.sleepers()), (true, 0));
 }

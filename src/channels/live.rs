@@ -2,7 +2,8 @@
 //!
 //! Every source that is added is wrapped: the wrapper looks at what its handle wishes before it
 //! asks the source for a message. A lane asks only when the message before has been settled, so
-//! removing a source waits for its message in flight, and nothing is taken from a paused one.
+//! removing a source waits for its message in flight, and nothing is taken from a paused one. A
+//! lane that waits for a permit asks whether its source was removed, and for nothing else.
 
 use std::fmt;
 use std::future::Future;
@@ -105,6 +106,11 @@ impl<S> fmt::Debug for LiveSources<S> {
 
 pin_project! {
     /// The sources that were added and that the drain has not taken yet, see [`live`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping a wait for the next source loses nothing. Dropping the stream gives the sources in
+    /// it back to their handles, as [`SourceEnd::Abandoned`].
     ///
     /// ```
     /// use futures::stream::{self, StreamExt};
@@ -234,7 +240,8 @@ impl<S> Control<S> {
 
 impl<S> SourceHandle<S> {
     /// Takes no further message of the source until [`resume`](SourceHandle::resume). The message
-    /// in flight is finished.
+    /// in flight is finished. A drain does not end while a source is paused: resume or remove it.
+    /// Of a source that is removed or has ended, this changes nothing.
     ///
     /// ```
     /// let (live, _incoming) = watershed::channels::live();
@@ -274,6 +281,9 @@ impl<S> SourceHandle<S> {
     /// Takes the source out of the drain: no further message is taken, its message in flight is
     /// settled, and the source is handed back with what is left in it. `None` when it had ended by
     /// itself, or was handed back before.
+    ///
+    /// It is the drain that lets go of the source, at its next poll, and it does not wait for the
+    /// handlers of other sources. A removal is final, from the call's first poll on.
     ///
     /// # Cancel safety
     ///
