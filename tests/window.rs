@@ -278,6 +278,39 @@ fn a_clock_that_panics_loses_no_message_that_was_taken() {
     assert_eq!(poll(&mut windows), Poll::Ready(Some(Err(ErrorCode::Panic))));
     assert_eq!(poll(&mut windows), Poll::Ready(None));
     assert_eq!(left_in(&source), [2, 3]);
+
+    // An interval without end needs no timer.
+    let windows = window(&context, filled([1])).every(Duration::MAX).stream().expect("valid");
+    let windows: Vec<Vec<u32>> = block_on(windows.try_collect()).expect("no failure");
+    assert_eq!(windows, [[1]]);
+}
+
+/// A clock that was set back while its timers went on.
+#[derive(Debug)]
+struct SetBackClock;
+
+impl Clock for SetBackClock {
+    fn now(&self) -> Tick {
+        Tick::ZERO
+    }
+
+    fn sleep_until(&self, _: Tick) -> Sleep {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+// Rule 5.4
+#[test]
+fn a_timer_that_rings_closes_the_window_whatever_the_clock_says_and_rings_once() {
+    let context = StepContext::new("t").with_clock(Arc::new(SetBackClock));
+    let (sender, receiver) = async_channel::unbounded();
+    let windows = window(&context, receiver).every(SECOND).stream().expect("valid");
+    let mut windows = Box::pin(windows);
+    for message in [1, 2] {
+        sender.try_send(message).expect("the channel is open");
+        assert_eq!(poll(&mut windows), ready(vec![message]));
+        assert!(poll(&mut windows).is_pending(), "no empty window");
+    }
 }
 
 // Rules 2.6, 3.1, 3.2, 3.5

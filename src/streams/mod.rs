@@ -3,7 +3,9 @@
 //! What is here is what `futures` cannot do: operations that are handed a
 //! [`StepContext`], so that what they register is staged whatever becomes of the
 //! stream; that contain panics; and that end with one `Err` when the context's token is cancelled.
-//! After the first failure nothing further is asked for or called.
+//! After the first failure nothing further is asked for or called, and the stream is dropped; only
+//! [`tap_err_step`](StepStreamExt::tap_err_step), [`collect_all`](StepStreamExt::collect_all) and
+//! [`lifted`](StepStreamExt::lifted) go on after an `Err` of the stream.
 //!
 //! | with `futures` | here |
 //! | --- | --- |
@@ -273,7 +275,7 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
 
     /// The same stream with its errors as [`Error`], which ends with one `Err` when the context's
     /// token is cancelled and contains a panic of the stream: what a channel of results is fed
-    /// with. Unlike the others it goes on after an `Err` of the stream.
+    /// with. It goes on after an `Err` of the stream.
     ///
     /// # Errors
     ///
