@@ -259,8 +259,8 @@ fn removing_an_idle_source_does_not_wait_for_the_handlers_of_others() {
         let mut drain = drain.concurrency(permits).into_future();
         assert!(poll_times(&mut drain, 2).is_none(), "every permit is taken");
         let wakes = Arc::new(Wakes::default());
-        let waker = Waker::from(Arc::clone(&wakes));
-        assert!(Pin::new(&mut drain).poll(&mut Context::from_waker(&waker)).is_pending());
+        let wake = Waker::from(Arc::clone(&wakes));
+        assert!(Pin::new(&mut drain).poll(&mut Context::from_waker(&wake)).is_pending());
         let before = wakes.0.load(Ordering::Relaxed);
         let mut removal = Box::pin(handle.remove());
         assert!((&mut removal).now_or_never().is_none(), "the drain is to give it back");
@@ -347,10 +347,10 @@ fn every_wish_wakes_a_drain_that_waits_and_the_end_wakes_everybody_who_waits_for
     drop(live);
     let mut drain = fan_in(&context, [], note(&log, 0)).incoming(incoming).into_future();
     let wakes = Arc::new(Wakes::default());
-    let waker = Waker::from(Arc::clone(&wakes));
+    let wake = Waker::from(Arc::clone(&wakes));
     let woken = |drain: &mut (dyn Future<Output = _> + Unpin)| {
         let woken = wakes.0.swap(0, Ordering::Relaxed) > 0;
-        let polled = Pin::new(drain).poll(&mut Context::from_waker(&waker));
+        let polled = Pin::new(drain).poll(&mut Context::from_waker(&wake));
         (woken, polled.is_ready())
     };
     assert_eq!(woken(&mut drain), (false, false));
@@ -358,7 +358,7 @@ fn every_wish_wakes_a_drain_that_waits_and_the_end_wakes_everybody_who_waits_for
     handle.pause();
     assert_eq!(woken(&mut drain), (true, false));
     sender.try_send(1).expect("the channel is open");
-    assert_eq!(woken(&mut drain).1, false);
+    assert!(!woken(&mut drain).1);
     assert_eq!(noted(&log), [], "it is paused");
     wakes.0.store(0, Ordering::Relaxed);
     handle.resume();
@@ -368,8 +368,8 @@ fn every_wish_wakes_a_drain_that_waits_and_the_end_wakes_everybody_who_waits_for
     let ends: Vec<_> = std::iter::repeat_with(|| Arc::new(Wakes::default())).take(3).collect();
     let mut waits: Vec<_> = ends.iter().map(|_| handle.ended()).collect();
     for (wait, wakes) in waits.iter_mut().zip(&ends) {
-        let waker = Waker::from(Arc::clone(wakes));
-        assert!(Pin::new(wait).poll(&mut Context::from_waker(&waker)).is_pending());
+        let wake = Waker::from(Arc::clone(wakes));
+        assert!(Pin::new(wait).poll(&mut Context::from_waker(&wake)).is_pending());
     }
     drop(waits.pop());
     drop(handle.remove().now_or_never());
@@ -392,7 +392,9 @@ fn scripted(items: &[&'static str]) -> impl Source<Message = u32> + Unpin + Debu
 // Rules 2.1, 3.2, 3.3, 3.5, 3.7
 #[test]
 fn however_a_drain_ends_what_is_left_of_its_sources_goes_back_to_their_handles() {
-    let cases: [(&[&str], bool, Option<Duration>, ErrorCode, usize); 6] = [
+    /// What the source yields, whether it is cancelled, the timeout, the end, and what is left.
+    type Case = (&'static [&'static str], bool, Option<Duration>, ErrorCode, usize);
+    let cases: [Case; 6] = [
         (&["1", "fault", "2"], false, None, ErrorCode::Source, 1),
         (&["1", "panic", "2"], false, None, ErrorCode::Panic, 1),
         (&["1", "13", "2"], false, None, ErrorCode::Panic, 1),

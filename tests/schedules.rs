@@ -1,6 +1,8 @@
 //! The adapters under schedules that a seed makes, with wakers that count only for the last poll:
 //! a wake-up that is lost leaves the run stuck. And each of them dropped after any poll.
 
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
@@ -198,26 +200,26 @@ fn live_sources_come_pause_and_go_under_any_schedule_and_no_message_is_lost() {
         let scripts: Vec<_> = (0..4)
             .map(|n| world.script(format!("source {n}")).scattered(10 * n..10 * n + 6))
             .collect();
-        let owner = {
+        let plan = {
             let (world, scripts, handled) = (world.clone(), scripts.clone(), Rc::clone(&handled));
             async move {
-                let mut handles = Vec::new();
-                for script in scripts {
-                    handles.push(live.add(script).ok().expect("the drain is there"));
+                let mut live_ones = Vec::new();
+                for source in scripts {
+                    live_ones.push(live.add(source).expect("the drain is there"));
                     world.pause().await;
                 }
                 drop(live);
                 for _ in 0..12 {
                     let which = usize::try_from(world.below(4)).expect("small");
                     match world.below(4) {
-                        0 => handles[which].pause(),
-                        1 | 2 => handles[which].resume(),
+                        0 => live_ones[which].pause(),
+                        1 | 2 => live_ones[which].resume(),
                         _ => {
                             // Some removals are not waited for.
                             if world.below(2) == 0 {
-                                drop(futures::poll!(Box::pin(handles[which].remove())));
+                                drop(futures::poll!(Box::pin(live_ones[which].remove())));
                             } else {
-                                handles[which].remove().await;
+                                live_ones[which].remove().await;
                                 let before = handled.borrow().len();
                                 world.pause().await;
                                 let after = handled.borrow();
@@ -228,15 +230,15 @@ fn live_sources_come_pause_and_go_under_any_schedule_and_no_message_is_lost() {
                     }
                     world.pause().await;
                 }
-                handles.iter().for_each(watershed::channels::SourceHandle::resume);
+                live_ones.iter().for_each(watershed::channels::SourceHandle::resume);
                 let mut ends = Vec::new();
-                for handle in handles {
+                for handle in live_ones {
                     ends.push(handle.ended().await);
                 }
                 ends
             }
         };
-        let owner = simulation.spawn("owner", owner);
+        let owner = simulation.spawn("owner", plan);
         let context = world.context("t");
         let drain = fan_in(&context, [], |message: u32, _| {
             let (world, handled) = (world.clone(), Rc::clone(&handled));
