@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures::future::pending;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use support::{block_on, filled, left_in, poll_times, yields};
@@ -256,7 +257,8 @@ fn removing_an_idle_source_does_not_wait_for_the_handlers_of_others() {
             }
         });
         let permits = NonZeroUsize::new(permits as usize).expect("not zero");
-        let drain = drain.incoming(incoming.map(|source| source.named("live")));
+        let drain =
+            drain.incoming(incoming.map(|source| source.named("live").weighted(NonZeroU32::MIN)));
         let mut drain = drain.concurrency(permits).into_future();
         assert!(poll_times(&mut drain, 2).is_none(), "every permit is taken");
         let wakes = Arc::new(Wakes::default());
@@ -411,7 +413,7 @@ fn however_a_drain_ends_what_is_left_of_its_sources_goes_back_to_their_handles()
         let drain = fan_in(&context, [], |message: u32, _| async move {
             assert_ne!(message, 13, "unlucky");
             if message == 14 {
-                futures::future::pending::<()>().await;
+                pending::<()>().await;
             }
             Ok::<_, BoxError>(())
         });
@@ -475,6 +477,27 @@ fn what_a_live_source_says_of_itself_is_heard_by_the_drain() {
     let rest: Vec<_> = handled.iter().copied().filter(|number| *number < 20).collect();
     assert!(place(13) < place(3), "two for one: {rest:?}");
     assert!(report.sources().iter().all(|source| source.name().starts_with("from ")));
+}
+
+// Rules 2.1, 3.2
+#[test]
+fn a_drain_that_waits_for_its_grace_takes_no_further_source() {
+    let context = StepContext::new("t");
+    let (sender, connections) = async_channel::unbounded();
+    for message in [1, 2] {
+        sender.try_send(filled([message])).expect("the channel is open");
+    }
+    let drain = fan_in(&context, [], |message: u32, _| async move {
+        yields(3).await;
+        if message == 1 { Err("no") } else { pending::<Result<(), &str>>().await }
+    });
+    let drain = drain.concurrency(NonZeroUsize::new(2).expect("not zero"));
+    let mut drain = drain.incoming(connections.clone()).grace(Duration::MAX).into_future();
+    assert!(poll_times(&mut drain, 6).is_none(), "the second is awaited");
+    sender.try_send(filled([3])).expect("the channel is open");
+    assert!(poll_times(&mut drain, 3).is_none());
+    drop(drain);
+    assert_eq!(left_in(&connections).iter().flat_map(left_in).collect::<Vec<_>>(), [3]);
 }
 
 /// A source that counts by itself, and fails.
