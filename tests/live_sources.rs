@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures::future::pending;
+use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use support::{block_on, filled, left_in, poll_times, yields};
-use watershed::channels::{SourceEnd, live};
+use watershed::channels::{SourceEnd, SourceHandle, live};
 use watershed::{
     BoxError, CancellationSource, ErrorCode, ManualClock, Source, StepContext, fan_in,
 };
@@ -255,7 +257,8 @@ fn removing_an_idle_source_does_not_wait_for_the_handlers_of_others() {
             }
         });
         let permits = NonZeroUsize::new(permits as usize).expect("not zero");
-        let drain = drain.incoming(incoming.map(|source| source.named("live")));
+        let drain =
+            drain.incoming(incoming.map(|source| source.named("live").weighted(NonZeroU32::MIN)));
         let mut drain = drain.concurrency(permits).into_future();
         assert!(poll_times(&mut drain, 2).is_none(), "every permit is taken");
         let wakes = Arc::new(Wakes::default());
@@ -410,7 +413,7 @@ fn however_a_drain_ends_what_is_left_of_its_sources_goes_back_to_their_handles()
         let drain = fan_in(&context, [], |message: u32, _| async move {
             assert_ne!(message, 13, "unlucky");
             if message == 14 {
-                futures::future::pending::<()>().await;
+                pending::<()>().await;
             }
             Ok::<_, BoxError>(())
         });
@@ -467,10 +470,86 @@ fn what_a_live_source_says_of_itself_is_heard_by_the_drain() {
     let report = block_on(drain).expect("no failure");
     let handled = noted(&log);
     let place = |of: u32| handled.iter().position(|number| *number == of).expect("it was handled");
-    assert!(place(24) < place(3), "the urgent one comes first: {handled:?}");
+    let before: Vec<_> = handled.iter().take_while(|number| **number != 25).collect();
+    let of = |first: u32| before.iter().filter(|number| **number / 10 == first / 10).count();
+    assert_eq!(of(20), 5);
+    assert!(of(0) <= 3 && of(10) <= 4, "the urgent one comes first: {handled:?}");
     let rest: Vec<_> = handled.iter().copied().filter(|number| *number < 20).collect();
     assert!(place(13) < place(3), "two for one: {rest:?}");
     assert!(report.sources().iter().all(|source| source.name().starts_with("from ")));
+}
+
+// Rules 2.1, 3.2
+#[test]
+fn a_drain_that_waits_for_its_grace_takes_no_further_source() {
+    let context = StepContext::new("t");
+    let (sender, connections) = async_channel::unbounded();
+    for message in [1, 2] {
+        sender.try_send(filled([message])).expect("the channel is open");
+    }
+    let drain = fan_in(&context, [], |message: u32, _| async move {
+        yields(3).await;
+        if message == 1 { Err("no") } else { pending::<Result<(), &str>>().await }
+    });
+    let drain = drain.concurrency(NonZeroUsize::new(2).expect("not zero"));
+    let mut drain = drain.incoming(connections.clone()).grace(Duration::MAX).into_future();
+    assert!(poll_times(&mut drain, 6).is_none(), "the second is awaited");
+    sender.try_send(filled([3])).expect("the channel is open");
+    assert!(poll_times(&mut drain, 3).is_none());
+    drop(drain);
+    assert_eq!(left_in(&connections).iter().flat_map(left_in).collect::<Vec<_>>(), [3]);
+}
+
+/// A source that counts by itself, and fails.
+struct Offsets(u64);
+
+impl Source for Offsets {
+    type Message = u64;
+
+    fn poll_message(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<u64, watershed::Error>>> {
+        self.0 += 100;
+        Poll::Ready(Some(Ok(self.0)))
+    }
+
+    fn number(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
+// Rules 2.7, 3.2
+#[test]
+fn errors_carry_the_number_that_a_live_source_gives_its_messages() {
+    let (live, incoming) = live();
+    live.add(Offsets(7)).ok().expect("a drain may come");
+    let drain = fan_in(&StepContext::new("t"), [], |offset: u64, _| async move {
+        if offset == 207 { Err("no") } else { Ok(()) }
+    });
+    let error = block_on(drain.incoming(incoming)).expect_err("it fails");
+    assert_eq!(error.message_number(), Some(207));
+}
+
+// Rule 2.7
+#[test]
+fn a_wish_from_inside_the_source_is_not_lost() {
+    let (context, log) = (StepContext::new("t"), Log::default());
+    let (live, incoming) = live();
+    let own = Arc::new(Mutex::new(None::<SourceHandle<BoxStream<'static, u32>>>));
+    let handle = Arc::clone(&own);
+    let source = stream::poll_fn(move |_| {
+        let handle = handle.lock().expect("no panic");
+        assert!(handle.as_ref().expect("it is there").remove().now_or_never().is_none());
+        Poll::Pending
+    });
+    *own.lock().expect("no panic") = live.add(source.boxed()).ok();
+    drop(live);
+    let report = block_on(fan_in(&context, [], note(&log, 0)).incoming(incoming));
+    assert_eq!(report.expect("it is removed").handled(), 0);
+    let own = own.lock().expect("no panic");
+    let ended = own.as_ref().expect("it is there").ended().now_or_never();
+    assert_eq!(ended, Some(SourceEnd::Removed));
 }
 
 // Rule 4.12

@@ -267,6 +267,8 @@ fn a_message_whose_key_panics_is_put_back_and_not_lost() {
         });
         let error = block_on(drain).expect_err("a panic");
         assert_eq!((error.code(), error.metadata("handled")), (ErrorCode::Panic, Some("1")));
+        assert!(error.to_string().contains("no "), "the first panic is the cause: {error}");
+        assert!(error.related().is_empty(), "{error:?}");
         assert_eq!((left.try_iter().collect::<Vec<_>>(), left_in(&source)), (vec![bad], vec![15]));
     }
 }

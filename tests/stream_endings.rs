@@ -475,6 +475,14 @@ fn the_step_of_an_inner_stream_ends_with_it_and_a_destructor_that_panics_stays_i
     assert!(flat.next().now_or_never().is_none(), "it waits for another");
     assert!(tokens.lock().expect("no panic").iter().all(CancellationToken::is_cancelled));
     assert_eq!(context.scope().clear(), 2);
+
+    let flat = stream::iter([Ok::<_, BoxError>(1)]).flat_map_step(&context, |_, _| {
+        let bomb = Bomb;
+        stream::iter([Err::<u32, _>("no"), Ok(1)]).inspect(move |_| {
+            let _keep = &bomb;
+        })
+    });
+    assert_eq!(block_on(flat.map(coded(|n| n)).collect::<Vec<_>>()), [Err(ErrorCode::Source)]);
 }
 
 // P48, P50

@@ -148,13 +148,6 @@ where
 
 type Asked<M> = Option<Result<M, Error>>;
 
-impl<S: Source, K, F> Shared<S, K, F> {
-    fn wake_all(&self) {
-        let woken = self.waiters.lock().take();
-        panics::wake_each(woken.into_values());
-    }
-}
-
 impl<S, K, F> Source for Ordered<S, K, F>
 where
     S: Source,
@@ -186,16 +179,9 @@ where
                 panics::wake_each(next);
                 Poll::Ready(Some(asked))
             }
-            Ok(Poll::Ready(None)) => {
-                this.forget_waiter();
-                this.shared.wake_all();
-                Poll::Ready(None)
-            }
-            Err(message) => {
-                this.forget_waiter();
-                this.shared.wake_all();
-                Poll::Ready(Some(Err(Error::panic("the source or a key", &message))))
-            }
+            // The others hear of the end when this handle goes away.
+            Ok(Poll::Ready(None)) => Poll::Ready(None),
+            Err(message) => Poll::Ready(Some(Err(Error::panic("the source or a key", &message)))),
         }
     }
 
@@ -229,11 +215,12 @@ impl<S: Source, K, F> Ordered<S, K, F> {
     }
 }
 
-/// A handle that goes away while others stay lets one of them ask in its place.
+/// The others ask in the place of a handle that goes away: its source has ended, most likely.
 impl<S: Source, K, F> Drop for Ordered<S, K, F> {
     fn drop(&mut self) {
         self.forget_waiter();
-        self.shared.wake_all();
+        let woken = self.shared.waiters.lock().take();
+        panics::wake_each(woken.into_values());
     }
 }
 

@@ -61,13 +61,10 @@ impl Permits {
         }
     }
 
-    /// Takes a lane that will not come back out of the queue.
+    /// Takes a lane out of the queue in which it waits: it will not come back.
     pub(super) fn leave(&mut self, lane: usize) {
-        match std::mem::replace(&mut self.standing[lane], Standing::Away) {
-            Standing::Away => {}
-            Standing::Waiting => self.queue.retain(|(waiting, _)| *waiting != lane),
-            Standing::Granted => self.release(),
-        }
+        self.standing[lane] = Standing::Away;
+        self.queue.retain(|(waiting, _)| *waiting != lane);
     }
 
     /// Whether a lane waits for a permit.
