@@ -1,7 +1,11 @@
 //! A drain and a rollback, dropped after each of their polls, and cancelled after each.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::future::{Future, IntoFuture};
 use std::num::NonZeroUsize;
+use std::pin::pin;
 
 use watershed::testing::{DropPoint, for_every_poll};
 use watershed::{
@@ -13,21 +17,78 @@ use crate::effort::effort;
 use crate::mixture::{self, Faults, Mixture, Run};
 use crate::scenario::{Case, Scenario};
 
-/// Goes through all polls of a scenario in every case, and prints how many runs that were.
-fn in_every_case<C: Copy>(
+/// What is done to a future in one run: nothing, or what a point says. Counts its polls.
+struct Probe<'a> {
+    point: Option<&'a DropPoint>,
+    polls: Cell<u64>,
+    drops: Cell<bool>,
+}
+
+impl<'a> Probe<'a> {
+    fn new(point: Option<&'a DropPoint>) -> Self {
+        Self { point, polls: Cell::new(0), drops: Cell::new(false) }
+    }
+
+    async fn cut<F: IntoFuture>(&self, future: F) -> Option<F::Output> {
+        self.drops.set(true);
+        match self.point {
+            None => Some(self.count(future).await),
+            Some(point) => point.cut(self.count(future)).await,
+        }
+    }
+
+    async fn cancel<F: IntoFuture>(&self, source: &CancellationSource, future: F) -> F::Output {
+        match self.point {
+            None => self.count(future).await,
+            Some(point) => point.cancel(source, self.count(future)).await,
+        }
+    }
+
+    async fn count<F: IntoFuture>(&self, future: F) -> F::Output {
+        self.polls.set(0);
+        let mut future = pin!(future.into_future());
+        std::future::poll_fn(|cx| {
+            self.polls.set(self.polls.get() + 1);
+            future.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// Goes through all polls of a scenario in every case, and prints how many runs that were. How many
+/// there have to be is what a run tells that nothing is done to.
+fn in_every_case<C: Copy + Debug>(
     what: &str,
     cases: impl Iterator<Item = C>,
-    mut scenario: impl FnMut(C, &DropPoint),
+    mut scenario: impl FnMut(C, &Probe<'_>),
 ) {
     let (mut count, mut runs, mut longest) = (0, 0, 0);
     for case in cases {
-        let polls = for_every_poll(|point| scenario(case, point));
+        let clean = Probe::new(None);
+        scenario(case, &clean);
+        let polls = clean.polls.get();
+        let tried = for_every_poll(|point| {
+            let probe = Probe::new(Some(point));
+            scenario(case, &probe);
+            if probe.drops.get() {
+                let most = point.polls().min(polls);
+                assert_eq!(probe.polls.get(), most, "dropped after another poll: {case:?}");
+            }
+        });
+        assert_eq!(tried, polls + 1, "before the first poll and after each: {case:?}");
         count += 1;
-        runs += polls;
+        runs += tried;
         longest = longest.max(polls);
     }
-    println!("{what}: {count} cases, {runs} runs, the longest of {longest} polls");
+    println!("{what} after each poll: {count} cases, {runs} runs, the longest of {longest} polls");
     assert!(runs > 5 * count && longest > 10, "too few polls prove nothing");
+}
+
+/// By number of handlers: the most of them that ran at once, which has to be all.
+fn assert_all_at_once(what: &str, most: &BTreeMap<usize, usize>) {
+    println!("{what}: handlers at once {:?}", most.values().collect::<Vec<_>>());
+    assert!(most.iter().all(|(handlers, most)| handlers == most), "{most:?}");
+    assert_eq!(most.len(), 3, "1, 2 and many");
 }
 
 /// How a rollback may go about its work, and whether that keeps an order.
@@ -46,16 +107,21 @@ fn rollback(scenario: &Scenario, policy: &CompensationPolicy) -> Rollback {
 // Rules 2.1, 3.8, 4.1, 4.2, 4.3, 4.9
 #[test]
 fn a_drain_is_dropped_after_every_poll() {
+    let mut at_once = BTreeMap::new();
     in_every_case("drain dropped", Case::all(effort(4, 40, 400)), |case, point| {
         let scenario = Scenario::new(case, None);
         let ended = scenario.simulation.run(point.cut(scenario.drain())).expect("it ends");
         scenario.settle(ended.as_ref());
+        let most = at_once.entry(case.handlers).or_default();
+        *most = scenario.shop.book().most_in_flight.max(*most);
     });
+    assert_all_at_once("drain dropped", &at_once);
 }
 
 // Rules 2.1, 3.2, 3.5, 3.6, 4.1
 #[test]
 fn a_drain_is_cancelled_after_every_poll() {
+    let mut at_once = BTreeMap::new();
     in_every_case("drain cancelled", Case::all(effort(4, 40, 400)), |case, point| {
         let scenario = Scenario::new(case, None);
         let drain = point.cancel(&scenario.stop, scenario.drain());
@@ -66,7 +132,10 @@ fn a_drain_is_cancelled_after_every_poll() {
             assert!(code == ErrorCode::Canceled || code == ErrorCode::Handler && declined);
         }
         scenario.settle(Some(&ended));
+        let most = at_once.entry(case.handlers).or_default();
+        *most = scenario.shop.book().most_in_flight.max(*most);
     });
+    assert_all_at_once("drain cancelled", &at_once);
 }
 
 // Rules 4.2, 4.5, 4.6
@@ -149,7 +218,7 @@ fn a_drain_and_then_its_rollback_are_dropped_after_every_poll() {
     let cases = Case::all(effort(1, 4, 40)).filter(|case| case.handlers == 2);
     let mut pairs = 0;
     in_every_case("drain and rollback dropped", cases, |case, first| {
-        pairs += for_every_poll(|second| {
+        let tried = for_every_poll(|second| {
             let scenario = Scenario::new(case, None);
             let ended = scenario.simulation.run(first.cut(scenario.drain())).expect("it ends");
             let before = scenario.shop.book().undone.len();
@@ -158,6 +227,7 @@ fn a_drain_and_then_its_rollback_are_dropped_after_every_poll() {
             scenario.simulation.run(rollback).expect("it ends");
             scenario.settle_after(ended.as_ref(), before, true);
         });
+        pairs += if first.point.is_some() { tried } else { 0 };
     });
     println!("drain and rollback dropped: {pairs} pairs of polls");
 }

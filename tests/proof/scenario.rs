@@ -91,6 +91,9 @@ pub(crate) struct Book {
     late: Vec<u32>,
     pub(crate) accepted: Vec<u32>,
     pub(crate) failed: Vec<u32>,
+    in_flight: usize,
+    /// The most handlers that ran at once.
+    pub(crate) most_in_flight: usize,
     /// Whether the declined message failed before the fault fired.
     declined_first: bool,
     registered: Vec<Effect>,
@@ -235,6 +238,15 @@ impl<F: Future + Unpin> Future for Guarded<F> {
     }
 }
 
+/// A handler that has not ended.
+struct InFlight(Shop);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.book().in_flight -= 1;
+    }
+}
+
 pub(crate) struct Message {
     number: u32,
     _guard: Guard,
@@ -309,11 +321,12 @@ impl Scenario {
             self.scripts.iter().enumerate().map(fragile).map(Source::faults).collect();
         let drain = fan_in(&self.context, sources, |message: Message, step| {
             let number = message.number;
-            self.note_start(number);
+            let running = self.note_start(number);
             let called = self.shop.reach(format!("handler {number} called"));
             let handled = self.shop.clone().handle(message, called, self.case, step);
             let shop = &self.shop;
             let noted = async move {
+                let _running = running;
                 let handled = handled.await;
                 let mut book = shop.book();
                 let ended = if handled.is_ok() { &mut book.accepted } else { &mut book.failed };
@@ -348,13 +361,16 @@ impl Scenario {
         drain.into_future().boxed_local()
     }
 
-    fn note_start(&self, number: u32) {
+    fn note_start(&self, number: u32) -> InFlight {
         let mut book = self.shop.book();
         book.started.push(number);
+        book.in_flight += 1;
+        book.most_in_flight = book.most_in_flight.max(book.in_flight);
         let aborts = self.case.on_failure == OnFailure::Abort;
         if self.stop.is_cancelled() || aborts && !book.failed.is_empty() {
             book.late.push(number);
         }
+        InFlight(self.shop.clone())
     }
 
     /// The token of the context and that of the call do the same.
@@ -380,6 +396,11 @@ impl Scenario {
     /// or not.
     pub(crate) fn settle_after(&self, ended: Option<&Ended>, before: usize, in_order: bool) {
         let (mut stuck, staged) = (BTreeSet::new(), self.context.scope().len());
+        let (left, most) = {
+            let book = self.shop.book();
+            (book.in_flight, book.most_in_flight)
+        };
+        assert!(left == 0 && most <= self.case.handlers, "{left} left, {most} at once");
         match self.roll_back() {
             Ok(report) => assert_eq!(report.succeeded(), staged, "{:?}", self.case),
             Err(error) => {
