@@ -193,6 +193,7 @@ fn every_subset_of_the_compensations_fails_and_is_undone_by_the_next_rollback() 
             }
         }
     }
+    assert_eq!(runs, 9 * ((2 << most) - 1), "every subset, three kinds of failure, three policies");
     println!("subsets of up to {most}: {runs} runs, {failures} failures, each told and run again");
 }
 
@@ -225,5 +226,6 @@ fn every_subset_of_the_compensations_succeeds_at_the_second_attempt() {
             }
         }
     }
+    assert_eq!(runs, 18 * ((2 << most) - 1), "as above, with and without a pause");
     println!("subsets of up to {most}, tried again: {runs} runs, {retries} second attempts");
 }
