@@ -127,6 +127,9 @@
 //! - **Memory.** Compensations live in memory. A process that dies takes them with it; what must
 //!   survive that belongs into a database, beside the effect.
 //!
+//! [`guide::reliability`] says how each of these is tested, with which numbers, and what is not
+//! promised.
+//!
 //! # Time and executors
 //!
 //! Nothing is spawned and no executor is needed: a drain is a future like any other. All time comes
