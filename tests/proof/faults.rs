@@ -1,7 +1,7 @@
 //! An error and a panic at every point that can fail.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use watershed::testing::{Fault, for_every_fault};
 use watershed::{CancellationToken, CompensationPolicy};
@@ -15,6 +15,7 @@ fn at_every_point(what: &str, seeds: u64, mut scenario: impl FnMut(&Scenario)) {
     quiet();
     let fired = RefCell::new(BTreeMap::<String, u64>::new());
     let (mut cases, mut runs, mut most) = (0, 0, 0);
+    let mut reached = BTreeSet::new();
     for case in Case::all(seeds) {
         let points = for_every_fault(|faults| {
             let run = Scenario::new(case, Some(faults));
@@ -30,14 +31,24 @@ fn at_every_point(what: &str, seeds: u64, mut scenario: impl FnMut(&Scenario)) {
         });
         cases += 1;
         most = most.max(points.len());
+        reached.extend(points);
     }
     let fired = fired.into_inner();
     println!("{what}: {cases} cases, {runs} runs, up to {most} points in one; faults that fired:");
     for (kind, count) in &fired {
         println!("  {count:>8} {kind}");
     }
-    let kinds =
-        ["handler called", "handler with", "poll of source", "action called", "action polled"];
+    assert_every_await(&reached);
+    let kinds = [
+        "handler called",
+        "handler before",
+        "handler behind",
+        "handler with",
+        "handler at",
+        "poll of source",
+        "action called",
+        "action polled",
+    ];
     for kind in kinds {
         for fault in [Fault::Error, Fault::Panic] {
             let suffix = format!("{fault:?}");
@@ -49,6 +60,24 @@ fn at_every_point(what: &str, seeds: u64, mut scenario: impl FnMut(&Scenario)) {
         let kind = format!("drop of {dropped}");
         assert!(fired.keys().any(|key| key.starts_with(&kind)), "no panic in the {kind}");
     }
+    assert!(fired.contains_key("dead letter: Panic"), "no panic in a dead letter");
+}
+
+/// Every await of every message of every source is among the points.
+fn assert_every_await(reached: &BTreeSet<String>) {
+    let mut messages = 0;
+    while reached.contains(&format!("handler {messages} called")) {
+        for place in ["before its effect", "behind its effect", "with a reservation", "at its end"]
+        {
+            let point = format!("handler {messages} {place}");
+            assert!(reached.contains(&point), "no fault could happen at: {point}");
+        }
+        messages += 1;
+    }
+    let polled = |source: &usize| reached.contains(&format!("poll of source {source}"));
+    let sources = (0..1_000).take_while(polled).count();
+    println!("  every await of {messages} messages of {sources} sources");
+    assert!(messages > 10 && sources > 2, "{messages} messages, {sources} sources");
 }
 
 // Rules 2.1, 3.2, 3.7, 3.8, 4.1, 4.2, 4.4, 4.6, 4.12
