@@ -18,7 +18,7 @@
 //! | | |
 //! | --- | --- |
 //! | `cargo test --all-features` | every rule of the contract, the proof with small counts, what the fuzzers found |
-//! | `cargo test --release --all-features --test proof -- --nocapture` | the proof; each test prints what it went through. `WATERSHED_PROOF=long` multiplies the counts, `WATERSHED_SEED=n` chooses other programs for the model |
+//! | `cargo test --release --all-features --test proof -- --nocapture` | the proof; each test prints what it went through. `WATERSHED_PROOF=long` multiplies the counts, `short` is what a debug build runs, `WATERSHED_SEED=n` chooses other programs for the model |
 //! | `.ci/threads` | the library's own code under `loom` (every schedule of small scenes) and under `shuttle` (random ones and such with few forced switches, of larger scenes); `.ci/threads long` for more |
 //! | `.ci/mutants/run` | breaks the library in one place at a time, and checks that the tests notice |
 //! | `.ci/flakes` | the tests, 1,000 times in a row |
