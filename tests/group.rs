@@ -1021,6 +1021,28 @@ fn a_group_whose_last_running_task_cancels_it_is_cancelled() {
     assert_eq!(error.metadata("dropped_tasks"), Some("1"));
 }
 
+// Rule 3.5: the wait never sees the token between the two, as when another thread cancels it.
+#[test]
+fn a_cancellation_while_the_last_task_ends_is_not_overlooked() {
+    for errs in [true, false] {
+        for fails in [true, false] {
+            let stop = CancellationSource::new();
+            let context = context(&ManualClock::new()).with_cancellation(stop.token());
+            let (err_group, wait_group) = (ErrGroup::new(&context), WaitGroup::new(&context));
+            let work = |_| async {
+                stop.cancel();
+                if fails { Err("was told") } else { Ok(()) }
+            };
+            if errs { err_group.go("a", work) } else { wait_group.go("a", work) }
+                .expect("it is open");
+            let wait = if errs { err_group.wait() } else { wait_group.wait() };
+            let error = block_on(wait).expect_err("it was cancelled before its task had ended");
+            assert_eq!(error.code(), ErrorCode::Canceled);
+            assert_eq!(tasks(error.related()), if fails { vec!["a"] } else { vec![] });
+        }
+    }
+}
+
 // A task on an executor may end at any moment of the wait's poll.
 #[test]
 fn an_end_between_the_look_and_the_wait_is_not_lost() {

@@ -90,37 +90,38 @@ impl Board {
 
     /// Notes how a task ended. What it staged has been handed over before.
     pub(super) fn post(&self, number: u64, ended: Ended) {
-        // A task that fails because the context was cancelled is not what stops the group.
-        let cancelled = self.outer.is_cancelled();
-        let mut stops = false;
+        // The context was cancelled before this task ended, whether or not the wait has seen it:
+        // that stops the group, and not a task that fails because of it.
+        let cancelled = self.outer.is_cancelled() && !matches!(ended, Ended::Dropped(_));
         let counter = match &ended {
             Ended::Succeeded => &COUNTERS.tasks_succeeded,
             Ended::Failed(_) => &COUNTERS.tasks_failed,
             Ended::Dropped(_) => &COUNTERS.tasks_dropped,
         };
         counter.add(1);
-        let waiter = {
+        let (waiter, stops) = {
             let mut state = self.state.lock();
+            let mut stops = cancelled && state.cause.is_none();
+            if stops {
+                state.cause = Some(Error::canceled());
+            }
             match ended {
                 Ended::Succeeded => state.report.succeeded += 1,
+                Ended::Failed(error) if self.fail_fast && state.cause.is_none() => {
+                    state.report.failed += 1;
+                    state.cause = Some(error);
+                    stops = true;
+                }
                 Ended::Failed(error) => {
                     state.report.failed += 1;
-                    stops = self.fail_fast && state.cause.is_none();
-                    if stops && !cancelled {
-                        state.cause = Some(error);
-                    } else {
-                        if stops {
-                            state.cause = Some(Error::canceled());
-                        }
-                        state.failures.push((number, error));
-                    }
+                    state.failures.push((number, error));
                 }
                 Ended::Dropped(panicked) => {
                     state.report.dropped += 1;
                     state.failures.extend(panicked.map(|error| (number, error)));
                 }
             }
-            state.tell()
+            (state.tell(), stops)
         };
         if stops {
             self.stop.cancel();
