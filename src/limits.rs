@@ -12,16 +12,35 @@ use crate::error::Error;
 
 /// The token and the deadline of one operation, from its first poll on.
 pub(crate) struct Limits {
-    token: CancellationToken,
+    bounds: Bounds,
     cancelled: Cancelled,
+    sleep: Option<Sleep>,
+}
+
+/// Limits that nobody waits for: they can only be asked.
+#[derive(Clone)]
+pub(crate) struct Bounds {
+    token: CancellationToken,
     deadline: Option<Deadline>,
 }
 
+#[derive(Clone)]
 struct Deadline {
     clock: Arc<dyn Clock>,
     at: Tick,
     timeout: Duration,
-    sleep: Sleep,
+}
+
+impl Bounds {
+    /// Whether the operation is to end.
+    #[inline]
+    pub(crate) fn exceeded(&self) -> Option<Exceeded> {
+        if self.token.is_cancelled() {
+            return Some(Exceeded::Cancelled);
+        }
+        let deadline = self.deadline.as_ref()?;
+        (deadline.clock.now() >= deadline.at).then_some(Exceeded::TimedOut(deadline.timeout))
+    }
 }
 
 impl Limits {
@@ -33,25 +52,25 @@ impl Limits {
     ) -> Self {
         let deadline = timeout.and_then(|timeout| {
             let at = clock.now() + timeout;
-            let clock = Arc::clone(clock);
-            (at != Tick::MAX).then(|| Deadline { sleep: clock.sleep_until(at), clock, at, timeout })
+            (at != Tick::MAX).then(|| Deadline { clock: Arc::clone(clock), at, timeout })
         });
-        Self { cancelled: token.cancelled(), token, deadline }
+        let sleep = deadline.as_ref().map(|deadline| clock.sleep_until(deadline.at));
+        Self { cancelled: token.cancelled(), bounds: Bounds { token, deadline }, sleep }
+    }
+
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// The moment at which the time is over; [`Tick::MAX`] for never.
     pub(crate) fn deadline(&self) -> Tick {
-        self.deadline.as_ref().map_or(Tick::MAX, |deadline| deadline.at)
+        self.bounds.deadline.as_ref().map_or(Tick::MAX, |deadline| deadline.at)
     }
 
     /// Whether the operation is to end: asked without waiting for it.
     #[inline]
     pub(crate) fn exceeded(&self) -> Option<Exceeded> {
-        if self.token.is_cancelled() {
-            return Some(Exceeded::Cancelled);
-        }
-        let deadline = self.deadline.as_ref()?;
-        (deadline.clock.now() >= deadline.at).then_some(Exceeded::TimedOut(deadline.timeout))
+        self.bounds.exceeded()
     }
 
     /// Waits until the operation is to end. The sleep's word counts as well as the clock's: one
@@ -63,8 +82,10 @@ impl Limits {
         if Pin::new(&mut self.cancelled).poll(cx).is_ready() {
             return Poll::Ready(Exceeded::Cancelled);
         }
-        let Some(deadline) = &mut self.deadline else { return Poll::Pending };
-        deadline.sleep.as_mut().poll(cx).map(|()| Exceeded::TimedOut(deadline.timeout))
+        let (Some(deadline), Some(sleep)) = (&self.bounds.deadline, &mut self.sleep) else {
+            return Poll::Pending;
+        };
+        sleep.as_mut().poll(cx).map(|()| Exceeded::TimedOut(deadline.timeout))
     }
 }
 

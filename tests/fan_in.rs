@@ -680,6 +680,57 @@ fn a_source_whose_destructor_panics_becomes_an_error_or_is_attached_to_one() {
     assert!(error.related()[0].to_string().contains("bomb"), "{error:?}");
 }
 
+/// Its sleeps never end, and panic when they are dropped.
+#[derive(Clone, Debug)]
+struct BombClock;
+
+impl Clock for BombClock {
+    fn now(&self) -> Tick {
+        Tick::ZERO
+    }
+
+    fn sleep_until(&self, _: Tick) -> Sleep {
+        let bomb = Bomb;
+        Box::pin(async move {
+            std::future::pending::<()>().await;
+            drop(bomb);
+        })
+    }
+}
+
+// Rules 2.7, 3.7
+#[test]
+fn destructors_of_the_timer_and_of_the_stream_of_sources_stay_inside() {
+    let incoming = || {
+        let bomb = Bomb;
+        stream::poll_fn(move |_| -> Poll<Option<stream::Iter<std::ops::Range<u32>>>> {
+            let _ = &bomb;
+            Poll::Pending
+        })
+    };
+    let context = StepContext::new("t").with_clock(Arc::new(BombClock));
+    for fails in [false, true] {
+        let drain = fan_in(&context, [stream::iter(0..1)], |m, _| async move {
+            if fails { Err(Bad(m)) } else { Ok(()) }
+        });
+        let result = block_on(drain.timeout(Duration::from_secs(1)));
+        assert_eq!(result.is_err(), fails, "the drain ends as if nothing had happened");
+
+        let drain = fan_in(&context, [stream::iter(0..1)], |m, _| async move {
+            if fails { Err(Bad(m)) } else { Ok(()) }
+        });
+        let mut drain = drain.timeout(Duration::from_secs(1)).incoming(incoming()).into_future();
+        let polled = poll_times(&mut drain, 1);
+        assert_eq!(polled.is_some(), fails, "others may come");
+        if let Some(result) = polled {
+            let error = result.expect_err("it fails");
+            assert_eq!(error.downcast_ref::<Bad>(), Some(&Bad(0)));
+            assert!(error.related()[0].to_string().contains("bomb"), "{error:?}");
+        }
+        drop(drain);
+    }
+}
+
 // Rule 3.7
 #[test]
 fn a_drain_polled_after_its_end_answers_with_an_error() {

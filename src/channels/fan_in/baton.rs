@@ -5,6 +5,7 @@
 //! The slot's lock is held for the moment of the exchange only, never while user code runs.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::message_step::MessageStep;
 use super::permits::Permits;
@@ -16,7 +17,7 @@ use crate::compensation::CompensationScope;
 use crate::context::StepContext;
 use crate::diagnostics::COUNTERS;
 use crate::error::Error;
-use crate::limits::Limits;
+use crate::limits::Bounds;
 use crate::lock::Lock;
 
 /// Messages after which a poll of a drain begins no further turn, and lets the executor have its
@@ -31,6 +32,10 @@ pub(super) struct Shared<H, D> {
     pub(super) settings: Settings,
     /// What the handlers are told to stop by.
     pub(super) token: CancellationToken,
+    /// What ends the drain from outside.
+    pub(super) bounds: Bounds,
+    /// Whether a poll of the drain has begun and no lane had its turn in it.
+    pub(super) fresh: AtomicBool,
     pub(super) slot: Lock<Option<Box<Baton<H, D>>>>,
 }
 
@@ -43,6 +48,27 @@ impl<H, D> Shared<H, D> {
         self.slot.lock().take()
     }
 
+    /// The baton for a turn: the first one of a poll finds a new budget.
+    pub(super) fn take_for_turn(&self) -> Option<Box<Baton<H, D>>> {
+        let mut baton = self.take()?;
+        // Lanes are polled by the drain alone, on its thread: nobody comes in between.
+        if self.fresh.load(Ordering::Relaxed) {
+            self.fresh.store(false, Ordering::Relaxed);
+            baton.budget = MESSAGES_PER_POLL;
+        }
+        Some(baton)
+    }
+
+    /// For the drain, between two turns.
+    pub(super) fn borrow<T>(&self, look: impl FnOnce(&mut Baton<H, D>) -> T) -> Result<T, Error> {
+        let Some(mut baton) = self.take() else {
+            return Err(Error::panic("the clock", "the drain lost its state"));
+        };
+        let seen = look(&mut baton);
+        self.put(baton);
+        Ok(seen)
+    }
+
     pub(super) fn put(&self, baton: Box<Baton<H, D>>) {
         *self.slot.lock() = Some(baton);
     }
@@ -52,8 +78,6 @@ impl<H, D> Shared<H, D> {
 pub(super) struct Baton<H, D> {
     pub(super) handler: H,
     pub(super) dead_letter: D,
-    /// What ends the drain from outside.
-    pub(super) limits: Limits,
     pub(super) permits: Permits,
     /// Messages after which this poll of the drain begins no further turn.
     pub(super) budget: usize,
@@ -71,16 +95,10 @@ pub(super) struct Baton<H, D> {
 }
 
 impl<H, D> Baton<H, D> {
-    pub(super) fn new(
-        handler: H,
-        dead_letter: D,
-        limits: Limits,
-        concurrency: NonZeroUsize,
-    ) -> Self {
+    pub(super) fn new(handler: H, dead_letter: D, concurrency: NonZeroUsize) -> Self {
         Self {
             handler,
             dead_letter,
-            limits,
             permits: Permits::new(concurrency.get()),
             budget: 0,
             in_flight: 0,

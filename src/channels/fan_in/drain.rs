@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures::stream::{Empty, SelectAll, Stream};
@@ -81,6 +81,8 @@ where
     /// Where further sources come from, until it has ended.
     incoming: Option<Pin<Box<N>>>,
     shared: Arc<Shared<H, D>>,
+    /// What ends the drain from outside.
+    limits: Limits,
     handlers: CancellationSource,
     started: Tick,
     span: DrainSpan,
@@ -88,6 +90,23 @@ where
     cause: Option<Error>,
     grace: Option<Sleep>,
     drained: bool,
+}
+
+/// What the turns since the last look have left in the baton.
+#[derive(Default)]
+struct News {
+    failure: Option<Error>,
+    /// The budget is: the executor gets its thread back before there is another one.
+    spent: bool,
+}
+
+impl News {
+    fn read<H, D>(baton: &mut Baton<H, D>) -> Self {
+        // Those after the cause come with it, at the end.
+        let fresh = !baton.stopping && !baton.failures.is_empty();
+        let failure = fresh.then(|| baton.failures.remove(0));
+        Self { failure, spent: baton.budget == 0 }
+    }
 }
 
 impl<S, H, F, D, N> FanInFuture<S, H, F, D, N>
@@ -159,11 +178,14 @@ where
         let limits = Limits::new(&clock, outer, settings.timeout);
         let commits = settings.commit == Commit::Pipeline;
         let owner = if commits { OWNERS.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let mut baton = Box::new(Baton::new(handler, dead_letter, limits, settings.concurrency));
+        let mut baton = Box::new(Baton::new(handler, dead_letter, settings.concurrency));
         let span = DrainSpan::new(context.name());
-        let shared = Arc::new(Shared { context, owner, settings, token, slot: Lock::new(None) });
+        let (bounds, fresh) = (limits.bounds().clone(), AtomicBool::new(true));
+        let slot = Lock::new(None);
+        let shared = Arc::new(Shared { context, owner, settings, token, bounds, fresh, slot });
         let mut running = Self {
             span,
+            limits,
             lanes: SelectAll::new(),
             incoming: Some(Box::pin(incoming)),
             shared,
@@ -222,28 +244,22 @@ where
         if self.cause.is_none() {
             self.accept(cx);
         }
-        let mut fresh = true;
+        self.shared.fresh.store(true, Ordering::Relaxed);
+        let mut news = News::default();
         let mut waiting = false;
         loop {
-            let Some(mut baton) = self.shared.take() else {
-                return Poll::Ready(Err(Error::panic("the clock", "the drain lost its state")));
-            };
-            if std::mem::take(&mut fresh) {
-                baton.budget = MESSAGES_PER_POLL;
-            }
-            baton.tally.flush();
-            let spent = baton.budget == 0;
             if self.cause.is_none() {
-                self.cause = Self::find_cause(&mut baton, waiting || spent, cx);
+                let waits = waiting || news.spent;
+                self.cause = news.failure.take().or_else(|| self.poll_exceeded(waits, cx));
                 if self.cause.is_some() {
-                    self.begin_to_stop(&mut baton);
+                    self.begin_to_stop()?;
                 }
             }
-            let idle = baton.in_flight == 0;
-            self.shared.put(baton);
             if let Some(cause) = &self.cause {
                 let grace = self.grace.as_mut();
-                if idle || grace.is_none_or(|grace| grace.as_mut().poll(cx).is_ready()) {
+                if self.shared.borrow(|baton| baton.in_flight == 0)?
+                    || grace.is_none_or(|grace| grace.as_mut().poll(cx).is_ready())
+                {
                     return Poll::Ready(Err(cause.clone()));
                 }
             } else if self.drained {
@@ -252,42 +268,44 @@ where
             if waiting {
                 return Poll::Pending;
             }
-            if spent {
+            if news.spent {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             match Pin::new(&mut self.lanes).poll_next(cx) {
-                Poll::Ready(Some(())) => {}
+                Poll::Ready(Some(())) => news = self.shared.borrow(News::read)?,
                 Poll::Ready(None) if self.incoming.is_none() => self.drained = true,
-                // Once more round, to see what the lanes left in the baton. Where all sources have
-                // ended, others may come.
+                // Where all sources have ended, others may come.
                 Poll::Ready(None) | Poll::Pending => waiting = true,
             }
         }
     }
 
-    /// The reason to end. A drain that is about to give its thread back also waits for one.
-    fn find_cause(baton: &mut Baton<H, D>, waits: bool, cx: &mut Context<'_>) -> Option<Error> {
-        if !baton.failures.is_empty() {
-            return Some(baton.failures.remove(0));
-        }
-        let exceeded = baton.limits.exceeded().or_else(|| {
-            let poll = waits.then(|| baton.limits.poll_exceeded(cx));
-            poll.and_then(|poll| match poll {
+    /// A reason outside of the lanes to end. A drain that is about to give its thread back also
+    /// waits for one.
+    fn poll_exceeded(&mut self, waits: bool, cx: &mut Context<'_>) -> Option<Error> {
+        let exceeded = if waits {
+            match self.limits.poll_exceeded(cx) {
                 Poll::Ready(exceeded) => Some(exceeded),
                 Poll::Pending => None,
-            })
-        });
+            }
+        } else {
+            self.limits.exceeded()
+        };
         exceeded.map(|exceeded| exceeded.into_error("the drain"))
     }
 
-    fn begin_to_stop(&mut self, baton: &mut Baton<H, D>) {
-        baton.stopping = true;
+    fn begin_to_stop(&mut self) -> Result<(), Error> {
+        let in_flight = self.shared.borrow(|baton| {
+            baton.stopping = true;
+            baton.in_flight
+        })?;
         self.handlers.cancel();
-        if baton.in_flight > 0 {
+        if in_flight > 0 {
             let clock = self.shared.context.clock();
             self.grace = Some(clock.sleep_until(clock.now() + self.shared.settings.grace));
         }
+        Ok(())
     }
 
     /// Drops what is left, commits or gathers the errors, and counts the result.
@@ -305,6 +323,11 @@ where
             dropped = baton.dropped;
             panics::drop_contained(|| drop(baton));
         }
+        if let Err(message) = panics::contain(|| self.incoming = None) {
+            related.push(Error::panic("a destructor", &message));
+        }
+        panics::drop_contained(|| drop(self.limits));
+        panics::drop_contained(|| drop(self.grace));
         if result.is_ok() && self.shared.settings.commit == Commit::Pipeline {
             let (cleared, panicked) = self.shared.scope().commit_owned(self.shared.owner);
             COUNTERS.compensations_cleared.add(cleared as u64);
@@ -356,6 +379,9 @@ where
                 baton.tally.flush();
                 panics::drop_contained(|| drop(baton));
             }
+            panics::drop_contained(|| running.incoming = None);
+            panics::drop_contained(|| drop(running.limits));
+            panics::drop_contained(|| drop(running.grace));
             COUNTERS.drains_dropped.add(1);
         }
     }

@@ -108,7 +108,7 @@ where
         if baton.stopping {
             return Poll::Ready(None);
         }
-        if most == 0 || !baton.failures.is_empty() || baton.limits.exceeded().is_some() {
+        if most == 0 || !baton.failures.is_empty() || part.shared.bounds.exceeded().is_some() {
             return Poll::Ready(Some(()));
         }
         part.permit = part.permit || baton.permits.acquire(number, cx.waker());
@@ -176,6 +176,7 @@ where
         let handled = std::mem::take(&mut part.handled);
         baton.tally.succeeded += handled;
         baton.reports[part.name.index()].handled += handled;
+        baton.tally.flush();
     }
 
     /// Goes on with the message that had to wait.
@@ -342,7 +343,7 @@ where
     type Item = ();
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Turn {
-        let Some(mut baton) = self.part.shared.take() else { return Poll::Ready(None) };
+        let Some(mut baton) = self.part.shared.take_for_turn() else { return Poll::Ready(None) };
         let outer = self.as_mut().project().part.enter();
         let turn = match panics::contain(|| self.as_mut().turn(&mut baton, cx)) {
             Ok(turn) => turn,
@@ -352,6 +353,10 @@ where
             }
         };
         self.as_mut().project().part.leave(outer);
+        // A failure is never left behind without a word: the drain looks at the baton where a turn
+        // has ended, and nowhere else.
+        let failed = !baton.failures.is_empty() && !baton.stopping;
+        let turn = if failed { Poll::Ready(Some(())) } else { turn };
         self.as_mut().end_turn(&mut baton, matches!(turn, Poll::Ready(Some(()))));
         self.part.shared.put(baton);
         turn
