@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::lock::Lock;
 use crate::panics;
@@ -41,6 +41,12 @@ struct Leaf {
 impl Leaf {
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Reads what was written last, however late that comes to this thread: a load might give an
+    /// older value.
+    fn is_cancelled_by_now(&self) -> bool {
+        self.cancelled.fetch_or(false, Ordering::AcqRel)
     }
 }
 
@@ -177,7 +183,8 @@ impl CancellationToken {
     /// futures::executor::block_on(waiting);
     /// ```
     pub fn cancelled(&self) -> Cancelled {
-        Cancelled { leaves: Arc::clone(&self.leaves), keys: vec![None; self.leaves.len()] }
+        let keys = vec![None; self.leaves.len()];
+        Cancelled { leaves: Arc::clone(&self.leaves), keys, waker: None }
     }
 }
 
@@ -206,13 +213,20 @@ pub struct Cancelled {
     leaves: Arc<[Arc<Leaf>]>,
     /// By leaf: what this wait is known by there.
     keys: Vec<Option<u64>>,
+    /// The waker that waits at every leaf.
+    waker: Option<Waker>,
 }
 
 impl Future for Cancelled {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { leaves, keys } = &mut *self;
+        let Self { leaves, keys, waker: known } = &mut *self;
+        // It waits until its leaf is cancelled: either that is seen here, or it is woken later.
+        if known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            let cancelled = leaves.iter().any(|leaf| leaf.is_cancelled_by_now());
+            return if cancelled { Poll::Ready(()) } else { Poll::Pending };
+        }
         for (leaf, key) in leaves.iter().zip(keys) {
             let waker = cx.waker().clone();
             let mut waiters = leaf.waiters.lock();
@@ -224,6 +238,7 @@ impl Future for Cancelled {
             drop(waiters);
             drop(old);
         }
+        *known = Some(cx.waker().clone());
         Poll::Pending
     }
 }
