@@ -46,7 +46,7 @@
 //! | 100,000,000 messages under `Commit::Message` | resident memory grows by less than 100 KiB |
 //! | drops and faults after which nothing is held | 2,238 and 11,374 |
 //!
-//! Threads: `loom` goes through 52 scenes with 295,244 schedules in all, most of them complete,
+//! Threads: `loom` goes through 52 scenes with 296,477 schedules in all, most of them complete,
 //! the larger ones with up to two or three forced switches; `shuttle` through 100,000 random and
 //! 100,000 PCT schedules each of two drains on one scope and of concurrent rollbacks.
 //!
