@@ -59,6 +59,26 @@ fn one_poll_of_the_drain_starts_a_bounded_number_of_messages() {
     }
 }
 
+// Rule 2.4: what the last poll left of its share is not what this one has
+#[test]
+fn every_poll_of_the_drain_has_a_share_of_its_own() {
+    let handled = AtomicUsize::new(0);
+    let (sender, receiver) = async_channel::unbounded();
+    let context = StepContext::new("t");
+    let drain = fan_in(&context, [receiver], |(), _| {
+        handled.fetch_add(1, Ordering::Relaxed);
+        async { Ok::<_, BoxError>(()) }
+    });
+    let mut drain = drain.into_future();
+    for polls in 1..5 {
+        for () in [(); 200] {
+            sender.try_send(()).expect("it is open");
+        }
+        assert!(poll_times(&mut drain, 1).is_none());
+        assert_eq!(handled.load(Ordering::Relaxed), polls * 200, "fewer than a poll may handle");
+    }
+}
+
 // Rule 2.4
 #[test]
 fn an_always_ready_source_does_not_starve_the_cancellation() {
