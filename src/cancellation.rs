@@ -3,6 +3,7 @@
 //! A source is a flag and the list of those who wait for it. A token is a list of such flags, so
 //! linking tokens needs no task and leaves nothing behind to release.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,6 +14,9 @@ use crate::lock::Lock;
 use crate::panics;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::waiters::Waiters;
+
+/// So many sources of a linked token are compared one by one; more are looked up.
+const FEW_LEAVES: usize = 16;
 
 /// Cancels the tokens it has handed out.
 ///
@@ -39,6 +43,7 @@ struct Leaf {
 }
 
 impl Leaf {
+    #[inline]
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
     }
@@ -84,7 +89,8 @@ impl CancellationSource {
     pub fn cancel(&self) {
         let waiters = {
             let mut waiters = self.leaf.waiters.lock();
-            self.leaf.cancelled.store(true, Ordering::Release);
+            // An exchange, because those who ask may do one as well: see `is_cancelled_by_now`.
+            self.leaf.cancelled.swap(true, Ordering::AcqRel);
             waiters.take()
         };
         panics::wake_each(waiters.into_values());
@@ -150,9 +156,19 @@ impl CancellationToken {
     #[must_use]
     pub fn linked(tokens: impl IntoIterator<Item = CancellationToken>) -> Self {
         let mut leaves: Vec<Arc<Leaf>> = Vec::new();
+        // The addresses of all of them, once they are many.
+        let mut known = BTreeSet::new();
         for token in tokens {
             for leaf in token.leaves.iter() {
-                if !leaves.iter().any(|known| Arc::ptr_eq(known, leaf)) {
+                if leaves.len() == FEW_LEAVES {
+                    known.extend(leaves.iter().map(Arc::as_ptr));
+                }
+                let is_new = if leaves.len() < FEW_LEAVES {
+                    !leaves.iter().any(|known| Arc::ptr_eq(known, leaf))
+                } else {
+                    known.insert(Arc::as_ptr(leaf))
+                };
+                if is_new {
                     leaves.push(Arc::clone(leaf));
                 }
             }
@@ -227,16 +243,19 @@ impl Future for Cancelled {
             let cancelled = leaves.iter().any(|leaf| leaf.is_cancelled_by_now());
             return if cancelled { Poll::Ready(()) } else { Poll::Pending };
         }
+        // It counts once more when every leaf has it.
+        panics::drop_each(known.take());
         for (leaf, key) in leaves.iter().zip(keys) {
             let waker = cx.waker().clone();
             let mut waiters = leaf.waiters.lock();
             // Asked under the lock: whoever cancels from now on finds this waiter.
-            if leaf.is_cancelled() {
+            let cancelled = leaf.is_cancelled();
+            let old = if cancelled { Some(waker) } else { waiters.wait(key, waker) };
+            drop(waiters);
+            panics::drop_each(old);
+            if cancelled {
                 return Poll::Ready(());
             }
-            let old = waiters.wait(key, waker);
-            drop(waiters);
-            drop(old);
         }
         *known = Some(cx.waker().clone());
         Poll::Pending
@@ -248,9 +267,10 @@ impl Drop for Cancelled {
         for (leaf, key) in self.leaves.iter().zip(&self.keys) {
             if let Some(key) = key {
                 let old = leaf.waiters.lock().remove(*key);
-                drop(old);
+                panics::drop_each(old);
             }
         }
+        panics::drop_each(self.waker.take());
     }
 }
 

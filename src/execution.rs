@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::compensation::CompensationPolicy;
 use crate::retry::RetryPolicy;
+use crate::undo::CompensationPolicy;
 
 /// How an operation is carried out: when it is tried again, how what a failed attempt did is
 /// undone, and how long one that is told to stop is awaited.
@@ -15,12 +15,11 @@ use crate::retry::RetryPolicy;
 /// | [`grace`](ExecutionPolicy::grace) | 5 seconds |
 ///
 /// ```
-/// use std::{num::NonZeroU32, time::Duration};
+/// use std::time::Duration;
 /// use watershed::{ExecutionPolicy, RetryPolicy};
 ///
-/// let three = NonZeroU32::new(3).unwrap();
 /// let policy = ExecutionPolicy::new()
-///     .retry(RetryPolicy::exponential(three, Duration::from_millis(50)).full_jitter(7));
+///     .retry(RetryPolicy::exponential(3, Duration::from_millis(50)).full_jitter(7));
 /// # let _ = policy;
 /// ```
 #[derive(Clone, Debug)]
@@ -60,7 +59,7 @@ impl ExecutionPolicy {
     }
 
     /// The same policy with another way to undo what a failed attempt did. Its waits go by the
-    /// context's clock unless it has one of its own.
+    /// context's clock.
     ///
     /// ```
     /// use watershed::{CompensationPolicy, ExecutionPolicy};

@@ -7,85 +7,73 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::cancellation::{CancellationToken, Cancelled};
-use crate::clock::{Clock, Sleep, Tick};
+use crate::clock::{Alarm, Clock, Tick};
 use crate::error::Error;
+use crate::panics;
 
 /// The token and the deadline of one operation, from its first poll on.
+///
+/// A token that is cancelled goes before a deadline that has passed, and whether it has passed is
+/// what the clock says when it is asked. The clock is the user's: where it panics later than in
+/// [`Limits::new`], so does what is called here.
 pub(crate) struct Limits {
-    bounds: Bounds,
-    cancelled: Cancelled,
-    sleep: Option<Sleep>,
-}
-
-/// Limits that nobody waits for: they can only be asked.
-#[derive(Clone)]
-pub(crate) struct Bounds {
     token: CancellationToken,
+    cancelled: Cancelled,
     deadline: Option<Deadline>,
 }
 
-#[derive(Clone)]
 struct Deadline {
-    clock: Arc<dyn Clock>,
-    at: Tick,
+    alarm: Alarm,
     timeout: Duration,
 }
 
-impl Bounds {
-    /// Whether the operation is to end.
+impl Limits {
+    /// The timeout counts from now; one without end sets no timer.
+    ///
+    /// # Errors
+    ///
+    /// Where there is a deadline to wait for and the clock cannot wait, or panics.
+    pub(crate) fn new(
+        clock: &Arc<dyn Clock>,
+        token: CancellationToken,
+        timeout: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let mut limits = Self::by_token(token);
+        if let Some(timeout) = timeout {
+            let alarm = panics::contain(|| Alarm::after(clock, timeout))
+                .unwrap_or_else(|message| Err(Error::panic("the clock", &message)))?;
+            limits.deadline = (alarm.tick() != Tick::MAX).then_some(Deadline { alarm, timeout });
+        }
+        Ok(limits)
+    }
+
+    /// Without a deadline.
+    pub(crate) fn by_token(token: CancellationToken) -> Self {
+        Self { cancelled: token.cancelled(), token, deadline: None }
+    }
+
+    /// The moment at which the time is over; [`Tick::MAX`] for never.
+    pub(crate) fn deadline(&self) -> Tick {
+        self.deadline.as_ref().map_or(Tick::MAX, |deadline| deadline.alarm.tick())
+    }
+
+    /// Whether the operation is to end: asked without waiting for it.
     #[inline]
     pub(crate) fn exceeded(&self) -> Option<Exceeded> {
         if self.token.is_cancelled() {
             return Some(Exceeded::Cancelled);
         }
         let deadline = self.deadline.as_ref()?;
-        (deadline.clock.now() >= deadline.at).then_some(Exceeded::TimedOut(deadline.timeout))
-    }
-}
-
-impl Limits {
-    /// The timeout counts from now; one without end sets no timer.
-    pub(crate) fn new(
-        clock: &Arc<dyn Clock>,
-        token: CancellationToken,
-        timeout: Option<Duration>,
-    ) -> Self {
-        let deadline = timeout.and_then(|timeout| {
-            let at = clock.now() + timeout;
-            (at != Tick::MAX).then(|| Deadline { clock: Arc::clone(clock), at, timeout })
-        });
-        let sleep = deadline.as_ref().map(|deadline| clock.sleep_until(deadline.at));
-        Self { cancelled: token.cancelled(), bounds: Bounds { token, deadline }, sleep }
+        deadline.alarm.is_due().then_some(Exceeded::TimedOut(deadline.timeout))
     }
 
-    pub(crate) fn bounds(&self) -> &Bounds {
-        &self.bounds
-    }
-
-    /// The moment at which the time is over; [`Tick::MAX`] for never.
-    pub(crate) fn deadline(&self) -> Tick {
-        self.bounds.deadline.as_ref().map_or(Tick::MAX, |deadline| deadline.at)
-    }
-
-    /// Whether the operation is to end: asked without waiting for it.
-    #[inline]
-    pub(crate) fn exceeded(&self) -> Option<Exceeded> {
-        self.bounds.exceeded()
-    }
-
-    /// Waits until the operation is to end. The sleep's word counts as well as the clock's: one
-    /// that has stepped back must not hold the operation.
+    /// Waits until the operation is to end: what is polled last is what is woken.
     pub(crate) fn poll_exceeded(&mut self, cx: &mut Context<'_>) -> Poll<Exceeded> {
-        if let Some(exceeded) = self.exceeded() {
-            return Poll::Ready(exceeded);
-        }
         if Pin::new(&mut self.cancelled).poll(cx).is_ready() {
             return Poll::Ready(Exceeded::Cancelled);
         }
-        let (Some(deadline), Some(sleep)) = (&self.bounds.deadline, &mut self.sleep) else {
-            return Poll::Pending;
-        };
-        sleep.as_mut().poll(cx).map(|()| Exceeded::TimedOut(deadline.timeout))
+        let Some(deadline) = &mut self.deadline else { return Poll::Pending };
+        deadline.alarm.poll(cx).map(|()| Exceeded::TimedOut(deadline.timeout))
     }
 }
 

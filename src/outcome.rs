@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use crate::compensation::{Action, CompensationScope};
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::panics;
+use crate::undo::{Action, CompensationScope};
 
 /// A value and the compensations of the effects that made it.
 ///
@@ -21,7 +22,7 @@ use crate::panics;
 /// use watershed::{Compensated, CompensationScope};
 ///
 /// fn reserve_seat() -> Compensated<u32> {
-///     Compensated::new(17).with_compensation(|| async { /* free seat 17 */ })
+///     Compensated::new(17).with_compensation(async || { /* free seat 17 */ })
 /// }
 ///
 /// let scope = CompensationScope::new();
@@ -51,7 +52,7 @@ impl<T> Compensated<T> {
     /// ```
     /// use watershed::{Compensated, CompensationScope};
     ///
-    /// let both = Compensated::new(()).with_compensation(|| async {}).with_compensation(|| async {});
+    /// let both = Compensated::new(()).with_compensation(async || {}).with_compensation(async || {});
     /// let scope = CompensationScope::new();
     /// both.absorb_into(&scope);
     /// assert_eq!(scope.clear(), 2);
@@ -85,40 +86,87 @@ impl<T: fmt::Debug> fmt::Debug for Compensated<T> {
     }
 }
 
-/// What a handler may return: `Result<(), E>` or `Result<Compensated<()>, E>`, with any error `E`
-/// that converts into a [`BoxError`].
+/// What a handler that did not fail says of its message.
 ///
 /// ```
-/// use watershed::{BoxError, Compensated, HandlerOutput};
+/// use std::time::Duration;
+/// use watershed::{Answer, BoxError};
+///
+/// async fn store(row: u32, locked: bool) -> Result<Answer, BoxError> {
+///     if locked {
+///         return Ok(Answer::Later(Duration::from_secs(2)));
+///     }
+///     println!("{row} is stored");
+///     Ok(Answer::Done)
+/// }
+/// # futures::executor::block_on(async {
+/// assert_eq!(store(17, true).await?, Answer::Later(Duration::from_secs(2)));
+/// # Ok::<_, BoxError>(()) }).unwrap();
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answer {
+    /// The message was handled.
+    #[default]
+    Done,
+    /// The message is to be handled again after this time. What the handler did for it is undone
+    /// first; that is no failure, and counts as no attempt.
+    Later(Duration),
+}
+
+impl Answer {
+    /// Refuses to wait where nothing takes a message up again.
+    pub(crate) fn only_done(self) -> Result<(), Error> {
+        match self {
+            Self::Done => Ok(()),
+            Self::Later(_) => {
+                Err(Error::validation("only a message of a drain that retries can come later"))
+            }
+        }
+    }
+}
+
+/// What a handler may return: `Result<(), E>`, `Result<Compensated<()>, E>` or
+/// `Result<Answer, E>`, with any error `E` that converts into a [`BoxError`].
+///
+/// ```
+/// use watershed::{Answer, BoxError, Compensated, HandlerOutput};
 ///
 /// fn is_handler_output<T: HandlerOutput>() {}
 /// is_handler_output::<Result<(), std::io::Error>>();
 /// is_handler_output::<Result<Compensated<()>, BoxError>>();
+/// is_handler_output::<Result<Answer, BoxError>>();
 /// ```
 pub trait HandlerOutput {
-    /// The result, its compensations staged on the message's scope and its error wrapped.
+    /// The answer, its compensations staged on the message's scope and its error wrapped.
     ///
     /// # Errors
     ///
     /// When the handler failed.
-    fn settle(self, scope: &CompensationScope) -> Result<(), Error>;
+    #[doc(hidden)]
+    fn settle(self, scope: &CompensationScope) -> Result<Answer, Error>;
 }
 
 impl<E: Into<BoxError>> HandlerOutput for Result<(), E> {
-    fn settle(self, _: &CompensationScope) -> Result<(), Error> {
-        self.map_err(|error| Error::from_error(ErrorCode::Handler, error))
+    #[inline]
+    fn settle(self, _: &CompensationScope) -> Result<Answer, Error> {
+        match self {
+            Ok(()) => Ok(Answer::Done),
+            Err(error) => Err(Error::from_error(ErrorCode::Handler, error)),
+        }
     }
 }
 
 impl<E: Into<BoxError>> HandlerOutput for Result<Compensated<()>, E> {
-    fn settle(self, scope: &CompensationScope) -> Result<(), Error> {
-        match self {
-            Ok(compensated) => {
-                compensated.absorb_into(scope);
-                Ok(())
-            }
-            Err(error) => Err(Error::from_error(ErrorCode::Handler, error)),
-        }
+    fn settle(self, scope: &CompensationScope) -> Result<Answer, Error> {
+        let result = self.map(|compensated| compensated.absorb_into(scope));
+        result.settle(scope)
+    }
+}
+
+impl<E: Into<BoxError>> HandlerOutput for Result<Answer, E> {
+    #[inline]
+    fn settle(self, _: &CompensationScope) -> Result<Answer, Error> {
+        self.map_err(|error| Error::from_error(ErrorCode::Handler, error))
     }
 }
 
@@ -138,13 +186,13 @@ impl<E: Into<BoxError>> HandlerOutput for Result<Compensated<()>, E> {
 /// # futures::executor::block_on(async {
 /// use watershed::{ErrorCode, try_async};
 ///
-/// let number = try_async(|| async { "17".parse::<u32>() }).await?;
+/// let number = try_async(async || "17".parse::<u32>()).await?;
 /// assert_eq!(number, 17);
 ///
-/// let error = try_async(|| async { "x".parse::<u32>() }).await.unwrap_err();
+/// let error = try_async(async || "x".parse::<u32>()).await.unwrap_err();
 /// assert!(error.downcast_ref::<std::num::ParseIntError>().is_some());
 ///
-/// let error = try_async(|| async { Err::<(), _>(["no", "yes"][2]) }).await.unwrap_err();
+/// let error = try_async(async || Err::<(), _>(["no", "yes"][2])).await.unwrap_err();
 /// assert_eq!(error.code(), ErrorCode::Panic);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```

@@ -1,7 +1,6 @@
 //! When to try something again.
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +10,14 @@ use crate::panics;
 
 /// How often something is tried, and how long to wait before each further attempt.
 ///
-/// Clones are the same policy: where it has jitter, they draw from one sequence.
+/// Clones are the same policy: where it has jitter, they draw from one sequence. A policy of no
+/// attempt at all is [`ErrorCode::Validation`](crate::ErrorCode::Validation) where it is used.
 ///
 /// ```
-/// use std::num::NonZeroU32;
 /// use std::time::Duration;
 /// use watershed::RetryPolicy;
 ///
-/// let attempts = NonZeroU32::new(4).unwrap();
-/// let policy = RetryPolicy::exponential(attempts, Duration::from_millis(100))
+/// let policy = RetryPolicy::exponential(4, Duration::from_millis(100))
 ///     .cap(Duration::from_millis(250));
 /// let waits: Vec<_> = (1..=4).map(|failed| policy.wait_after(failed)).collect();
 /// assert_eq!(waits[0], Some(Duration::from_millis(100)));
@@ -39,8 +37,8 @@ type Predicate = Arc<dyn Fn(&Error) -> bool + Send + Sync>;
 
 #[derive(Clone)]
 enum Waits {
-    Fixed { attempts: NonZeroU32, wait: Duration },
-    Doubling { attempts: NonZeroU32, first: Duration },
+    Fixed { attempts: u32, wait: Duration },
+    Doubling { attempts: u32, first: Duration },
     Custom(Arc<dyn Fn(u32) -> Option<Duration> + Send + Sync>),
 }
 
@@ -67,35 +65,35 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub const fn none() -> Self {
-        Self::fixed(NonZeroU32::MIN, Duration::ZERO)
+        Self::fixed(1, Duration::ZERO)
     }
 
     /// So many attempts in all, with the same wait between two of them.
     ///
     /// ```
-    /// use std::{num::NonZeroU32, time::Duration};
+    /// use std::time::Duration;
     /// use watershed::RetryPolicy;
     ///
-    /// let twice = RetryPolicy::fixed(NonZeroU32::new(2).unwrap(), Duration::ZERO);
+    /// let twice = RetryPolicy::fixed(2, Duration::ZERO);
     /// assert_eq!(twice.wait_after(1), Some(Duration::ZERO));
     /// assert_eq!(twice.wait_after(2), None);
     /// ```
     #[must_use]
-    pub const fn fixed(attempts: NonZeroU32, wait: Duration) -> Self {
+    pub const fn fixed(attempts: u32, wait: Duration) -> Self {
         Self::with_waits(Waits::Fixed { attempts, wait })
     }
 
     /// So many attempts in all, with a wait that starts at `first` and doubles.
     ///
     /// ```
-    /// use std::{num::NonZeroU32, time::Duration};
+    /// use std::time::Duration;
     /// use watershed::RetryPolicy;
     ///
-    /// let policy = RetryPolicy::exponential(NonZeroU32::MAX, Duration::from_secs(1));
+    /// let policy = RetryPolicy::exponential(u32::MAX, Duration::from_secs(1));
     /// assert_eq!(policy.wait_after(3), Some(Duration::from_secs(4)));
     /// ```
     #[must_use]
-    pub const fn exponential(attempts: NonZeroU32, first: Duration) -> Self {
+    pub const fn exponential(attempts: u32, first: Duration) -> Self {
         Self::with_waits(Waits::Doubling { attempts, first })
     }
 
@@ -123,11 +121,11 @@ impl RetryPolicy {
     /// The same policy with no wait longer than `cap`, jitter included.
     ///
     /// ```
-    /// use std::{num::NonZeroU32, time::Duration};
+    /// use std::time::Duration;
     /// use watershed::RetryPolicy;
     ///
     /// let second = Duration::from_secs(1);
-    /// let policy = RetryPolicy::exponential(NonZeroU32::MAX, second).cap(second);
+    /// let policy = RetryPolicy::exponential(u32::MAX, second).cap(second);
     /// assert_eq!(policy.wait_after(9), Some(second));
     /// ```
     #[must_use]
@@ -141,12 +139,12 @@ impl RetryPolicy {
     /// waits, in the order in which they are asked for.
     ///
     /// ```
-    /// use std::{num::NonZeroU32, time::Duration};
+    /// use std::time::Duration;
     /// use watershed::RetryPolicy;
     ///
     /// let second = Duration::from_secs(1);
     /// let waits = || {
-    ///     let policy = RetryPolicy::fixed(NonZeroU32::MAX, second).full_jitter(42);
+    ///     let policy = RetryPolicy::fixed(u32::MAX, second).full_jitter(42);
     ///     [1, 2, 3].map(|failed| policy.wait_after(failed).unwrap())
     /// };
     /// assert_eq!(waits(), waits());
@@ -162,11 +160,11 @@ impl RetryPolicy {
     /// as with [`full_jitter`](RetryPolicy::full_jitter).
     ///
     /// ```
-    /// use std::{num::NonZeroU32, time::Duration};
+    /// use std::time::Duration;
     /// use watershed::RetryPolicy;
     ///
     /// let second = Duration::from_secs(1);
-    /// let policy = RetryPolicy::fixed(NonZeroU32::MAX, second).equal_jitter(42);
+    /// let policy = RetryPolicy::fixed(u32::MAX, second).equal_jitter(42);
     /// let wait = policy.wait_after(1).unwrap();
     /// assert!(second / 2 <= wait && wait <= second);
     /// ```
@@ -180,10 +178,10 @@ impl RetryPolicy {
     /// that is to give up as well.
     ///
     /// ```
-    /// use std::{num::NonZeroU32, time::Duration};
+    /// use std::time::Duration;
     /// use watershed::{ErrorCode, RetryPolicy};
     ///
-    /// let policy = RetryPolicy::fixed(NonZeroU32::MAX, Duration::from_secs(1))
+    /// let policy = RetryPolicy::fixed(u32::MAX, Duration::from_secs(1))
     ///     .only_if(|error| error.code() != ErrorCode::Validation);
     /// # let _ = policy;
     /// ```
@@ -202,15 +200,25 @@ impl RetryPolicy {
     #[must_use]
     pub fn wait_after(&self, failed: u32) -> Option<Duration> {
         let wait = match &self.waits {
-            Waits::Fixed { attempts, wait } => (failed < attempts.get()).then_some(*wait)?,
+            Waits::Fixed { attempts, wait } => (failed < *attempts).then_some(*wait)?,
             Waits::Doubling { attempts, first } => {
                 let factor = 1_u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX);
-                (failed < attempts.get()).then(|| first.saturating_mul(factor))?
+                (failed < *attempts).then(|| first.saturating_mul(factor))?
             }
             Waits::Custom(wait_after) => panics::contain(|| wait_after(failed)).ok()??,
         };
         let wait = wait.min(self.cap);
         Some(self.jitter.as_ref().map_or(wait, |jitter| jitter.apply(wait)))
+    }
+
+    /// Refuses a policy that allows no attempt at all.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        match self.waits {
+            Waits::Fixed { attempts: 0, .. } | Waits::Doubling { attempts: 0, .. } => {
+                Err(Error::validation("a retry policy needs at least one attempt"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The same for an attempt that failed with `error`.

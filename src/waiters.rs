@@ -31,12 +31,6 @@ impl Waiters {
         self.waiting.remove(&key)
     }
 
-    /// The waiter that has waited longest.
-    #[must_use = "whoever was taken is to be woken"]
-    pub(crate) fn take_first(&mut self) -> Option<Waker> {
-        self.waiting.pop_first().map(|(_, waker)| waker)
-    }
-
     /// Everybody who waits, in the order in which they began to.
     #[must_use = "whoever was taken is to be woken"]
     pub(crate) fn take(&mut self) -> BTreeMap<u64, Waker> {

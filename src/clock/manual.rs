@@ -47,11 +47,6 @@ struct Sleepers {
 
 impl ManualClock {
     /// A clock that stands at [`Tick::ZERO`].
-    ///
-    /// ```
-    /// use watershed::{Clock, ManualClock, Tick};
-    /// assert_eq!(ManualClock::new().now(), Tick::ZERO);
-    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -106,25 +101,21 @@ impl ManualClock {
     /// assert_eq!(clock.now(), Tick::from_nanos(4));
     /// ```
     pub fn set(&self, now: Tick) {
-        let due = {
+        let mut due = Vec::new();
+        {
             let mut sleepers = self.shared.sleepers.lock();
             self.shared.now.store(now.as_nanos(), Ordering::SeqCst);
-            match now.as_nanos().checked_add(1) {
-                Some(after) => {
-                    let later = sleepers.waiting.split_off(&(Tick::from_nanos(after), 0));
-                    std::mem::replace(&mut sleepers.waiting, later)
+            while let Some(first) = sleepers.waiting.first_entry() {
+                if first.key().0 > now {
+                    break;
                 }
-                None => std::mem::take(&mut sleepers.waiting),
+                due.push(first.remove());
             }
-        };
-        panics::wake_each(due.into_values());
+        }
+        panics::wake_each(due);
     }
 
     /// How many sleepers wait for the clock.
-    ///
-    /// ```
-    /// assert_eq!(watershed::ManualClock::new().sleepers(), 0);
-    /// ```
     #[must_use]
     pub fn sleepers(&self) -> usize {
         self.shared.sleepers.lock().waiting.len()
@@ -155,24 +146,37 @@ impl Future for ManualSleep {
             return Poll::Pending;
         }
         // Cloning and dropping a waker is the executor's code: neither happens under the lock.
+        if self.waits_with(cx.waker()) {
+            return Poll::Pending;
+        }
         let waker = cx.waker().clone();
-        let (poll, old) = {
-            let mut sleepers = self.clock.shared.sleepers.lock();
-            let number = self.number.unwrap_or(sleepers.next);
-            if self.clock.now() >= self.deadline {
-                (Poll::Ready(()), sleepers.waiting.remove(&(self.deadline, number)))
-            } else {
-                if self.number.is_none() {
-                    sleepers.next += 1;
-                }
-                let old = sleepers.waiting.insert((self.deadline, number), waker);
-                drop(sleepers);
-                self.number = Some(number);
-                (Poll::Pending, old)
+        let mut sleepers = self.clock.shared.sleepers.lock();
+        let number = self.number.unwrap_or(sleepers.next);
+        let (poll, old) = if self.clock.now() >= self.deadline {
+            (Poll::Ready(()), [sleepers.waiting.remove(&(self.deadline, number)), Some(waker)])
+        } else {
+            if self.number.is_none() {
+                sleepers.next += 1;
             }
+            let old = sleepers.waiting.insert((self.deadline, number), waker);
+            (Poll::Pending, [old, None])
         };
-        drop(old);
+        drop(sleepers);
+        if poll.is_pending() {
+            self.number = Some(number);
+        }
+        panics::drop_each(old.into_iter().flatten());
         poll
+    }
+}
+
+impl ManualSleep {
+    /// Whether it is not due, and `waker` is what waits for it already.
+    fn waits_with(&self, waker: &Waker) -> bool {
+        let Some(number) = self.number else { return false };
+        let sleepers = self.clock.shared.sleepers.lock();
+        let known = sleepers.waiting.get(&(self.deadline, number));
+        self.clock.now() < self.deadline && known.is_some_and(|known| known.will_wake(waker))
     }
 }
 
@@ -180,7 +184,7 @@ impl Drop for ManualSleep {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             let old = self.clock.shared.sleepers.lock().waiting.remove(&(self.deadline, number));
-            drop(old);
+            panics::drop_each(old);
         }
     }
 }

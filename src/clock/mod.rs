@@ -1,10 +1,19 @@
 //! Time that can be injected.
 //!
 //! A [`Clock`] has both halves of time: reading it, and waiting for it. Everything in this crate
-//! that waits does so through the clock of its [`StepContext`](crate::StepContext).
+//! that waits does so through the clock of its [`StepContext`](crate::StepContext), and nothing
+//! outside this module asks the machine for the time or for a thread.
+//!
+//! - `system`, `timer`: the machine's clock, and the thread it waits by
+//! - `manual`: a clock that is moved by hand
+//! - `alarm`: how the library waits for a moment
 
+mod alarm;
 mod manual;
 mod system;
+mod timer;
+
+pub(crate) use alarm::Alarm;
 
 pub use manual::ManualClock;
 pub use system::SystemClock;
@@ -13,6 +22,8 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
+
+use crate::error::Error;
 
 /// A moment on one clock: the time since that clock's own origin, in nanoseconds.
 ///
@@ -86,12 +97,13 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 
 /// A source of time: what it is now, and a way to wait.
 ///
-/// The completion of [`sleep_until`](Clock::sleep_until) is the clock's word that the deadline
-/// has passed; `now` may step backwards, and nothing but a report of elapsed time suffers.
+/// What is due is judged by [`now`](Clock::now), each time something looks: a sleep only says when
+/// to look. One that ends early is begun again, and where `now` steps backwards, what had not been
+/// seen to be due waits longer.
 ///
 /// ```
 /// use std::time::Duration;
-/// use watershed::{Clock, Sleep, SystemClock, Tick};
+/// use watershed::{Clock, Error, Sleep, SystemClock, Tick};
 ///
 /// /// Time that runs ten times as fast.
 /// #[derive(Debug)]
@@ -102,7 +114,10 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 ///         Tick::from_nanos(self.0.now().as_nanos().saturating_mul(10))
 ///     }
 ///     fn sleep_until(&self, deadline: Tick) -> Sleep {
-///         self.0.sleep_until(Tick::from_nanos(deadline.as_nanos() / 10))
+///         self.0.sleep_until(Tick::from_nanos(deadline.as_nanos().div_ceil(10)))
+///     }
+///     fn check(&self) -> Result<(), Error> {
+///         self.0.check()
 ///     }
 /// }
 ///
@@ -120,4 +135,14 @@ pub trait Clock: fmt::Debug + Send + Sync {
     ///
     /// Dropping the future forgets the wait and nothing else.
     fn sleep_until(&self, deadline: Tick) -> Sleep;
+
+    /// Whether this clock can tell the time and wait, here and now. An operation that may have to
+    /// wait asks first, and does not begin where it cannot. By default: it can.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Clock`](crate::ErrorCode::Clock) with what is missing, such as a thread.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }

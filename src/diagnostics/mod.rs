@@ -16,12 +16,29 @@
 //! With the feature `tracing`, a drain is a span `drain` (field `step`, and `outcome` at its end)
 //! at level `INFO`, a message a span `message` (`source`, `number`, `outcome`) at level `DEBUG`
 //! below it, entered whenever its handler runs, and each compensation that ends an event at level
-//! `DEBUG`, or `WARN` when it failed for good (`label`, `registered_at`, `attempts`, `error`).
+//! `DEBUG`, or `WARN` when it failed for good (`label`, `registered_at`, `attempts`, `error`). At
+//! `WARN` are also an option that can have no effect (`option`, `why`), and compensations that were
+//! lost with the last handle of their scope (`count`, `places`).
+//!
+//! A recorder or subscriber that panics disturbs nothing: that is contained, and counted.
 
 pub(crate) mod trace;
 
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// Calls a facade, behind which is code of the user's: where that panics, nothing else is disturbed.
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+fn facade(call: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+        // Not by `add`, which would call the facade again.
+        COUNTERS.contained_panics.value.fetch_add(1, Ordering::Relaxed);
+        // A payload may panic when it is dropped.
+        std::mem::forget(payload);
+    }
+}
 
 /// A counter that only grows.
 #[derive(Debug)]
@@ -46,7 +63,7 @@ impl Counter {
         if amount > 0 {
             self.value.fetch_add(amount, Ordering::Relaxed);
             #[cfg(feature = "metrics")]
-            metrics::counter!(self.name).increment(amount);
+            facade(|| metrics::counter!(self.name).increment(amount));
         }
     }
 
@@ -89,7 +106,7 @@ impl Timer {
             self.nanos.fetch_add(nanos, Ordering::Relaxed);
         }
         #[cfg(feature = "metrics")]
-        metrics::histogram!(self.name).record(took.as_secs_f64());
+        facade(|| metrics::histogram!(self.name).record(took.as_secs_f64()));
     }
 
     fn total(&self) -> Duration {
@@ -117,7 +134,7 @@ macro_rules! counters {
         /// ```
         /// let before = watershed::diagnostics::snapshot();
         /// let scope = watershed::CompensationScope::new();
-        /// scope.register_compensation(|| async {});
+        /// scope.register_compensation(async || {});
         /// scope.clear();
         /// let now = watershed::diagnostics::snapshot().since(&before);
         /// assert!(now.compensations_cleared >= 1);
@@ -205,6 +222,15 @@ counters! {
     messages_succeeded,
     /// Messages whose handler failed, panicked, timed out or was dropped.
     messages_failed,
+    /// Attempts at a message that was tried before and had failed.
+    messages_retried,
+    /// Answers of handlers that a message is to be handled later.
+    messages_later,
+    /// Messages that were given to a dead-letter function.
+    dead_letters,
+    /// Messages that waited for their next attempt when their drain ended, and that nobody took
+    /// back.
+    messages_unfinished,
     /// Compensations that ran and succeeded.
     compensations_run,
     /// Compensations that failed for good in one rollback, and stayed staged.
@@ -213,6 +239,8 @@ counters! {
     compensations_cleared,
     /// Compensations that were lost because the last handle of their scope went away.
     compensations_lost,
-    /// Panics of destructors and wakers that were contained.
+    /// Compensations that were registered by a step whose message had ended.
+    compensations_late,
+    /// Panics of destructors, wakers, recorders and subscribers that were contained.
     contained_panics,
 }

@@ -1,10 +1,10 @@
 //! Spans and events for the `tracing` facade; without the feature, nothing.
 
 #[cfg(feature = "tracing")]
-pub(crate) use on::{DrainSpan, MessageSpan, compensated};
+pub(crate) use on::{DrainSpan, MessageSpan, compensated, lost, without_effect};
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{DrainSpan, MessageSpan, compensated};
+pub(crate) use off::{DrainSpan, MessageSpan, compensated, lost, without_effect};
 
 #[cfg(feature = "tracing")]
 mod on {
@@ -13,6 +13,7 @@ mod on {
     use tracing::field::{Empty, display};
     use tracing::{Level, Span};
 
+    use super::super::facade;
     use crate::error::Error;
     use crate::origin::SourceName;
 
@@ -58,21 +59,23 @@ mod on {
         /// Closes the span of a message that was handled, or failed.
         pub(crate) fn end(&mut self, result: Result<(), &Error>) {
             record(&self.0, result);
-            self.0 = Span::none();
+            facade(|| self.0 = Span::none());
         }
 
         /// Closes the span of a message whose handler was dropped.
         pub(crate) fn end_dropped(&mut self) {
-            self.0.record("outcome", "dropped");
-            self.0 = Span::none();
+            facade(|| {
+                self.0.record("outcome", "dropped");
+                self.0 = Span::none();
+            });
         }
     }
 
     fn record(span: &Span, result: Result<(), &Error>) {
-        match result {
-            Ok(()) => span.record("outcome", "ok"),
-            Err(error) => span.record("outcome", error.code().as_str()),
-        };
+        let outcome = result.map_or_else(|error| error.code().as_str(), |()| "ok");
+        facade(|| {
+            span.record("outcome", outcome);
+        });
     }
 
     /// A compensation has ended; `describe` tells its label and its place.
@@ -86,13 +89,32 @@ mod on {
         }
         let (label, place) = describe();
         let registered_at = display(place);
-        match error {
+        facade(|| match error {
             None => tracing::debug!(label, registered_at, attempts, "compensated"),
             Some(error) => {
-                let error = display(error);
+                let error = format!("{error:#}");
                 tracing::warn!(label, registered_at, attempts, error, "a compensation failed");
             }
-        }
+        });
+    }
+
+    /// An option of a drain can have no effect on it.
+    pub(crate) fn without_effect(option: &str, why: &str) {
+        facade(|| tracing::warn!(option, why, "an option has no effect"));
+    }
+
+    /// Places that one event names.
+    const MAX_PLACES: usize = 8;
+
+    /// So many compensations were lost, registered at these places. May be called in a destructor,
+    /// also while the thread is unwinding or going away.
+    pub(crate) fn lost(count: usize, places: &[&'static Location<'static>]) {
+        facade(|| {
+            let more = if places.len() > MAX_PLACES { ", …" } else { "" };
+            let places: Vec<_> = places.iter().take(MAX_PLACES).map(ToString::to_string).collect();
+            let places = places.join(", ") + more;
+            tracing::warn!(count, places, "compensations were lost with their scope");
+        });
     }
 }
 
@@ -155,4 +177,10 @@ mod off {
         _: Option<&Error>,
     ) {
     }
+
+    #[inline]
+    pub(crate) fn without_effect(_: &str, _: &str) {}
+
+    #[inline]
+    pub(crate) fn lost(_: usize, _: &[&'static Location<'static>]) {}
 }

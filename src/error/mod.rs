@@ -3,6 +3,24 @@
 //! An [`Error`] is a code that programs match on, a message that people read, the cause it wraps,
 //! key/value metadata, the message of a source it belongs to, and the further errors met while the
 //! first one was being dealt with. It is a single pointer: cheap to move and to clone.
+//!
+//! - `code`: what programs match on
+//! - `text`: how an error is printed
+//! - `related`, `gathered`: the errors attached to one, or to be attached, both bounded
+//! - `failure`: an error together with a report
+//!
+//! The cause is the user's own value. Its destructor is run with care, so that to drop an error, or
+//! a list of them, never panics.
+
+mod code;
+mod failure;
+mod gathered;
+mod related;
+mod text;
+
+pub use code::ErrorCode;
+pub use failure::Failure;
+pub(crate) use gathered::Gathered;
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -10,7 +28,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::related::Related;
 use crate::origin::Origin;
+use crate::panics;
+
+/// No chain of causes is followed further than this.
+const MAX_CAUSES: usize = 128;
 
 /// Any error of the user's: what a handler or an action may fail with.
 ///
@@ -27,75 +50,10 @@ use crate::origin::Origin;
 /// ```
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
-/// What kind of failure an [`Error`] reports.
-///
-/// ```
-/// use watershed::ErrorCode;
-///
-/// assert_eq!(ErrorCode::Timeout.as_str(), "error.timeout");
-/// assert_eq!(ErrorCode::Custom("billing.declined").to_string(), "billing.declined");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorCode {
-    /// A deadline passed.
-    Timeout,
-    /// A cancellation token was cancelled.
-    Canceled,
-    /// User code panicked.
-    Panic,
-    /// A source yielded a fault.
-    Source,
-    /// A handler returned an error of the user's own type.
-    Handler,
-    /// An argument or a message is not acceptable.
-    Validation,
-    /// Several errors, found in [`Error::related`].
-    Aggregate,
-    /// One or more compensations failed and are still staged.
-    Compensation,
-    /// A channel was closed before the operation was done.
-    ChannelCompleted,
-    /// Every case of a select had ended.
-    SelectDrained,
-    /// A foreign error that nobody has classified.
-    Unspecified,
-    /// A code of the user's own.
-    Custom(&'static str),
-}
-
-impl ErrorCode {
-    /// The stable text of the code, for logs, metrics and other programs.
-    ///
-    /// ```
-    /// assert_eq!(watershed::ErrorCode::SelectDrained.as_str(), "error.select.drained");
-    /// ```
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "error.timeout",
-            Self::Canceled => "error.canceled",
-            Self::Panic => "error.panic",
-            Self::Source => "error.source",
-            Self::Handler => "error.handler",
-            Self::Validation => "error.validation",
-            Self::Aggregate => "error.aggregate",
-            Self::Compensation => "error.compensation",
-            Self::ChannelCompleted => "error.channel.completed",
-            Self::SelectDrained => "error.select.drained",
-            Self::Unspecified => "error.unspecified",
-            Self::Custom(code) => code,
-        }
-    }
-}
-
-impl fmt::Display for ErrorCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// The error of every fallible operation of this crate.
+///
+/// `{error}` says what failed and where; `{error:#}` goes on with the causes, down to the words of
+/// the user's own error.
 ///
 /// ```
 /// use watershed::{Error, ErrorCode};
@@ -106,7 +64,8 @@ impl fmt::Display for ErrorCode {
 ///     .with_metadata("field", "mag");
 ///
 /// assert_eq!(error.code(), ErrorCode::Validation);
-/// assert_eq!(error.to_string(), "the magnitude is not a number");
+/// assert_eq!(format!("{error}"), "the magnitude is not a number");
+/// assert_eq!(format!("{error:#}"), "the magnitude is not a number: invalid digit found in string");
 /// assert_eq!(error.metadata("field"), Some("mag"));
 /// assert_eq!(error.downcast_ref::<std::num::ParseIntError>(), Some(&cause));
 /// ```
@@ -122,7 +81,15 @@ struct Inner {
     source: Option<Arc<dyn StdError + Send + Sync>>,
     origin: Option<Origin>,
     metadata: Vec<(Cow<'static, str>, String)>,
-    related: Vec<Error>,
+    related: Related,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(source) = self.source.take() {
+            panics::drop_contained(|| drop(source));
+        }
+    }
 }
 
 impl Error {
@@ -142,7 +109,7 @@ impl Error {
             source: None,
             origin: None,
             metadata: Vec::new(),
-            related: Vec::new(),
+            related: Related::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -194,6 +161,11 @@ impl Error {
         Self::new(ErrorCode::Timeout, message).with_metadata("duration", format!("{timeout:?}"))
     }
 
+    /// The clock of the operation is none that it can wait by; `missing` says why.
+    pub(crate) fn clock(missing: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::Clock, missing)
+    }
+
     pub(crate) fn panic(whose: &str, message: &str) -> Self {
         Self::new(ErrorCode::Panic, format!("{whose} panicked: {message}"))
     }
@@ -208,7 +180,9 @@ impl Error {
     /// ```
     #[must_use]
     pub fn with_source(mut self, cause: impl Into<BoxError>) -> Self {
-        self.edit().source = Some(Arc::from(cause.into()));
+        let cause = Some(Arc::from(cause.into()));
+        let old = std::mem::replace(&mut self.edit().source, cause);
+        panics::drop_contained(|| drop(old));
         self
     }
 
@@ -237,17 +211,33 @@ impl Error {
         self
     }
 
-    /// The same error with further errors attached behind those it has.
+    /// The same error with further errors attached behind those it has. The first 32 are kept by
+    /// value, and behind all of these together 32 of those that were attached to them; the others
+    /// are counted by [`related_total`](Error::related_total).
     ///
     /// ```
     /// use watershed::Error;
     ///
-    /// let error = Error::validation("first").with_related([Error::validation("second")]);
-    /// assert_eq!(error.related()[0].to_string(), "second");
+    /// let late = (1..=1_000).map(|day| Error::validation(format!("day {day} is missing")));
+    /// let error = Error::validation("the month is incomplete").with_related(late);
+    /// assert_eq!(error.related()[1].to_string(), "day 2 is missing");
+    /// assert_eq!((error.related().len(), error.related_total()), (32, 1_000));
     /// ```
     #[must_use]
     pub fn with_related(mut self, errors: impl IntoIterator<Item = Error>) -> Self {
-        self.edit().related.extend(errors);
+        let mut errors = errors.into_iter().peekable();
+        if errors.peek().is_some() {
+            let related = &mut self.edit().related;
+            errors.for_each(|error| related.attach(error));
+        }
+        self
+    }
+
+    /// The same error with so many related ones counted that nobody has kept.
+    pub(crate) fn with_more_related(mut self, more: u64) -> Self {
+        if more > 0 {
+            self.edit().related.count(more);
+        }
         self
     }
 
@@ -262,16 +252,23 @@ impl Error {
         self.inner.origin.as_ref()
     }
 
+    /// How many errors are attached, and kept, on every level.
+    fn held(&self) -> usize {
+        self.inner.related.held()
+    }
+
+    /// Keeps only so many of the errors that are attached.
+    fn trim(&mut self, room: usize) {
+        if self.held() > room {
+            self.edit().related.trim(room);
+        }
+    }
+
     fn edit(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.inner)
     }
 
     /// What kind of failure this is.
-    ///
-    /// ```
-    /// use watershed::{Error, ErrorCode};
-    /// assert_eq!(Error::validation("x").code(), ErrorCode::Validation);
-    /// ```
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         self.inner.code
@@ -282,12 +279,6 @@ impl Error {
     /// A drain sets `duration` (the timeout that passed), `handled` (messages done before it
     /// ended) and `dropped_handlers` (handlers still in flight when the grace ended); a rollback
     /// sets `label`, `registered_at` and `attempts` on the error of each action.
-    ///
-    /// ```
-    /// let error = watershed::Error::validation("x").with_metadata("field", "mag");
-    /// assert_eq!(error.metadata("field"), Some("mag"));
-    /// assert_eq!(error.metadata("line"), None);
-    /// ```
     #[must_use]
     pub fn metadata(&self, key: &str) -> Option<&str> {
         let mut entries = self.inner.metadata.iter();
@@ -295,34 +286,30 @@ impl Error {
     }
 
     /// The name of the source whose message failed, where the error belongs to one.
-    ///
-    /// ```
-    /// assert_eq!(watershed::Error::validation("x").source_name(), None);
-    /// ```
     #[must_use]
     pub fn source_name(&self) -> Option<&str> {
         self.inner.origin.as_ref().map(|origin| origin.source.as_str())
     }
 
     /// The number, in its source, of the message that failed; the first one is 1.
-    ///
-    /// ```
-    /// assert_eq!(watershed::Error::validation("x").message_number(), None);
-    /// ```
     #[must_use]
     pub fn message_number(&self) -> Option<u64> {
         let origin = self.inner.origin.as_ref()?;
         (origin.message > 0).then_some(origin.message)
     }
 
-    /// The further errors met while this one was dealt with, ordered by source and message.
-    ///
-    /// ```
-    /// assert!(watershed::Error::validation("x").related().is_empty());
-    /// ```
+    /// The further errors met while this one was dealt with, the first 32 of them, in a fixed
+    /// order.
     #[must_use]
     pub fn related(&self) -> &[Error] {
-        &self.inner.related
+        self.inner.related.kept()
+    }
+
+    /// How many further errors were met while this one was dealt with, those included that
+    /// [`related`](Error::related) does not keep.
+    #[must_use]
+    pub fn related_total(&self) -> u64 {
+        self.inner.related.total()
     }
 
     /// The first cause in the chain that is an `E`: the user's own error, as it was returned.
@@ -336,46 +323,14 @@ impl Error {
     /// ```
     #[must_use]
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
-        let mut cause = StdError::source(self);
-        while let Some(error) = cause {
-            if let Some(found) = error.downcast_ref::<E>() {
-                return Some(found);
-            }
-            cause = error.source();
-        }
-        None
+        causes(self).find_map(|cause| cause.downcast_ref::<E>())
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.inner.message)?;
-        match &self.inner.origin {
-            Some(Origin { source, message: 0 }) => write!(f, " (source `{}`)", source.as_str()),
-            Some(Origin { source, message }) => {
-                write!(f, " (message {message} of source `{}`)", source.as_str())
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let inner = &*self.inner;
-        let mut debug = f.debug_struct("Error");
-        debug.field("code", &inner.code.as_str()).field("message", &self.to_string());
-        if let Some(source) = &inner.source {
-            debug.field("source", source);
-        }
-        if !inner.metadata.is_empty() {
-            debug.field("metadata", &inner.metadata);
-        }
-        if !inner.related.is_empty() {
-            debug.field("related", &inner.related);
-        }
-        debug.finish()
-    }
+/// The causes of an error, one after another.
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(StdError::source(error), |cause| StdError::source(*cause))
+        .take(MAX_CAUSES)
 }
 
 impl StdError for Error {
