@@ -1,6 +1,43 @@
-//! The place in a drain that an error, a context or a report belongs to.
+//! The place in a drain that an error, a step or a report belongs to.
 
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+
+/// Which source something belongs to: a number of the whole process that is never used again.
+///
+/// ```
+/// use futures::stream;
+/// use watershed::channels;
+///
+/// let (live, _incoming) = channels::live();
+/// let (first, second) = (live.add(stream::iter([1])).unwrap(), live.add(stream::iter([2])).unwrap());
+/// assert!(first.id() < second.id());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(u64);
+
+/// The number that was given out last.
+static LAST_SOURCE: AtomicU64 = AtomicU64::new(0);
+
+impl SourceId {
+    pub(crate) fn next() -> Self {
+        Self(LAST_SOURCE.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+impl fmt::Display for SourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A source as an error, a report or a step knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceRef {
+    pub(crate) id: SourceId,
+    pub(crate) name: SourceName,
+}
 
 /// A message of a source.
 #[derive(Clone, Debug)]
@@ -14,14 +51,13 @@ pub(crate) struct Origin {
 /// not made before somebody asks for them.
 #[derive(Clone, Debug)]
 pub(crate) struct SourceName {
-    given: Option<Arc<str>>,
+    name: OnceLock<Arc<str>>,
     index: usize,
-    made: OnceLock<Box<str>>,
 }
 
 impl SourceName {
     pub(crate) fn new(given: Option<Arc<str>>, index: usize) -> Self {
-        Self { given, index, made: OnceLock::new() }
+        Self { name: given.map_or_else(OnceLock::new, OnceLock::from), index }
     }
 
     /// The position of the source in the list that the drain was given.
@@ -30,9 +66,6 @@ impl SourceName {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        match &self.given {
-            Some(name) => name,
-            None => self.made.get_or_init(|| format!("source {}", self.index).into()),
-        }
+        self.name.get_or_init(|| format!("source {}", self.index).into())
     }
 }

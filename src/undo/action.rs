@@ -1,4 +1,4 @@
-//! What undoes an effect: an async closure, perhaps with a label, and its place of registration.
+//! What undoes an effect: an async closure, perhaps with a label.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::column::Stored;
+use super::undoing::Undoing;
 use crate::error::{BoxError, Error, ErrorCode};
 
 /// What an action's future may return: `()`, or a `Result` whose error is the user's own.
@@ -14,8 +16,8 @@ use crate::error::{BoxError, Error, ErrorCode};
 /// use watershed::CompensationScope;
 ///
 /// let scope = CompensationScope::new();
-/// scope.register_compensation(|| async {});
-/// scope.register_compensation(|| async { "17".parse::<u32>().map(drop) });
+/// scope.register_compensation(async || {});
+/// scope.register_compensation(async || "17".parse::<u32>().map(drop));
 /// # scope.clear();
 /// ```
 pub trait ActionOutput {
@@ -42,19 +44,23 @@ impl<E: Into<BoxError>> ActionOutput for Result<(), E> {
 /// A compensation: something that can be run again and again until it succeeds.
 ///
 /// Every `FnMut() -> impl Future` whose future returns an [`ActionOutput`] is one; [`labelled`]
-/// makes one with a label. An action may run more than once, because a rollback can be
-/// interrupted or retried: it should be idempotent.
+/// makes one with a label, and [`with_step`](crate::with_step) one that is given a step. An action
+/// may run more than once, because a rollback can be interrupted or retried: it should be
+/// idempotent.
 ///
 /// ```
 /// use watershed::{CompensationScope, labelled};
 ///
 /// let scope = CompensationScope::new();
-/// scope.register_compensation(labelled("delete the token", || async {}));
+/// scope.register_compensation(labelled("delete the token", async || {}));
 /// # scope.clear();
 /// ```
 pub trait Action: Send + 'static {
-    /// One attempt at running the action.
-    fn attempt(&mut self) -> impl Future<Output = Result<(), Error>> + Send + 'static;
+    /// One attempt at running the action, in the rollback that `undoing` tells of.
+    fn attempt(
+        &mut self,
+        undoing: &Undoing,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static;
 
     /// The label that reports show.
     fn label(&self) -> Option<&str> {
@@ -67,16 +73,22 @@ where
     A: FnMut() -> F + Send + 'static,
     F: Future<Output: ActionOutput> + Send + 'static,
 {
-    fn attempt(&mut self) -> impl Future<Output = Result<(), Error>> + Send + 'static {
-        Attempt { future: self() }
+    fn attempt(&mut self, _: &Undoing) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        Attempt::new(self())
     }
 }
 
 pin_project_lite::pin_project! {
     /// The future of a closure, its output turned into a result.
-    struct Attempt<F> {
+    pub(crate) struct Attempt<F> {
         #[pin]
         future: F,
+    }
+}
+
+impl<F> Attempt<F> {
+    pub(crate) fn new(future: F) -> Self {
+        Self { future }
     }
 }
 
@@ -92,11 +104,11 @@ impl<F: Future<Output: ActionOutput>> Future for Attempt<F> {
 ///
 /// ```
 /// use watershed::{Action, labelled};
-/// assert_eq!(labelled("release the lease", || async {}).label(), Some("release the lease"));
+/// assert_eq!(labelled("release the lease", async || {}).label(), Some("release the lease"));
 /// ```
 pub struct Labelled<A> {
-    label: Cow<'static, str>,
-    action: A,
+    pub(super) label: Cow<'static, str>,
+    pub(super) action: A,
 }
 
 /// Gives an action a label, which the report of a rollback shows when it fails.
@@ -105,16 +117,19 @@ pub struct Labelled<A> {
 /// use watershed::{CompensationScope, labelled};
 ///
 /// let scope = CompensationScope::new();
-/// scope.register_compensation(labelled("release the lease", || async {}));
+/// scope.register_compensation(labelled("release the lease", async || {}));
 /// # scope.clear();
 /// ```
-pub fn labelled<A: Action>(label: impl Into<Cow<'static, str>>, action: A) -> Labelled<A> {
+pub fn labelled<A>(label: impl Into<Cow<'static, str>>, action: A) -> Labelled<A> {
     Labelled { label: label.into(), action }
 }
 
 impl<A: Action> Action for Labelled<A> {
-    fn attempt(&mut self) -> impl Future<Output = Result<(), Error>> + Send + 'static {
-        self.action.attempt()
+    fn attempt(
+        &mut self,
+        undoing: &Undoing,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        self.action.attempt(undoing)
     }
 
     fn label(&self) -> Option<&str> {
@@ -140,10 +155,23 @@ where
     A: FnMut(S) -> F + Send + 'static,
     F: Future<Output: ActionOutput> + Send + 'static,
 {
-    fn attempt(&mut self) -> impl Future<Output = Result<(), Error>> + Send + 'static {
-        Attempt { future: (self.action)(self.state.clone()) }
+    fn attempt(&mut self, _: &Undoing) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        Attempt::new((self.action)(self.state.clone()))
     }
 }
 
 /// A running attempt.
 pub(crate) type BoxAttempt = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+/// An action in a column.
+pub(super) struct Plain<A>(pub(super) A);
+
+impl<A: Action> Stored for Plain<A> {
+    fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
+        Box::pin(self.0.attempt(undoing))
+    }
+
+    fn label(&self) -> Option<String> {
+        self.0.label().map(ToOwned::to_owned)
+    }
+}

@@ -1,21 +1,33 @@
 //! What a step carries.
+//!
+//! - here: the context itself
+//! - `child`: a step inside another step; `lent`: the step of a drain's messages, which is used
+//!   again and again; `with_step`: an action that is given a step
 
 mod child;
-pub(crate) mod loan;
+mod lent;
+#[cfg(all(test, not(any(watershed_loom, watershed_shuttle))))]
+mod tests;
+mod with_step;
 
 pub(crate) use child::ChildStep;
+#[allow(unused_imports, reason = "drains use them")]
+pub(crate) use lent::{LentStep, enter, polled_source};
+pub use with_step::{WithStep, with_step};
 
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, SystemClock};
-use crate::compensation::{Action, ActionOutput, CompensationScope, Reservation, WithState, kept};
-use crate::origin::SourceName;
+use crate::origin::{SourceId, SourceName, SourceRef};
 use crate::sync::Arc as Counted;
+use crate::undo::{
+    Action, ActionOutput, CompensationPolicy, CompensationScope, Reservation, Rollback, WithState,
+};
 
 /// What a step carries: its name, clock, cancellation token and compensation scope.
 ///
@@ -39,26 +51,33 @@ pub struct StepContext {
     inner: Option<Counted<Inner>>,
 }
 
-#[derive(Clone)]
 struct Inner {
     name: Arc<str>,
     clock: Arc<dyn Clock>,
     cancellation: CancellationToken,
     scope: CompensationScope,
     /// Where its message came from, in a drain.
-    source: Option<SourceName>,
-    message: MessageNumber,
-    /// What it is expected back by while it is lent to a handler; see [`loan`].
-    loan: u64,
+    source: Option<SourceRef>,
+    /// The number of the message, 0 outside a drain.
+    message: AtomicU64,
+    attempt: AtomicU32,
+    /// It belongs to a drain, which lends it to its handlers; see [`lent`].
+    lent: bool,
 }
 
-/// The number of the message that the context belongs to, 0 outside a drain.
-#[derive(Default)]
-struct MessageNumber(AtomicU64);
-
-impl Clone for MessageNumber {
+/// A context of the user's own, which no drain takes back.
+impl Clone for Inner {
     fn clone(&self) -> Self {
-        Self(AtomicU64::new(self.0.load(Ordering::Relaxed)))
+        Self {
+            name: Arc::clone(&self.name),
+            clock: Arc::clone(&self.clock),
+            cancellation: self.cancellation.clone(),
+            scope: self.scope.clone(),
+            source: self.source.clone(),
+            message: AtomicU64::new(self.message.load(Ordering::Relaxed)),
+            attempt: AtomicU32::new(self.attempt.load(Ordering::Relaxed)),
+            lent: false,
+        }
     }
 }
 
@@ -79,8 +98,9 @@ impl StepContext {
             cancellation: CancellationToken::never(),
             scope: CompensationScope::new(),
             source: None,
-            message: MessageNumber::default(),
-            loan: 0,
+            message: AtomicU64::new(0),
+            attempt: AtomicU32::new(0),
+            lent: false,
         };
         Self { inner: Some(Counted::new(inner)) }
     }
@@ -123,7 +143,7 @@ impl StepContext {
     ///
     /// let scope = CompensationScope::new();
     /// let context = StepContext::new("orders").with_scope(scope.clone());
-    /// context.register_compensation(|| async {});
+    /// context.register_compensation(async || {});
     /// assert_eq!(scope.clear(), 1);
     /// ```
     #[must_use]
@@ -138,80 +158,59 @@ impl StepContext {
     }
 
     fn edit(&mut self) -> &mut Inner {
-        let inner = self.inner();
-        kept::expose(inner.loan, &inner.scope);
-        let inner = self.inner.as_mut();
-        let inner = Counted::make_mut(inner.expect(THERE));
-        // A changed context is the user's own: no drain takes it back.
-        inner.loan = 0;
-        inner
+        // A drain keeps a handle of the step it lends: what is changed is a copy.
+        Counted::make_mut(self.inner.as_mut().expect(THERE))
     }
 
     /// The name of the step. A handler's step has the name of its drain's context.
-    ///
-    /// ```
-    /// assert_eq!(watershed::StepContext::new("orders").name(), "orders");
-    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner().name
     }
 
     /// The clock that everything in this step goes by.
-    ///
-    /// ```
-    /// let context = watershed::StepContext::new("orders");
-    /// let earlier = context.clock().now();
-    /// assert!(context.clock().now() >= earlier);
-    /// ```
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner().clock
     }
 
     /// The token that tells the step to stop.
-    ///
-    /// ```
-    /// assert!(!watershed::StepContext::new("orders").cancellation().is_cancelled());
-    /// ```
     #[must_use]
     pub fn cancellation(&self) -> &CancellationToken {
         &self.inner().cancellation
     }
 
     /// The scope that collects the step's compensations.
-    ///
-    /// ```
-    /// assert!(watershed::StepContext::new("orders").scope().is_empty());
-    /// ```
     #[must_use]
     #[inline]
     pub fn scope(&self) -> &CompensationScope {
-        let inner = self.inner();
-        kept::expose(inner.loan, &inner.scope);
-        &inner.scope
+        &self.inner().scope
+    }
+
+    /// The id of the source that the step's message came from; `None` outside a drain.
+    #[must_use]
+    pub fn source_id(&self) -> Option<SourceId> {
+        self.inner().source.as_ref().map(|source| source.id)
     }
 
     /// The name of the source that the step's message came from; `None` outside a drain.
-    ///
-    /// ```
-    /// assert_eq!(watershed::StepContext::new("orders").source_name(), None);
-    /// ```
     #[must_use]
     pub fn source_name(&self) -> Option<&str> {
-        self.inner().source.as_ref().map(SourceName::as_str)
+        self.inner().source.as_ref().map(|source| SourceName::as_str(&source.name))
     }
 
     /// The number of the step's message in its source, the first one being 1; `None` outside a
     /// drain.
-    ///
-    /// ```
-    /// assert_eq!(watershed::StepContext::new("orders").message_number(), None);
-    /// ```
     #[must_use]
     pub fn message_number(&self) -> Option<u64> {
         let inner = self.inner();
-        inner.source.as_ref().map(|_| inner.message.0.load(Ordering::Relaxed))
+        inner.source.as_ref().map(|_| inner.message.load(Ordering::Relaxed))
+    }
+
+    /// Which attempt at the step's message this is, the first one being 1; 0 outside a drain.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.inner().attempt.load(Ordering::Relaxed)
     }
 
     /// [`CompensationScope::register_compensation`] on the step's scope.
@@ -220,7 +219,7 @@ impl StepContext {
     ///
     /// ```
     /// let step = watershed::StepContext::new("orders");
-    /// step.register_compensation(|| async { /* delete the row */ });
+    /// step.register_compensation(async || { /* delete the row */ });
     /// assert_eq!(step.scope().clear(), 1);
     /// ```
     #[track_caller]
@@ -233,7 +232,7 @@ impl StepContext {
     ///
     /// ```
     /// let step = watershed::StepContext::new("orders");
-    /// step.register_compensation_with("row 17", |row| async move { drop(row) });
+    /// step.register_compensation_with("row 17", async |row| drop(row));
     /// assert_eq!(step.scope().clear(), 1);
     /// ```
     #[track_caller]
@@ -250,7 +249,7 @@ impl StepContext {
     ///
     /// ```
     /// let step = watershed::StepContext::new("orders");
-    /// assert!(!step.try_register_compensation(false, || async {}));
+    /// assert!(!step.try_register_compensation(false, async || {}));
     /// ```
     #[track_caller]
     pub fn try_register_compensation(&self, condition: bool, action: impl Action) -> bool {
@@ -264,70 +263,67 @@ impl StepContext {
     ///
     /// ```
     /// let step = watershed::StepContext::new("orders");
-    /// assert!(step.reserve(|| async {}).disarm());
+    /// assert!(step.reserve(async || {}).disarm());
     /// ```
     #[track_caller]
     pub fn reserve(&self, action: impl Action) -> Reservation {
         self.scope().reserve(action)
     }
 
+    /// [`CompensationScope::roll_back`] on the step's scope, by the step's clock and under its name.
+    ///
+    /// The step's own token does not stop it: work that was cancelled is undone all the same.
+    /// [`Rollback::cancellation`] gives it a token.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`CompensationScope::roll_back`].
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`CompensationScope::roll_back`]: what has not succeeded stays staged.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{CompensationPolicy, StepContext};
+    ///
+    /// let context = StepContext::new("orders");
+    /// context.register_compensation(async || { /* release the seat */ });
+    /// let report = context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
+    /// assert_eq!(report.succeeded(), 1);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn roll_back(&self, policy: &CompensationPolicy) -> Rollback {
+        let inner = self.inner();
+        inner.scope.roll_back(policy).clock(&inner.clock).named(&inner.name)
+    }
+
     #[inline]
     fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) {
+        self.inner().scope.stage(action, registered_at);
+    }
+}
+
+/// What a child step does with the context it owns.
+impl StepContext {
+    /// Whether nobody else has this context or its scope.
+    pub(crate) fn is_sole(&self) -> bool {
         let inner = self.inner();
-        if let Some(action) = kept::keep(inner.loan, action, registered_at) {
-            inner.scope.stage(action, registered_at);
-        }
+        Counted::strong_count(inner) == 1 && inner.scope.is_sole()
     }
 }
 
 /// The clone is the same context.
 impl Clone for StepContext {
     fn clone(&self) -> Self {
-        let inner = self.inner();
-        kept::expose(inner.loan, &inner.scope);
         Self { inner: self.inner.clone() }
     }
 }
 
-/// What a drain does with the context of a message.
-impl StepContext {
-    /// A context for the messages of one source, with a scope of its own.
-    pub(crate) fn for_messages(&self, source: &SourceName, token: &CancellationToken) -> Self {
-        let inner = Inner {
-            name: Arc::clone(&self.inner().name),
-            clock: Arc::clone(&self.inner().clock),
-            cancellation: token.clone(),
-            scope: CompensationScope::new(),
-            source: Some(source.clone()),
-            message: MessageNumber::default(),
-            loan: loan::number(),
-        };
-        Self { inner: Some(Counted::new(inner)) }
-    }
-
-    /// Whether nobody else has this context or its scope.
-    pub(crate) fn is_sole(&self) -> bool {
-        let inner = self.inner();
-        Counted::strong_count(inner) == 1 && inner.scope.is_sole()
-    }
-
-    /// Gives a context that nobody else has to another source.
-    pub(crate) fn set_source(&mut self, source: &SourceName) {
-        let inner = self.inner.as_mut().and_then(Counted::get_mut);
-        if let Some(inner) = inner {
-            inner.source = Some(source.clone());
-        }
-    }
-
-    #[inline]
-    pub(crate) fn set_message_number(&self, number: u64) {
-        self.inner().message.0.store(number, Ordering::Relaxed);
-    }
-
-    /// The number of this context in [`loan`].
-    #[inline]
-    pub(crate) fn loan(&self) -> u64 {
-        self.inner().loan
+/// The step's scope: what takes a scope as well as a step asks for this.
+impl AsRef<CompensationScope> for StepContext {
+    fn as_ref(&self) -> &CompensationScope {
+        self.scope()
     }
 }
 
@@ -341,7 +337,9 @@ impl From<Counted<Inner>> for StepContext {
 impl Drop for StepContext {
     #[inline]
     fn drop(&mut self) {
-        loan::give_back(&mut self.inner);
+        if self.inner.as_ref().is_some_and(|inner| inner.lent) {
+            lent::give_back(&mut self.inner);
+        }
     }
 }
 
@@ -351,6 +349,7 @@ impl fmt::Debug for StepContext {
             .field("name", &self.name())
             .field("source", &self.source_name())
             .field("message", &self.message_number())
+            .field("attempt", &self.attempt())
             .field("clock", &self.inner().clock)
             .field("cancellation", &self.inner().cancellation)
             .field("scope", &self.inner().scope)

@@ -2,7 +2,7 @@
 
 use super::StepContext;
 use crate::cancellation::{CancellationSource, CancellationToken};
-use crate::compensation::CompensationScope;
+use crate::undo::CompensationScope;
 
 /// The step of one operation inside a wider one: a context with the same clock, a token of its own
 /// beside the outer one, and a scope of its own.
@@ -27,7 +27,7 @@ impl ChildStep {
         let mut child = parent.clone();
         let inner = child.edit();
         inner.cancellation = CancellationToken::linked([outer_token.clone(), stop.token()]);
-        inner.scope = CompensationScope::new();
+        inner.scope = CompensationScope::child_of(parent.scope());
         if let Some(name) = name {
             inner.name = name.into();
         }
@@ -41,7 +41,7 @@ impl ChildStep {
             return None;
         }
         if self.scope().is_touched() {
-            self.scope().hand_over(&self.outer, 0);
+            self.scope().hand_over(&self.outer);
         }
         Some(self)
     }
@@ -79,6 +79,6 @@ impl ChildStep {
 
 impl Drop for ChildStep {
     fn drop(&mut self) {
-        self.scope().forward_to(&self.outer, 0);
+        self.scope().forward_to(&self.outer);
     }
 }

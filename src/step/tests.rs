@@ -1,0 +1,452 @@
+//! The step of a drain's messages, and the scopes behind it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures::executor::block_on;
+
+use super::{LentStep, StepContext, polled_source};
+use crate::cancellation::CancellationToken;
+use crate::origin::{SourceId, SourceName, SourceRef};
+use crate::undo::{CompensationPolicy, CompensationScope, DrainScope, Reservation};
+
+fn source() -> SourceRef {
+    SourceRef { id: SourceId::next(), name: SourceName::new(None, 0) }
+}
+
+fn lent(context: &StepContext) -> (LentStep, DrainScope, SourceRef) {
+    let drain = DrainScope::open(context.scope());
+    (LentStep::new(context, &CancellationToken::never(), &drain), drain, source())
+}
+
+/// Handles a message: `handler` is given the step, and what it returns is kept.
+fn handle<T>(
+    step: &mut LentStep,
+    source: &SourceRef,
+    number: u64,
+    handler: impl FnOnce(StepContext) -> T,
+) -> T {
+    let lent = step.begin(source, number, 1);
+    step.arm();
+    let kept = handler(lent);
+    step.disarm();
+    kept
+}
+
+fn undo(log: &Arc<Mutex<Vec<u32>>>, number: u32) -> impl crate::undo::Action + use<> {
+    let log = Arc::clone(log);
+    move || {
+        let log = Arc::clone(&log);
+        async move { log.lock().unwrap().push(number) }
+    }
+}
+
+fn roll_back(scope: &CompensationScope) -> usize {
+    block_on(scope.roll_back(&CompensationPolicy::default())).unwrap().succeeded()
+}
+
+#[test]
+fn a_step_that_its_handler_drops_comes_home_and_is_lent_again() {
+    let context = StepContext::new("orders");
+    let (mut step, drain, source) = lent(&context);
+    let mut addresses = Vec::new();
+    for number in 1..=3 {
+        handle(&mut step, &source, number, |step| {
+            assert_eq!((step.name(), step.message_number()), ("orders", Some(number)));
+            assert_eq!((step.source_id(), step.attempt()), (Some(source.id), 1));
+            assert_eq!(polled_source(), Some(source.id));
+            addresses.push(std::ptr::from_ref(step.scope()).addr());
+        });
+        assert!(step.is_home() && !step.is_touched());
+        assert_eq!(polled_source(), None);
+    }
+    assert!(addresses.windows(2).all(|two| two[0] == two[1]));
+    let other = super::tests::source();
+    handle(&mut step, &other, 1, |step| assert_eq!(step.source_id(), Some(other.id)));
+    assert!(step.is_home());
+    drop((step, drain));
+}
+
+#[test]
+fn a_step_that_is_kept_in_whatever_way_is_not_home() {
+    let context = StepContext::new("orders");
+    let (mut step, _drain, source) = lent(&context);
+    let kept = handle(&mut step, &source, 1, |step| step);
+    assert!(!step.is_home());
+    drop(kept);
+    assert!(step.is_home(), "dropped later, as usual");
+    let kept = handle(&mut step, &source, 2, |step| step.clone());
+    assert!(!step.is_home());
+    drop(kept);
+    let kept = handle(&mut step, &source, 3, |step| step.scope().clone());
+    assert!(!step.is_home());
+    drop(kept);
+    let kept =
+        handle(&mut step, &source, 4, |step| step.with_cancellation(CancellationToken::never()));
+    assert!(!step.is_home(), "its scope is the message's");
+    drop(kept);
+    let kept = handle(&mut step, &source, 5, |step| step.reserve(|| async {}));
+    assert!(step.is_home(), "a reservation keeps nothing");
+    assert!(kept.disarm());
+    let sent = step.begin(&source, 6, 1);
+    step.arm();
+    std::thread::scope(|threads| threads.spawn(|| drop(sent)).join()).unwrap();
+    step.disarm();
+    assert!(step.is_home());
+}
+
+#[test]
+fn a_drain_within_a_handler_leaves_the_handler_what_it_had() {
+    let context = StepContext::new("orders");
+    let (mut outer, _drain, outer_source) = lent(&context);
+    for drops_first in [true, false] {
+        handle(&mut outer, &outer_source, 1, |step| {
+            let mut step = Some(step);
+            if drops_first {
+                step = None;
+            }
+            let (mut inner, _drain, inner_source) = lent(&context);
+            for keeps in [true, false] {
+                let entered = super::enter();
+                let mut kept = None;
+                handle(&mut inner, &inner_source, 1, |step| {
+                    assert_eq!(polled_source(), Some(inner_source.id));
+                    if keeps {
+                        kept = Some(step);
+                    }
+                });
+                drop(entered);
+                assert_eq!(polled_source(), Some(outer_source.id));
+                assert_eq!(inner.is_home(), !keeps);
+                drop(kept);
+            }
+            drop(step);
+        });
+        assert!(outer.is_home());
+    }
+}
+
+#[test]
+fn what_is_committed_is_gone_for_whoever_looks_and_is_counted_once() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a destructor");
+        }
+    }
+    let context = StepContext::new("orders");
+    for looks in [true, false] {
+        let (mut step, drain, source) = lent(&context);
+        for number in 1..=3 {
+            handle(&mut step, &source, number, |step| {
+                step.register_compensation(|| async {});
+                let bomb = (number == 2).then(|| Bomb);
+                step.register_compensation(move || {
+                    let _ = &bomb;
+                    async {}
+                });
+                if looks {
+                    assert_eq!(step.scope().len(), 2, "only its own");
+                }
+            });
+            assert!(step.is_home() && step.is_touched());
+            step.commit_later();
+        }
+        // The next one waits, and has something of its own.
+        let waiting = step.begin(&source, 4, 1);
+        waiting.register_compensation(|| async {});
+        if looks {
+            let seen = std::thread::scope(|threads| {
+                threads.spawn(|| waiting.scope().len()).join().unwrap()
+            });
+            assert_eq!(seen, 1);
+        }
+        let (count, panicked) = step.flush();
+        assert_eq!((count, panicked.as_deref()), (6, Some("a destructor")));
+        assert_eq!(step.flush(), (0, None));
+        assert_eq!(waiting.scope().len(), 1);
+        drop(waiting);
+        step.commit_later();
+        assert_eq!(step.flush(), (1, None));
+        assert!(!step.is_touched());
+        drop(step);
+        assert_eq!(drain.commit(), (0, None));
+        assert!(context.scope().is_empty());
+    }
+}
+
+#[test]
+fn what_is_older_than_the_mark_and_absorbed_later_is_not_committed_by_it() {
+    let context = StepContext::new("orders");
+    let (mut step, drain, source) = lent(&context);
+    let before = CompensationScope::new();
+    before.register_compensation(|| async {});
+    handle(&mut step, &source, 1, |step| step.register_compensation(|| async {}));
+    step.commit_later();
+    handle(&mut step, &source, 2, |step| step.scope().absorb(&before));
+    step.hand_over();
+    assert_eq!((step.flush().0, drain.scope().len()), (1, 1));
+    assert_eq!(drain.commit(), (1, None));
+}
+
+#[test]
+fn what_is_kept_is_the_drains_in_the_order_of_registration() {
+    let (context, log) = (StepContext::new("orders"), Arc::default());
+    for way in 0..4 {
+        let (mut one, drain, source) = lent(&context);
+        let mut two = LentStep::new(&context, &CancellationToken::never(), &drain);
+        for number in 0..50 {
+            let slot = if number % 2 == 0 { &mut one } else { &mut two };
+            handle(slot, &source, 1, |step| {
+                step.register_compensation(undo(&log, 2 * number));
+                if way == 1 {
+                    assert_eq!(step.scope().len(), 1);
+                }
+                drop(step.reserve(undo(&log, 2 * number + 1)));
+            });
+            match way {
+                0 | 1 => slot.keep_later(),
+                2 => slot.hand_over(),
+                // Told by the next one that begins, or by the end.
+                _ => {}
+            }
+            if number % 10 == 9 {
+                assert_eq!(slot.flush(), (0, None));
+            }
+        }
+        if way == 0 || way == 3 {
+            drop((one, two));
+        } else {
+            let _ = (one.flush(), two.flush());
+            assert_eq!(drain.scope().len(), 100);
+        }
+        drain.keep();
+        assert_eq!(roll_back(context.scope()), 100);
+        let log = std::mem::take(&mut *log.lock().unwrap());
+        assert!(log.into_iter().eq((0..100).rev()), "way {way}");
+    }
+}
+
+#[test]
+fn a_reservation_is_withdrawn_after_its_message_wherever_its_action_is() {
+    let context = StepContext::new("orders");
+    let (mut step, drain, source) = lent(&context);
+    let mut kept = Vec::new();
+    for number in 1..=20 {
+        kept.push(handle(&mut step, &source, number, |step| step.reserve(|| async {})));
+        step.keep_later();
+        if number % 5 == 0 {
+            let _ = step.flush();
+        }
+    }
+    assert!(kept.drain(..8).all(Reservation::disarm));
+    let _ = step.flush();
+    assert_eq!(drain.scope().len(), 12);
+    drop(step);
+    drain.keep();
+    assert!(kept.drain(..).all(Reservation::disarm));
+    assert!(context.scope().is_empty());
+    // Committed ones are gone.
+    let (mut step, _drain, source) = lent(&context);
+    let committed = handle(&mut step, &source, 1, |step| step.reserve(|| async {}));
+    step.commit_later();
+    assert!(!committed.disarm());
+    assert_eq!(step.flush().0, 1);
+}
+
+#[test]
+fn what_comes_late_is_the_drains_and_then_the_contexts_and_is_counted() {
+    for committed in [true, false] {
+        let context = StepContext::new("orders");
+        let (mut step, drain, source) = lent(&context);
+        let kept = handle(&mut step, &source, 1, |step| {
+            step.register_compensation(|| async {});
+            step
+        });
+        let (cleared, _) = step.let_go(committed);
+        assert_eq!((cleared, drain.late()), (usize::from(committed), 0));
+        kept.register_compensation(|| async {});
+        let reservation = kept.reserve(|| async {});
+        kept.scope().register_compensation(|| async {});
+        assert_eq!(drain.late(), 3);
+        assert_eq!(drain.scope().len(), 4 - cleared);
+        assert!(reservation.disarm());
+        let late = Arc::clone(drain.late_counter());
+        drain.keep();
+        assert_eq!(context.scope().len(), 3 - cleared);
+        kept.register_compensation(|| async {});
+        assert_eq!(late.load(Ordering::SeqCst), 4);
+        assert_eq!(context.scope().clear(), 4 - cleared);
+    }
+}
+
+#[test]
+fn what_cannot_be_undone_goes_to_the_context_whatever_becomes_of_the_drain() {
+    let context = StepContext::new("orders");
+    let (mut step, drain, source) = lent(&context);
+    handle(&mut step, &source, 1, |step| step.register_compensation(|| async {}));
+    step.keep_later();
+    handle(&mut step, &source, 2, |step| step.register_compensation(|| async { Err("no") }));
+    block_on(step.scope().roll_back(&CompensationPolicy::default())).unwrap_err();
+    step.hand_over_to_context();
+    assert_eq!((context.scope().len(), drain.scope().len()), (1, 1));
+    assert_eq!(drain.commit(), (1, None));
+    assert_eq!(context.scope().clear(), 1);
+}
+
+/// A message of an outer drain whose step is kept by an inner drain that goes on.
+struct Nested {
+    context: StepContext,
+    outer: DrainScope,
+    message: LentStep,
+    inner: DrainScope,
+    kept: StepContext,
+}
+
+fn nested() -> Nested {
+    let context = StepContext::new("orders");
+    let (mut message, outer, source) = lent(&context);
+    let kept = handle(&mut message, &source, 1, |step| step);
+    let inner = DrainScope::open(kept.scope());
+    assert!(kept.scope().is_nested() && !context.scope().is_nested());
+    let mut step = LentStep::new(&kept, &CancellationToken::never(), &inner);
+    handle(&mut step, &source, 1, |step| step.register_compensation(|| async {}));
+    step.keep_later();
+    drop(step);
+    Nested { context, outer, message, inner, kept }
+}
+
+#[test]
+fn a_nested_drain_that_succeeds_while_its_message_runs_gives_it_what_it_staged() {
+    let Nested { context, outer, mut message, inner, kept } = nested();
+    assert_eq!(inner.commit(), (0, None));
+    assert_eq!(kept.scope().len(), 1);
+    drop(kept);
+    assert!(message.is_home());
+    message.commit_later();
+    assert_eq!(message.flush(), (1, None));
+    outer.keep();
+    assert!(context.scope().is_empty());
+}
+
+#[test]
+fn a_nested_drain_that_outlives_its_message_is_final_when_that_is() {
+    // The message was committed by itself.
+    let Nested { context, outer, message, inner, kept: _kept } = nested();
+    message.let_go(true);
+    assert_eq!(inner.commit(), (1, None));
+    outer.keep();
+    assert!(context.scope().is_empty());
+
+    // It is the outer drain's, which goes on, and succeeds or not.
+    for succeeds in [true, false] {
+        let Nested { context, outer, message, inner, kept: _kept } = nested();
+        message.let_go(false);
+        assert_eq!(inner.commit(), (0, None));
+        assert_eq!(outer.scope().len(), 1);
+        if succeeds {
+            assert_eq!(outer.commit(), (1, None));
+        } else {
+            outer.keep();
+        }
+        assert_eq!(context.scope().clear(), usize::from(!succeeds));
+    }
+
+    // The outer drain has ended before.
+    for succeeds in [true, false] {
+        let Nested { context, outer, message, inner, kept: _kept } = nested();
+        message.let_go(false);
+        if succeeds {
+            outer.commit();
+        } else {
+            outer.keep();
+        }
+        let (cleared, _) = inner.commit();
+        assert_eq!(cleared, usize::from(succeeds));
+        assert_eq!(context.scope().clear(), usize::from(!succeeds));
+    }
+}
+
+#[test]
+fn a_nested_drain_that_fails_loses_nothing_whenever_it_ends() {
+    for ended in 0..3 {
+        let Nested { context, outer, message, inner, kept: _kept } = nested();
+        let mut outer = Some(outer);
+        let mut message = Some(message);
+        if ended > 0 {
+            message.take().map(|message| message.let_go(true));
+        }
+        if ended > 1 {
+            outer.take().map(DrainScope::commit);
+        }
+        inner.keep();
+        drop(message);
+        drop(outer);
+        assert_eq!(context.scope().clear(), 1, "{ended}");
+    }
+}
+
+#[test]
+fn a_drain_three_deep_is_final_with_the_outermost_message() {
+    let Nested { context, outer, message, inner, kept } = nested();
+    let (mut middle, source) =
+        (LentStep::new(&kept, &CancellationToken::never(), &inner), source());
+    let deep_step = handle(&mut middle, &source, 1, |step| step);
+    let child = super::ChildStep::new(&deep_step, None, &CancellationToken::never());
+    let deep = DrainScope::open(child.scope());
+    let mut step = LentStep::new(child.context(), &CancellationToken::never(), &deep);
+    handle(&mut step, &source, 1, |step| step.register_compensation(|| async {}));
+    drop(step);
+    drop(child);
+    middle.let_go(false);
+    assert_eq!(inner.commit(), (0, None), "the outer message's");
+    assert_eq!(deep.commit(), (0, None));
+    assert_eq!(kept.scope().len(), 2);
+    message.let_go(true);
+    assert!(kept.scope().is_empty());
+    outer.keep();
+    assert!(context.scope().is_empty());
+}
+
+#[test]
+fn a_drain_that_is_not_nested_clears_only_its_own() {
+    let context = StepContext::new("orders");
+    context.register_compensation(|| async {});
+    let (mut one, first, source) = lent(&context);
+    let (mut two, second, _) = lent(&context);
+    handle(&mut one, &source, 1, |step| step.register_compensation(|| async {}));
+    handle(&mut two, &source, 1, |step| step.register_compensation(|| async {}));
+    drop((one, two));
+    assert_eq!(context.scope().len(), 1);
+    assert_eq!(second.commit(), (1, None));
+    drop(first);
+    assert_eq!(context.scope().clear(), 2);
+}
+
+#[test]
+fn what_another_thread_registers_while_messages_end_is_never_lost() {
+    let (context, kept) = (StepContext::new("orders"), AtomicUsize::new(0));
+    let (mut step, drain, source) = lent(&context);
+    std::thread::scope(|threads| {
+        for number in 0..2_000 {
+            let handed = handle(&mut step, &source, number, |step| {
+                step.register_compensation(|| async {});
+                step
+            });
+            let kept = &kept;
+            threads.spawn(move || {
+                handed.register_compensation(|| async {});
+                kept.fetch_add(1, Ordering::SeqCst);
+            });
+            if step.is_home() {
+                step.keep_later();
+            } else {
+                let next = LentStep::new(&context, &CancellationToken::never(), &drain);
+                std::mem::replace(&mut step, next).let_go(false);
+            }
+        }
+    });
+    drop(step);
+    assert_eq!(drain.scope().len(), 2_000 + kept.load(Ordering::SeqCst));
+    drain.commit();
+}

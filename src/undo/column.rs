@@ -1,0 +1,244 @@
+//! The actions of one type that were registered at one place, in the order of their numbers.
+//!
+//! An action that was withdrawn stays as an empty entry, so that withdrawing moves no other; once
+//! most entries are empty they are removed together. The last entry is never an empty one.
+
+use std::any::Any;
+
+use super::action::BoxAttempt;
+use super::undoing::Undoing;
+use crate::panics;
+
+/// What a column can hold: a plain action, or one that can be withdrawn.
+pub(super) trait Stored: Send + 'static {
+    /// Starts an attempt. This is the user's code.
+    fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt;
+
+    /// The label. This is the user's code.
+    fn label(&self) -> Option<String>;
+
+    /// Takes the user's action out, and leaves an empty entry.
+    fn withdraw(&mut self) -> Option<Box<dyn Send>> {
+        None
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        false
+    }
+}
+
+/// An action in a column.
+struct Entry<A> {
+    number: u64,
+    action: A,
+}
+
+/// The actions of one type, in the order of their numbers unless they are unsorted.
+pub(super) struct Column<A> {
+    entries: Vec<Entry<A>>,
+    /// How many entries are empty.
+    withdrawn: usize,
+    unsorted: bool,
+}
+
+impl<A> Default for Column<A> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), withdrawn: 0, unsorted: false }
+    }
+}
+
+/// Empty entries that are few enough to stay.
+const FEW_WITHDRAWN: usize = 32;
+
+impl<A: Stored> Column<A> {
+    /// Appends an action whose number is higher than every other here.
+    #[inline]
+    pub(super) fn push(&mut self, number: u64, action: A) {
+        self.entries.push(Entry { number, action });
+    }
+
+    /// Removes the empty entries at the end.
+    fn trim(&mut self) {
+        while self.withdrawn > 0 && self.entries.last().is_some_and(|e| e.action.is_withdrawn()) {
+            self.entries.pop();
+            self.withdrawn -= 1;
+        }
+    }
+
+    /// Moves everything from `from` here: where the numbers overlap, in their order.
+    fn take_over(&mut self, from: &mut Self) {
+        if self.entries.is_empty() {
+            return std::mem::swap(self, from);
+        }
+        let Some(first) = from.entries.first().map(|entry| entry.number) else { return };
+        // Actions that come late are put in their place as long as that takes no longer than to
+        // move them: sorting everything each time would make a long rollback quadratic.
+        let few = 2 * from.entries.len() + 64;
+        let later = self.entries.iter().rev().take(few);
+        let later = later.take_while(|entry| entry.number > first).count();
+        let start = self.entries.len() - later;
+        let unsorted = self.unsorted || from.unsorted || later == few;
+        self.withdrawn += std::mem::take(&mut from.withdrawn);
+        self.entries.append(&mut from.entries);
+        from.unsorted = false;
+        if later > 0 && !unsorted {
+            self.entries[start..].sort_by_key(|entry| entry.number);
+        }
+        self.unsorted = unsorted;
+    }
+
+    fn downcast(column: &mut dyn AnyColumn) -> Option<&mut Self> {
+        column.as_any().downcast_mut::<Self>()
+    }
+}
+
+/// A [`Column`] whose type is not known.
+pub(super) trait AnyColumn: Send {
+    fn as_any(&mut self) -> &mut dyn Any;
+    /// A new column of the same type.
+    fn empty(&self) -> Box<dyn AnyColumn>;
+    /// How many actions there are, without those that were withdrawn.
+    fn len(&self) -> usize;
+    /// The number of the last action.
+    fn last(&self) -> Option<u64>;
+    fn sort(&mut self);
+    /// How many entries there are, empty ones included.
+    fn entries(&self) -> usize;
+    /// The number of the last of the first `len` entries.
+    fn number_before(&self, len: usize) -> Option<u64>;
+    /// How many of the first `len` entries are left when the empty ones at their end are not
+    /// counted.
+    fn skip_withdrawn(&self, len: usize) -> usize;
+    /// Moves everything from `other`, a column of the same type.
+    fn append(&mut self, other: &mut dyn AnyColumn);
+    /// Moves the entries from a position on to `target`, a column of the same type.
+    fn move_from(&mut self, position: usize, target: &mut dyn AnyColumn);
+    /// Moves the entries with a lower number to `target`, a column of the same type.
+    fn move_below(&mut self, number: u64, target: &mut dyn AnyColumn);
+    /// Starts an attempt of the last action. This is the user's code.
+    fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt;
+    /// The label of the last action. This is the user's code.
+    fn label(&self) -> Option<String>;
+    /// Drops the last action. This is the user's code.
+    fn drop_last(&mut self);
+    /// Drops every action; after a panic it can be called again.
+    fn drop_all(&mut self);
+    /// Takes out the action with this number.
+    fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>>;
+}
+
+impl<A: Stored> AnyColumn for Column<A> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn empty(&self) -> Box<dyn AnyColumn> {
+        Box::new(Self::default())
+    }
+
+    fn len(&self) -> usize {
+        self.entries.len() - self.withdrawn
+    }
+
+    fn last(&self) -> Option<u64> {
+        self.entries.last().map(|entry| entry.number)
+    }
+
+    fn sort(&mut self) {
+        if std::mem::take(&mut self.unsorted) {
+            // The stable sort takes advantage of runs that are sorted already.
+            self.entries.sort_by_key(|entry| entry.number);
+            self.trim();
+        }
+    }
+
+    fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn number_before(&self, len: usize) -> Option<u64> {
+        Some(self.entries.get(len.checked_sub(1)?)?.number)
+    }
+
+    fn skip_withdrawn(&self, mut len: usize) -> usize {
+        while self.withdrawn > 0 && len > 0 && self.entries[len - 1].action.is_withdrawn() {
+            len -= 1;
+        }
+        len
+    }
+
+    fn append(&mut self, other: &mut dyn AnyColumn) {
+        if let Some(other) = Self::downcast(other) {
+            self.take_over(other);
+            self.trim();
+        }
+    }
+
+    fn move_from(&mut self, position: usize, target: &mut dyn AnyColumn) {
+        let Some(target) = Self::downcast(target) else { return };
+        if position == 0 {
+            target.take_over(self);
+            return target.trim();
+        }
+        let entries = self.entries.split_off(position);
+        let mut withdrawn = 0;
+        if self.withdrawn > 0 {
+            withdrawn = entries.iter().filter(|entry| entry.action.is_withdrawn()).count();
+            self.withdrawn -= withdrawn;
+        }
+        target.take_over(&mut Self { entries, withdrawn, unsorted: self.unsorted });
+        self.trim();
+        target.trim();
+    }
+
+    fn move_below(&mut self, number: u64, target: &mut dyn AnyColumn) {
+        self.sort();
+        let position = self.entries.partition_point(|entry| entry.number < number);
+        if position == 0 {
+            return;
+        }
+        // The upper part is moved out and becomes the column.
+        let mut upper = Self::default();
+        self.move_from(position, &mut upper);
+        std::mem::swap(self, &mut upper);
+        target.append(&mut upper);
+    }
+
+    fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
+        let last = self.entries.len() - 1;
+        self.entries[last].action.attempt(undoing)
+    }
+
+    fn label(&self) -> Option<String> {
+        let entry = &self.entries[self.entries.len() - 1];
+        // A label that panics is none.
+        panics::contain(|| entry.action.label()).unwrap_or_default()
+    }
+
+    fn drop_last(&mut self) {
+        let last = self.entries.pop();
+        self.trim();
+        drop(last);
+    }
+
+    fn drop_all(&mut self) {
+        while let Some(entry) = self.entries.pop() {
+            drop(entry);
+        }
+        self.withdrawn = 0;
+        self.unsorted = false;
+    }
+
+    fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>> {
+        self.sort();
+        let position = self.entries.binary_search_by_key(&number, |entry| entry.number).ok()?;
+        let action = self.entries[position].action.withdraw()?;
+        self.withdrawn += 1;
+        if self.withdrawn > FEW_WITHDRAWN && 2 * self.withdrawn > self.entries.len() {
+            self.entries.retain(|entry| !entry.action.is_withdrawn());
+            self.withdrawn = 0;
+        }
+        self.trim();
+        Some(action)
+    }
+}

@@ -1,0 +1,88 @@
+//! The scope of one run of a drain, between the scopes of its messages and that of its context.
+//!
+//! What the messages have staged is here while the drain runs. Success drops it, and any other end,
+//! a dropped drain included, moves it to the scope of the context. A drain on the step of another
+//! drain's message is nested in it: its success belongs to that message, so what it staged goes up
+//! to where the message's own actions are, unless that message, and with it everything that was
+//! done for it, is final already.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::scope::CompensationScope;
+use super::state::Forward;
+use crate::diagnostics::COUNTERS;
+
+/// The scope of one run of a drain, a child of its context's scope. Dropping it is to
+/// [`keep`](DrainScope::keep) what it has.
+#[derive(Debug)]
+pub(crate) struct DrainScope {
+    scope: CompensationScope,
+    parent: CompensationScope,
+    late: Arc<AtomicU64>,
+    open: bool,
+}
+
+impl DrainScope {
+    pub(crate) fn open(parent: &CompensationScope) -> Self {
+        let (scope, late) = (CompensationScope::child_of(parent), Arc::default());
+        Self { scope, parent: parent.clone(), late, open: true }
+    }
+
+    /// The drain's own scope.
+    pub(crate) fn scope(&self) -> &CompensationScope {
+        &self.scope
+    }
+
+    /// The scope of the context.
+    pub(crate) fn parent(&self) -> &CompensationScope {
+        &self.parent
+    }
+
+    /// How many actions were registered after their message had ended.
+    pub(crate) fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// The counter of these, which goes on after the drain has ended.
+    pub(crate) fn late_counter(&self) -> &Arc<AtomicU64> {
+        &self.late
+    }
+
+    /// The drain has succeeded, and what it staged is done with: dropped, or the message's that the
+    /// drain is nested in. Returns how many were dropped, and the first panic of a destructor.
+    pub(crate) fn commit(mut self) -> (usize, Option<String>) {
+        self.open = false;
+        let nested = self.parent.is_nested();
+        let (mut actions, place) = self.scope.end_with(self.forward(!nested));
+        if nested {
+            if !self.parent.receive_success(&mut actions, place.as_ref()) {
+                return (0, None);
+            }
+            // What is nested in its messages is final, too.
+            let old = self.scope.end_again_with(self.forward(true));
+            drop(old);
+        }
+        let (count, panicked) = actions.clear();
+        COUNTERS.compensations_cleared.add(count as u64);
+        (count, panicked)
+    }
+
+    /// Moves everything to the scope of the context. What is registered late follows.
+    pub(crate) fn keep(self) {
+        drop(self);
+    }
+
+    fn forward(&self, is_final: bool) -> Forward {
+        Forward { to: self.parent.clone(), is_final, late: None }
+    }
+}
+
+impl Drop for DrainScope {
+    fn drop(&mut self) {
+        if std::mem::replace(&mut self.open, false) {
+            let (mut actions, place) = self.scope.end_with(self.forward(false));
+            self.parent.receive(&mut actions, place.as_ref());
+        }
+    }
+}

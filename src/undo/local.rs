@@ -1,0 +1,478 @@
+//! Actions that are not `Send`.
+//!
+//! A scope may be used by any thread, so an action that must stay on its own lives in a
+//! [`LocalUndos`] there, and the scope holds a *place*: an action with a number like any other, whose
+//! attempt asks for the real one over a link. A rollback that was given the value finds these
+//! questions behind each poll, runs the actions itself, beside the run of the scope, and answers.
+//! Any other rollback finds that it cannot ask, and the action has failed.
+//!
+//! When a place goes away (its action has succeeded, was cleared or committed) it says so over the
+//! link, and the action is dropped when its value is used next.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures::future::LocalBoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use super::CompensationScope;
+use super::action::{Action, ActionOutput, Attempt, Labelled};
+use super::report::RollbackReport;
+use super::reservation::Reservation;
+use super::rollback::Rollback;
+use super::undoing::Undoing;
+use crate::cancellation::CancellationToken;
+use crate::clock::Clock;
+use crate::diagnostics::{COUNTERS, trace};
+use crate::error::{Error, ErrorCode, Failure};
+use crate::lock::Lock;
+use crate::panics;
+
+/// Attempts that one poll ends before the executor has its thread back.
+const ENDED_PER_POLL: usize = 128;
+
+/// A compensation that need not be `Send`: it lives in a [`LocalUndos`].
+///
+/// What is an [`Action`] but for that is one: a closure that makes a future, [`labelled`] or with a
+/// [step](crate::with_step).
+///
+/// [`labelled`]: crate::labelled
+pub trait LocalAction: 'static {
+    /// One attempt at running the action, in the rollback that `undoing` tells of.
+    fn attempt(&mut self, undoing: &Undoing) -> impl Future<Output = Result<(), Error>> + 'static;
+
+    /// The label that reports show.
+    fn label(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl<A, F> LocalAction for A
+where
+    A: FnMut() -> F + 'static,
+    F: Future<Output: ActionOutput> + 'static,
+{
+    fn attempt(&mut self, _: &Undoing) -> impl Future<Output = Result<(), Error>> + 'static {
+        Attempt::new(self())
+    }
+}
+
+impl<A: LocalAction> LocalAction for Labelled<A> {
+    fn attempt(&mut self, undoing: &Undoing) -> impl Future<Output = Result<(), Error>> + 'static {
+        self.action.attempt(undoing)
+    }
+
+    fn label(&self) -> Option<&str> {
+        Some(&self.label)
+    }
+}
+
+/// Compensations that are not `Send`, for work that stays on one thread.
+///
+/// The actions live in this value, and take their places in the order of a step's or a scope's other
+/// actions. A rollback runs them if it is given the value, with [`Rollback::local`]; without it they
+/// have failed, and stay staged. Clones are the same value. When the last one goes away, its actions
+/// are lost, which is counted like a [lost scope](crate::CompensationScope).
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::cell::RefCell;
+/// use std::rc::Rc;
+/// use watershed::{CompensationPolicy, LocalUndos, StepContext};
+///
+/// let (context, undos) = (StepContext::new("editor"), LocalUndos::new());
+/// let lines = Rc::new(RefCell::new(vec!["one", "two"]));
+/// let text = Rc::clone(&lines);
+/// undos.register(&context, move || {
+///     let text = Rc::clone(&text);
+///     async move { drop(text.borrow_mut().pop()) }
+/// });
+///
+/// let policy = CompensationPolicy::sequential_reverse();
+/// context.roll_back(&policy).await.unwrap_err(); // it was not given them
+/// assert_eq!(context.roll_back(&policy).local(&undos).await?.succeeded(), 1);
+/// assert_eq!(*lines.borrow(), ["one"]);
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone, Default)]
+pub struct LocalUndos {
+    shared: Rc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    link: Arc<Link>,
+    actions: RefCell<HashMap<u64, Box<dyn Stored>>>,
+    last_key: Cell<u64>,
+}
+
+/// A [`LocalAction`] whose type is not known.
+trait Stored {
+    fn attempt(&mut self, undoing: &Undoing) -> LocalBoxFuture<'static, Result<(), Error>>;
+}
+
+impl<A: LocalAction> Stored for A {
+    fn attempt(&mut self, undoing: &Undoing) -> LocalBoxFuture<'static, Result<(), Error>> {
+        Box::pin(LocalAction::attempt(self, undoing))
+    }
+}
+
+impl LocalUndos {
+    /// No actions so far.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stages `action` on a step or a scope; see
+    /// [`CompensationScope::register_compensation`](crate::CompensationScope::register_compensation).
+    ///
+    /// ```
+    /// use watershed::{CompensationScope, LocalUndos, labelled};
+    ///
+    /// let (scope, undos) = (CompensationScope::new(), LocalUndos::new());
+    /// undos.register(&scope, labelled("close the window", async || {}));
+    /// assert_eq!((scope.len(), undos.len()), (1, 1));
+    /// scope.clear();
+    /// assert_eq!(undos.len(), 0);
+    /// ```
+    #[track_caller]
+    pub fn register<A: LocalAction>(&self, at: &impl AsRef<CompensationScope>, action: A) {
+        at.as_ref().stage(self.add(action), Location::caller());
+    }
+
+    /// Stages `action` before its effect; see
+    /// [`CompensationScope::reserve`](crate::CompensationScope::reserve).
+    ///
+    /// ```
+    /// use watershed::{CompensationScope, LocalUndos};
+    ///
+    /// let (scope, undos) = (CompensationScope::new(), LocalUndos::new());
+    /// assert!(undos.reserve(&scope, async || {}).disarm());
+    /// assert_eq!((scope.len(), undos.len()), (0, 0));
+    /// ```
+    #[track_caller]
+    pub fn reserve<A: LocalAction>(
+        &self,
+        at: &impl AsRef<CompensationScope>,
+        action: A,
+    ) -> Reservation {
+        at.as_ref().reserve(self.add(action))
+    }
+
+    /// How many actions there are, on whatever scopes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.forget();
+        self.shared.actions.borrow().len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes an action in, and makes its place.
+    fn add<A: LocalAction>(&self, action: A) -> Place {
+        self.shared.forget();
+        let label = panics::contain(|| action.label().map(ToOwned::to_owned)).unwrap_or_default();
+        let key = self.shared.last_key.get() + 1;
+        self.shared.last_key.set(key);
+        self.shared.actions.borrow_mut().insert(key, Box::new(action));
+        Place { link: Arc::clone(&self.shared.link), key, label }
+    }
+}
+
+impl Shared {
+    /// Drops the actions whose places are gone.
+    fn forget(&self) {
+        let keys = std::mem::take(&mut self.link.asked.lock().gone);
+        if !keys.is_empty() {
+            let mut actions = self.actions.borrow_mut();
+            let gone: Vec<_> = keys.iter().filter_map(|key| actions.remove(key)).collect();
+            drop(actions);
+            panics::drop_each(gone);
+        }
+    }
+
+    /// Starts an attempt at an action.
+    fn attempt(&self, key: u64, undoing: &Undoing) -> LocalBoxFuture<'static, Result<(), Error>> {
+        // Out of the table while it is called: it may use this value.
+        let action = self.actions.borrow_mut().remove(&key);
+        let Some(mut action) = action else { return Box::pin(async { Err(gone()) }) };
+        let attempt = panics::contain(|| action.attempt(undoing));
+        self.actions.borrow_mut().insert(key, action);
+        attempt.unwrap_or_else(|message| {
+            Box::pin(async move { Err(Error::panic("the compensation", &message)) })
+        })
+    }
+}
+
+/// The actions can never be run.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.forget();
+        let actions = std::mem::take(self.actions.get_mut());
+        let lost = actions.len();
+        if lost > 0 {
+            COUNTERS.compensations_lost.add(lost as u64);
+            trace::lost(lost, &[]);
+        }
+        panics::drop_each(actions.into_values());
+    }
+}
+
+impl fmt::Debug for LocalUndos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalUndos").field("len", &self.len()).finish()
+    }
+}
+
+fn gone() -> Error {
+    Error::new(ErrorCode::Compensation, "the LocalUndos that this action lives in is gone")
+}
+
+/// How places reach the value that their actions live in, from any thread.
+#[derive(Default)]
+pub(super) struct Link {
+    asked: Lock<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    /// Attempts that are to be started.
+    starts: Vec<(u64, Arc<Ticket>)>,
+    /// Actions whose places have gone away.
+    gone: Vec<u64>,
+    /// The rollback that runs the actions, while it waits.
+    waker: Option<Waker>,
+}
+
+/// One attempt, between the run of the scope, which waits for it, and the rollback that runs it.
+#[derive(Default)]
+struct Ticket {
+    state: Lock<TicketState>,
+}
+
+#[derive(Default)]
+struct TicketState {
+    result: Option<Result<(), Error>>,
+    /// Nobody waits for the result any more.
+    dropped: bool,
+    waiting: Option<Waker>,
+    running: Option<Waker>,
+}
+
+/// What a scope holds of an action that lives in a [`LocalUndos`].
+struct Place {
+    link: Arc<Link>,
+    key: u64,
+    label: Option<String>,
+}
+
+impl Action for Place {
+    fn attempt(
+        &mut self,
+        undoing: &Undoing,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        let given = undoing.local.as_ref().is_some_and(|link| Arc::ptr_eq(link, &self.link));
+        let ticket = given.then(Arc::<Ticket>::default);
+        PlaceAttempt { link: Arc::clone(&self.link), key: self.key, ticket, asked: false }
+    }
+
+    fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.link.asked.lock().gone.push(self.key);
+    }
+}
+
+/// Waits for the rollback that was given the action.
+struct PlaceAttempt {
+    link: Arc<Link>,
+    key: u64,
+    /// None where the rollback was not.
+    ticket: Option<Arc<Ticket>>,
+    asked: bool,
+}
+
+impl Future for PlaceAttempt {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(ticket) = self.ticket.clone() else {
+            let message = "the rollback was not given the LocalUndos that this action lives in";
+            return Poll::Ready(Err(Error::new(ErrorCode::Compensation, message)));
+        };
+        let waker = cx.waker().clone();
+        let (result, old) = {
+            let mut state = ticket.state.lock();
+            match state.result.take() {
+                Some(result) => (Some(result), state.waiting.take()),
+                None => (None, state.waiting.replace(waker)),
+            }
+        };
+        drop(old);
+        if let Some(result) = result {
+            self.ticket = None;
+            return Poll::Ready(result);
+        }
+        if !std::mem::replace(&mut self.asked, true) {
+            let woken = {
+                let mut asked = self.link.asked.lock();
+                asked.starts.push((self.key, ticket));
+                asked.waker.take()
+            };
+            panics::wake_each(woken);
+        }
+        Poll::Pending
+    }
+}
+
+/// Whoever runs the attempt is to drop it.
+impl Drop for PlaceAttempt {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let (old, running) = {
+            let mut state = ticket.state.lock();
+            state.dropped = true;
+            (state.waiting.take(), state.running.take())
+        };
+        panics::drop_each(old);
+        panics::wake_each(running);
+    }
+}
+
+/// An attempt at an action where it lives.
+struct LocalAttempt {
+    ticket: Arc<Ticket>,
+    attempt: Option<LocalBoxFuture<'static, Result<(), Error>>>,
+}
+
+impl Future for LocalAttempt {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let (dropped, old) = {
+            let mut state = self.ticket.state.lock();
+            (state.dropped, state.running.replace(waker))
+        };
+        panics::drop_each(old);
+        let Some(attempt) = &mut self.attempt else { return Poll::Ready(()) };
+        let result = if dropped {
+            None
+        } else {
+            match panics::contain(|| attempt.as_mut().poll(cx)) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(result)) => Some(result),
+                Err(message) => Some(Err(Error::panic("the compensation", &message))),
+            }
+        };
+        panics::drop_each(self.attempt.take());
+        let (waiting, running) = {
+            let mut state = self.ticket.state.lock();
+            state.result = result;
+            (state.waiting.take(), state.running.take())
+        };
+        panics::drop_each(running);
+        panics::wake_each(waiting);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for LocalAttempt {
+    fn drop(&mut self) {
+        panics::drop_each(self.attempt.take());
+    }
+}
+
+/// The future of a [`Rollback`] that was given actions which are not `Send`.
+///
+/// Another rollback of the same scope cannot run these: where one of them is on its way and this
+/// future is not polled, the other one waits.
+#[must_use = "a rollback runs nothing unless it is awaited"]
+pub struct LocalRollback {
+    rollback: Rollback,
+    undos: LocalUndos,
+    running: FuturesUnordered<LocalAttempt>,
+    undoing: Undoing,
+}
+
+impl LocalRollback {
+    pub(super) fn new(mut rollback: Rollback, undos: &LocalUndos) -> Self {
+        rollback.set_link(&undos.shared.link);
+        let undoing = rollback.terms().undoing.clone();
+        Self { rollback, undos: undos.clone(), running: FuturesUnordered::new(), undoing }
+    }
+
+    /// See [`Rollback::clock`].
+    pub fn clock(self, clock: &Arc<dyn Clock>) -> Self {
+        Self::new(self.rollback.clock(clock), &self.undos)
+    }
+
+    /// See [`Rollback::cancellation`].
+    pub fn cancellation(self, token: CancellationToken) -> Self {
+        Self::new(self.rollback.cancellation(token), &self.undos)
+    }
+
+    /// Starts what the run of the scope has asked for. Returns whether there was anything.
+    fn start_asked(&mut self) -> bool {
+        let starts = std::mem::take(&mut self.undos.shared.link.asked.lock().starts);
+        let any = !starts.is_empty();
+        for (key, ticket) in starts {
+            let attempt = Some(self.undos.shared.attempt(key, &self.undoing));
+            self.running.push(LocalAttempt { ticket, attempt });
+        }
+        any
+    }
+}
+
+impl Future for LocalRollback {
+    type Output = Result<RollbackReport, Failure<RollbackReport>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let old = this.undos.shared.link.asked.lock().waker.take();
+        drop(old);
+        for _ in 0..ENDED_PER_POLL {
+            let polled = Pin::new(&mut this.rollback).poll(cx);
+            this.undos.shared.forget();
+            if polled.is_ready() {
+                panics::drop_contained(|| this.running.clear());
+                return polled;
+            }
+            let started = this.start_asked();
+            let ended = matches!(this.running.poll_next_unpin(cx), Poll::Ready(Some(())));
+            if !started && !ended {
+                // Asked last: what is asked for from here on wakes this.
+                let waker = cx.waker().clone();
+                let old = this.undos.shared.link.asked.lock().waker.replace(waker);
+                drop(old);
+                if this.undos.shared.link.asked.lock().starts.is_empty() {
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for LocalRollback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalRollback").field("rollback", &self.rollback).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+//! Undoing: actions, the scope that collects them, and the rollback that runs them.
+//!
+//! A [`CompensationScope`] holds actions in the order of their registration. Every action carries
+//! a number that only grows in this process, so that the order holds over any nesting of scopes
+//! and over handlers that ran concurrently: actions that move to another scope keep their number,
+//! and the rollback always takes the highest.
+//!
+//! - `action`: what can be staged; `undoing`: what it may know of the rollback that runs it; `order`:
+//!   the numbers; `column`, `columns`: the actions of a scope by type
+//! - `scope`: the collection, and `state` behind it; `drain_scope`, `message_scope`: what a drain
+//!   does with scopes; `reservation`: an action staged before its effect, and `place`, where it is
+//! - `policy`: how a rollback works; `single`: one action on its way; `run`: the actions that are
+//!   being run; `session`: what the rollbacks of one scope share; `rollback`: the future that drives
+//!   it; `report`: what came of it
+//! - `local`: actions that are not `Send`
+
+mod action;
+mod column;
+mod columns;
+mod drain_scope;
+mod local;
+mod message_scope;
+mod order;
+mod place;
+mod policy;
+mod report;
+mod reservation;
+mod rollback;
+mod run;
+mod scope;
+mod session;
+mod single;
+mod state;
+mod undoing;
+
+pub use action::{Action, ActionOutput, Labelled, labelled};
+pub(crate) use action::{Attempt, WithState};
+pub(crate) use drain_scope::DrainScope;
+pub use local::{LocalAction, LocalRollback, LocalUndos};
+pub(crate) use message_scope::MessageScope;
+pub use policy::CompensationPolicy;
+pub use report::{FailedAction, RollbackReport};
+pub use reservation::Reservation;
+pub use rollback::Rollback;
+pub use scope::CompensationScope;
+pub(crate) use scope::WeakScope;
+pub use undoing::Undoing;

@@ -1,0 +1,108 @@
+//! An action that is staged before its effect.
+
+use std::fmt;
+
+use super::action::{Action, BoxAttempt};
+use super::column::Stored;
+use super::place::Place;
+use super::undoing::Undoing;
+use crate::diagnostics::COUNTERS;
+use crate::panics;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicBool, Ordering};
+
+/// Holds the right to withdraw an action that was staged before its effect, see
+/// [`CompensationScope::reserve`](crate::CompensationScope::reserve). Dropping it leaves the action
+/// staged.
+///
+/// ```
+/// let scope = watershed::CompensationScope::new();
+/// drop(scope.reserve(async || {}));
+/// assert_eq!(scope.len(), 1, "the effect may have happened");
+/// scope.reserve(async || {}).disarm();
+/// assert_eq!(scope.len(), 1, "the second effect did not");
+/// # scope.clear();
+/// ```
+pub struct Reservation {
+    place: Arc<Place>,
+    number: u64,
+    armed: Arc<AtomicBool>,
+}
+
+impl Reservation {
+    pub(super) fn new(place: Arc<Place>, number: u64, armed: Arc<AtomicBool>) -> Self {
+        Self { place, number, armed }
+    }
+
+    /// Withdraws the action, also where it has moved to another scope: the effect did not happen.
+    /// Returns whether it was still staged; `false` means that it had been run or cleared already,
+    /// or that a rollback has it in hand, where it will do nothing when its turn comes.
+    ///
+    /// ```
+    /// let scope = watershed::CompensationScope::new();
+    /// let reservation = scope.reserve(async || {});
+    /// scope.clear();
+    /// assert!(!reservation.disarm());
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "whether it was staged matters to few")]
+    pub fn disarm(self) -> bool {
+        // What is in the hands of a rollback cannot be taken out, and hears of it by this.
+        self.armed.store(false, Ordering::Release);
+        let mut place = Place::find(&self.place);
+        loop {
+            let Some(scope) = place.scope() else { return false };
+            if let Some(action) = scope.withdraw(self.number) {
+                COUNTERS.compensations_cleared.add(1);
+                panics::drop_each([action]);
+                return true;
+            }
+            // It may have moved on meanwhile.
+            let next = Place::find(&place);
+            if Arc::ptr_eq(&next, &place) {
+                return false;
+            }
+            place = next;
+        }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// An action that can be withdrawn, and does nothing once it was disarmed.
+pub(super) struct Reserved<A> {
+    armed: Arc<AtomicBool>,
+    /// There until it is withdrawn.
+    action: Option<A>,
+}
+
+impl<A> Reserved<A> {
+    pub(super) fn new(action: A) -> (Self, Arc<AtomicBool>) {
+        let armed = Arc::new(AtomicBool::new(true));
+        (Self { armed: Arc::clone(&armed), action: Some(action) }, armed)
+    }
+}
+
+impl<A: Action> Stored for Reserved<A> {
+    fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
+        match &mut self.action {
+            Some(action) if self.armed.load(Ordering::Acquire) => Box::pin(action.attempt(undoing)),
+            _ => Box::pin(std::future::ready(Ok(()))),
+        }
+    }
+
+    fn label(&self) -> Option<String> {
+        self.action.as_ref()?.label().map(ToOwned::to_owned)
+    }
+
+    fn withdraw(&mut self) -> Option<Box<dyn Send>> {
+        Some(Box::new(self.action.take()?))
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        self.action.is_none()
+    }
+}

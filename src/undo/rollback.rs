@@ -1,0 +1,453 @@
+//! The future that drives the run of a scope's actions. See `session` for rollbacks of one scope
+//! that are there at the same time.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::CompensationPolicy;
+use super::columns::Columns;
+use super::local::{Link, LocalRollback, LocalUndos};
+use super::policy::RunOrder;
+use super::report::RollbackReport;
+use super::run::{Progress, Run};
+use super::scope::CompensationScope;
+use super::session::Session;
+use super::single::Terms;
+use super::state::{self, Inner, Wakers};
+use super::undoing::Undoing;
+use crate::cancellation::{CancellationToken, Cancelled};
+use crate::clock::Clock;
+use crate::error::{Error, Failure};
+use crate::panics;
+use crate::sync::{Weak, this_thread};
+
+/// The future of [`CompensationScope::roll_back`] and [`StepContext::roll_back`]: it runs what is
+/// staged, by the clock and the token it is given.
+///
+/// | option | default |
+/// | --- | --- |
+/// | [`clock`](Rollback::clock) | the [`SystemClock`](crate::SystemClock) for a scope, the step's for a step |
+/// | [`cancellation`](Rollback::cancellation) | none |
+/// | [`local`](Rollback::local) | no actions that are not `Send` |
+///
+/// Options are given before the first poll; later they change nothing.
+///
+/// [`StepContext::roll_back`]: crate::StepContext::roll_back
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use watershed::{CancellationSource, CompensationPolicy, CompensationScope, ErrorCode};
+///
+/// let (scope, impatient) = (CompensationScope::new(), CancellationSource::new());
+/// scope.register_compensation(async || {});
+/// impatient.cancel();
+/// let rollback = scope.roll_back(&CompensationPolicy::default());
+/// let failure = rollback.cancellation(impatient.token()).await.unwrap_err();
+/// assert_eq!(failure.error().code(), ErrorCode::Canceled);
+/// assert_eq!(scope.clear(), 1);
+/// # });
+/// ```
+#[must_use = "a rollback runs nothing unless it is awaited"]
+pub struct Rollback {
+    terms: Arc<Terms>,
+    joined: Option<Joined>,
+    cancelled: Option<Cancelled>,
+    started: bool,
+}
+
+/// Membership in the session of the scope.
+struct Joined {
+    id: u64,
+    waiter: Option<u64>,
+    succeeded_before: usize,
+    failures_before: usize,
+    /// There are actions that failed before this rollback joined: it is to run them again.
+    again: bool,
+}
+
+/// What a rollback finds in its session.
+enum Look {
+    /// The run is in this rollback's hands. `alone`: nobody else is there.
+    Drive { run: Option<Box<Run>>, alone: bool, foreign: bool },
+    /// Another thread has the run in its hands.
+    Wait,
+    /// Nothing is left.
+    Done,
+    /// Cancelled with actions left.
+    Cancelled,
+    /// An action of this scope is being polled on this thread, and polls this.
+    Reentered,
+}
+
+/// Wakes every rollback of a scope: whichever is polled first drives the run.
+struct Bell(Weak<Inner>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(scope) = self.0.upgrade() {
+            ring(&CompensationScope::from(scope));
+        }
+    }
+}
+
+fn ring(scope: &CompensationScope) {
+    let waiters = |state: &mut state::State| Some(state.session.as_mut()?.waiters.take());
+    state::wake(waiters(&mut scope.inner.lock()));
+}
+
+impl Rollback {
+    pub(super) fn new(scope: &CompensationScope, policy: &CompensationPolicy) -> Self {
+        let terms = Terms { policy: policy.clone(), undoing: Undoing::of(scope) };
+        Self { terms: Arc::new(terms), joined: None, cancelled: None, started: false }
+    }
+
+    fn undoing(&mut self) -> Option<&mut Undoing> {
+        Arc::get_mut(&mut self.terms).map(|terms| &mut terms.undoing)
+    }
+
+    /// The clock that the waits between attempts, and the deadlines of attempts, go by.
+    pub fn clock(mut self, clock: &Arc<dyn Clock>) -> Self {
+        if let Some(undoing) = self.undoing() {
+            undoing.clock = Arc::clone(clock);
+        }
+        self
+    }
+
+    /// A token that stops the rollback. What has not succeeded stays staged.
+    pub fn cancellation(mut self, token: CancellationToken) -> Self {
+        if let Some(undoing) = self.undoing() {
+            undoing.token = token;
+        }
+        self
+    }
+
+    /// The same rollback with the actions that live in `undos`. It is not `Send`.
+    pub fn local(self, undos: &LocalUndos) -> LocalRollback {
+        LocalRollback::new(self, undos)
+    }
+
+    /// The name of what is rolled back, for the steps that actions are given.
+    pub(crate) fn named(mut self, name: &Arc<str>) -> Self {
+        if let Some(undoing) = self.undoing() {
+            undoing.name = Arc::clone(name);
+        }
+        self
+    }
+
+    pub(super) fn set_link(&mut self, link: &Arc<Link>) {
+        if let Some(undoing) = self.undoing() {
+            undoing.local = Some(Arc::clone(link));
+        }
+    }
+
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    fn scope(&self) -> &CompensationScope {
+        &self.terms.undoing.scope
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut registered = false;
+        loop {
+            match self.look() {
+                Look::Drive { run, alone, foreign } => {
+                    let mut hand = Hand { scope: self.scope().clone(), run };
+                    if !alone && !std::mem::replace(&mut registered, true) {
+                        self.register(cx);
+                    }
+                    let progress = hand.poll(cx, alone, foreign);
+                    match progress {
+                        Progress::Idle => hand.put_down(),
+                        Progress::Stopped => hand.abandon(),
+                        Progress::Waiting | Progress::Yielded => {
+                            if !std::mem::replace(&mut registered, true) {
+                                self.register(cx);
+                            }
+                            if hand.put_back(alone, progress) {
+                                return Poll::Pending;
+                            }
+                        }
+                    }
+                }
+                Look::Wait if registered => return Poll::Pending,
+                Look::Wait => {
+                    self.register(cx);
+                    registered = true;
+                }
+                Look::Done => return Poll::Ready(Ok(())),
+                Look::Cancelled => return Poll::Ready(Err(Error::canceled())),
+                Look::Reentered => {
+                    let message = "an action awaited the rollback of the scope that runs it";
+                    return Poll::Ready(Err(Error::validation(message)));
+                }
+            }
+        }
+    }
+
+    /// Joins the session, and looks at what there is to do.
+    fn look(&mut self) -> Look {
+        let Self { terms, joined, .. } = self;
+        let scope = &terms.undoing.scope;
+        let cancelled = terms.undoing.token.is_cancelled();
+        scope.inner.look(|state| {
+            let driver = state.session.as_ref().and_then(|session| session.driver);
+            if driver.is_some_and(|driver| driver == this_thread()) {
+                return Look::Reentered;
+            }
+            let session = state.session.get_or_insert_default();
+            let joined = joined.get_or_insert_with(|| Joined::new(session, scope));
+            if driver.is_some() {
+                return if cancelled { Look::Cancelled } else { Look::Wait };
+            }
+            if joined.again && session.run.is_none() && state.staged.is_empty() {
+                joined.again = false;
+                state.staged.append(&mut session.again);
+            }
+            if session.run.is_none() && state.staged.is_empty() {
+                return Look::Done;
+            }
+            if cancelled {
+                return Look::Cancelled;
+            }
+            session.driver = Some(this_thread());
+            if session.run.is_none() {
+                (session.owner, session.orphaned) = (joined.id, false);
+            }
+            let foreign = session.owner != joined.id;
+            let run = session.run.take().unwrap_or_else(|| Run::new(terms));
+            Look::Drive { run: Some(run), alone: session.members == 1, foreign }
+        })
+    }
+
+    /// Remembers whom to wake when the session has changed.
+    fn register(&mut self, cx: &Context<'_>) {
+        // Cloning and dropping a waker is the executor's code: neither happens under the lock.
+        let waker = cx.waker().clone();
+        let Self { terms, joined, .. } = self;
+        let old = terms.undoing.scope.inner.look(|state| {
+            let (session, joined) = (state.session.as_mut()?, joined.as_mut()?);
+            session.waiters.wait(&mut joined.waiter, waker)
+        });
+        drop(old);
+    }
+
+    /// Ends this rollback's part of the session and reports what happened during it.
+    fn leave(&mut self) -> RollbackReport {
+        let Some(joined) = self.joined.take() else { return RollbackReport::default() };
+        let scope = &self.terms.undoing.scope;
+        let mut left_over = Columns::default();
+        let mut left = Left::default();
+        scope.inner.look(|state| joined.leave(state, scope, &mut left_over, &mut left));
+        if let Some(run) = left.run.take() {
+            Hand { scope: scope.clone(), run: Some(run) }.abandon();
+            scope.inner.look(|state| joined.leave(state, scope, &mut left_over, &mut left));
+        }
+        scope.receive(&mut left_over, None);
+        state::wake(left.woken);
+        panics::drop_each(left.waker);
+        left.report
+    }
+
+    fn give_up(&mut self, error: Error) -> Failure<RollbackReport> {
+        let report = self.leave();
+        let error = error.with_metadata("succeeded", report.succeeded);
+        Failure::new(error.with_related(report.to_error()), report)
+    }
+}
+
+/// What a rollback takes with it when it leaves.
+#[derive(Default)]
+struct Left {
+    /// Its run, which is to be abandoned before it leaves.
+    run: Option<Box<Run>>,
+    report: RollbackReport,
+    woken: Option<Wakers>,
+    waker: Option<Waker>,
+    session: Option<Box<Session>>,
+}
+
+impl Joined {
+    fn new(session: &mut Session, scope: &CompensationScope) -> Self {
+        session.members += 1;
+        session.last_id += 1;
+        let failed = &mut session.failed;
+        session.again.append(failed);
+        Self {
+            id: session.last_id,
+            waiter: None,
+            succeeded_before: session.succeeded + scope.inner.signals.succeeded(),
+            failures_before: session.failures.len(),
+            again: !session.again.is_empty(),
+        }
+    }
+
+    /// Leaves the session, or takes out the run that is this rollback's: then it is to be called once
+    /// more. Where another one drives that run, it is told.
+    fn leave(
+        &self,
+        state: &mut state::State,
+        scope: &CompensationScope,
+        left_over: &mut Columns,
+        left: &mut Left,
+    ) {
+        let Some(mut session) = state.session.take() else { return };
+        if session.owner == self.id && session.driver.is_some() {
+            session.orphaned = true;
+            scope.inner.signals.want();
+        } else if session.owner == self.id && session.run.is_some() {
+            left.run = session.run.take();
+            session.driver = Some(this_thread());
+            state.session = Some(session);
+            return;
+        }
+        left.waker = self.waiter.and_then(|key| session.waiters.remove(key));
+        left.woken = Some(session.waiters.take());
+        session.members -= 1;
+        left.report = self.report(&mut session, scope);
+        if session.members > 0 {
+            state.session = Some(session);
+            return;
+        }
+        session.take_failed(left_over);
+        state.restore(left_over);
+        left.session = Some(session);
+    }
+
+    /// What was done since this rollback joined.
+    fn report(&self, session: &mut Session, scope: &CompensationScope) -> RollbackReport {
+        let succeeded = session.succeeded + scope.inner.signals.succeeded();
+        // A scope that was cleared has forgotten its failures.
+        let before = self.failures_before.min(session.failures.len());
+        let failures = if session.members == 0 {
+            session.failures.split_off(before)
+        } else {
+            session.failures[before..].to_vec()
+        };
+        RollbackReport { succeeded: succeeded - self.succeeded_before, failures }
+    }
+}
+
+/// The run in the hands of a driver. However the driver ends, it is put back.
+struct Hand {
+    scope: CompensationScope,
+    run: Option<Box<Run>>,
+}
+
+impl Hand {
+    fn poll(&mut self, cx: &mut Context<'_>, alone: bool, foreign: bool) -> Progress {
+        let Self { scope, run } = self;
+        let Some(run) = run else { return Progress::Idle };
+        if alone {
+            return run.poll(scope, cx, foreign);
+        }
+        // Whoever is polled next goes on.
+        let bell = Arc::new(Bell(crate::sync::Arc::downgrade(&scope.inner)));
+        run.poll(scope, &mut Context::from_waker(&Waker::from(bell)), foreign)
+    }
+
+    /// Nothing is left to run.
+    fn put_down(&mut self) {
+        drop(self.run.take());
+        self.end();
+    }
+
+    /// Drops the attempts; what did not succeed is staged again.
+    fn abandon(&mut self) {
+        if let Some(run) = self.run.take() {
+            run.abandon(&self.scope);
+        }
+        self.end();
+    }
+
+    /// Nobody drives from here on.
+    fn end(&mut self) {
+        let woken = self.scope.inner.look(|state| {
+            let session = state.session.as_mut()?;
+            (session.driver, session.orphaned) = (None, false);
+            Some(session.waiters.take())
+        });
+        state::wake(woken);
+    }
+
+    /// Puts the run back, to be driven on by whoever is polled next. Returns whether it is to be
+    /// waited for; otherwise its owner has gone away, and it was abandoned.
+    fn put_back(&mut self, alone: bool, progress: Progress) -> bool {
+        let Self { scope, run } = self;
+        let woken = scope.inner.look(|state| -> Result<Option<Wakers>, ()> {
+            let Some(session) = state.session.as_mut() else { return Ok(None) };
+            if session.orphaned {
+                return Err(());
+            }
+            session.run = run.take();
+            session.driver = None;
+            // The waker of the driver is that of the attempts where it was alone: if it is not any
+            // more, another one is to poll them with the waker of all.
+            let news = progress == Progress::Yielded || (alone && session.members > 1);
+            Ok(news.then(|| session.waiters.take()))
+        });
+        if let Ok(woken) = woken {
+            state::wake(woken);
+            return true;
+        }
+        self.abandon();
+        false
+    }
+}
+
+/// A driver that panics, because its executor's waker does, leaves the run to the others.
+impl Drop for Hand {
+    fn drop(&mut self) {
+        if self.run.is_some() {
+            self.put_back(true, Progress::Yielded);
+        }
+    }
+}
+
+impl Future for Rollback {
+    type Output = Result<RollbackReport, Failure<RollbackReport>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if !std::mem::replace(&mut this.started, true) {
+            if let Err(error) = this.terms.policy.check() {
+                return Poll::Ready(Err(Failure::new(error, RollbackReport::default())));
+            }
+        }
+        if this.terms.policy.order == RunOrder::None {
+            return Poll::Ready(Ok(RollbackReport::default()));
+        }
+        match this.drive(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(this.leave().into_result()),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(this.give_up(error))),
+            Poll::Pending => {
+                let token = &this.terms.undoing.token;
+                let cancelled = this.cancelled.get_or_insert_with(|| token.cancelled());
+                match Pin::new(cancelled).poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(Err(this.give_up(Error::canceled()))),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Rollback {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl fmt::Debug for Rollback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rollback").field("policy", &self.terms.policy).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,510 @@
+//! The collection of staged actions, as its users see it. See `state` for what is behind it.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+
+use super::CompensationPolicy;
+use super::action::{Action, ActionOutput, Plain, WithState};
+use super::column::Stored;
+use super::columns::Columns;
+use super::order;
+use super::place::Place;
+use super::reservation::{Reservation, Reserved};
+use super::rollback::Rollback;
+use super::state::{self, Forward, Inner, State, Wakers};
+use crate::diagnostics::COUNTERS;
+use crate::panics;
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::{Arc, MutexGuard, Weak};
+
+/// The ordered collection of the compensations staged so far.
+///
+/// Clones are the same scope. On failure [`roll_back`](CompensationScope::roll_back) runs the
+/// actions in the reverse of the order of their registration; on success
+/// [`clear`](CompensationScope::clear) forgets them. When the last handle goes away with actions
+/// still staged, they are *not* run, because a destructor cannot await: the loss is counted in
+/// [`diagnostics`](crate::diagnostics), and with the feature `tracing` an event tells the places
+/// that registered them.
+///
+/// An action lives inside its scope: one that captures a handle of that scope keeps both alive.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::sync::{Arc, Mutex};
+/// use watershed::{CompensationPolicy, CompensationScope};
+///
+/// let undone = Arc::new(Mutex::new(Vec::new()));
+/// let scope = CompensationScope::new();
+/// for effect in ["seat", "card"] {
+///     scope.register_compensation_with(Arc::clone(&undone), move |undone| async move {
+///         undone.lock().unwrap().push(effect);
+///     });
+/// }
+/// scope.roll_back(&CompensationPolicy::default()).await?;
+/// assert_eq!(*undone.lock().unwrap(), ["card", "seat"]);
+/// assert!(!scope.has_actions());
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone, Default)]
+pub struct CompensationScope {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl CompensationScope {
+    /// An empty scope.
+    ///
+    /// ```
+    /// assert!(!watershed::CompensationScope::new().has_actions());
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stages `action`, which undoes an effect that has just happened.
+    ///
+    /// The action may run more than once, because a rollback can be interrupted or retried: write
+    /// it so that a second run does no harm. Where the gap between an effect and this call
+    /// matters, use [`reserve`](CompensationScope::reserve) before the effect.
+    ///
+    /// ```
+    /// let scope = watershed::CompensationScope::new();
+    /// scope.register_compensation(async || { /* delete the row */ });
+    /// assert_eq!(scope.len(), 1);
+    /// # scope.clear();
+    /// ```
+    #[track_caller]
+    pub fn register_compensation(&self, action: impl Action) {
+        self.stage(action, Location::caller());
+    }
+
+    /// Stages `action` with a state of which each attempt gets a clone.
+    ///
+    /// It saves the clone in front of an `async move` block that a plain closure needs.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let rows = Arc::new(Mutex::new(vec![17]));
+    /// let scope = watershed::CompensationScope::new();
+    /// scope.register_compensation_with((rows, 17), async |(rows, id)| {
+    ///     rows.lock().unwrap().retain(|row| *row != id);
+    /// });
+    /// # scope.clear();
+    /// ```
+    #[track_caller]
+    pub fn register_compensation_with<S, A, F>(&self, state: S, action: A)
+    where
+        S: Clone + Send + 'static,
+        A: FnMut(S) -> F + Send + 'static,
+        F: Future<Output: ActionOutput> + Send + 'static,
+    {
+        self.stage(WithState { state, action }, Location::caller());
+    }
+
+    /// Stages `action` if `condition` holds, and returns it.
+    ///
+    /// ```
+    /// let scope = watershed::CompensationScope::new();
+    /// let rows_inserted = 0;
+    /// assert!(!scope.try_register_compensation(rows_inserted > 0, async || {}));
+    /// assert!(!scope.has_actions());
+    /// ```
+    #[track_caller]
+    pub fn try_register_compensation(&self, condition: bool, action: impl Action) -> bool {
+        if condition {
+            self.stage(action, Location::caller());
+        }
+        condition
+    }
+
+    /// Stages `action` *before* its effect, so that not even a crash of the handler between the
+    /// two can forget it. [`Reservation::disarm`] withdraws it when the effect turned out not to
+    /// happen; a reservation that is dropped leaves it staged.
+    ///
+    /// Reserve when the effect may have happened although its call failed or was cancelled (a
+    /// request that timed out), and when the action is harmless without its effect. Register
+    /// afterwards when only the effect's result tells how to undo it (a generated key).
+    ///
+    /// ```
+    /// let scope = watershed::CompensationScope::new();
+    /// let reservation = scope.reserve(async || { /* delete the row if it is there */ });
+    /// let inserted = false; // the row was there before: not ours to delete
+    /// if !inserted {
+    ///     assert!(reservation.disarm());
+    /// }
+    /// assert!(!scope.has_actions());
+    /// ```
+    #[track_caller]
+    pub fn reserve(&self, action: impl Action) -> Reservation {
+        let (reserved, armed) = Reserved::new(action);
+        self.stage_reserved(Some(reserved), armed, Location::caller())
+    }
+
+    /// Whether any action is staged or being run.
+    #[must_use]
+    pub fn has_actions(&self) -> bool {
+        !self.is_empty()
+    }
+
+    /// How many actions are staged or being run.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.look(|state| {
+            let session = state.session.as_deref();
+            let held = session.map_or(0, |session| session.held(&self.inner.signals));
+            state.staged.len() + held
+        })
+    }
+
+    /// Whether no action is staged or being run.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets every staged action without running it, and returns how many there were. What a
+    /// concurrent rollback is running just now is not touched, and neither is what it goes on with
+    /// before it hears of this: beside one on another thread, the count may be off by that one.
+    ///
+    /// A destructor of captured state that panics is contained and keeps no other from running.
+    ///
+    /// ```
+    /// let scope = watershed::CompensationScope::new();
+    /// scope.register_compensation(async || {});
+    /// assert_eq!(scope.clear(), 1);
+    /// assert!(scope.is_empty());
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "the count is a courtesy")]
+    pub fn clear(&self) -> usize {
+        let ((mut cleared, _), forgotten) = self.inner.look(|state| {
+            let cleared = state.take();
+            let session = state.session.as_deref_mut();
+            (cleared, session.map(|session| session.clear(&self.inner.signals)))
+        });
+        // The errors of what had failed are the user's, too.
+        let (taken, failures) = forgotten.unwrap_or_default();
+        panics::drop_each(failures);
+        let (count, panicked) = cleared.clear();
+        if panicked.is_some() {
+            COUNTERS.contained_panics.add(1);
+        }
+        COUNTERS.compensations_cleared.add(count as u64);
+        count + taken
+    }
+
+    /// Moves every action of `other` into this scope. They keep their place in the order of
+    /// registration, whichever scope they were registered on.
+    ///
+    /// ```
+    /// use watershed::CompensationScope;
+    ///
+    /// let (order, payment) = (CompensationScope::new(), CompensationScope::new());
+    /// payment.register_compensation(async || {});
+    /// order.absorb(&payment);
+    /// assert_eq!((order.len(), payment.len()), (1, 0));
+    /// # order.clear();
+    /// ```
+    pub fn absorb(&self, other: &CompensationScope) {
+        if !Arc::ptr_eq(&self.inner, &other.inner) {
+            let (mut actions, place) = other.inner.look(State::take);
+            self.receive(&mut actions, place.as_ref());
+        }
+    }
+
+    /// Runs every staged action as `policy` says, and reports.
+    ///
+    /// With [`sequential_reverse`](CompensationPolicy::sequential_reverse) the action registered
+    /// last runs first. An action that fails is retried as the policy says; what still fails keeps
+    /// no other from running, stays staged and can be run again. What succeeded has run exactly once
+    /// and is gone. An action registered while the rollback runs is run too.
+    ///
+    /// The rollback goes by the [`SystemClock`](crate::SystemClock) and is never cancelled, unless
+    /// [`Rollback::clock`] and [`Rollback::cancellation`] say otherwise.
+    ///
+    /// One rollback of a scope works at a time. A second one waits, drives the first one's attempt
+    /// when that one is not polled, and takes what is left; each answers when what it waited for has
+    /// ended.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`](crate::Failure): an error, and the report of what was done all the same.
+    ///
+    /// - [`ErrorCode::Compensation`](crate::ErrorCode::Compensation) when actions failed: the report
+    ///   names each of them, and [`Error::related`](crate::Error::related) has one error an action,
+    ///   with its label and the place that registered it.
+    /// - [`ErrorCode::Canceled`](crate::ErrorCode::Canceled) when the token was cancelled with
+    ///   actions left.
+    /// - [`ErrorCode::Validation`](crate::ErrorCode::Validation) when an option of the policy is not
+    ///   acceptable, and when an action awaits the rollback of the very scope that runs it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves in the scope every action that has not succeeded, the one that was
+    /// running included: that one may have done its work, and will run again.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use watershed::{CompensationPolicy, CompensationScope, ErrorCode, labelled};
+    ///
+    /// let scope = CompensationScope::new();
+    /// scope.register_compensation(async || {});
+    /// scope.register_compensation(labelled("refund", async || Err("bank is closed")));
+    ///
+    /// let failure = scope.roll_back(&CompensationPolicy::default()).await.unwrap_err();
+    /// assert_eq!(failure.error().code(), ErrorCode::Compensation);
+    /// assert_eq!(failure.report().succeeded(), 1);
+    /// assert_eq!(failure.report().failures()[0].label(), Some("refund"));
+    /// assert_eq!(scope.len(), 1, "the refund is still to be made");
+    /// # scope.clear();
+    /// # });
+    /// ```
+    pub fn roll_back(&self, policy: &CompensationPolicy) -> Rollback {
+        Rollback::new(self, policy)
+    }
+}
+
+/// A handle that does not keep its scope, and does not count as somebody who has it.
+#[derive(Clone)]
+pub(crate) struct WeakScope(Weak<Inner>);
+
+impl WeakScope {
+    pub(crate) fn upgrade(&self) -> Option<CompensationScope> {
+        self.0.upgrade().map(CompensationScope::from)
+    }
+}
+
+/// Staging and moving.
+impl CompensationScope {
+    pub(crate) fn downgrade(&self) -> WeakScope {
+        WeakScope(Arc::downgrade(&self.inner))
+    }
+
+    /// The scope of a message: a drain on it is nested.
+    pub(crate) fn for_message() -> Self {
+        Self::from(Arc::new(Inner::new(true)))
+    }
+
+    /// The scope of something that ends in `outer`.
+    pub(crate) fn child_of(outer: &Self) -> Self {
+        Self::from(Arc::new(Inner::new(outer.is_nested())))
+    }
+
+    /// Whether it is the scope of a message, or ends in one.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.inner.nested
+    }
+
+    /// Whether anything was staged here since its drain last asked for it.
+    #[inline]
+    pub(crate) fn is_touched(&self) -> bool {
+        self.inner.touched.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody holds this scope but its step.
+    #[inline]
+    pub(crate) fn is_sole(&self) -> bool {
+        let sole = Arc::strong_count(&self.inner) == 1;
+        // What the other handles did before they went away is visible from here on.
+        fence(Ordering::Acquire);
+        sole
+    }
+
+    /// Stages a new action, giving it its number.
+    #[inline]
+    pub(crate) fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) {
+        self.stage_stored(Plain(action), registered_at);
+    }
+
+    #[inline]
+    fn stage_stored<A: Stored>(&self, action: A, registered_at: &'static Location<'static>) {
+        let mut state = self.inner.lock();
+        if state.forward.is_some() {
+            return Self::stage_late(state, action, registered_at);
+        }
+        state.staged.push(order::draw(), registered_at, action);
+        self.announce(state);
+    }
+
+    /// Stages where the actions of this scope have gone.
+    #[cold]
+    fn stage_late<A: Stored>(
+        state: MutexGuard<'_, State>,
+        action: A,
+        registered_at: &'static Location<'static>,
+    ) {
+        if let Some(to) = Self::follow(state) {
+            to.stage_stored(action, registered_at);
+        }
+    }
+
+    /// The scope that follows this one, for something that is registered late.
+    fn follow(state: MutexGuard<'_, State>) -> Option<Self> {
+        let forward = state.forward.as_ref()?;
+        let (to, late) = (forward.to.clone(), forward.late.clone());
+        drop(state);
+        if let Some(late) = late {
+            late.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            COUNTERS.compensations_late.add(1);
+        }
+        Some(to)
+    }
+
+    fn stage_reserved<A: Action>(
+        &self,
+        mut reserved: Option<Reserved<A>>,
+        armed: Arc<AtomicBool>,
+        registered_at: &'static Location<'static>,
+    ) -> Reservation {
+        let mut scope = self.clone();
+        loop {
+            // A look, so that the place of what is reserved from now on is a new one.
+            let staged = scope.inner.look(|state| {
+                if state.forward.is_some() {
+                    return None;
+                }
+                let number = order::draw();
+                if let Some(reserved) = reserved.take() {
+                    state.staged.push(number, registered_at, reserved);
+                }
+                let place = state.place.get_or_insert_with(|| Place::in_scope(&scope.inner));
+                Some((Arc::clone(place), number, scope.announced(state)))
+            });
+            if let Some((place, number, wakers)) = staged {
+                state::wake(wakers);
+                return Reservation::new(place, number, armed);
+            }
+            if let Some(to) = Self::follow(scope.inner.lock()) {
+                scope = to;
+            }
+        }
+    }
+
+    /// Takes in actions that have their number already, and the place of those that are reserved.
+    pub(super) fn receive(&self, actions: &mut Columns, place: Option<&Arc<Place>>) {
+        if actions.is_empty() && place.is_none() {
+            return;
+        }
+        let mut scope = self.clone();
+        loop {
+            let next = scope.inner.look(|state| scope.take_in(state, actions, place));
+            match next {
+                Ok(wakers) => return state::wake(wakers),
+                Err(forward) => scope = forward.to,
+            }
+        }
+    }
+
+    /// The same for what a nested drain has done with success: it belongs to the message, and is
+    /// final when the message is. Returns whether it was, and then leaves the actions to the caller.
+    pub(super) fn receive_success(
+        &self,
+        actions: &mut Columns,
+        place: Option<&Arc<Place>>,
+    ) -> bool {
+        let mut scope = self.clone();
+        loop {
+            let next = scope.inner.look(|state| scope.take_in(state, actions, place));
+            match next {
+                Ok(wakers) => {
+                    state::wake(wakers);
+                    return false;
+                }
+                Err(forward) if forward.is_final => return true,
+                Err(forward) => scope = forward.to,
+            }
+        }
+    }
+
+    /// Takes actions in, unless this scope is over. Hands out those who are to be woken.
+    pub(super) fn take_in(
+        &self,
+        state: &mut State,
+        actions: &mut Columns,
+        place: Option<&Arc<Place>>,
+    ) -> Result<Option<Wakers>, Forward> {
+        if let Some(forward) = &state.forward {
+            return Err(forward.clone());
+        }
+        if let Some(place) = place {
+            place.move_to(state.place.get_or_insert_with(|| Place::in_scope(&self.inner)));
+        }
+        state.staged.append(actions);
+        Ok(self.announced(state))
+    }
+
+    /// Says that something was staged: to the drain, and to rollbacks that wait or have a batch.
+    #[inline]
+    fn announce(&self, mut state: MutexGuard<'_, State>) {
+        self.inner.touched.store(true, Ordering::Release);
+        if state.session.is_some() {
+            let wakers = self.announced(&mut state);
+            drop(state);
+            state::wake(wakers);
+        }
+    }
+
+    fn announced(&self, state: &mut State) -> Option<Wakers> {
+        self.inner.touched.store(true, Ordering::Release);
+        let session = state.session.as_deref_mut()?;
+        self.inner.signals.want();
+        Some(session.waiters.take())
+    }
+
+    /// Takes out an action by its number: what a reservation withdraws.
+    pub(super) fn withdraw(&self, number: u64) -> Option<Box<dyn Send>> {
+        self.inner.look(|state| {
+            let session = state.session.as_deref_mut();
+            state.staged.withdraw(number).or_else(|| session?.withdraw(number))
+        })
+    }
+
+    /// Ends this scope: what it has, and what comes later, goes to another one.
+    pub(crate) fn forward_to(&self, to: &CompensationScope) {
+        let forward = Forward { to: to.clone(), is_final: false, late: None };
+        let (mut actions, place) = self.end_with(forward);
+        to.receive(&mut actions, place.as_ref());
+    }
+
+    /// Ends this scope, and takes out what it has.
+    pub(super) fn end_with(&self, forward: Forward) -> (Columns, Option<Arc<Place>>) {
+        let (taken, old) = self.inner.look(|state| {
+            let old = state.forward.replace(forward);
+            (state.take(), old)
+        });
+        drop(old);
+        taken
+    }
+
+    /// Changes how a scope that is over has ended.
+    pub(super) fn end_again_with(&self, forward: Forward) -> Option<Forward> {
+        self.inner.lock().forward.replace(forward)
+    }
+
+    /// Moves what is staged here to another scope.
+    pub(crate) fn hand_over(&self, to: &CompensationScope) {
+        self.inner.touched.store(false, Ordering::Relaxed);
+        let (mut actions, place) = self.inner.look(State::take);
+        to.receive(&mut actions, place.as_ref());
+    }
+}
+
+impl From<Arc<Inner>> for CompensationScope {
+    fn from(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+}
+
+/// The scope itself: what takes a step as well as a scope asks for this.
+impl AsRef<CompensationScope> for CompensationScope {
+    fn as_ref(&self) -> &CompensationScope {
+        self
+    }
+}
+
+impl fmt::Debug for CompensationScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CompensationScope").field("len", &self.len()).finish()
+    }
+}

@@ -1,0 +1,112 @@
+//! What the rollbacks of one scope that are there at the same time have in common.
+//!
+//! There is one run of actions at a time, under the terms of the rollback that started it. It lives
+//! here, in the scope: whichever rollback is polled takes it out, drives it, and puts it back, so
+//! that one which is held and not polled holds up nobody. When the rollback that started it goes
+//! away, its attempts are dropped and their actions are staged again, for the next one to start
+//! anew under its own terms. An action that failed for good waits here so that no rollback takes it
+//! again which was there when it failed, and each rollback answers when nothing is staged and
+//! nothing runs.
+//!
+//! The driver takes a batch of actions under one lock, and works through it within one poll. It looks
+//! at two atomics between actions instead: whether somebody wants it to come back to the lock, and
+//! how many of the batch have succeeded, which it tells to whoever counts.
+
+use super::columns::Columns;
+use super::report::FailedAction;
+use super::run::Run;
+use crate::sync::ThreadId;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::waiters::Waiters;
+
+#[derive(Default)]
+pub(super) struct Session {
+    /// The id of the rollback that joined last.
+    pub(super) last_id: u64,
+    pub(super) members: usize,
+    /// Who is to be woken when the run, or what is left to be done, has changed.
+    pub(super) waiters: Waiters,
+    /// The run while nobody polls it.
+    pub(super) run: Option<Box<Run>>,
+    /// The thread that has the run in its hands.
+    pub(super) driver: Option<ThreadId>,
+    /// The rollback that started the run.
+    pub(super) owner: u64,
+    /// The owner has gone away while another one drives its run.
+    pub(super) orphaned: bool,
+    /// Actions of the run, those of a batch that have succeeded included.
+    pub(super) running: usize,
+    /// How many of these were taken as a batch.
+    pub(super) batch: usize,
+    /// The scope was cleared while the batch was out.
+    pub(super) cleared: bool,
+    pub(super) succeeded: usize,
+    /// The actions that failed for good, and how, in the order in which they were given up.
+    pub(super) failed: Columns,
+    pub(super) failures: Vec<FailedAction>,
+    /// Actions that had failed before a rollback joined that is still to run them.
+    pub(super) again: Columns,
+}
+
+/// What the driver of a run and the others tell each other without the lock.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    wanted: AtomicBool,
+    succeeded: AtomicUsize,
+}
+
+impl Session {
+    /// How many actions are not among those that are staged.
+    pub(super) fn held(&self, signals: &Signals) -> usize {
+        self.running - signals.succeeded() + self.failed.len() + self.again.len()
+    }
+
+    /// Takes out the actions that have failed for good.
+    pub(super) fn take_failed(&mut self, actions: &mut Columns) {
+        actions.append(&mut self.again);
+        actions.append(&mut self.failed);
+    }
+
+    /// Takes out an action that has failed for good.
+    pub(super) fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>> {
+        self.failed.withdraw(number).or_else(|| self.again.withdraw(number))
+    }
+
+    /// Forgets what the driver has taken and not started: it drops that when it comes back. Returns
+    /// how many these are, and the failures, which are dropped without the lock.
+    pub(super) fn clear(&mut self, signals: &Signals) -> (usize, Vec<FailedAction>) {
+        let taken = self.batch.saturating_sub(signals.succeeded() + 1);
+        self.cleared = self.batch > 0;
+        signals.want();
+        (taken, std::mem::take(&mut self.failures))
+    }
+}
+
+impl Signals {
+    /// Asks the driver to come back to the lock.
+    pub(super) fn want(&self) {
+        self.wanted.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Says how many actions of the batch have succeeded. One that failed is told with the lock.
+    #[inline]
+    pub(super) fn tell_succeeded(&self, succeeded: usize) {
+        self.succeeded.store(succeeded, Ordering::Release);
+    }
+
+    /// How many actions of the batch have succeeded. What they did is seen by whoever asks.
+    pub(super) fn succeeded(&self) -> usize {
+        self.succeeded.load(Ordering::Acquire)
+    }
+
+    /// The batch is back.
+    pub(super) fn reset(&self) {
+        self.wanted.store(false, Ordering::Relaxed);
+        self.succeeded.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,252 @@
+//! One action on its way, over all its attempts.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::CompensationPolicy;
+use super::action::BoxAttempt;
+use super::columns::Columns;
+use super::report::FailedAction;
+use super::undoing::Undoing;
+use crate::clock::Alarm;
+use crate::diagnostics::{COUNTERS, trace};
+use crate::error::Error;
+use crate::panics;
+
+/// What the attempts of a rollback go by.
+pub(super) struct Terms {
+    pub(super) policy: CompensationPolicy,
+    pub(super) undoing: Undoing,
+}
+
+/// Runs actions that were taken out of a scope, the last one first. An action stays among those
+/// taken while it runs, so that it can go back.
+pub(super) struct Single {
+    terms: Arc<Terms>,
+    pub(super) taken: Columns,
+    /// The column whose last action is running.
+    current: Option<usize>,
+    attempt: Option<BoxAttempt>,
+    /// When the attempt has taken too long.
+    deadline: Option<Alarm>,
+    /// When the next attempt begins.
+    pause: Option<Alarm>,
+    attempts: u32,
+}
+
+impl Single {
+    pub(super) fn new(terms: &Arc<Terms>) -> Self {
+        Self {
+            terms: Arc::clone(terms),
+            taken: Columns::default(),
+            current: None,
+            attempt: None,
+            deadline: None,
+            pause: None,
+            attempts: 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_busy(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Turns to the last action of those taken.
+    #[inline]
+    pub(super) fn start(&mut self) {
+        self.current = self.taken.find_last();
+        self.attempts = 0;
+    }
+
+    /// Takes out what was taken and not started.
+    pub(super) fn take_rest(&mut self) -> Columns {
+        if self.taken.len() == usize::from(self.is_busy()) {
+            return Columns::default();
+        }
+        let Some(column) = self.current else { return std::mem::take(&mut self.taken) };
+        let mut running = Columns::default();
+        self.taken.move_last(column, &mut running);
+        self.current = running.find_last();
+        std::mem::replace(&mut self.taken, running)
+    }
+
+    /// Stops in the middle; the action stays among those taken.
+    pub(super) fn abandon(&mut self) {
+        panics::drop_each(self.attempt.take());
+        panics::drop_each(self.deadline.take());
+        panics::drop_each(self.pause.take());
+        self.current = None;
+    }
+
+    /// Polls the action that runs until it has succeeded, and is gone, or failed for good.
+    fn poll_action(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Failed>>> {
+        self.poll_actions(cx, |_| false)
+    }
+
+    /// Polls the action that runs, and those after it as long as they are ready at once and
+    /// `go_on`, which is asked whenever one has succeeded, says so. Returns what the last one that
+    /// was polled came to.
+    ///
+    /// All of the user's code is contained, once for all actions that are ready.
+    pub(super) fn poll_actions(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut go_on: impl FnMut(&Columns) -> bool,
+    ) -> Poll<Result<(), Box<Failed>>> {
+        loop {
+            if self.pause.is_some() {
+                if let Err(error) = ready!(self.poll_pause(cx)) {
+                    return Poll::Ready(self.give_up(error));
+                }
+            }
+            let mut result = Poll::Pending;
+            let contained = panics::contain(|| {
+                loop {
+                    self.poll_attempt(cx, &mut result);
+                    if !matches!(result, Poll::Ready(Ok(()))) || !go_on(&self.taken) {
+                        break;
+                    }
+                    result = Poll::Pending;
+                    self.start();
+                }
+            });
+            if let Err(message) = contained {
+                self.after_panic(&mut result, &message);
+                if let Poll::Ready(Ok(())) = result {
+                    go_on(&self.taken);
+                }
+            }
+            let Err(error) = ready!(result) else { return Poll::Ready(Ok(())) };
+            if let Some(failed) = self.pause_or_give_up(error) {
+                return Poll::Ready(Err(failed));
+            }
+            if self.pause.is_none() {
+                // Between attempts that do not wait, others get their turn.
+                panics::drop_contained(|| cx.waker().wake_by_ref());
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// What becomes of an attempt that failed: a pause, another attempt at once, or the end.
+    #[cold]
+    fn pause_or_give_up(&mut self, error: Error) -> Option<Box<Failed>> {
+        let wait = self.terms.policy.retry.wait_after_error(self.attempts, &error);
+        let Some(wait) = wait else { return self.give_up(error).err() };
+        if wait.is_zero() {
+            return None;
+        }
+        let clock = &self.terms.undoing.clock;
+        match panics::contain(|| Alarm::after(clock, wait)) {
+            Ok(Ok(pause)) => {
+                self.pause = Some(pause);
+                None
+            }
+            // A clock that cannot wait: there is no further attempt.
+            Ok(Err(missing)) => self.give_up(error.with_related([missing])).err(),
+            Err(message) => {
+                let panicked = Error::panic("the clock", &message);
+                self.give_up(error.with_related([panicked])).err()
+            }
+        }
+    }
+
+    /// Waits until the next attempt is due.
+    #[cold]
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let pause = &mut self.pause;
+        let polled =
+            panics::contain(|| pause.as_mut().map_or(Poll::Ready(()), |pause| pause.poll(cx)));
+        if let Ok(Poll::Pending) = polled {
+            return Poll::Pending;
+        }
+        panics::drop_each(self.pause.take());
+        Poll::Ready(polled.map(drop).map_err(|message| Error::panic("the clock", &message)))
+    }
+
+    #[cold]
+    fn give_up(&mut self, error: Error) -> Result<(), Box<Failed>> {
+        let Some(column) = self.current.take() else { return Ok(()) };
+        let (label, registered_at) = self.taken.describe(column);
+        panics::drop_contained(|| {
+            trace::compensated(|| (label.clone(), registered_at), self.attempts, Some(&error));
+        });
+        let mut action = Columns::default();
+        self.taken.move_last(column, &mut action);
+        let failure = FailedAction { label, registered_at, attempts: self.attempts, error };
+        Err(Box::new(Failed { action, failure }))
+    }
+
+    /// Polls the attempt that runs, or the next one. The action is gone when it has succeeded. If
+    /// the user's code panics, `result` is how far it had come.
+    #[inline]
+    fn poll_attempt(&mut self, cx: &mut Context<'_>, result: &mut Poll<Result<(), Error>>) {
+        let Self { taken, current, attempt, attempts, terms, deadline, .. } = self;
+        let Some(column) = *current else { return };
+        if attempt.is_none() {
+            *attempts += 1;
+            if let Some(timeout) = terms.policy.attempt_timeout {
+                match Alarm::after(&terms.undoing.clock, timeout) {
+                    Ok(alarm) => *deadline = Some(alarm),
+                    Err(missing) => return *result = Poll::Ready(Err(missing)),
+                }
+            }
+        }
+        let running = attempt.get_or_insert_with(|| taken.attempt(column, &terms.undoing));
+        *result = running.as_mut().poll(cx);
+        if result.is_pending() {
+            let Some(alarm) = deadline else { return };
+            if alarm.poll(cx).is_pending() {
+                return;
+            }
+            let timeout = terms.policy.attempt_timeout.unwrap_or_default();
+            *result = Poll::Ready(Err(Error::timeout("the compensation", timeout)));
+        }
+        *deadline = None;
+        *attempt = None;
+        if let Poll::Ready(Ok(())) = result {
+            trace::compensated(|| taken.describe(column), *attempts, None);
+            *current = None;
+            taken.drop_last(column);
+        }
+    }
+
+    #[cold]
+    fn after_panic(&mut self, result: &mut Poll<Result<(), Error>>, message: &str) {
+        panics::drop_each(self.attempt.take());
+        panics::drop_each(self.deadline.take());
+        if result.is_pending() {
+            *result = Poll::Ready(Err(Error::panic("the compensation", message)));
+            return;
+        }
+        // It had done its work: a destructor that panics afterwards does not undo that.
+        COUNTERS.contained_panics.add(1);
+        if !matches!(result, Poll::Ready(Ok(()))) {
+            return;
+        }
+        if let Some(column) = self.current.take() {
+            panics::drop_contained(|| {
+                trace::compensated(|| self.taken.describe(column), self.attempts, None);
+            });
+            panics::drop_contained(|| self.taken.drop_last(column));
+        }
+    }
+}
+
+/// An action that failed for good, and how.
+pub(super) struct Failed {
+    pub(super) action: Columns,
+    pub(super) failure: FailedAction,
+}
+
+/// A run of one action, for rollbacks that run many at once.
+impl Future for Single {
+    type Output = Result<(), Box<Failed>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_action(cx)
+    }
+}
