@@ -1,0 +1,162 @@
+//! What passes between a source and whoever polls it.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::Source;
+use crate::error::Error;
+use crate::origin::SourceId;
+
+/// The priority of a source that was given none.
+const DEFAULT_PRIORITY: u32 = 100;
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Unsettled {}
+}
+
+/// What a message is settled by, see [`Source::Receipt`](crate::Source::Receipt).
+pub trait Receipt: sealed::Sealed + Default + Send + 'static {
+    /// Whether a transport waits to hear what became of the message.
+    const SETTLES: bool;
+
+    /// Several messages become one, as in a window: whoever settles that one settles all of them.
+    fn join(&mut self, other: Self);
+}
+
+/// The receipt of a source that nobody settles with: every stream. It has no size.
+///
+/// Operations other than a drain keep no receipts, so a function over their sources asks for it:
+///
+/// ```
+/// use watershed::channels::{Merged, Unsettled, merged};
+/// use watershed::{Source, StepContext};
+///
+/// fn both<S: Source<Receipt = Unsettled>>(a: S, b: S) -> Merged<S> {
+///     merged(&StepContext::new("both"), [a, b])
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsettled;
+
+impl Receipt for Unsettled {
+    const SETTLES: bool = false;
+
+    #[inline]
+    fn join(&mut self, Self: Self) {}
+}
+
+/// What was taken.
+#[derive(Debug)]
+pub enum Body<M> {
+    /// A message for the handler.
+    Message(M),
+    /// It could not be made a message of: a message that has failed, not a fault of its source.
+    #[allow(dead_code, reason = "made by sources that decode")]
+    Failed(Error),
+    /// Nobody wants it: it is done without a handler.
+    #[allow(dead_code, reason = "made by sources that filter")]
+    Skipped,
+    /// One message was taken and is held by its source, in a window that is open: it counts to
+    /// every bound of what is taken at a time, and the source is asked again.
+    Held,
+}
+
+/// What a source yields.
+#[derive(Debug)]
+pub struct Delivery<M, R = Unsettled> {
+    pub body: Body<M>,
+    pub receipt: R,
+}
+
+impl<M, R: Receipt> Delivery<M, R> {
+    #[inline]
+    pub(crate) fn message(message: M, receipt: R) -> Self {
+        Self { body: Body::Message(message), receipt }
+    }
+
+    /// One message more is held by its source, and its receipt with it.
+    #[inline]
+    pub(crate) fn held() -> Self {
+        Self { body: Body::Held, receipt: R::default() }
+    }
+
+    /// The same with another message.
+    #[inline]
+    pub(crate) fn map<N>(self, map: impl FnOnce(M) -> N) -> Delivery<N, R> {
+        let body = match self.body {
+            Body::Message(message) => Body::Message(map(message)),
+            Body::Failed(error) => Body::Failed(error),
+            Body::Skipped => Body::Skipped,
+            Body::Held => Body::Held,
+        };
+        Delivery { body, receipt: self.receipt }
+    }
+}
+
+/// What a source of the type `S` yields.
+pub(crate) type DeliveryOf<S> = Delivery<<S as Source>::Message, <S as Source>::Receipt>;
+
+/// What polling a source of the type `S` comes to.
+pub(crate) type Polled<S> = Poll<Option<Result<DeliveryOf<S>, Error>>>;
+
+/// Whether something of a source may be started. A pending answer means that the source is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    Open,
+    /// The source is to leave its drain: it is dropped when its messages in flight have ended.
+    Removed,
+}
+
+/// What a drain learns of a source once, when it takes it in.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub name: Option<Arc<str>>,
+    /// The identity of a source that has one already; others are given one.
+    pub id: Option<SourceId>,
+    pub weight: u32,
+    pub priority: u32,
+    pub rate: Option<(usize, Duration)>,
+    /// Why the source cannot be used as it was asked to be.
+    pub invalid: Option<Error>,
+    /// The source can be paused and removed.
+    pub live: bool,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self {
+            name: None,
+            id: None,
+            weight: 1,
+            priority: DEFAULT_PRIORITY,
+            rate: None,
+            invalid: None,
+            live: false,
+        }
+    }
+}
+
+impl Profile {
+    /// The name of a source in an operation other than a drain.
+    ///
+    /// # Errors
+    ///
+    /// When the source has an option that is wrong, or that `operation` does not heed.
+    pub(crate) fn plain_name(self, operation: &str) -> Result<Option<Arc<str>>, Error> {
+        if let Some(error) = self.invalid {
+            return Err(error);
+        }
+        let option = if self.weight != 1 {
+            "weighted"
+        } else if self.priority != DEFAULT_PRIORITY {
+            "prioritized"
+        } else if self.rate.is_some() {
+            "rate"
+        } else {
+            return Ok(self.name);
+        };
+        Err(Error::validation(format!("`{option}` of a source has no effect in {operation}")))
+    }
+}

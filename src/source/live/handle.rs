@@ -1,0 +1,198 @@
+//! What the owner of a live source can do with it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::SourceEnd;
+use super::control::{Control, Wish};
+use crate::origin::SourceId;
+use crate::step::polled_source;
+use crate::sync::Arc;
+
+/// What its owner can do with a source that is being drained. Dropping the handle changes nothing
+/// but that what is left of the source does not come back, if it was the last one.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// let (live, incoming) = watershed::channels::live();
+/// let handle = live.add(futures::stream::iter([1, 2])).unwrap();
+/// drop(incoming);
+/// let source = handle.remove().await.expect("it has not been drained");
+/// # drop(source);
+/// # });
+/// ```
+pub struct SourceHandle<S> {
+    control: Arc<Control<S>>,
+}
+
+impl<S> SourceHandle<S> {
+    pub(super) fn new(control: Arc<Control<S>>) -> Self {
+        Self { control }
+    }
+
+    /// Which source this is, in reports, letters and steps.
+    #[must_use]
+    pub fn id(&self) -> SourceId {
+        self.control.id
+    }
+
+    /// Starts nothing of the source until [`resume`](SourceHandle::resume): when this returns, no
+    /// further message of it is taken, and what waits for its next attempt, for its key, or in an
+    /// open window waits on. What is running is finished. The time of what waits goes on.
+    ///
+    /// It is a switch: pausing twice is pausing once. A drain does not end while a source is
+    /// paused: resume or remove it.
+    ///
+    /// Says whether the source is there: one that has ended or is being removed is not paused.
+    ///
+    /// ```
+    /// let (live, incoming) = watershed::channels::live();
+    /// let handle = live.add(futures::stream::iter([1])).unwrap();
+    /// assert!(handle.pause() && handle.is_paused());
+    /// drop(incoming);
+    /// assert!(!handle.pause() && !handle.is_paused());
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "most callers know that the source is there")]
+    pub fn pause(&self) -> bool {
+        self.control.wish(Wish::Pause)
+    }
+
+    /// Goes on after [`pause`](SourceHandle::pause), however often that was called.
+    ///
+    /// Says whether the source is there, as `pause` does.
+    ///
+    /// ```
+    /// let (live, _incoming) = watershed::channels::live();
+    /// let handle = live.add(futures::stream::iter([1])).unwrap();
+    /// handle.pause();
+    /// assert!(handle.resume() && !handle.is_paused());
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "most callers know that the source is there")]
+    pub fn resume(&self) -> bool {
+        self.control.wish(Wish::Run)
+    }
+
+    /// Whether the source is there and paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.control.is_paused()
+    }
+
+    /// Takes the source out of the drain without waiting for it: no further message is taken, what
+    /// runs is finished, and what the source holds goes where it goes when the drain ends. A
+    /// removal is final. Afterwards [`remove`](SourceHandle::remove) gives the source back.
+    ///
+    /// Says whether the source is there still; one that has ended is not.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let (live, incoming) = watershed::channels::live();
+    /// let handle = live.add(futures::stream::iter([1])).unwrap();
+    /// assert!(handle.request_removal());
+    /// drop(incoming);
+    /// assert_eq!(handle.ended().await, watershed::channels::SourceEnd::Removed);
+    /// assert!(!handle.request_removal());
+    /// # });
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "most callers know that the source is there")]
+    pub fn request_removal(&self) -> bool {
+        self.control.wish(Wish::Remove)
+    }
+
+    /// Takes the source out of the drain as [`request_removal`](SourceHandle::request_removal)
+    /// does, waits until what runs of it is finished, and hands it back with what is left in it.
+    /// `None` when it had ended by itself, or was handed back before.
+    ///
+    /// A handler of the same source cannot wait for that, because it would wait for itself: to it
+    /// this is `None` at once, and the source can be had by calling this again elsewhere.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future after its first poll leaves the removal going on; the source can be had
+    /// by calling this again.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::StreamExt;
+    /// let (live, incoming) = watershed::channels::live();
+    /// let handle = live.add(futures::stream::iter([1, 2])).unwrap();
+    /// drop(incoming);
+    /// let source = handle.remove().await.unwrap();
+    /// assert_eq!(source.collect::<Vec<_>>().await, [1, 2]);
+    /// # });
+    /// ```
+    pub async fn remove(&self) -> Option<Pin<Box<S>>> {
+        self.request_removal();
+        match self.ended().await {
+            SourceEnd::NotYet => None,
+            _ => self.control.take_source(),
+        }
+    }
+
+    /// Waits until the source has ended, in whatever way. A handler of the same source, which would
+    /// wait for itself, is told [`SourceEnd::NotYet`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future forgets the wait and nothing else.
+    ///
+    /// ```
+    /// use watershed::channels::{SourceEnd, live};
+    /// let (live, incoming) = live();
+    /// let handle = live.add(futures::stream::iter([1])).unwrap();
+    /// drop(incoming);
+    /// assert_eq!(futures::executor::block_on(handle.ended()), SourceEnd::Abandoned);
+    /// ```
+    pub fn ended(&self) -> Ended<S> {
+        Ended { control: Arc::clone(&self.control), waiter: None }
+    }
+}
+
+impl<S> fmt::Debug for SourceHandle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceHandle")
+            .field("id", &self.control.id)
+            .field("wish", &self.control.wished())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The wait of [`SourceHandle::ended`].
+///
+/// ```
+/// use futures::FutureExt;
+/// let (live, _incoming) = watershed::channels::live();
+/// let handle = live.add(futures::stream::iter([1])).unwrap();
+/// assert!(handle.ended().now_or_never().is_none());
+/// ```
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Ended<S> {
+    control: Arc<Control<S>>,
+    waiter: Option<u64>,
+}
+
+impl<S> Future for Ended<S> {
+    type Output = SourceEnd;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SourceEnd> {
+        let Self { control, waiter } = &mut *self;
+        let within = polled_source() == Some(control.id);
+        control.poll_end(waiter, cx, within)
+    }
+}
+
+impl<S> Drop for Ended<S> {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.waiter {
+            self.control.forget(waiter);
+        }
+    }
+}
+
+impl<S> fmt::Debug for Ended<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ended").field("source", &self.control.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,96 @@
+//! A source with a share, an urgency or a rate of its own.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use super::named::as_the_source_within;
+use super::{DeliveryOf, Gate, Polled, Profile, Source};
+use crate::error::Error;
+
+pin_project! {
+    /// A source with a share, an urgency or a rate of its own, see [`Source::weighted`],
+    /// [`Source::prioritized`] and [`Source::rate`]. It has one type whichever of them it was given:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use futures::stream;
+    /// use watershed::Source;
+    ///
+    /// let sources = [
+    ///     stream::iter([1]).named("alarms").prioritized(0),
+    ///     stream::iter([2]).named("orders").weighted(3),
+    ///     stream::iter([3]).named("mails").prioritized(200).rate(10, Duration::from_secs(1)),
+    /// ];
+    /// # drop(sources);
+    /// ```
+    #[must_use = "a source does nothing unless it is drained"]
+    pub struct Tuned<S> {
+        weight: Option<u32>,
+        priority: Option<u32>,
+        rate: Option<(usize, Duration)>,
+        #[pin]
+        source: S,
+    }
+}
+
+impl<S> Tuned<S> {
+    pub(super) fn new(source: S) -> Self {
+        Self { weight: None, priority: None, rate: None, source }
+    }
+
+    /// As [`Source::weighted`], without another wrapper.
+    pub fn weighted(mut self, weight: u32) -> Self {
+        self.weight = Some(weight);
+        self
+    }
+
+    /// As [`Source::prioritized`], without another wrapper.
+    pub fn prioritized(mut self, priority: u32) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// As [`Source::rate`], without another wrapper.
+    pub fn rate(mut self, messages: usize, per: Duration) -> Self {
+        self.rate = Some((messages, per));
+        self
+    }
+
+    fn wrong(&self) -> Option<&'static str> {
+        match (self.weight, self.rate) {
+            (Some(0), _) => Some("the weight of a source must not be zero"),
+            (_, Some((0, _))) => Some("the rate of a source must not be zero messages"),
+            (_, Some((_, Duration::ZERO))) => Some("the span of a rate must not be zero"),
+            _ => None,
+        }
+    }
+}
+
+impl<S: Source> Source for Tuned<S> {
+    as_the_source_within!();
+
+    fn profile(&self) -> Profile {
+        let inner = self.source.profile();
+        Profile {
+            weight: self.weight.unwrap_or(inner.weight),
+            priority: self.priority.unwrap_or(inner.priority),
+            rate: self.rate.or(inner.rate),
+            invalid: inner.invalid.or_else(|| self.wrong().map(Error::validation)),
+            ..inner
+        }
+    }
+}
+
+impl<S> fmt::Debug for Tuned<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tuned")
+            .field("weight", &self.weight)
+            .field("priority", &self.priority)
+            .field("rate", &self.rate)
+            .finish_non_exhaustive()
+    }
+}
