@@ -1,0 +1,330 @@
+//! What becomes of a message that has failed, or is to come later: it is undone, and then has
+//! another attempt, goes to the dead letters, or has only failed.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::lane::Waiting;
+use super::letters::{DeadLetters, Letter};
+use super::settings::OnFailure;
+use super::slot::{Ended, Job, Slot};
+use super::state::{Doing, Info, Shared, State};
+use super::types::{DrainTypes, Drains};
+use super::undos::{UndoWith, Undone};
+use crate::clock::Tick;
+use crate::diagnostics::COUNTERS;
+use crate::error::{Error, ErrorCode};
+use crate::panics;
+use crate::undo::{ActionOutput, RollbackReport};
+
+/// What goes on in a slot whose handler has ended.
+pub(super) enum After<C: DrainTypes> {
+    Undo {
+        rollback: C::Rollback,
+        then: Then,
+    },
+    Letter {
+        future: Pin<Box<C::Stored>>,
+        error: Error,
+    },
+    /// Too many wait: the message waits for its next attempt here.
+    Kept {
+        until: Tick,
+    },
+}
+
+/// What comes when a message has been undone.
+pub(super) enum Then {
+    /// Another attempt after so long; the failure of the last one, if it was one.
+    Again(Duration, Option<Error>),
+    /// No further attempt. One that was interrupted is no dead letter.
+    GiveUp { error: Error, interrupted: bool },
+}
+
+impl<C: Drains> Slot<C> {
+    /// Begins to undo what the message did.
+    pub(super) fn undo(
+        mut self: Pin<&mut Self>,
+        then: Then,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        *this.deadline = Tick::MAX;
+        let Some(lent) = this.step.as_mut().filter(|lent| lent.is_touched()) else {
+            return self.undone(Ok(RollbackReport::default()), then, info, state, shared, cx);
+        };
+        let clock = shared.context.clock();
+        let rollback = state.undos.roll_back(lent.scope(), &shared.policy, clock);
+        *this.after = Some(Box::new(After::Undo { rollback, then }));
+        self.poll_after(info, state, shared, cx)
+    }
+
+    /// Goes on with what comes after the handler.
+    pub(super) fn poll_after(
+        mut self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        match this.after.as_deref_mut() {
+            Some(After::Undo { rollback, .. }) => {
+                state.doing = Doing::Own;
+                let rollback = Pin::new(rollback);
+                let undone = ready!(this.span.in_scope(|| rollback.poll(cx)));
+                match this.after.take().map(|after| *after) {
+                    Some(After::Undo { rollback, then }) => {
+                        drop(rollback);
+                        self.undone(undone, then, info, state, shared, cx)
+                    }
+                    _ => Poll::Ready(Ended::Booked),
+                }
+            }
+            Some(After::Letter { future, .. }) => {
+                state.doing = Doing::Letter;
+                let stored = this.span.in_scope(|| future.as_mut().poll(cx));
+                if let Poll::Ready(output) = stored {
+                    let result = output.into_action_result().map_err(not_stored);
+                    state.doing = Doing::Own;
+                    return self.stored(result, info, state);
+                }
+                state.doing = Doing::Own;
+                if shared.now() < *this.deadline {
+                    return Poll::Pending;
+                }
+                let error = Error::timeout("the dead letters", shared.settings.letter_timeout());
+                self.letter_failed(error, info, state)
+            }
+            Some(After::Kept { .. }) | None => Poll::Pending,
+        }
+    }
+
+    /// The message has been undone, as far as that could be done.
+    fn undone(
+        mut self: Pin<&mut Self>,
+        undone: Undone,
+        then: Then,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        if let (Err(_), Some(lent)) = (&undone, this.step.as_mut()) {
+            // It stays staged, whatever becomes of the drain.
+            lent.hand_over_to_context();
+        }
+        if this.step.as_mut().is_some_and(|lent| !lent.is_home()) {
+            self.as_mut().let_go(false, state);
+        }
+        let this = self.as_mut().project();
+        let (error, interrupted) = match (then, &undone) {
+            (Then::Again(wait, _), Ok(_)) => {
+                let Some(job) = this.job.take() else { return Poll::Ready(Ended::Booked) };
+                *this.booked = false;
+                let until = shared.now() + wait;
+                return Poll::Ready(Ended::Waits(Box::new(Waiting { job, until })));
+            }
+            // What cannot be undone cannot be done again.
+            (Then::Again(_, Some(error)), Err(_)) => (error, false),
+            (Then::Again(_, None), Err(failure)) => (failure.error().clone(), false),
+            (Then::GiveUp { error, interrupted }, _) => (error, interrupted),
+        };
+        self.give_up(error, interrupted, undone, info, state, shared, cx)
+    }
+
+    /// The message has no further attempt.
+    #[allow(clippy::too_many_arguments, reason = "what a message has, and what it has failed with")]
+    fn give_up(
+        mut self: Pin<&mut Self>,
+        mut error: Error,
+        interrupted: bool,
+        undone: Undone,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
+        let goes_on = shared.settings.on_failure == OnFailure::Continue && !interrupted;
+        if !(goes_on && C::Letters::GIVEN) {
+            if let Err(failure) = undone {
+                error = error.with_related([failure.into_error()]);
+            }
+            this.span.end(Err(&error));
+            if !goes_on {
+                state.fail(error);
+            }
+            return Poll::Ready(self.failed(info, state));
+        }
+        let message = match (&job.message, shared.clone) {
+            (Some(message), Some(clone)) => Some(clone(message)),
+            _ => None,
+        };
+        let (number, attempts) = (job.number, job.begun);
+        let (told, source) = (error.clone(), info.origin.clone());
+        let letter = Letter { message, error: told, source, number, attempts, rollback: undone };
+        *this.deadline = shared.now() + shared.settings.letter_timeout();
+        state.doing = Doing::Letter;
+        let letters = &mut state.letters;
+        match panics::contain(|| letters.store(letter)) {
+            Ok(future) => {
+                let future = Box::pin(future);
+                *this.after = Some(Box::new(After::Letter { future, error }));
+                self.poll_after(info, state, shared, cx)
+            }
+            Err(text) => {
+                let failed = Error::panic("the dead letters", &text);
+                self.hand_back(error.with_related([failed]), info, state)
+            }
+        }
+    }
+
+    /// A letter was stored, or the user's function says that it was not.
+    fn stored(
+        mut self: Pin<&mut Self>,
+        result: Result<(), Error>,
+        info: &mut Info,
+        state: &mut State<C>,
+    ) -> Poll<Ended<C>> {
+        if let Err(error) = result {
+            return self.letter_failed(error, info, state);
+        }
+        let this = self.as_mut().project();
+        if let Some(After::Letter { future, error }) = this.after.take().map(|after| *after) {
+            this.span.end(Err(&error));
+            panics::drop_contained(|| drop(future));
+        }
+        COUNTERS.dead_letters.add(1);
+        Poll::Ready(self.failed(info, state))
+    }
+
+    /// A letter could not be stored: the drain ends with both errors.
+    pub(super) fn letter_failed(
+        mut self: Pin<&mut Self>,
+        failed: Error,
+        info: &mut Info,
+        state: &mut State<C>,
+    ) -> Poll<Ended<C>> {
+        let after = self.as_mut().project().after.take().map(|after| *after);
+        match after {
+            Some(After::Letter { future, error }) => {
+                panics::drop_contained(|| drop(future));
+                self.hand_back(error.with_related([failed]), info, state)
+            }
+            Some(after) => {
+                // A panic that is not the letter's: the drain's own, or that of a clock.
+                panics::drop_contained(|| drop(after));
+                state.fail(failed);
+                Poll::Ready(self.failed(info, state))
+            }
+            None => self.hand_back(failed, info, state),
+        }
+    }
+
+    /// Ends the drain with the failure of a message that nobody has taken in.
+    fn hand_back(
+        mut self: Pin<&mut Self>,
+        error: Error,
+        info: &mut Info,
+        state: &mut State<C>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        this.span.end(Err(&error));
+        *this.booked = false;
+        *this.deadline = Tick::MAX;
+        state.fail(error);
+        if let Some(job) = this.job.take() {
+            state.accounts.change(info.row, |n| n.in_flight -= 1);
+            state.give_back(info.origin.id, info.row, job.message);
+        }
+        Poll::Ready(Ended::Booked)
+    }
+
+    /// Books a message that has failed.
+    fn failed(mut self: Pin<&mut Self>, info: &mut Info, state: &mut State<C>) -> Ended<C> {
+        let this = self.as_mut().project();
+        let job = this.job.take();
+        *this.booked = false;
+        *this.deadline = Tick::MAX;
+        state.accounts.change(info.row, |n| {
+            n.in_flight -= 1;
+            n.failed += 1;
+        });
+        panics::drop_contained(|| drop(job));
+        Ended::Booked
+    }
+
+    /// Lets a message wait here, because too many wait already.
+    pub(super) fn keep(mut self: Pin<&mut Self>, job: Job<C>, until: Tick) {
+        let this = self.as_mut().project();
+        *this.job = Some(job);
+        *this.booked = true;
+        *this.deadline = until;
+        *this.after = Some(Box::new(After::Kept { until }));
+    }
+
+    /// When the message that waits here has its next attempt.
+    pub(super) fn kept_until(&self) -> Option<Tick> {
+        match self.after.as_deref() {
+            Some(After::Kept { until }) => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// Takes out the message that waits here.
+    pub(super) fn take_kept(mut self: Pin<&mut Self>) -> Option<Job<C>> {
+        let this = self.as_mut().project();
+        this.after.take_if(|after| matches!(**after, After::Kept { .. }))?;
+        *this.booked = false;
+        *this.deadline = Tick::MAX;
+        this.job.take()
+    }
+}
+
+impl<C: Drains> After<C> {
+    /// The drain ends before this has.
+    pub(super) fn abandon(self, job: Job<C>, info: &Info, state: &mut State<C>) {
+        state.accounts.change(info.row, |n| n.in_flight -= 1);
+        match self {
+            Self::Undo { rollback, then } => {
+                state.accounts.dropped.rollbacks += 1;
+                // It puts back what it was running.
+                panics::drop_contained(|| drop(rollback));
+                match then {
+                    Then::Again(_, Some(error)) | Then::GiveUp { error, .. } => {
+                        state.accounts.change(info.row, |n| n.failed += 1);
+                        state.fail(error);
+                        panics::drop_contained(|| drop(job));
+                    }
+                    Then::Again(_, None) => {
+                        state.accounts.change(info.row, |n| n.unfinished += 1);
+                        panics::drop_contained(|| drop(job));
+                    }
+                }
+            }
+            Self::Letter { future, error } => {
+                state.accounts.dropped.letters += 1;
+                panics::drop_contained(|| drop(future));
+                state.fail(error);
+                state.give_back(info.origin.id, info.row, job.message);
+            }
+            Self::Kept { .. } => state.give_back(info.origin.id, info.row, job.message),
+        }
+    }
+}
+
+/// What a letter that was not stored has failed with.
+fn not_stored(error: Error) -> Error {
+    if error.code() != ErrorCode::Compensation {
+        return error;
+    }
+    // The user's own error comes as that of an action does.
+    Error::new(ErrorCode::Destination, "the dead letter was not stored").with_source(error)
+}

@@ -1,0 +1,429 @@
+//! Up to 256 sources that are driven by one entry of `select_all`.
+//!
+//! Merging sources one by one costs a wake-up through the merge's own queue for each of them; a
+//! bank costs that once a turn, and has a queue of its own that knows rounds. It is a stream
+//! without news: it yields `()` when the drain has to look at its state, or when the budget of the
+//! poll is used up, and ends when its sources have. The whole turn runs inside one `catch_unwind`;
+//! `current` and the state's `doing` tell whose code was running when it panicked.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+
+use super::alarms::Alarms;
+use super::banks::{Arrival, InTurn, SOURCES_PER_BANK};
+use super::lane::{Lane, Turn};
+use super::many::{Many, Place};
+use super::order::Order;
+use super::runs::Runs;
+use super::serial::Desk;
+use super::state::{Doing, Shared, State};
+use super::types::{DrainTypes, Drains};
+use crate::error::Error;
+use crate::panics;
+use crate::ready::{Node, ReadyQueue};
+
+/// The number of nobody.
+const NOBODY: u32 = u32::MAX;
+
+/// The number of the first run.
+const FIRST_RUN: u32 = 256;
+const _: () = assert!(SOURCES_PER_BANK <= FIRST_RUN as usize);
+
+pub(super) struct Bank<C: DrainTypes> {
+    shared: Arc<Shared<C>>,
+    number: u32,
+    ready: ReadyQueue,
+    lanes: Vec<Option<Seat<C>>>,
+    vacant: Vec<u32>,
+    runs: Runs<C>,
+    alarms: Alarms,
+    /// Lanes that have not been polled yet, in the order in which they came, from this one on.
+    fresh: Vec<u32>,
+    next_fresh: usize,
+    /// It is the turn of one of those, not of one that was woken.
+    fresh_next: bool,
+    /// A turn that was cut short goes on first.
+    resume: u32,
+    /// The bank is through with its round, and lets others be polled who were woken.
+    is_through: bool,
+    /// It is the turn of this bank.
+    in_turn: bool,
+    /// Whose turn it is here.
+    current: u32,
+}
+
+/// What comes when a bank is through with its round.
+enum Next {
+    /// Another round at once: nobody else wants one.
+    Round,
+    /// Others are polled before it.
+    Wait,
+    /// It has no turn any more.
+    Sleep,
+}
+
+struct Seat<C: DrainTypes> {
+    node: Arc<Node>,
+    lane: Pin<Box<Lane<C>>>,
+}
+
+impl<C: Drains> Bank<C> {
+    /// A bank without sources.
+    pub(super) fn new(shared: &Arc<Shared<C>>, state: &mut State<C>) -> Self {
+        let ready = ReadyQueue::new(&shared.roused);
+        let number = state.banks.add(ready.inbox());
+        Self {
+            shared: Arc::clone(shared),
+            number,
+            ready,
+            lanes: Vec::new(),
+            vacant: Vec::new(),
+            runs: Runs::new(FIRST_RUN),
+            alarms: Alarms::default(),
+            fresh: Vec::new(),
+            next_fresh: 0,
+            fresh_next: false,
+            resume: NOBODY,
+            is_through: false,
+            in_turn: false,
+            current: NOBODY,
+        }
+    }
+
+    /// Takes in the sources that were sent here.
+    fn receive(&mut self, state: &mut State<C>) {
+        while let Some(arrival) = state.banks.receive(self.number) {
+            self.seat(arrival, state);
+        }
+    }
+
+    /// Takes in a source that is there from the start.
+    pub(super) fn admit(&mut self, arrival: Arrival<C::Source>, state: &mut State<C>) {
+        state.banks.count_in(self.number);
+        self.seat(arrival, state);
+    }
+
+    /// Gives a source its lane.
+    fn seat(&mut self, arrival: Arrival<C::Source>, state: &mut State<C>) {
+        let serial = <C::Order as Order<C::Message>>::SERIAL;
+        let many = (!serial).then(|| Box::new(Many::default()));
+        let lane = Lane::new(arrival, many);
+        lane.enter(state);
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.lanes.push(None);
+            u32::try_from(self.lanes.len() - 1).unwrap_or(NOBODY)
+        });
+        let node = self.ready.node(place);
+        self.lanes[place as usize] = Some(Seat { node, lane });
+        self.fresh.push(place);
+    }
+
+    /// Makes room for sources that are about to come.
+    pub(super) fn reserve(&mut self, sources: usize) {
+        self.lanes.reserve_exact(sources);
+        self.ready.reserve(sources);
+        self.fresh.reserve_exact(sources);
+    }
+
+    /// Whose turn is next. At the start, one that was woken and one that was never polled in turn:
+    /// a source that is ready from the first poll on is not behind all that are not.
+    #[inline]
+    fn next(&mut self, in_turn: bool) -> Option<u32> {
+        if in_turn && self.next_fresh < self.fresh.len() {
+            return Some(self.next_at_start());
+        }
+        self.ready.pop(!in_turn)
+    }
+
+    #[cold]
+    fn next_at_start(&mut self) -> u32 {
+        self.fresh_next = !self.fresh_next;
+        if !self.fresh_next {
+            if let Some(place) = self.ready.pop(true) {
+                return place;
+            }
+        }
+        let place = self.fresh[self.next_fresh];
+        self.next_fresh += 1;
+        if self.next_fresh == self.fresh.len() {
+            self.fresh = Vec::new();
+            self.next_fresh = 0;
+        }
+        self.ready.serve(place);
+        place
+    }
+
+    fn turn(&mut self, state: &mut State<C>, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        self.receive(state);
+        self.ring_alarms(cx);
+        let mut in_turn = self.begin_round(state);
+        if std::mem::take(&mut self.is_through) && in_turn && state.banks.others_wait() {
+            state.banks.wait_for_turn(self.number);
+            state.banks.pass_on();
+            self.in_turn = false;
+            in_turn = false;
+        }
+        loop {
+            if state.look || state.budget == 0 {
+                return Poll::Ready(Some(()));
+            }
+            let next = if in_turn && self.resume != NOBODY {
+                Some(std::mem::replace(&mut self.resume, NOBODY))
+            } else {
+                self.next(in_turn)
+            };
+            if let Some(place) = next {
+                // A place that only wakes itself uses the budget up as well.
+                state.budget -= 1;
+                self.current = place;
+                self.place_turn(place, None, state);
+            } else {
+                if in_turn {
+                    match self.end_round(state, cx) {
+                        Next::Round => {
+                            self.ready.advance();
+                            continue;
+                        }
+                        Next::Wait => return Poll::Pending,
+                        Next::Sleep => {}
+                    }
+                } else if self.has_more() {
+                    state.banks.wait_for_turn(self.number);
+                }
+                if !self.ring_alarms(cx) && self.ready.sleep(cx.waker()) {
+                    return Poll::Pending;
+                }
+                in_turn = self.begin_round(state);
+            }
+            if state.banks.is_idle(self.number) {
+                return Poll::Ready(None);
+            }
+        }
+    }
+
+    /// Whether it is the turn of this bank. One that begins has a new round.
+    fn begin_round(&mut self, state: &mut State<C>) -> bool {
+        match state.banks.is_in_turn(self.number) {
+            InTurn::Begins => {
+                self.ready.advance();
+                self.in_turn = true;
+                true
+            }
+            InTurn::GoesOn => {
+                // It was given the turn while it slept.
+                if !std::mem::replace(&mut self.in_turn, true) {
+                    self.ready.advance();
+                }
+                true
+            }
+            InTurn::No => {
+                self.in_turn = false;
+                false
+            }
+        }
+    }
+
+    /// The bank is through with its round.
+    fn end_round(&mut self, state: &mut State<C>, cx: &mut Context<'_>) -> Next {
+        let has_more = self.has_more();
+        if has_more && !state.banks.others_wait() {
+            if self.shared.roused.load(Ordering::Acquire) == 0 {
+                return Next::Round;
+            }
+            // Those first who were woken: they may want a turn.
+            self.is_through = true;
+            state.go_on = true;
+            cx.waker().wake_by_ref();
+            return Next::Wait;
+        }
+        if has_more {
+            state.banks.wait_for_turn(self.number);
+        }
+        self.in_turn = false;
+        state.banks.pass_on();
+        Next::Sleep
+    }
+
+    /// Whether places are left for another round.
+    fn has_more(&self) -> bool {
+        self.resume != NOBODY || self.next_fresh < self.fresh.len() || self.ready.has_more()
+    }
+
+    /// Has those polled whose alarm rings, and the bank for the next one.
+    fn ring_alarms(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.alarms.is_empty() {
+            return false;
+        }
+        let (alarms, ready, mut rang) = (&mut self.alarms, &mut self.ready, false);
+        alarms.poll(self.shared.context.clock(), cx, |place| {
+            ready.push(place);
+            rang = true;
+        });
+        rang
+    }
+
+    /// The turn of one place. `panicked`: its last one did.
+    #[inline]
+    fn place_turn(&mut self, place: u32, panicked: Option<&str>, state: &mut State<C>) {
+        let serial = <C::Order as Order<C::Message>>::SERIAL;
+        if serial {
+            let Some(Some(Seat { node, lane })) = self.lanes.get_mut(place as usize) else {
+                return;
+            };
+            let (shared, alarms, bank) = (&*self.shared, &mut self.alarms, self.number);
+            let turn = lane
+                .as_mut()
+                .serial_turn(&mut Desk { state, shared, alarms, node, bank }, panicked);
+            self.end_turn(place, turn, state);
+        } else {
+            self.many_turn(place, panicked, state);
+        }
+    }
+
+    /// The turn of a lane with several messages, or of one of them.
+    #[inline]
+    fn many_turn(&mut self, place: u32, panicked: Option<&str>, state: &mut State<C>) {
+        let run = self.runs.index(place);
+        let index = match run {
+            None => place,
+            Some(run) => match self.runs.places.get(run as usize) {
+                Some(run) => run.lane,
+                None => return,
+            },
+        };
+        let Some(Some(Seat { node, lane })) = self.lanes.get_mut(index as usize) else { return };
+        let (shared, alarms, bank) = (&*self.shared, &mut self.alarms, self.number);
+        let mut desk = Desk { state, shared, alarms, node, bank };
+        let mut lane = lane.as_mut();
+        if run.is_none() {
+            if let Some(message) = panicked {
+                if desk.state.doing == Doing::Source {
+                    lane.blame_source(message, desk.state);
+                } else {
+                    desk.state.fail(Error::panic("the drain", message));
+                }
+                return self.end_turn(index, Turn::Again, state);
+            }
+            lane.as_mut().is_woken();
+        }
+        let spot = Place {
+            lane,
+            index,
+            runs: &mut self.runs,
+            ready: &mut self.ready,
+            current: &mut self.current,
+        };
+        let turn = match run {
+            None => spot.turn(None, &mut desk),
+            Some(run) => spot.run_turn(run, &mut desk, panicked),
+        };
+        self.end_turn(index, turn, state);
+    }
+
+    #[inline]
+    fn end_turn(&mut self, lane: u32, turn: Turn, state: &mut State<C>) {
+        match turn {
+            Turn::Pending => {}
+            Turn::Again => self.ready.push_behind(lane),
+            // Where another one goes on first already, this one does so in the next round.
+            Turn::Resume if self.resume != NOBODY => self.ready.push_behind(lane),
+            Turn::Resume => self.resume = lane,
+            Turn::Ended => self.end(lane, state),
+        }
+    }
+
+    /// A source has ended, or was taken out.
+    fn end(&mut self, place: u32, state: &mut State<C>) {
+        let Some(mut seat) = self.lanes[place as usize].take() else { return };
+        seat.lane.as_mut().let_go(state);
+        drop(seat);
+        self.vacant.push(place);
+        state.banks.end(self.number);
+        if self.vacant.len() == self.lanes.len() {
+            // Whatever was here, nothing is.
+            self.lanes = Vec::new();
+            self.vacant = Vec::new();
+        }
+    }
+
+    /// Has every open window given out, because the drain is idle. Returns whether there was one.
+    pub(super) fn give_out(&mut self) -> bool {
+        use crate::source::Source;
+        let mut any = false;
+        for (place, seat) in self.lanes.iter_mut().enumerate() {
+            let Some(Seat { node, lane }) = seat else { continue };
+            let source = lane.as_mut().project().source.as_pin_mut();
+            if source.is_some_and(Source::give_out) {
+                debug_assert_eq!(node.number as usize, place);
+                node.notify();
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Drops what is in flight, and puts back what is held.
+    pub(super) fn abandon(&mut self, state: &mut State<C>) {
+        for run in 0..self.runs.places.len() {
+            let lane = self.runs.places[run].lane;
+            let Some(mut slot) = self.runs.places[run].slot.take() else { continue };
+            if let Some(Some(seat)) = self.lanes.get_mut(lane as usize) {
+                let info = seat.lane.as_mut().project().info;
+                slot.as_mut().abandon(info, state);
+            }
+            panics::drop_each([slot]);
+        }
+        for place in 0..self.lanes.len() {
+            let Some(mut seat) = self.lanes[place].take() else { continue };
+            let this = seat.lane.as_mut().project();
+            if let Some(mut slot) = this.slot.take() {
+                slot.as_mut().abandon(this.info, state);
+                slot.as_mut().flush(state);
+                panics::drop_each([slot]);
+            }
+            seat.lane.as_mut().let_go(state);
+            panics::drop_each([seat]);
+        }
+    }
+}
+
+impl<C: Drains> Unpin for Bank<C> {}
+
+impl<C: Drains> Stream for Bank<C> {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        let this = &mut *self;
+        let Some(mut state) = this.shared.take_for_turn() else { return Poll::Ready(None) };
+        let outer = this.ready.enter();
+        let polled_before = crate::step::enter();
+        let mut polled = panics::contain(|| this.turn(&mut state, cx));
+        while let Err(message) = &polled {
+            // Blaming runs the user's code as well.
+            let message = message.clone();
+            let place = std::mem::replace(&mut this.current, NOBODY);
+            if place == NOBODY {
+                state.fail(Error::panic("the clock", &message));
+                polled = Ok(Poll::Ready(Some(())));
+            } else {
+                let blamed = panics::contain(|| this.place_turn(place, Some(&message), &mut state));
+                polled = blamed.map(|()| Poll::Ready(Some(())));
+                state.ask_to_look();
+            }
+        }
+        drop(polled_before);
+        this.ready.leave(outer);
+        let polled = polled.unwrap_or(Poll::Ready(Some(())));
+        if polled == Poll::Ready(None) {
+            state.banks.remove(this.number);
+        }
+        this.shared.tell(&state);
+        state.go_on = false;
+        this.shared.put(state);
+        polled
+    }
+}

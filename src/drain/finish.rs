@@ -1,0 +1,150 @@
+//! The end of a drain: what is left is dropped or put back, what was staged is committed or kept,
+//! and the errors are gathered.
+
+use super::report::FanInReport;
+use super::running::Running;
+use super::settings::Commit;
+use super::slot::destructor_panicked;
+use super::state::{Phase, State};
+use super::types::Drains;
+use crate::diagnostics::COUNTERS;
+use crate::error::{Error, ErrorCode, Failure};
+use crate::panics;
+
+type Finished = Result<FanInReport, Failure<FanInReport>>;
+
+impl<C: Drains> Running<C> {
+    /// Drops what is left, commits or gathers the errors, and counts the result.
+    pub(super) fn finish(mut self: Box<Self>, mut result: Result<(), Error>) -> Finished {
+        self.handlers_hear(&result);
+        let mut report =
+            FanInReport { warnings: std::mem::take(&mut self.warnings), ..FanInReport::default() };
+        let elapsed = panics::contain(|| self.shared.now().since(self.started));
+        report.elapsed = elapsed.unwrap_or_default();
+        let (mut related, mut more) = (Vec::new(), 0);
+        if let Some(state) = self.close() {
+            let State {
+                mut accounts,
+                failures,
+                scope,
+                handler,
+                letters,
+                put_back,
+                order,
+                undos,
+                keys,
+                ..
+            } = *state;
+            related = failures.first;
+            let parts = [
+                panics::contain(|| drop(handler)),
+                panics::contain(|| drop(letters)),
+                panics::contain(|| drop(put_back)),
+                panics::contain(|| drop(order)),
+                panics::contain(|| drop(undos)),
+                panics::contain(|| drop(keys)),
+            ];
+            let panicked = parts.into_iter().filter_map(Result::err);
+            related.extend(panicked.map(|text| Error::panic("a destructor", &text)));
+            more = failures.more;
+            accounts.flush();
+            report.total = accounts.total;
+            report.dropped = accounts.dropped;
+            report.sources = accounts.take_rows();
+            if result.is_ok()
+                && related.is_empty()
+                && self.shared.settings.commit == Commit::Pipeline
+            {
+                report.late = scope.late();
+                let (_, panicked) = scope.commit();
+                if let Some(message) = panicked {
+                    result = Err(destructor_panicked(&message));
+                }
+            } else {
+                report.late = scope.late();
+                scope.keep();
+            }
+        }
+        if result.is_ok() && !related.is_empty() {
+            result = Err(related.remove(0));
+        }
+        COUNTERS.drain_time.record(report.elapsed);
+        self.span.end(result.as_ref().copied());
+        if let Some(progress) = &self.progress {
+            progress.finish(&report);
+        }
+        let Err(error) = result else {
+            COUNTERS.drains_succeeded.add(1);
+            return Ok(report);
+        };
+        match error.code() {
+            ErrorCode::Timeout if error.origin().is_none() => COUNTERS.drains_timed_out.add(1),
+            ErrorCode::Canceled if error.origin().is_none() => COUNTERS.drains_cancelled.add(1),
+            _ => COUNTERS.drains_failed.add(1),
+        }
+        Err(Failure::new(describe(error, &report, related, more), report))
+    }
+
+    /// Whoever still works for a handler hears that the drain is gone.
+    fn handlers_hear(&self, result: &Result<(), Error>) {
+        if result.is_err() {
+            self.handlers.cancel();
+        }
+    }
+
+    /// Drops what is in flight, puts back what is held, and takes everything apart.
+    fn close(&mut self) -> Option<Box<State<C>>> {
+        self.refuse_sources();
+        let mut state = self.shared.take()?;
+        state.phase = Phase::Stopping;
+        for bank in &mut self.banks {
+            bank.abandon(&mut state);
+        }
+        state.slots.clear();
+        self.banks.clear();
+        panics::drop_each(self.grace.take());
+        panics::drop_each(self.finish.take());
+        panics::drop_each(self.pace.take());
+        Some(state)
+    }
+
+    /// Nobody waits for the result.
+    pub(super) fn end_dropped(mut self: Box<Self>) {
+        self.handlers.cancel();
+        if let Some(state) = self.close() {
+            let State {
+                mut accounts, scope, handler, letters, put_back, order, undos, keys, ..
+            } = *state;
+            accounts.flush();
+            scope.keep();
+            panics::drop_contained(|| drop(handler));
+            panics::drop_contained(|| drop(letters));
+            panics::drop_contained(|| drop(put_back));
+            panics::drop_contained(|| drop(order));
+            panics::drop_contained(|| drop(undos));
+            panics::drop_contained(|| drop(keys));
+        }
+        COUNTERS.drains_dropped.add(1);
+    }
+}
+
+/// The error of a drain, with what came beside its cause.
+fn describe(error: Error, report: &FanInReport, mut related: Vec<Error>, more: u64) -> Error {
+    related
+        .sort_by_key(|error| error.origin().map(|origin| (origin.source.index(), origin.message)));
+    let mut error = error.with_metadata("handled", report.handled());
+    let counts = [
+        ("dropped_handlers", report.dropped.handlers),
+        ("dropped_rollbacks", report.dropped.rollbacks),
+        ("dropped_letters", report.dropped.letters),
+        ("unfinished", report.unfinished()),
+    ];
+    for (key, count) in counts {
+        // A nested drain may have said how many were dropped there.
+        error = error.without_metadata(key);
+        if count > 0 {
+            error = error.with_metadata(key, count);
+        }
+    }
+    error.with_related(related).with_more_related(more)
+}

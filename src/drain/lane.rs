@@ -1,0 +1,401 @@
+//! One source of a drain, and what every lane does before it starts anything.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use super::alarms::Alarms;
+use super::banks::Arrival;
+use super::many::Many;
+use super::queue::{NONE, Spot, Standing};
+use super::rate::Rate;
+use super::slot::{Job, Slot, SlotBox};
+use super::slots::Asked;
+use super::state::{Doing, Info, Shared, State};
+use super::types::{DrainTypes, Drains};
+use crate::clock::Tick;
+use crate::error::Error;
+use crate::panics;
+use crate::ready::Node;
+use crate::source::{Body, Gate, Source};
+
+pin_project! {
+    pub(super) struct Lane<C: DrainTypes> {
+        // Gone as soon as it has ended.
+        #[pin]
+        pub(super) source: Option<C::Source>,
+        pub(super) info: Info,
+        weight: u32,
+        priority: u32,
+        pub(super) ticket: u32,
+        // Messages begun since the lane was given its slot.
+        pub(super) in_turn: u32,
+        // Messages that the source has taken and not yielded.
+        held: u32,
+        // The last turn was cut short: the next one goes on with it.
+        resumes: bool,
+        // The source can be paused or taken out.
+        gated: bool,
+        // The source is known to be ready.
+        ready: bool,
+        // The source waits for its own rate.
+        paced: bool,
+        // It is paused.
+        paused: bool,
+        // A retry is due and waits for a slot.
+        pub(super) due: bool,
+        rate: Option<Box<Rate>>,
+        // Of a lane that handles one message at a time: what it is handled in.
+        pub(super) slot: Option<SlotBox<C>>,
+        // Of such a lane: its message, while that waits for its next attempt.
+        pub(super) retry: Option<Box<Waiting<C>>>,
+        // Of all other lanes.
+        pub(super) many: Option<Box<Many<C>>>,
+    }
+}
+
+/// A message that waits for its next attempt.
+pub(super) struct Waiting<C: DrainTypes> {
+    pub(super) job: Job<C>,
+    pub(super) until: Tick,
+}
+
+/// How a turn has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing is to be done before the place is woken.
+    Pending,
+    /// There is more to do when all others have had their turn.
+    Again,
+    /// The budget of this poll is used up: the turn goes on in the next one.
+    Resume,
+    /// The source has ended, and nothing of it is left.
+    Ended,
+}
+
+/// What a source had.
+pub(super) enum Taken<C: DrainTypes> {
+    Message(C::Message),
+    /// It cannot be decoded.
+    Failed(Error),
+    /// Something that needs no handler.
+    Other,
+    Nothing,
+    End,
+}
+
+impl<C: Drains> Lane<C> {
+    pub(super) fn new(arrival: Arrival<C::Source>, many: Option<Box<Many<C>>>) -> Pin<Box<Self>> {
+        let Arrival { source, profile, origin, row } = arrival;
+        Box::pin(Self {
+            source: Some(source),
+            info: Info::new(origin, row),
+            weight: profile.weight,
+            priority: profile.priority,
+            ticket: NONE,
+            in_turn: 0,
+            held: 0,
+            resumes: false,
+            gated: profile.live,
+            ready: false,
+            paced: false,
+            paused: false,
+            due: false,
+            rate: profile.rate.map(|(most, per)| Box::new(Rate::new(most, per))),
+            slot: None,
+            retry: None,
+            many,
+        })
+    }
+
+    /// How many messages the lane may begin before others have their turn.
+    #[inline]
+    pub(super) fn turn(&self, state: &State<C>, shared: &Shared<C>) -> u32 {
+        if state.urgency.is_mixed() && state.urgency.is_outranked(self.priority) {
+            return 1;
+        }
+        if self.others_wait(state) && !state.urgency.is_first(self.priority) {
+            return self.weight;
+        }
+        u32::try_from(shared.settings.quantum).unwrap_or(u32::MAX).saturating_mul(self.weight)
+    }
+
+    /// Whether nothing has to be looked at before each message but what ends every turn.
+    #[inline]
+    pub(super) fn is_plain(&self, state: &State<C>) -> bool {
+        !self.gated && self.rate.is_none() && state.slots.rate.is_none()
+    }
+
+    /// Whether it waits for a slot.
+    #[inline]
+    pub(super) fn waits_for_slot(&self, state: &State<C>) -> bool {
+        self.ticket != NONE && state.slots.queue.standing(self.ticket) == Standing::Waiting
+    }
+
+    /// Whether any lane but this one waits for a slot.
+    #[inline]
+    pub(super) fn others_wait(&self, state: &State<C>) -> bool {
+        state.slots.queue.waiting() > usize::from(self.waits_for_slot(state))
+    }
+
+    /// A turn begins with a slot.
+    #[inline]
+    pub(super) fn begin_turn(self: Pin<&mut Self>) {
+        let this = self.project();
+        if !std::mem::take(this.resumes) {
+            *this.in_turn = 0;
+        }
+    }
+
+    /// A turn begins with a new round, or a slot that was waited for. One that was cut short goes on
+    /// in its own round.
+    #[inline]
+    pub(super) fn begin_new_turn(self: Pin<&mut Self>) {
+        let this = self.project();
+        *this.resumes = false;
+        *this.in_turn = 0;
+    }
+
+    /// Whether something of this lane may be started now, and if not, how its turn ends.
+    #[inline]
+    pub(super) fn may_start(
+        self: Pin<&mut Self>,
+        node: &Arc<Node>,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        alarms: &mut Alarms,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Turn> {
+        if !state.is_running() || state.hold {
+            return Err(Turn::Pending);
+        }
+        if shared.is_told_to_end() {
+            state.ask_to_look();
+        }
+        if state.look {
+            return Err(Turn::Again);
+        }
+        let this = self.project();
+        if state.budget == 0 {
+            // Whoever only waits for a slot has not begun its turn.
+            *this.resumes = this.slot.is_some();
+            return Err(Turn::Resume);
+        }
+        if *this.gated {
+            if let Some(source) = this.source.as_pin_mut() {
+                state.doing = Doing::Source;
+                match source.poll_gate(cx) {
+                    Poll::Ready(Gate::Open) => {}
+                    Poll::Ready(Gate::Removed) => {
+                        this.info.leaving = true;
+                        return Err(Turn::Ended);
+                    }
+                    Poll::Pending => {
+                        state.doing = Doing::Own;
+                        state.urgency.set_ready(*this.priority, this.ready, false);
+                        state.paused += usize::from(!std::mem::replace(this.paused, true));
+                        return Err(Turn::Pending);
+                    }
+                }
+                state.doing = Doing::Own;
+                state.paused -= usize::from(std::mem::take(this.paused));
+            }
+        }
+        if let Some(rate) = this.rate {
+            let has_room = rate.room(shared.now()) > 0;
+            if has_room == *this.paced {
+                *this.paced = !has_room;
+                state.paced = if has_room { state.paced - 1 } else { state.paced + 1 };
+            }
+            if !has_room {
+                alarms.set(node.number, rate.next());
+                return Err(Turn::Pending);
+            }
+        }
+        Ok(())
+    }
+
+    /// Something was taken.
+    #[inline]
+    pub(super) fn count_turn(self: Pin<&mut Self>, state: &mut State<C>) {
+        *self.project().in_turn += 1;
+        state.budget = state.budget.saturating_sub(1);
+    }
+
+    /// An attempt begins.
+    #[inline]
+    pub(super) fn count_attempt(self: Pin<&mut Self>, state: &mut State<C>, shared: &Shared<C>) {
+        let this = self.project();
+        *this.in_turn += 1;
+        state.budget = state.budget.saturating_sub(1);
+        if let Some(rate) = this.rate {
+            rate.begin(shared.now());
+        }
+        if let Some(rate) = &mut state.slots.rate {
+            rate.begin(shared.now());
+        }
+    }
+
+    /// Asks for a slot, or queues for one.
+    #[inline]
+    pub(super) fn ask_for_slot(
+        self: Pin<&mut Self>,
+        spot: Spot,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+    ) -> Option<SlotBox<C>> {
+        let this = self.project();
+        match state.slots.ask(this.ticket, spot, || shared.now()) {
+            Asked::Slot(slot) => Some(slot),
+            Asked::Make => Some(Slot::new()),
+            Asked::Wait => None,
+        }
+    }
+
+    /// Takes what the source has. A fault, or its end, is booked.
+    #[inline]
+    pub(super) fn take(
+        self: Pin<&mut Self>,
+        state: &mut State<C>,
+        cx: &mut Context<'_>,
+    ) -> Taken<C> {
+        let mut this = self.project();
+        let Some(mut source) = this.source.as_mut().as_pin_mut() else { return Taken::End };
+        state.doing = Doing::Source;
+        let polled = source.as_mut().poll_delivery(cx);
+        let held = u32::try_from(source.held()).unwrap_or(u32::MAX);
+        state.doing = Doing::Own;
+        if held != *this.held {
+            let before = u64::from(std::mem::replace(this.held, held));
+            state.accounts.change(this.info.row, |n| n.held = n.held + u64::from(held) - before);
+        }
+        let ready = matches!(polled, Poll::Ready(Some(Ok(_))));
+        state.urgency.set_ready(*this.priority, this.ready, ready);
+        match polled {
+            Poll::Pending => Taken::Nothing,
+            Poll::Ready(Some(Ok(delivery))) => match delivery.body {
+                Body::Message(message) => {
+                    this.info.number += 1;
+                    Taken::Message(message)
+                }
+                Body::Failed(error) => {
+                    this.info.number += 1;
+                    Taken::Failed(error)
+                }
+                Body::Skipped => {
+                    this.info.number += 1;
+                    this.info.handled += 1;
+                    Taken::Other
+                }
+                Body::Held => Taken::Other,
+            },
+            Poll::Ready(Some(Err(fault))) => {
+                state.fail(fault.with_origin(this.info.message(0)));
+                Taken::Nothing
+            }
+            Poll::Ready(None) => {
+                state.doing = Doing::Source;
+                this.source.set(None);
+                state.doing = Doing::Own;
+                Taken::End
+            }
+        }
+    }
+
+    /// The source has panicked.
+    #[cold]
+    pub(super) fn blame_source(self: Pin<&mut Self>, message: &str, state: &mut State<C>) {
+        let mut this = self.project();
+        let mut error = Error::panic("the source", message).with_origin(this.info.message(0));
+        if let Err(second) = panics::contain(|| this.source.set(None)) {
+            error = error.with_related([Error::panic("a destructor", &second)]);
+        }
+        state.fail(error);
+    }
+
+    /// A retry has become due and finds no slot, or has found one.
+    #[inline]
+    pub(super) fn set_due(self: Pin<&mut Self>, due: bool, state: &mut State<C>) {
+        if self.due != due {
+            self.change_due(due, state);
+        }
+    }
+
+    #[cold]
+    fn change_due(self: Pin<&mut Self>, due: bool, state: &mut State<C>) {
+        *self.project().due = due;
+        if due {
+            state.due += 1;
+            if let Some((_, kept)) = state.kept.pop_first() {
+                kept.notify();
+            }
+        } else {
+            state.due -= 1;
+        }
+    }
+
+    /// Gives up its place in the queue for slots.
+    #[inline]
+    pub(super) fn leave_queue(self: Pin<&mut Self>, state: &mut State<C>) {
+        let this = self.project();
+        if *this.ticket != NONE {
+            state.leave_queue(this.ticket);
+        }
+    }
+
+    /// Waits for a slot behind those who do, unless it waits already. Returns whether it does.
+    pub(super) fn queue_again(self: Pin<&mut Self>, spot: Spot, state: &mut State<C>) -> bool {
+        let this = self.project();
+        if *this.ticket == NONE && state.is_running() {
+            *this.ticket = state.slots.queue.push(spot);
+        }
+        *this.ticket != NONE
+    }
+
+    /// Puts back what waits and what is held: by the lane, and by its source.
+    pub(super) fn give_back_held(mut self: Pin<&mut Self>, state: &mut State<C>) {
+        self.as_mut().leave_queue(state);
+        self.as_mut().set_due(false, state);
+        self.as_mut().give_back_many(state);
+        let mut this = self.project();
+        let (id, row) = (this.info.origin.id, this.info.row);
+        if let Some(waiting) = this.retry.take() {
+            state.accounts.change(row, |n| n.waiting -= 1);
+            state.give_back(id, row, waiting.job.message);
+        }
+        let held = u64::from(std::mem::take(this.held));
+        if held > 0 {
+            state.accounts.change(row, |n| n.held -= held);
+        }
+        while let Some(mut source) = this.source.as_mut().as_pin_mut() {
+            let taken = panics::contain(|| source.as_mut().take_held());
+            match taken {
+                Ok(Some(delivery)) => match delivery.body {
+                    Body::Message(message) => state.give_back(id, row, Some(message)),
+                    Body::Failed(_) | Body::Skipped | Body::Held => {}
+                },
+                Ok(None) | Err(_) => break,
+            }
+        }
+    }
+
+    /// Puts back what is held, and lets go of the source. Nothing of the lane is running.
+    pub(super) fn let_go(mut self: Pin<&mut Self>, state: &mut State<C>) {
+        self.as_mut().give_back_held(state);
+        let mut this = self.project();
+        state.paced -= usize::from(std::mem::take(this.paced));
+        state.paused -= usize::from(std::mem::take(this.paused));
+        if let Err(message) = panics::contain(|| this.source.set(None)) {
+            let error = Error::panic("a destructor", &message);
+            state.fail(error.with_origin(this.info.message(0)));
+        }
+        state.urgency.leave(*this.priority, this.ready);
+        this.info.book(state);
+    }
+
+    pub(super) fn enter(&self, state: &mut State<C>) {
+        state.urgency.enter(self.priority);
+    }
+}

@@ -1,0 +1,481 @@
+//! The turn of a lane that handles several messages at once, by key or in any order.
+//!
+//! Each of them has a *run*, a place with a waker of its own, so that a handler that is woken is
+//! polled alone. The lane itself is polled when its source has something, when a retry is due, and
+//! when one of its messages has ended.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::task::waker_ref;
+
+use super::lane::{Lane, Taken, Turn};
+use super::order::{BusyKeys, Order, Waiter};
+use super::queue::NONE;
+use super::runs::Runs;
+use super::serial::Desk;
+use super::slot::{Ended, Job, SlotBox};
+use super::types::{DrainTypes, Drains};
+use crate::clock::Tick;
+use crate::error::Error;
+use crate::panics;
+use crate::ready::ReadyQueue;
+
+pub(super) type Key<C> = <C as DrainTypes>::Key;
+type Busy<C> = <C as DrainTypes>::Busy;
+
+/// What a lane has beside one that handles a message at a time.
+pub(super) struct Many<C: DrainTypes> {
+    pub(super) busy: Busy<C>,
+    /// A message whose key is busy: nothing more is taken before it.
+    held: Option<Held<C>>,
+    /// Messages that wait for their next attempt, the one that is due first in front.
+    pub(super) waiting: BTreeMap<(Tick, u64), (Key<C>, Job<C>)>,
+    pub(super) waited: u64,
+    pub(super) in_flight: usize,
+    /// It is the turn of a retry that is due, not of a new message.
+    pub(super) retry_next: bool,
+    /// The source said that it has nothing, and has not woken the lane since.
+    pub(super) dry: bool,
+    /// The round in which the lane had its last turn.
+    round: u32,
+}
+
+struct Held<C: DrainTypes> {
+    message: C::Message,
+    number: u64,
+    key: Key<C>,
+    /// Its place among those who wait for the key, where keys count over all sources.
+    ticket: Option<u64>,
+}
+
+/// What is started next.
+enum Next<C: DrainTypes> {
+    New(Job<C>, C::Message, Key<C>),
+    Retry(Key<C>, Job<C>),
+    /// It has failed before its handler could be called.
+    Refused(Option<C::Message>, Error),
+    /// Nothing: that is how the turn ends.
+    None(Turn),
+    /// Nothing, and the turn goes on.
+    Other,
+}
+
+impl<C: Drains> Default for Many<C> {
+    fn default() -> Self {
+        Self {
+            busy: Busy::<C>::default(),
+            held: None,
+            waiting: BTreeMap::new(),
+            waited: 0,
+            in_flight: 0,
+            retry_next: false,
+            dry: false,
+            round: 0,
+        }
+    }
+}
+
+/// Where a lane with several messages has its turn.
+pub(super) struct Place<'a, C: DrainTypes> {
+    pub(super) lane: Pin<&'a mut Lane<C>>,
+    pub(super) index: u32,
+    pub(super) runs: &'a mut Runs<C>,
+    pub(super) ready: &'a mut ReadyQueue,
+    /// Whose turn it is, for blaming a panic.
+    pub(super) current: &'a mut u32,
+}
+
+impl<C: Drains> Place<'_, C> {
+    /// Takes messages as long as there are slots, the first one into `run` if there is one.
+    pub(super) fn turn(mut self, run: Option<u32>, desk: &mut Desk<'_, C>) -> Turn {
+        let node = desk.node;
+        let waker = waker_ref(node);
+        let cx = &mut Context::from_waker(&waker);
+        let mut run = run;
+        let mut turn = if run.is_some() {
+            self.one_message(&mut run, desk, cx)
+        } else {
+            self.messages(&mut run, desk, cx)
+        };
+        if let Some(slot) = run.and_then(|run| self.runs.give_back(run)) {
+            let others_wait = self.lane.others_wait(desk.state);
+            Self::free(slot, desk);
+            if turn == Turn::Again
+                && others_wait
+                && self.lane.as_mut().queue_again(desk.spot(), desk.state)
+            {
+                turn = Turn::Pending;
+            }
+        }
+        let this = self.lane.as_mut().project();
+        this.info.book(desk.state);
+        if let Some(many) = this.many {
+            // One that is due and may not begin hears of what it waits for.
+            if let Some(((until, _), _)) = many.waiting.first_key_value() {
+                if *until > desk.shared.now() {
+                    desk.alarms.set(node.number, *until);
+                }
+            }
+            if turn == Turn::Ended && (many.in_flight > 0 || !many.waiting.is_empty()) {
+                // A source that is taken out waits for what runs; so does one that has ended.
+                if this.info.leaving {
+                    self.lane.as_mut().give_back_held(desk.state);
+                }
+                let many = self.lane.as_mut().project().many.as_mut();
+                if many.is_some_and(|many| many.in_flight > 0 || !many.waiting.is_empty()) {
+                    return Turn::Pending;
+                }
+            }
+        }
+        turn
+    }
+
+    pub(super) fn free(mut slot: SlotBox<C>, desk: &mut Desk<'_, C>) {
+        slot.as_mut().flush(desk.state);
+        desk.state.give_slot_back(slot);
+    }
+
+    /// Takes as many messages as there are slots and the turn may have.
+    #[inline]
+    fn messages(
+        &mut self,
+        run: &mut Option<u32>,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Turn {
+        loop {
+            match self.message(run, desk, cx) {
+                Some(turn) => return turn,
+                None if self.lane.waits_for_slot(desk.state) => return Turn::Pending,
+                None => {}
+            }
+        }
+    }
+
+    /// Takes one message into the room of another. The lane has its turn behind the other runs, which
+    /// will have ended by then and go on in the same way.
+    #[inline]
+    fn one_message(
+        &mut self,
+        run: &mut Option<u32>,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Turn {
+        while run.is_some() {
+            if let Some(turn) = self.message(run, desk, cx) {
+                return turn;
+            }
+        }
+        if self.lane.waits_for_slot(desk.state) { Turn::Pending } else { Turn::Again }
+    }
+
+    /// Takes a message and begins it. Returns how the turn ends, if it does.
+    #[inline]
+    fn message(
+        &mut self,
+        run: &mut Option<u32>,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Option<Turn> {
+        if let Some(turn) = self.before(run, desk, cx) {
+            return Some(turn);
+        }
+        let next = match self.next(desk, cx) {
+            Next::None(turn) => return Some(turn),
+            Next::Other => return None,
+            next => next,
+        };
+        let Some(at) = run.take() else { return Some(Turn::Again) };
+        *self.current = self.runs.number(at);
+        let ended = self.begin(at, next, desk);
+        *self.current = self.index;
+        if let Poll::Ready(ended) = ended {
+            if self.ended(at, ended, desk) {
+                *run = Some(at);
+            }
+        }
+        desk.state.look.then_some(Turn::Again)
+    }
+
+    /// Whether the next message may be started, in a run that has a slot; if not, how the turn ends.
+    #[inline]
+    fn before(
+        &mut self,
+        run: &mut Option<u32>,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Option<Turn> {
+        let (spot, state, shared) = (desk.spot(), &mut *desk.state, desk.shared);
+        let round = self.ready.round();
+        let this = self.lane.as_mut().project();
+        let many = this.many.as_mut()?;
+        if std::mem::replace(&mut many.round, round) != round && !self.lane.others_wait(state) {
+            self.lane.as_mut().begin_new_turn();
+        }
+        // Whoever waits in the queue for slots has its turn when it is granted one.
+        let queues = run.is_none() && (self.lane.ticket != NONE || self.lane.others_wait(state));
+        if !queues && self.lane.in_turn >= self.lane.turn(state, shared) {
+            return Some(Turn::Again);
+        }
+        let this = self.lane.as_mut().project();
+        let many = this.many.as_mut()?;
+        if this.source.is_none() && many.held.is_none() && many.waiting.is_empty() {
+            self.lane.as_mut().leave_queue(state);
+            return Some(Turn::Ended);
+        }
+        if let Err(turn) = self.lane.as_mut().may_start(desk.node, state, shared, desk.alarms, cx) {
+            // A turn that is only cut short keeps its places.
+            if turn == Turn::Pending || turn == Turn::Ended {
+                self.stop_waiting(desk);
+            }
+            return Some(turn);
+        }
+        let this = self.lane.as_mut().project();
+        let many = this.many.as_mut()?;
+        let limit = shared.settings.per_source.unwrap_or(usize::MAX);
+        if many.in_flight >= limit {
+            return Some(Turn::Pending);
+        }
+        let due =
+            many.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= shared.now());
+        if !due && (many.dry || this.source.is_none()) && many.held.is_none() {
+            // Nothing can be started, so no slot is needed.
+            self.lane.as_mut().leave_queue(state);
+            return Some(Turn::Pending);
+        }
+        if run.is_some() {
+            return (!state.slots.has_room(|| shared.now())).then_some(Turn::Again);
+        }
+        let waited = self.lane.ticket != NONE;
+        if let Some(slot) = self.lane.as_mut().ask_for_slot(spot, state, shared) {
+            *run = Some(self.runs.take(self.ready, slot));
+            if waited {
+                self.lane.as_mut().begin_new_turn();
+            }
+            self.lane.as_mut().set_due(false, desk.state);
+            None
+        } else {
+            self.lane.as_mut().set_due(due, desk.state);
+            Some(Turn::Pending)
+        }
+    }
+
+    /// Gives up its places in the queues for slots and for a key.
+    fn stop_waiting(&mut self, desk: &mut Desk<'_, C>) {
+        self.lane.as_mut().leave_queue(desk.state);
+        self.lane.as_mut().set_due(false, desk.state);
+        if let Some(held) = self.lane.as_mut().project().many.as_mut().and_then(|m| m.held.as_mut())
+        {
+            if let Some(ticket) = held.ticket.take() {
+                desk.state.keys.leave(&held.key, ticket);
+            }
+        }
+    }
+
+    /// What is started next: retries that are due and new messages take turns, one and one.
+    #[inline]
+    fn next(&mut self, desk: &mut Desk<'_, C>, cx: &mut Context<'_>) -> Next<C> {
+        let now = || desk.shared.now();
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
+        let is_due = !many.waiting.is_empty()
+            && many.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= now());
+        if is_due && many.retry_next {
+            return self.next_retry(desk);
+        }
+        let next = self.next_message(desk, cx);
+        match next {
+            Next::None(_) if is_due => self.next_retry(desk),
+            next => {
+                if let Some(many) = self.lane.as_mut().project().many {
+                    many.retry_next = true;
+                }
+                next
+            }
+        }
+    }
+
+    fn next_retry(&mut self, desk: &mut Desk<'_, C>) -> Next<C> {
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
+        many.retry_next = false;
+        match many.waiting.pop_first() {
+            Some((_, (key, job))) => {
+                desk.state.accounts.change(this.info.row, |n| {
+                    n.waiting -= 1;
+                    n.in_flight += 1;
+                });
+                Next::Retry(key, Job { booked: true, ..job })
+            }
+            None => Next::None(Turn::Pending),
+        }
+    }
+
+    #[inline]
+    fn next_message(&mut self, desk: &mut Desk<'_, C>, cx: &mut Context<'_>) -> Next<C> {
+        let this = self.lane.as_mut().project();
+        let row = this.info.row;
+        let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
+        if many.held.is_none() {
+            if many.dry {
+                return Next::None(Turn::Pending);
+            }
+            let message = match self.lane.as_mut().take(desk.state, cx) {
+                Taken::Message(message) => message,
+                Taken::Failed(error) => {
+                    self.lane.as_mut().count_turn(desk.state);
+                    return Next::Refused(None, error);
+                }
+                Taken::Other => {
+                    self.lane.as_mut().count_turn(desk.state);
+                    return Next::Other;
+                }
+                Taken::Nothing => {
+                    if let Some(many) = self.lane.as_mut().project().many {
+                        many.dry = true;
+                    }
+                    return Next::None(Turn::Pending);
+                }
+                Taken::End => return Next::None(Turn::Ended),
+            };
+            let number = self.lane.info.number;
+            let across = <C::Order as Order<C::Message>>::ACROSS;
+            let this = self.lane.as_mut().project();
+            let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
+            let order = &mut desk.state.order;
+            let keys = if across { &mut desk.state.keys } else { &mut many.busy };
+            let mut begin = || {
+                let key = order.key(&message);
+                let is_free = keys.begin(&key, None);
+                (key, is_free)
+            };
+            let begun = if <C::Order as Order<C::Message>>::KEYED {
+                panics::contain(begin)
+            } else {
+                Ok(begin())
+            };
+            let key = match begun {
+                Ok((key, true)) => return Next::New(Job::new(number), message, key),
+                Ok((key, false)) => key,
+                Err(text) => return Next::Refused(Some(message), Error::panic("the key", &text)),
+            };
+            desk.state.accounts.change(row, |n| n.held += 1);
+            many.held = Some(Held { message, number, key, ticket: None });
+        }
+        self.next_held(desk)
+    }
+
+    /// The message that is held, if its key is free.
+    #[inline]
+    fn next_held(&mut self, desk: &mut Desk<'_, C>) -> Next<C> {
+        let across = <C::Order as Order<C::Message>>::ACROSS;
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
+        let Some(held) = many.held.as_mut() else { return Next::None(Turn::Pending) };
+        let keys = if across { &mut desk.state.keys } else { &mut many.busy };
+        // Comparing keys is the user's code, as making them is.
+        let begun = panics::contain(|| {
+            let begun = keys.begin(&held.key, held.ticket);
+            if !begun && across && held.ticket.is_none() {
+                held.ticket = Some(keys.wait(&held.key, &Waiter(Arc::clone(desk.node))));
+            }
+            begun
+        });
+        if let Ok(false) = begun {
+            return Next::None(Turn::Pending);
+        }
+        let Some(Held { message, number, key, ticket }) = many.held.take() else {
+            return Next::None(Turn::Pending);
+        };
+        let goes_on = u64::from(begun.is_ok());
+        desk.state.accounts.change(this.info.row, |n| {
+            n.held -= 1;
+            n.in_flight += goes_on;
+        });
+        match begun {
+            Ok(_) => Next::New(Job { booked: true, ..Job::new(number) }, message, key),
+            Err(text) => {
+                if let Some(ticket) = ticket {
+                    panics::drop_contained(|| keys.leave(&key, ticket));
+                }
+                Next::Refused(Some(message), Error::panic("the key", &text))
+            }
+        }
+    }
+
+    /// Begins a message in a run.
+    #[inline]
+    fn begin(&mut self, at: u32, next: Next<C>, desk: &mut Desk<'_, C>) -> Poll<Ended<C>> {
+        let run = &mut self.runs.places[at as usize];
+        let waker = waker_ref(&run.node);
+        let cx = &mut Context::from_waker(&waker);
+        run.lane = self.index;
+        let (state, shared) = (&mut *desk.state, desk.shared);
+        let Some(slot) = run.slot.as_mut() else { return Poll::Ready(Ended::Booked) };
+        if !matches!(next, Next::Refused(..)) {
+            self.lane.as_mut().count_attempt(state, shared);
+        }
+        let this = self.lane.as_mut().project();
+        let number = this.info.number;
+        let Some(many) = this.many.as_mut() else { return Poll::Ready(Ended::Booked) };
+        many.in_flight += 1;
+        let begun = match next {
+            Next::New(job, message, key) => {
+                run.key = Some(key);
+                slot.as_mut().begin(job, message, this.info, state, shared, cx)
+            }
+            Next::Retry(key, mut job) => {
+                run.key = Some(key);
+                match job.message.take() {
+                    Some(message) => {
+                        slot.as_mut().begin(job, message, this.info, state, shared, cx)
+                    }
+                    None => Poll::Ready(Ended::Booked),
+                }
+            }
+            Next::Refused(message, error) => {
+                let job = Job { message, ..Job::new(number) };
+                slot.as_mut().refuse(job, error, this.info, state, shared, cx)
+            }
+            Next::None(_) | Next::Other => Poll::Ready(Ended::Booked),
+        };
+        if begun.is_pending() {
+            desk.alarms.set(run.node.number, slot.alarm());
+        }
+        begun
+    }
+}
+
+impl<C: Drains> Lane<C> {
+    /// The source may have something again.
+    pub(super) fn is_woken(self: Pin<&mut Self>) {
+        if let Some(many) = self.project().many {
+            many.dry = false;
+        }
+    }
+
+    /// Puts back what the lane itself holds: what waits for its next attempt, or for its key.
+    pub(super) fn give_back_many(self: Pin<&mut Self>, state: &mut super::state::State<C>) {
+        let this = self.project();
+        let (id, row) = (this.info.origin.id, this.info.row);
+        let Some(many) = this.many else { return };
+        let across = <C::Order as Order<C::Message>>::ACROSS;
+        for (_, (key, job)) in std::mem::take(&mut many.waiting) {
+            state.accounts.change(row, |n| n.waiting -= 1);
+            let keys = if across { &mut state.keys } else { &mut many.busy };
+            panics::drop_contained(|| keys.end(&key));
+            state.give_back(id, row, job.message);
+        }
+        if let Some(Held { message, key, ticket, .. }) = many.held.take() {
+            state.accounts.change(row, |n| n.held -= 1);
+            if let (true, Some(ticket)) = (across, ticket) {
+                let keys = &mut state.keys;
+                panics::drop_contained(|| keys.leave(&key, ticket));
+            }
+            state.give_back(id, row, Some(message));
+        }
+    }
+}

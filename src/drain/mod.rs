@@ -1,0 +1,52 @@
+//! Many sources, one handler.
+//!
+//! A drain merges *banks* by `select_all`. A bank has up to 256 *lanes* with one ready queue; a
+//! lane owns one source. A handler runs in a *slot*, of which there are as many as handlers may run
+//! at once: whoever has a slot may ask its source for a message, so nothing is taken before its
+//! handler can start, and memory for handlers goes with those that run.
+//!
+//! - `builder`: the options; `settings`, `order`, `letters`, `put_back`, `undos`: what they are
+//! - `report`, `progress`, `warnings`: what comes out; `accounts`: where every message is
+//! - `slots`, `queue`, `rate`, `urgency`: who may run a handler, and when
+//! - `slot`, `after`: the life of one message
+//! - `lane`, `serial`, `many`, `runs`: one source, its messages one by one or several at once
+//! - `bank`, `alarms`: many lanes; `banks`, `state`: what all banks share
+//! - `future`, `start`, `running`, `finish`: the drain over all banks: its first poll and its
+//!   sources, deadlines and cancellation, the end
+
+mod accounts;
+mod after;
+mod alarms;
+mod bank;
+mod banks;
+mod builder;
+mod finish;
+mod future;
+mod lane;
+mod letters;
+mod many;
+mod order;
+mod progress;
+mod put_back;
+mod queue;
+mod rate;
+mod report;
+mod running;
+mod runs;
+mod serial;
+mod settings;
+mod slot;
+mod slots;
+mod start;
+mod state;
+mod types;
+mod undos;
+mod urgency;
+mod warnings;
+
+pub use builder::{FanIn, fan_in};
+pub use future::FanInFuture;
+pub use letters::Letter;
+pub use progress::Progress;
+pub use report::{FanInReport, SourceReport, Warning};
+pub use settings::{Commit, OnFailure};

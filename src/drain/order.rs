@@ -1,0 +1,244 @@
+//! In which order the messages of one source are handled: one after another, by key, or in any.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::ready::Node;
+
+/// The types that go with [`Order`].
+pub trait OrderTypes {
+    /// What is in order.
+    type Key;
+    /// The keys of the messages that are being handled.
+    type Busy;
+}
+
+/// What lets messages of one source run at once.
+pub trait Order<M>: OrderTypes<Key: Clone, Busy: BusyKeys<Self::Key>> {
+    /// One message of a source at a time.
+    const SERIAL: bool;
+    /// Keys count over all sources.
+    const ACROSS: bool;
+    /// Messages that have a key in common run one after another.
+    const KEYED: bool;
+
+    /// The key of a message. This is the user's code.
+    fn key(&mut self, message: &M) -> Self::Key;
+}
+
+/// The keys of the messages that are being handled.
+pub trait BusyKeys<K>: Default {
+    /// Makes a key busy. A lane that waited for it shows its ticket.
+    #[doc(hidden)]
+    fn begin(&mut self, key: &K, ticket: Option<u64>) -> bool;
+
+    /// Lets a lane wait for a busy key, behind all others.
+    #[doc(hidden)]
+    fn wait(&mut self, key: &K, lane: &Waiter) -> u64;
+
+    /// Frees a key. The lane that has waited longest for it is woken, and will be let through.
+    #[doc(hidden)]
+    fn end(&mut self, key: &K);
+
+    /// A lane that waits, or was let through and has not come, goes away.
+    #[doc(hidden)]
+    fn leave(&mut self, key: &K, ticket: u64);
+}
+
+/// A lane that may wait for a key.
+#[derive(Clone)]
+pub struct Waiter(pub(super) Arc<Node>);
+
+impl std::fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Waiter").finish()
+    }
+}
+
+/// One message of a source after another: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InOrder;
+
+impl OrderTypes for InOrder {
+    type Key = ();
+    type Busy = ();
+}
+
+impl<M> Order<M> for InOrder {
+    const SERIAL: bool = true;
+    const ACROSS: bool = false;
+    const KEYED: bool = false;
+
+    fn key(&mut self, _: &M) {}
+}
+
+/// In any order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnyOrder;
+
+impl OrderTypes for AnyOrder {
+    type Key = ();
+    type Busy = ();
+}
+
+impl<M> Order<M> for AnyOrder {
+    const SERIAL: bool = false;
+    const ACROSS: bool = false;
+    const KEYED: bool = false;
+
+    fn key(&mut self, _: &M) {}
+}
+
+impl BusyKeys<()> for () {
+    #[inline]
+    fn begin(&mut self, (): &(), _: Option<u64>) -> bool {
+        true
+    }
+
+    fn wait(&mut self, (): &(), _: &Waiter) -> u64 {
+        0
+    }
+
+    #[inline]
+    fn end(&mut self, (): &()) {}
+
+    fn leave(&mut self, (): &(), _: u64) {}
+}
+
+/// In order by key, the keys of each source by themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct ByKey<C, K>(pub(super) C, pub(super) PhantomData<fn() -> K>);
+
+impl<C, K> OrderTypes for ByKey<C, K> {
+    type Key = K;
+    type Busy = HashSet<K>;
+}
+
+impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKey<C, K> {
+    const SERIAL: bool = false;
+    const ACROSS: bool = false;
+    const KEYED: bool = true;
+
+    fn key(&mut self, message: &M) -> K {
+        (self.0)(message)
+    }
+}
+
+/// The lane itself is polled again whenever one of its messages ends.
+impl<K: Eq + Hash + Clone> BusyKeys<K> for HashSet<K> {
+    fn begin(&mut self, key: &K, _: Option<u64>) -> bool {
+        self.insert(key.clone())
+    }
+
+    fn wait(&mut self, _: &K, _: &Waiter) -> u64 {
+        0
+    }
+
+    fn end(&mut self, key: &K) {
+        self.remove(key);
+    }
+
+    fn leave(&mut self, _: &K, _: u64) {}
+}
+
+/// In order by key, over all sources.
+#[derive(Clone, Copy, Debug)]
+pub struct ByKeyAcross<C, K>(pub(super) C, pub(super) PhantomData<fn() -> K>);
+
+impl<C, K> OrderTypes for ByKeyAcross<C, K> {
+    type Key = K;
+    type Busy = KeysOfAll<K>;
+}
+
+impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKeyAcross<C, K> {
+    const SERIAL: bool = false;
+    const ACROSS: bool = true;
+    const KEYED: bool = true;
+
+    fn key(&mut self, message: &M) -> K {
+        (self.0)(message)
+    }
+}
+
+/// The busy keys of all sources, and by key the lanes that wait for it, in the order in which they
+/// came.
+#[derive(Debug)]
+pub struct KeysOfAll<K> {
+    busy: HashMap<K, Line>,
+    tickets: u64,
+}
+
+/// Who waits for one key.
+#[derive(Debug, Default)]
+struct Line {
+    lanes: VecDeque<(u64, Waiter)>,
+    /// Tickets in the line whose lanes have gone away.
+    gone: HashSet<u64>,
+    /// The ticket that was let through and has not come yet.
+    let_through: Option<u64>,
+}
+
+impl<K> Default for KeysOfAll<K> {
+    fn default() -> Self {
+        Self { busy: HashMap::new(), tickets: 0 }
+    }
+}
+
+impl Line {
+    /// Lets the first lane through that is still there.
+    fn go_on(&mut self) -> bool {
+        self.let_through = None;
+        while let Some((ticket, lane)) = self.lanes.pop_front() {
+            if !self.gone.remove(&ticket) {
+                self.let_through = Some(ticket);
+                lane.0.notify();
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl<K: Eq + Hash + Clone> BusyKeys<K> for KeysOfAll<K> {
+    fn begin(&mut self, key: &K, ticket: Option<u64>) -> bool {
+        match self.busy.get_mut(key) {
+            Some(line) if ticket.is_some() && line.let_through == ticket => {
+                line.let_through = None;
+                true
+            }
+            Some(_) => false,
+            None => {
+                self.busy.insert(key.clone(), Line::default());
+                true
+            }
+        }
+    }
+
+    fn wait(&mut self, key: &K, lane: &Waiter) -> u64 {
+        self.tickets += 1;
+        if let Some(line) = self.busy.get_mut(key) {
+            line.lanes.push_back((self.tickets, lane.clone()));
+        }
+        self.tickets
+    }
+
+    fn end(&mut self, key: &K) {
+        if self.busy.get_mut(key).is_some_and(|line| !line.go_on()) {
+            self.busy.remove(key);
+        }
+    }
+
+    fn leave(&mut self, key: &K, ticket: u64) {
+        let Some(line) = self.busy.get_mut(key) else { return };
+        if line.let_through == Some(ticket) {
+            return self.end(key);
+        }
+        line.gone.insert(ticket);
+        if line.gone.len() > 16 + line.lanes.len() / 2 {
+            let gone = std::mem::take(&mut line.gone);
+            line.lanes.retain(|(ticket, _)| !gone.contains(ticket));
+        }
+    }
+}

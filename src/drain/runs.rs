@@ -1,0 +1,223 @@
+//! The messages in work of lanes that handle several at once.
+//!
+//! A run is a slot with a place of its own among those of the bank. When its message has ended, the
+//! lane takes its next one into the same room.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::task::waker_ref;
+
+use super::lane::{Turn, Waiting};
+use super::many::{Key, Place};
+use super::order::{BusyKeys, Order};
+use super::serial::Desk;
+use super::slot::{Ended, SlotBox};
+use super::types::{DrainTypes, Drains};
+use crate::ready::{Node, ReadyQueue};
+
+/// The room of one message of such a lane.
+pub(super) struct Run<C: DrainTypes> {
+    pub(super) node: Arc<Node>,
+    pub(super) slot: Option<SlotBox<C>>,
+    pub(super) key: Option<Key<C>>,
+    pub(super) lane: u32,
+}
+
+/// The runs of one bank.
+pub(super) struct Runs<C: DrainTypes> {
+    pub(super) places: Vec<Run<C>>,
+    idle: Vec<u32>,
+    /// The number of the first run among the places of the bank.
+    first: u32,
+}
+
+impl<C: Drains> Runs<C> {
+    pub(super) fn new(first: u32) -> Self {
+        Self { places: Vec::new(), idle: Vec::new(), first }
+    }
+
+    /// The number of a run among the places of the bank.
+    pub(super) fn number(&self, run: u32) -> u32 {
+        self.first + run
+    }
+
+    /// The run with this number among the places of the bank.
+    pub(super) fn index(&self, number: u32) -> Option<u32> {
+        number.checked_sub(self.first)
+    }
+
+    /// A run that is free, with this slot.
+    pub(super) fn take(&mut self, ready: &mut ReadyQueue, slot: SlotBox<C>) -> u32 {
+        let run = self.idle.pop().unwrap_or_else(|| {
+            let run = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+            let node = ready.node(self.first + run);
+            self.places.push(Run { node, slot: None, key: None, lane: 0 });
+            run
+        });
+        self.places[run as usize].slot = Some(slot);
+        run
+    }
+
+    /// Gives a run back, and hands its slot out.
+    pub(super) fn give_back(&mut self, run: u32) -> Option<SlotBox<C>> {
+        self.idle.push(run);
+        let slot = self.places[run as usize].slot.take();
+        if self.idle.len() == self.places.len() && self.places.len() > 1_024 {
+            // A crowd has gone.
+            self.places = Vec::new();
+            self.idle = Vec::new();
+        }
+        slot
+    }
+}
+
+impl<C: Drains> Place<'_, C> {
+    /// What becomes of the lane when a message of a run has ended. Returns whether the run is free.
+    #[inline]
+    pub(super) fn ended(&mut self, at: u32, ended: Ended<C>, desk: &mut Desk<'_, C>) -> bool {
+        let run = &mut self.runs.places[at as usize];
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return true };
+        let key = run.key.take();
+        match ended {
+            Ended::Handled => this.info.handled += 1,
+            Ended::Booked => {}
+            Ended::Waits(waiting) => return self.waits(at, *waiting, key, desk),
+        }
+        many.in_flight -= 1;
+        if let Some(key) = key {
+            let across = <C::Order as Order<C::Message>>::ACROSS;
+            let keys = if across { &mut desk.state.keys } else { &mut many.busy };
+            keys.end(&key);
+        }
+        true
+    }
+
+    /// The message has another attempt. Returns whether the run is free.
+    #[cold]
+    fn waits(
+        &mut self,
+        at: u32,
+        waiting: Waiting<C>,
+        key: Option<Key<C>>,
+        desk: &mut Desk<'_, C>,
+    ) -> bool {
+        let run = &mut self.runs.places[at as usize];
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return true };
+        let (state, row) = (&mut *desk.state, this.info.row);
+        let Waiting { job, until } = waiting;
+        if !state.is_running() || this.info.leaving {
+            state.accounts.change(row, |n| n.in_flight -= 1);
+            state.give_back(this.info.origin.id, row, job.message);
+            many.in_flight -= 1;
+            if let Some(key) = key {
+                let across = <C::Order as Order<C::Message>>::ACROSS;
+                let keys = if across { &mut state.keys } else { &mut many.busy };
+                keys.end(&key);
+            }
+            return true;
+        }
+        let most = u64::try_from(desk.shared.settings.max_waiting()).unwrap_or(u64::MAX);
+        if let (true, Some(slot)) = (state.accounts.total.waiting >= most, run.slot.as_mut()) {
+            slot.as_mut().keep(job, until);
+            run.key = key;
+            desk.alarms.set(run.node.number, until);
+            state.keep(&run.node);
+            return false;
+        }
+        many.in_flight -= 1;
+        if let Some(key) = key {
+            state.accounts.change(row, |n| {
+                n.in_flight -= 1;
+                n.waiting += 1;
+            });
+            many.waited += 1;
+            many.waiting.insert((until, many.waited), (key, job));
+        }
+        true
+    }
+
+    /// The turn of a run: its message is polled, and when it has ended the next one takes its room.
+    #[inline]
+    pub(super) fn run_turn(
+        mut self,
+        at: u32,
+        desk: &mut Desk<'_, C>,
+        panicked: Option<&str>,
+    ) -> Turn {
+        let Run { node, slot, .. } = &mut self.runs.places[at as usize];
+        let waker = waker_ref(node);
+        let cx = &mut Context::from_waker(&waker);
+        let Some(slot) = slot.as_mut().filter(|slot| slot.is_busy()) else {
+            return Turn::Pending;
+        };
+        let info = self.lane.as_mut().project().info;
+        let polled = match panicked {
+            Some(message) => slot.as_mut().panicked(message, info, desk.state, desk.shared, cx),
+            None if slot.kept_until().is_some() => return self.kept_turn(at, desk),
+            None => slot.as_mut().poll(info, desk.state, desk.shared, cx),
+        };
+        match polled {
+            Poll::Pending => {
+                desk.alarms.set(node.number, slot.alarm());
+                Turn::Pending
+            }
+            Poll::Ready(ended) => {
+                if !self.ended(at, ended, desk) {
+                    return Turn::Pending;
+                }
+                self.lane_goes_on(at, desk)
+            }
+        }
+    }
+
+    /// The lane takes its next message into the room of one that has ended.
+    #[inline]
+    fn lane_goes_on(self, at: u32, desk: &mut Desk<'_, C>) -> Turn {
+        if let Some(slot) = self.runs.places[at as usize].slot.as_mut() {
+            slot.as_mut().flush(desk.state);
+        }
+        *self.current = self.index;
+        self.turn(Some(at), desk)
+    }
+
+    /// The message waits in its slot, because too many wait. It changes places with one that is due.
+    #[cold]
+    fn kept_turn(mut self, at: u32, desk: &mut Desk<'_, C>) -> Turn {
+        let run = &mut self.runs.places[at as usize];
+        let Some(slot) = run.slot.as_mut() else { return Turn::Pending };
+        let Some(until) = slot.kept_until() else { return Turn::Pending };
+        let leaving = self.lane.info.leaving;
+        let is_due = until <= desk.shared.now();
+        if !is_due && desk.state.due == 0 && desk.state.is_running() && !leaving {
+            desk.state.keep(&run.node);
+            desk.alarms.set(run.node.number, until);
+            return Turn::Pending;
+        }
+        let Some(job) = slot.as_mut().take_kept() else { return Turn::Pending };
+        desk.state.forget_kept(&run.node);
+        let this = self.lane.as_mut().project();
+        let row = this.info.row;
+        desk.state.accounts.change(row, |n| n.in_flight -= 1);
+        let Some(many) = this.many.as_mut() else { return Turn::Pending };
+        many.in_flight -= 1;
+        match run.key.take().filter(|_| desk.state.is_running() && !leaving) {
+            Some(key) => {
+                desk.state.accounts.change(row, |n| n.waiting += 1);
+                many.waited += 1;
+                many.waiting.insert((until, many.waited), (key, job));
+                many.retry_next |= is_due;
+            }
+            None => desk.state.give_back(this.info.origin.id, row, job.message),
+        }
+        if is_due {
+            return self.lane_goes_on(at, desk);
+        }
+        if let Some(slot) = self.runs.give_back(at) {
+            Self::free(slot, desk);
+        }
+        Turn::Again
+    }
+}

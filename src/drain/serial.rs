@@ -1,0 +1,326 @@
+//! The turn of a lane that handles one message after another.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::task::waker_ref;
+
+use super::alarms::Alarms;
+use super::lane::{Lane, Taken, Turn, Waiting};
+use super::queue::Spot;
+use super::slot::{Ended, Job};
+use super::state::{Doing, Shared, State};
+use super::types::{DrainTypes, Drains};
+use crate::ready::Node;
+
+/// What a turn works with.
+pub(super) struct Desk<'a, C: DrainTypes> {
+    pub(super) state: &'a mut State<C>,
+    pub(super) shared: &'a Shared<C>,
+    pub(super) alarms: &'a mut Alarms,
+    /// The lane whose turn it is.
+    pub(super) node: &'a Arc<Node>,
+    pub(super) bank: u32,
+}
+
+impl<C: Drains> Desk<'_, C> {
+    /// Where the lane is.
+    pub(super) fn spot(&self) -> Spot {
+        Spot { bank: self.bank, place: self.node.number }
+    }
+}
+
+impl<C: Drains> Lane<C> {
+    /// Goes on with the message in the slot, and then takes others. `panicked`: the last turn did.
+    #[inline]
+    pub(super) fn serial_turn(
+        mut self: Pin<&mut Self>,
+        desk: &mut Desk<'_, C>,
+        panicked: Option<&str>,
+    ) -> Turn {
+        let waker = waker_ref(desk.node);
+        let cx = &mut Context::from_waker(&waker);
+        let turn = match panicked {
+            Some(message) => Some(self.as_mut().serial_blame(message, desk, cx)),
+            None => self.as_mut().serial_goes_on(desk, cx),
+        };
+        let turn = turn.unwrap_or_else(|| self.as_mut().serial_messages(desk, cx));
+        self.end_serial_turn(turn, desk)
+    }
+
+    /// What is left behind when a turn ends.
+    #[inline]
+    fn end_serial_turn(mut self: Pin<&mut Self>, turn: Turn, desk: &mut Desk<'_, C>) -> Turn {
+        let this = self.as_mut().project();
+        let (spot, state) = (desk.spot(), &mut *desk.state);
+        this.info.book(state);
+        if let Some(slot) = this.slot.as_ref().filter(|slot| slot.is_busy()) {
+            desk.alarms.set(desk.node.number, slot.alarm());
+            return if turn == Turn::Ended { Turn::Pending } else { turn };
+        }
+        if let Some(mut slot) = this.slot.take() {
+            slot.as_mut().flush(state);
+            let others_wait = !state.slots.queue.is_empty();
+            state.give_slot_back(slot);
+            if turn == Turn::Again && others_wait && state.is_running() {
+                // Behind those who wait: a turn in which it would only say so is not needed.
+                *this.ticket = state.slots.queue.push(spot);
+                return Turn::Pending;
+            }
+        }
+        turn
+    }
+
+    /// Goes on with the message in the slot. `None`: there is room for another.
+    #[inline]
+    fn serial_goes_on(
+        mut self: Pin<&mut Self>,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Option<Turn> {
+        let this = self.as_mut().project();
+        let slot = this.slot.as_mut()?;
+        if !slot.is_busy() {
+            return None;
+        }
+        if slot.kept_until().is_some() {
+            return self.serial_kept(desk);
+        }
+        match slot.as_mut().poll(this.info, desk.state, desk.shared, cx) {
+            Poll::Pending => Some(Turn::Pending),
+            Poll::Ready(ended) => {
+                self.as_mut().serial_ended(ended, desk);
+                // A message that keeps its slot lets no other one in.
+                self.slot.as_ref().is_some_and(|slot| slot.is_busy()).then_some(Turn::Pending)
+            }
+        }
+    }
+
+    /// Books a panic of the last turn on whoever caused it.
+    #[cold]
+    fn serial_blame(
+        mut self: Pin<&mut Self>,
+        message: &str,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Turn {
+        if desk.state.doing == Doing::Source {
+            self.blame_source(message, desk.state);
+            return Turn::Again;
+        }
+        let this = self.as_mut().project();
+        if let Some(slot) = this.slot.as_mut().filter(|slot| slot.is_busy()) {
+            match slot.as_mut().panicked(message, this.info, desk.state, desk.shared, cx) {
+                Poll::Pending => return Turn::Pending,
+                Poll::Ready(ended) => self.serial_ended(ended, desk),
+            }
+        } else {
+            let error = crate::error::Error::panic("the drain", message);
+            desk.state.fail(error.with_origin(this.info.message(0)));
+        }
+        Turn::Again
+    }
+
+    /// What becomes of the lane when a message has ended.
+    #[inline]
+    fn serial_ended(self: Pin<&mut Self>, ended: Ended<C>, desk: &mut Desk<'_, C>) {
+        match ended {
+            Ended::Handled => self.project().info.handled += 1,
+            Ended::Booked => {}
+            Ended::Waits(waiting) => self.serial_waits(waiting, desk),
+        }
+    }
+
+    /// The message has another attempt.
+    #[cold]
+    fn serial_waits(self: Pin<&mut Self>, waiting: Box<Waiting<C>>, desk: &mut Desk<'_, C>) {
+        let (this, state) = (self.project(), &mut *desk.state);
+        let row = this.info.row;
+        if !state.is_running() || this.info.leaving {
+            state.accounts.change(row, |n| n.in_flight -= 1);
+            return state.give_back(this.info.origin.id, row, waiting.job.message);
+        }
+        let most = u64::try_from(desk.shared.settings.max_waiting()).unwrap_or(u64::MAX);
+        if state.accounts.total.waiting >= most {
+            if let Some(slot) = this.slot {
+                slot.as_mut().keep(waiting.job, waiting.until);
+                return state.keep(desk.node);
+            }
+        }
+        state.accounts.change(row, |n| {
+            n.in_flight -= 1;
+            n.waiting += 1;
+        });
+        *this.retry = Some(waiting);
+    }
+
+    /// The message waits in its slot, because too many wait. It changes places with one that is due.
+    #[cold]
+    fn serial_kept(mut self: Pin<&mut Self>, desk: &mut Desk<'_, C>) -> Option<Turn> {
+        let this = self.as_mut().project();
+        let slot = this.slot.as_mut()?;
+        let until = slot.kept_until()?;
+        let is_due = until <= desk.shared.now();
+        if !is_due && desk.state.due == 0 && desk.state.is_running() && !this.info.leaving {
+            desk.state.keep(desk.node);
+            return Some(Turn::Pending);
+        }
+        let job = slot.as_mut().take_kept()?;
+        desk.state.forget_kept(desk.node);
+        let row = this.info.row;
+        if !desk.state.is_running() || this.info.leaving {
+            desk.state.accounts.change(row, |n| n.in_flight -= 1);
+            desk.state.give_back(this.info.origin.id, row, job.message);
+            return None;
+        }
+        desk.state.accounts.change(row, |n| {
+            n.in_flight -= 1;
+            n.waiting += 1;
+        });
+        *this.retry = Some(Box::new(Waiting { job, until }));
+        // Where it is due itself it goes on in the same slot.
+        (!is_due).then_some(Turn::Again)
+    }
+
+    /// Takes and handles messages, one after another, as long as none has to wait.
+    #[inline]
+    fn serial_messages(
+        mut self: Pin<&mut Self>,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Turn {
+        // How many messages the turn may have, where nothing but the token and the budget can change
+        // between two of them.
+        let mut most = 0;
+        loop {
+            let goes_on =
+                self.in_turn < most && desk.state.budget > 0 && !desk.shared.is_told_to_end();
+            if !goes_on {
+                let turn = match self.as_mut().serial_before(desk, cx) {
+                    Ok(turn) => turn,
+                    Err(turn) => return turn,
+                };
+                most = if self.is_plain(desk.state) { turn } else { 0 };
+            }
+            let begun = if self.retry.is_some() {
+                self.as_mut().serial_retry(desk, cx)
+            } else {
+                match self.as_mut().take(desk.state, cx) {
+                    Taken::Message(message) => self.as_mut().serial_begin(message, desk, cx),
+                    Taken::Failed(error) => self.as_mut().serial_refuse(error, desk, cx),
+                    Taken::Other => {
+                        self.as_mut().count_turn(desk.state);
+                        continue;
+                    }
+                    Taken::Nothing => return Turn::Pending,
+                    Taken::End => return Turn::Ended,
+                }
+            };
+            match begun {
+                Poll::Pending => return Turn::Pending,
+                Poll::Ready(Ended::Handled) => self.as_mut().project().info.handled += 1,
+                Poll::Ready(ended) => {
+                    self.as_mut().serial_ended(ended, desk);
+                    most = 0;
+                }
+            }
+            if desk.state.look || self.slot.as_ref().is_some_and(|slot| slot.is_busy()) {
+                return Turn::Again;
+            }
+        }
+    }
+
+    /// Whether the next message may be started, in a slot, and how many messages the turn may have;
+    /// if not, how it ends.
+    #[inline]
+    fn serial_before(
+        mut self: Pin<&mut Self>,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Result<u32, Turn> {
+        let most = self.turn(desk.state, desk.shared);
+        if self.slot.is_some() && self.in_turn >= most {
+            return Err(Turn::Again);
+        }
+        let (spot, state, shared) = (desk.spot(), &mut *desk.state, desk.shared);
+        if self.source.is_none() && self.retry.is_none() {
+            return Err(Turn::Ended);
+        }
+        if let Err(turn) = self.as_mut().may_start(desk.node, state, shared, desk.alarms, cx) {
+            // A turn that is only cut short keeps its place.
+            if turn == Turn::Pending || turn == Turn::Ended {
+                self.as_mut().leave_queue(state);
+                self.as_mut().set_due(false, state);
+            }
+            return Err(turn);
+        }
+        let until = self.retry.as_ref().map(|waiting| waiting.until);
+        if until.is_some_and(|until| until > shared.now()) {
+            self.as_mut().leave_queue(state);
+            desk.alarms.set(desk.node.number, until.unwrap_or(crate::clock::Tick::MAX));
+            return Err(Turn::Pending);
+        }
+        if self.slot.is_some() {
+            return if state.slots.has_room(|| shared.now()) { Ok(most) } else { Err(Turn::Again) };
+        }
+        let Some(slot) = self.as_mut().ask_for_slot(spot, state, shared) else {
+            self.as_mut().set_due(until.is_some(), state);
+            return Err(Turn::Pending);
+        };
+        *self.as_mut().project().slot = Some(slot);
+        self.as_mut().begin_turn();
+        self.as_mut().set_due(false, state);
+        Ok(most)
+    }
+
+    #[inline]
+    fn serial_begin(
+        mut self: Pin<&mut Self>,
+        message: C::Message,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        self.as_mut().count_attempt(desk.state, desk.shared);
+        let this = self.project();
+        let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
+        let job = Job::new(this.info.number);
+        slot.as_mut().begin(job, message, this.info, desk.state, desk.shared, cx)
+    }
+
+    #[cold]
+    fn serial_refuse(
+        mut self: Pin<&mut Self>,
+        error: crate::error::Error,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        self.as_mut().count_turn(desk.state);
+        let this = self.project();
+        let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
+        let job = Job::new(this.info.number);
+        slot.as_mut().refuse(job, error, this.info, desk.state, desk.shared, cx)
+    }
+
+    /// Begins the next attempt of the message that waited.
+    #[cold]
+    fn serial_retry(
+        mut self: Pin<&mut Self>,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        self.as_mut().count_attempt(desk.state, desk.shared);
+        let this = self.project();
+        let (Some(waiting), Some(slot)) = (this.retry.take(), this.slot) else {
+            return Poll::Ready(Ended::Booked);
+        };
+        desk.state.accounts.change(this.info.row, |n| {
+            n.waiting -= 1;
+            n.in_flight += 1;
+        });
+        let Waiting { mut job, .. } = *waiting;
+        job.booked = true;
+        let Some(message) = job.message.take() else { return Poll::Ready(Ended::Booked) };
+        slot.as_mut().begin(job, message, this.info, desk.state, desk.shared, cx)
+    }
+}

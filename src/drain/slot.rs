@@ -1,0 +1,480 @@
+//! The room in which one handler runs, and the life of its message.
+//!
+//! A message begins with the call of its handler. When that has failed, what it did is undone
+//! (`after`), and the message has another attempt, goes to the dead letters, or ends the drain. A
+//! slot is used again for the next message, in place.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use super::after::{After, Then};
+use super::lane::Waiting;
+use super::settings::{Commit, OnFailure};
+use super::state::{Doing, Info, Shared, State};
+use super::types::{DrainTypes, Drains};
+use crate::cancellation::{CancellationSource, CancellationToken};
+use crate::clock::Tick;
+use crate::diagnostics::COUNTERS;
+use crate::diagnostics::trace::MessageSpan;
+use crate::error::Error;
+use crate::outcome::{Answer, HandlerOutput};
+use crate::panics;
+use crate::step::LentStep;
+
+pin_project! {
+    pub(super) struct Slot<C: DrainTypes> {
+        // Gone as soon as it has ended.
+        #[pin]
+        pub(super) handler: Option<C::Future>,
+        // What is lent to one handler after another; none once somebody kept it.
+        pub(super) step: Option<LentStep>,
+        pub(super) job: Option<Job<C>>,
+        // The message has failed, and this is what becomes of it.
+        pub(super) after: Option<Box<After<C>>>,
+        // When the attempt, or the dead letter, has to be done.
+        pub(super) deadline: Tick,
+        // Whether the message is booked as being in flight.
+        pub(super) booked: bool,
+        // What tells this attempt alone to stop.
+        stop: Option<CancellationSource>,
+        pub(super) span: MessageSpan,
+    }
+}
+
+pub(super) type SlotBox<C> = Pin<Box<Slot<C>>>;
+
+/// A message between two attempts, and while it has one.
+pub(super) struct Job<C: DrainTypes> {
+    /// Kept for another attempt or a dead letter, where there can be any.
+    pub(super) message: Option<C::Message>,
+    pub(super) number: u64,
+    /// Attempts that have begun, and those of them that have failed.
+    pub(super) begun: u32,
+    pub(super) failed: u32,
+    /// It is booked as being in flight: it comes from somewhere else.
+    pub(super) booked: bool,
+}
+
+impl<C: Drains> Job<C> {
+    pub(super) fn new(number: u64) -> Self {
+        Self { message: None, number, begun: 0, failed: 0, booked: false }
+    }
+}
+
+/// What became of the message of a slot.
+pub(super) enum Ended<C: DrainTypes> {
+    /// It was handled without ever waiting, and is not booked.
+    Handled,
+    /// It is booked: handled, failed, or handed back.
+    Booked,
+    /// It has another attempt, and does not need the slot until then.
+    Waits(Box<Waiting<C>>),
+}
+
+impl<C: Drains> Slot<C> {
+    pub(super) fn new() -> SlotBox<C> {
+        Box::pin(Self {
+            handler: None,
+            step: None,
+            job: None,
+            after: None,
+            deadline: Tick::MAX,
+            booked: false,
+            stop: None,
+            span: MessageSpan::none(),
+        })
+    }
+
+    /// Whether a message is in it.
+    #[inline]
+    pub(super) fn is_busy(&self) -> bool {
+        self.job.is_some()
+    }
+
+    /// When it has to be polled, whether it is woken or not.
+    #[inline]
+    pub(super) fn alarm(&self) -> Tick {
+        self.deadline
+    }
+
+    /// Calls the handler with a message, and polls it.
+    #[inline]
+    pub(super) fn begin(
+        mut self: Pin<&mut Self>,
+        mut job: Job<C>,
+        message: C::Message,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        job.begun += 1;
+        // An answer of later costs no attempt.
+        let (number, attempt) = (job.number, job.failed + 1);
+        if job.failed > 0 {
+            COUNTERS.messages_retried.add(1);
+        }
+        *this.booked = std::mem::take(&mut job.booked);
+        if *this.booked {
+            state.accounts.change(info.row, |n| n.attempts += 1);
+        }
+        *this.job = Some(job);
+        state.doing = Doing::Handler;
+        if state.accounts.is_watched() {
+            book(this.booked, info, state);
+        }
+        if let (Some(clone), Some(job)) = (shared.clone, this.job.as_mut()) {
+            job.message = Some(clone(&message));
+        }
+        let lent = match this.step {
+            Some(lent) => lent,
+            None => this.step.insert(new_step(state, shared)),
+        };
+        if let Some(timeout) = shared.settings.message_timeout {
+            let stop = CancellationSource::new();
+            lent.set_token(&CancellationToken::linked([shared.token.clone(), stop.token()]));
+            *this.stop = Some(stop);
+            *this.deadline = shared.now() + timeout;
+        }
+        let step = lent.begin(&info.origin, number, attempt);
+        lent.arm();
+        *this.span = MessageSpan::new(&info.origin.name, number);
+        let handler = &mut state.handler;
+        let future = this.span.in_scope(|| handler(message, step));
+        let mut this = self.as_mut().project();
+        this.handler.set(Some(future));
+        self.poll_armed(info, state, shared, cx)
+    }
+
+    /// Takes in a message that has failed before a handler could be called.
+    #[cold]
+    pub(super) fn refuse(
+        mut self: Pin<&mut Self>,
+        job: Job<C>,
+        error: Error,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        *this.job = Some(job);
+        *this.booked = true;
+        state.accounts.change(info.row, |n| n.in_flight += 1);
+        this.step.get_or_insert_with(|| new_step(state, shared));
+        self.fail(error, info, state, shared, cx)
+    }
+
+    /// Goes on with the message that waits.
+    #[inline]
+    pub(super) fn poll(
+        self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        if self.after.is_some() {
+            return self.poll_after(info, state, shared, cx);
+        }
+        state.doing = Doing::Handler;
+        let Some(lent) = &self.step else { return Poll::Pending };
+        lent.arm();
+        self.poll_armed(info, state, shared, cx)
+    }
+
+    #[inline]
+    fn poll_armed(
+        mut self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let mut this = self.as_mut().project();
+        let (Some(handler), Some(lent)) = (this.handler.as_mut().as_pin_mut(), this.step.as_mut())
+        else {
+            return Poll::Pending;
+        };
+        let Poll::Ready(output) = this.span.in_scope(|| handler.poll(cx)) else {
+            lent.disarm();
+            return self.waits(info, state, shared, cx);
+        };
+        // What the output brings is staged whatever the destructor of the handler does.
+        match output.settle(lent.scope()) {
+            Ok(answer) => {
+                // Gone before its success counts: a destructor that panics fails the message.
+                this.handler.set(None);
+                lent.disarm();
+                state.doing = Doing::Own;
+                match answer {
+                    Answer::Done => Poll::Ready(self.succeed(info, state, shared)),
+                    Answer::Later(wait) => self.come_later(wait, info, state, shared, cx),
+                }
+            }
+            Err(error) => {
+                lent.disarm();
+                self.drop_handler_and_fail(error, info, state, shared, cx)
+            }
+        }
+    }
+
+    /// The handler has to wait.
+    #[inline]
+    fn waits(
+        mut self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        state.doing = Doing::Own;
+        // What earlier messages of this turn left.
+        self.as_mut().flush(state);
+        let this = self.as_mut().project();
+        book(this.booked, info, state);
+        if *this.deadline == Tick::MAX || shared.now() < *this.deadline {
+            return Poll::Pending;
+        }
+        self.timed_out(info, state, shared, cx)
+    }
+
+    #[cold]
+    fn timed_out(
+        mut self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        let timeout = shared.settings.message_timeout.unwrap_or_default();
+        let error = Error::timeout("the handler", timeout);
+        if let Some(stop) = this.stop {
+            stop.cancel();
+        }
+        self.drop_handler_and_fail(error, info, state, shared, cx)
+    }
+
+    /// The handler, or the code that made it, has panicked.
+    #[cold]
+    pub(super) fn panicked(
+        mut self: Pin<&mut Self>,
+        message: &str,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        if let Some(lent) = self.as_mut().project().step {
+            lent.disarm();
+        }
+        if self.after.is_some() {
+            return self.letter_failed(Error::panic("the dead letters", message), info, state);
+        }
+        let error = Error::panic("the handler", message);
+        self.drop_handler_and_fail(error, info, state, shared, cx)
+    }
+
+    /// Drops the handler that has failed; a panic of its destructor is attached to the failure.
+    #[cold]
+    fn drop_handler_and_fail(
+        mut self: Pin<&mut Self>,
+        mut error: Error,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let mut this = self.as_mut().project();
+        if let Err(message) = panics::contain(|| this.handler.set(None)) {
+            let number = this.job.as_ref().map_or(0, |job| job.number);
+            let panicked = Error::panic("a destructor", &message);
+            error = error.with_related([panicked.with_origin(info.message(number))]);
+        }
+        state.doing = Doing::Own;
+        self.fail(error, info, state, shared, cx)
+    }
+
+    /// The message was handled.
+    #[inline]
+    fn succeed(
+        mut self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+    ) -> Ended<C> {
+        let this = self.as_mut().project();
+        *this.job = None;
+        *this.deadline = Tick::MAX;
+        *this.stop = None;
+        this.span.end(Ok(()));
+        let committed = shared.settings.commit == Commit::Message;
+        if let Some(lent) = this.step {
+            if !lent.is_home() {
+                self.as_mut().let_go(committed, state);
+            } else if committed {
+                lent.commit_later();
+            } else {
+                lent.keep_later();
+            }
+        }
+        let this = self.project();
+        if std::mem::take(this.booked) {
+            state.accounts.change(info.row, |n| {
+                n.in_flight -= 1;
+                n.handled += 1;
+            });
+            return Ended::Booked;
+        }
+        Ended::Handled
+    }
+
+    /// Somebody has kept the step of a message that has ended.
+    #[cold]
+    pub(super) fn let_go(self: Pin<&mut Self>, committed: bool, state: &mut State<C>) {
+        let this = self.project();
+        if let Some(lent) = this.step.take() {
+            let (_, panicked) = lent.let_go(committed);
+            if let Some(message) = panicked {
+                state.fail(destructor_panicked(&message));
+            }
+        }
+    }
+
+    /// At the end of a turn: what its messages staged is dropped, or goes to the drain.
+    #[inline]
+    pub(super) fn flush(self: Pin<&mut Self>, state: &mut State<C>) {
+        let this = self.project();
+        if let Some(lent) = this.step.as_mut().filter(|lent| lent.is_touched()) {
+            let (_, panicked) = lent.flush();
+            if let Some(message) = panicked {
+                state.fail(destructor_panicked(&message));
+            }
+        }
+    }
+
+    /// The handler wants the message again after a while.
+    #[cold]
+    fn come_later(
+        mut self: Pin<&mut Self>,
+        wait: Duration,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        if !shared.keeps_messages() {
+            let text = "a handler may answer `Later` only where `retry` keeps the message for it";
+            return self.fail(Error::validation(text), info, state, shared, cx);
+        }
+        let this = self.as_mut().project();
+        book(this.booked, info, state);
+        COUNTERS.messages_later.add(1);
+        self.undo(Then::Again(wait, None), info, state, shared, cx)
+    }
+
+    /// An attempt has failed.
+    #[cold]
+    pub(super) fn fail(
+        mut self: Pin<&mut Self>,
+        error: Error,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        book(this.booked, info, state);
+        *this.deadline = Tick::MAX;
+        *this.stop = None;
+        let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
+        job.failed += 1;
+        let error = error.with_origin(info.message(job.number));
+        let cancelled = shared.outer.is_cancelled();
+        if cancelled {
+            state.ask_to_look();
+        }
+        let last = cancelled || info.leaving || !state.is_running() || state.hold;
+        // A message that could not be cloned is not there for another attempt.
+        let retry = shared.settings.retry.as_ref().filter(|_| !last && job.message.is_some());
+        let then = match retry.and_then(|retry| retry.wait_after_error(job.failed, &error)) {
+            Some(wait) => Then::Again(wait, Some(error)),
+            None if shared.settings.on_failure == OnFailure::Continue => {
+                Then::GiveUp { error, interrupted: cancelled }
+            }
+            None => {
+                this.span.end(Err(&error));
+                *this.job = None;
+                self.end_staged(state);
+                state.accounts.change(info.row, |n| {
+                    n.in_flight -= 1;
+                    n.failed += 1;
+                });
+                state.fail(error);
+                return Poll::Ready(Ended::Booked);
+            }
+        };
+        self.undo(then, info, state, shared, cx)
+    }
+
+    /// The message has ended; what it staged is the drain's.
+    pub(super) fn end_staged(mut self: Pin<&mut Self>, state: &mut State<C>) {
+        let this = self.as_mut().project();
+        *this.booked = false;
+        *this.deadline = Tick::MAX;
+        match this.step {
+            Some(lent) if lent.is_home() => lent.hand_over(),
+            _ => self.let_go(false, state),
+        }
+    }
+
+    /// Drops what is in flight, wherever it is, and keeps every compensation.
+    pub(super) fn abandon(mut self: Pin<&mut Self>, info: &mut Info, state: &mut State<C>) {
+        let mut this = self.as_mut().project();
+        let Some(job) = this.job.take() else { return };
+        this.span.end_dropped();
+        if let Some(after) = this.after.take() {
+            after.abandon(job, info, state);
+        } else {
+            book(this.booked, info, state);
+            if let Err(message) = panics::contain(|| this.handler.set(None)) {
+                let error = Error::panic("a destructor", &message);
+                state.fail(error.with_origin(info.message(job.number)));
+            }
+            state.accounts.dropped.handlers += 1;
+            state.accounts.change(info.row, |n| {
+                n.in_flight -= 1;
+                n.unfinished += 1;
+            });
+            panics::drop_contained(|| drop(job));
+        }
+        self.end_staged(state);
+    }
+}
+
+/// Books a message as being in flight.
+#[inline]
+pub(super) fn book<C: Drains>(booked: &mut bool, info: &mut Info, state: &mut State<C>) {
+    if !std::mem::replace(booked, true) {
+        state.accounts.change(info.row, |n| {
+            n.in_flight += 1;
+            n.attempts += 1;
+        });
+    }
+}
+
+#[cold]
+fn new_step<C: Drains>(state: &State<C>, shared: &Shared<C>) -> LentStep {
+    let lent = LentStep::new(&shared.context, &shared.token, &state.scope);
+    state.accounts.add_scope(lent.scope());
+    lent
+}
+
+pub(super) fn destructor_panicked(message: &str) -> Error {
+    Error::panic("the destructor of a compensation", message)
+}

@@ -1,0 +1,218 @@
+//! The first poll of a drain, and the sources that it is given.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::task::{Context, Poll};
+
+use futures::stream::{SelectAll, Stream};
+
+use super::accounts::Accounts;
+use super::bank::Bank;
+use super::banks::{Arrival, Banks, SOURCES_PER_BANK};
+use super::progress::Progress;
+use super::rate::Rate;
+use super::running::{Running, state_is_gone};
+use super::settings::Settings;
+use super::slots::Slots;
+use super::state::{BUDGET, Doing, EMPTY, Failures, Phase, QUIET, Shared, State};
+use super::types::{CloneMessage, DrainTypes, Drains};
+use super::urgency::Urgency;
+use super::warnings;
+use crate::cancellation::{CancellationSource, CancellationToken};
+use crate::diagnostics::COUNTERS;
+use crate::diagnostics::trace::{self, DrainSpan};
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::lock::Lock;
+use crate::origin::{SourceId, SourceName, SourceRef};
+use crate::source::Source;
+use crate::step::StepContext;
+use crate::sync::atomic::AtomicUsize;
+use crate::undo::DrainScope;
+
+/// Sources that one poll takes in before it goes on with those it has.
+const SOURCES_PER_POLL: usize = 64;
+
+/// A drain that has not been polled.
+pub(super) struct Start<C: DrainTypes> {
+    pub(super) sources: Vec<C::Source>,
+    pub(super) incoming: Option<C::Incoming>,
+    pub(super) progress: Option<Progress>,
+    pub(super) parts: Parts<C>,
+}
+
+/// What a drain is started with.
+pub(super) struct Parts<C: DrainTypes> {
+    pub(super) context: StepContext,
+    pub(super) settings: Settings,
+    pub(super) clone: Option<CloneMessage<C::Message>>,
+    pub(super) handler: C::Handler,
+    pub(super) letters: C::Letters,
+    pub(super) put_back: C::PutBack,
+    pub(super) order: C::Order,
+    pub(super) undos: C::Undos,
+}
+
+impl<C: Drains> Running<C> {
+    #[allow(clippy::too_many_lines, reason = "it names every part of a drain once")]
+    pub(super) fn start(start: Start<C>) -> Self {
+        COUNTERS.drains_started.add(1);
+        let Start { sources, incoming, progress, parts } = start;
+        let Parts { context, mut settings, clone, handler, letters, put_back, order, undos } =
+            parts;
+        let clock = Arc::clone(context.clock());
+        let started = clock.now();
+        let handlers = CancellationSource::new();
+        let outer = [context.cancellation().clone(), settings.cancellation.clone()];
+        let outer = CancellationToken::linked(outer);
+        let token = CancellationToken::linked([outer.clone(), handlers.token()]);
+        let shutdown = settings.shutdown.as_ref().map(CancellationToken::cancelled);
+        let mut invalid = settings.validate().err();
+        if needs_time(&settings) && invalid.is_none() {
+            invalid = clock.check().err();
+        }
+        let limits = Limits::new(&clock, outer.clone(), settings.timeout).unwrap_or_else(|error| {
+            invalid.get_or_insert(error);
+            Limits::by_token(outer.clone())
+        });
+        let warnings = warnings::of::<C>(&settings, sources.len(), incoming.is_some());
+        for warning in &warnings {
+            trace::without_effect(warning.option, &warning.reason);
+        }
+        let scope = DrainScope::open(context.scope());
+        if let Some(progress) = &progress {
+            progress.start(&clock, started, &scope, warnings.clone());
+        }
+        let mut state = Box::new(State {
+            handler,
+            letters,
+            put_back,
+            order,
+            undos,
+            scope,
+            slots: Slots::new(
+                settings.concurrency.max(1),
+                settings.rate.map(|(most, per)| Rate::new(most, per)),
+            ),
+            keys: Default::default(),
+            budget: BUDGET,
+            phase: Phase::Running,
+            hold: false,
+            look: false,
+            go_on: false,
+            doing: Doing::Own,
+            banks: Banks::default(),
+            urgency: Urgency::default(),
+            failures: Failures::default(),
+            accounts: Accounts::new(progress.clone()),
+            paced: 0,
+            paused: 0,
+            due: 0,
+            kept: std::collections::BTreeMap::new(),
+        });
+        let policy = settings.policy.take().unwrap_or_default();
+        let shared = Arc::new(Shared {
+            context,
+            settings,
+            policy,
+            token,
+            outer,
+            clone,
+            roused: Arc::new(AtomicUsize::new(0)),
+            fresh: AtomicBool::new(true),
+            hold: AtomicBool::new(false),
+            news: AtomicU8::new(QUIET | EMPTY),
+            state: Lock::new(None),
+        });
+        let mut running = Self {
+            span: DrainSpan::new(shared.context.name()),
+            banks: SelectAll::new(),
+            incoming: incoming.map(Box::pin),
+            limits,
+            shutdown,
+            handlers,
+            started,
+            cause: None,
+            grace: None,
+            finish: None,
+            pace: None,
+            sources: 0,
+            warnings,
+            progress,
+            invalid,
+            first: true,
+            finishing: false,
+            drop_early: Self::end_dropped,
+            shared,
+        };
+        let mut left = sources.len();
+        state.accounts.reserve(left);
+        let mut sources = sources.into_iter();
+        while left > 0 {
+            let most = left.min(SOURCES_PER_BANK);
+            let mut bank = Bank::new(&running.shared, &mut state);
+            bank.reserve(most);
+            for source in sources.by_ref().take(most) {
+                let arrival = running.arrival(&mut state, source);
+                bank.admit(arrival, &mut state);
+            }
+            running.banks.push(Box::new(bank));
+            left -= most;
+        }
+        running.shared.tell(&state);
+        running.shared.put(state);
+        running
+    }
+
+    /// Sends a source to a bank that has room for it.
+    fn add_source(&mut self, state: &mut State<C>, source: C::Source) {
+        let arrival = self.arrival(state, source);
+        if let Err(arrival) = state.banks.send(arrival) {
+            self.banks.push(Box::new(Bank::new(&self.shared, state)));
+            // The new bank has room.
+            let _ = state.banks.send(arrival);
+        }
+    }
+
+    /// Gives a source its number, its name and its row in the report.
+    fn arrival(&mut self, state: &mut State<C>, source: C::Source) -> Arrival<C::Source> {
+        let profile = source.profile();
+        let id = profile.id.unwrap_or_else(SourceId::next);
+        let origin = SourceRef { id, name: SourceName::new(profile.name.clone(), self.sources) };
+        self.sources += 1;
+        if let Some(error) = &profile.invalid {
+            self.invalid.get_or_insert_with(|| error.clone());
+        }
+        let row = state.accounts.add_source(&origin);
+        Arrival { source, profile, origin, row }
+    }
+
+    /// Takes in sources that have come since the last poll.
+    pub(super) fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        for _ in 0..SOURCES_PER_POLL {
+            let Some(incoming) = &mut self.incoming else { return Ok(()) };
+            match incoming.as_mut().poll_next(cx) {
+                Poll::Ready(Some(source)) => {
+                    let mut state = self.shared.take().ok_or_else(state_is_gone)?;
+                    self.add_source(&mut state, source);
+                    self.shared.tell(&state);
+                    self.shared.put(state);
+                }
+                Poll::Ready(None) => self.incoming = None,
+                Poll::Pending => return Ok(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+}
+
+/// Whether a drain has to wait for anything but its sources and handlers.
+fn needs_time(settings: &Settings) -> bool {
+    settings.timeout.is_some()
+        || settings.message_timeout.is_some()
+        || settings.finish_within.is_some()
+        || settings.retry.is_some()
+        || settings.policy.is_some()
+        || settings.rate.is_some()
+}
