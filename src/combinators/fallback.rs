@@ -8,11 +8,11 @@ use std::pin::Pin;
 use super::held::Held;
 use super::race::with_dropped;
 use super::when_any::{Raced, when_any};
-use crate::compensation::RollbackReport;
-use crate::context::StepContext;
 use crate::diagnostics::COUNTERS;
-use crate::error::{BoxError, Error, ErrorCode};
+use crate::error::{BoxError, Error, ErrorCode, Gathered};
 use crate::execution::ExecutionPolicy;
+use crate::step::StepContext;
+use crate::undo::RollbackReport;
 
 /// Tries tiers in their order: the strategies of one tier run side by side, the first that succeeds
 /// wins, and only when all of a tier have failed and what they did is undone does the next tier
@@ -25,10 +25,10 @@ use crate::execution::ExecutionPolicy;
 /// let context = StepContext::new("price");
 /// let reached = fallback(&context)
 ///     .tier("cache")
-///     .strategy("memory", |_| async { Err::<u32, _>("not there") })
-///     .strategy("disk", |_| async { Err("not there") })
+///     .strategy("memory", async |_| Err::<u32, _>("not there"))
+///     .strategy("disk", async |_| Err("not there"))
 ///     .tier("origin")
-///     .strategy("http", |_| async { Ok::<_, BoxError>(42) })
+///     .strategy("http", async |_| Ok::<_, BoxError>(42))
 ///     .run()
 ///     .await?;
 /// assert_eq!((reached.tier(), reached.strategy(), reached.value()), ("origin", "http", &42));
@@ -51,7 +51,7 @@ type BoxOutcome<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 
 /// let context = StepContext::new("price");
 /// let tiers = fallback(&context)
 ///     .tier("cache")
-///     .strategy("memory", |_| async { Err::<u32, _>("not there") });
+///     .strategy("memory", async |_| Err::<u32, _>("not there"));
 /// let error = tiers.run().await.unwrap_err();
 /// assert_eq!(error.code(), ErrorCode::Aggregate);
 /// assert_eq!(error.related()[0].metadata("strategy"), Some("memory"));
@@ -77,7 +77,7 @@ impl<'a, T: 'a> Fallback<'a, T> {
     /// use watershed::{BoxError, StepContext, combinators::fallback};
     ///
     /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).tier("cache").strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let tiers = fallback(&context).tier("cache").strategy("constant", async |_| Ok::<_, BoxError>(42));
     /// let reached = tiers.run().await?;
     /// assert_eq!(reached.tier(), "cache");
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -94,7 +94,7 @@ impl<'a, T: 'a> Fallback<'a, T> {
     /// use watershed::{BoxError, StepContext, combinators::fallback};
     ///
     /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
     /// let reached = tiers.run().await?;
     /// assert_eq!(reached.strategy(), "constant");
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -129,7 +129,7 @@ impl<'a, T: 'a> Fallback<'a, T> {
     /// use watershed::{BoxError, StepContext, combinators::fallback};
     ///
     /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).policy(watershed::ExecutionPolicy::new()).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let tiers = fallback(&context).policy(watershed::ExecutionPolicy::new()).strategy("constant", async |_| Ok::<_, BoxError>(42));
     /// let reached = tiers.run().await?;
     /// assert_eq!(reached.into_value(), 42);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -144,8 +144,8 @@ impl<'a, T: 'a> Fallback<'a, T> {
     /// # Errors
     ///
     /// - [`ErrorCode::Validation`]: there is no strategy at all
-    /// - [`ErrorCode::Aggregate`]: all have failed; their errors are attached in order, each with
-    ///   its `tier` and `strategy` as metadata
+    /// - [`ErrorCode::Aggregate`]: all have failed; the first 31 of their errors are attached in
+    ///   order, each with its `tier` and `strategy` as metadata, and the others counted
     /// - [`ErrorCode::Canceled`] when the context's token is cancelled: no further tier starts, and
     ///   the metadata has the `tier` that was its last, and `dropped_handlers` if its strategies
     ///   had to be dropped. A strategy that says so of itself has failed like any other.
@@ -163,7 +163,7 @@ impl<'a, T: 'a> Fallback<'a, T> {
     /// use watershed::{BoxError, StepContext, combinators::fallback};
     ///
     /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
     /// let reached = tiers.run().await?;
     /// assert_eq!(reached.into_value(), 42);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -176,7 +176,7 @@ impl<'a, T: 'a> Fallback<'a, T> {
 
     async fn reach(self) -> Result<Reached<T>, Error> {
         let Self { context, tiers, policy } = self;
-        let mut failures = Vec::new();
+        let mut failures = Gathered::default();
         for Tier { name: tier, strategies } in tiers {
             let (names, operations): (Vec<_>, Vec<_>) = strategies.into_iter().unzip();
             if names.is_empty() {
@@ -191,20 +191,25 @@ impl<'a, T: 'a> Fallback<'a, T> {
                 }
                 Err(lost) => lost,
             };
-            failures.extend(lost.failures.into_iter().map(|(index, error)| {
-                error.with_metadata("tier", &tier).with_metadata("strategy", &names[index])
-            }));
+            failures.append(lost.failures, |index, error| {
+                let name = usize::try_from(index).ok().and_then(|index| names.get(index));
+                let error = error.with_metadata("tier", &tier);
+                match name {
+                    Some(name) => error.with_metadata("strategy", name),
+                    None => error,
+                }
+            });
             if lost.ending.is_none() && lost.rollback.is_none() {
                 continue;
             }
             let error = lost.ending.unwrap_or_else(nobody).with_metadata("tier", &tier);
             let error = with_dropped(error, lost.dropped);
-            return Err(error.with_related(failures).with_related(lost.rollback));
+            return Err(error.with_gathered(failures).with_related(lost.rollback));
         }
         if failures.is_empty() {
             return Err(Error::validation("there is no strategy to try"));
         }
-        Err(nobody().with_related(failures))
+        Err(nobody().with_gathered(failures))
     }
 }
 
@@ -227,7 +232,7 @@ impl<T> fmt::Debug for Fallback<'_, T> {
 /// use watershed::{BoxError, StepContext, combinators::fallback};
 ///
 /// let context = StepContext::new("price");
-/// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+/// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
 /// let reached = tiers.run().await?;
 /// assert_eq!((reached.strategy(), reached.value()), ("constant", &42));
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -247,7 +252,7 @@ impl<T> Reached<T> {
     /// use watershed::{BoxError, StepContext, combinators::fallback};
     ///
     /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
     /// let reached = tiers.run().await?;
     /// assert_eq!(reached.value(), &42);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -264,7 +269,7 @@ impl<T> Reached<T> {
     /// use watershed::{BoxError, StepContext, combinators::fallback};
     ///
     /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
     /// let reached = tiers.run().await?;
     /// assert_eq!(reached.into_value(), 42);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -281,7 +286,7 @@ impl<T> Reached<T> {
     /// use watershed::{BoxError, StepContext, combinators::fallback};
     ///
     /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).tier("cache").strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let tiers = fallback(&context).tier("cache").strategy("constant", async |_| Ok::<_, BoxError>(42));
     /// let reached = tiers.run().await?;
     /// assert_eq!(reached.tier(), "cache");
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -298,7 +303,7 @@ impl<T> Reached<T> {
     /// use watershed::{BoxError, StepContext, combinators::fallback};
     ///
     /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
     /// let reached = tiers.run().await?;
     /// assert_eq!(reached.strategy(), "constant");
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -320,7 +325,7 @@ impl<T> Reached<T> {
     /// use watershed::{BoxError, StepContext, combinators::fallback};
     ///
     /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", |_| async { Ok::<_, BoxError>(42) });
+    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
     /// let reached = tiers.run().await?;
     /// assert!(reached.rollback().is_ok());
     /// # Ok::<_, watershed::Error>(()) }).unwrap();

@@ -7,23 +7,24 @@
 //! without telling the one that has won.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn, ready};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures::TryFutureExt;
 use futures::stream::{FuturesUnordered, Stream};
 
 use super::held::Held;
 use crate::cancellation::CancellationToken;
-use crate::clock::Sleep;
-use crate::compensation::{CompensationPolicy, RollbackReport};
-use crate::context::{ChildStep, StepContext};
+use crate::clock::Alarm;
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::limits::{Exceeded, Limits};
 use crate::outcome::Contained;
 use crate::panics;
+use crate::step::{ChildStep, StepContext};
+use crate::undo::{CompensationPolicy, RollbackReport};
 
 /// Operations that may end before the executor has its thread back.
 const ENDED_PER_POLL: usize = 128;
@@ -60,8 +61,8 @@ pub(super) struct Race<F> {
     steps: BTreeMap<usize, ChildStep>,
     /// Where everything ends that the operations stage; the last to go.
     step: ChildStep,
-    /// How long operations that were told to stop are still awaited.
-    stopping: Option<Sleep>,
+    /// How long operations that were told to stop are still awaited: not at all without a clock.
+    stopping: Option<Alarm>,
     /// The limits matter no more.
     decided: bool,
     budget: usize,
@@ -103,17 +104,16 @@ impl<F> Race<F> {
         grace: Duration,
     ) -> Result<Self, Error> {
         let step = ChildStep::new(context, None, token);
-        let limits = panics::contain(|| {
-            let limits = Limits::new(context.clock(), step.outer_token().clone(), timeout);
-            match limits.exceeded() {
-                Some(exceeded) => Err(exceeded.into_error(what)),
-                None => Ok(limits),
-            }
-        });
+        let limits = Limits::new(context.clock(), step.outer_token().clone(), timeout)?;
+        let exceeded = panics::contain(|| limits.exceeded())
+            .map_err(|message| Error::panic("the clock", &message))?;
+        if let Some(exceeded) = exceeded {
+            return Err(exceeded.into_error(what));
+        }
         Ok(Self {
             context: context.clone(),
             what,
-            limits: limits.map_err(|message| Error::panic("the clock", &message))??,
+            limits,
             grace,
             running: Box::pin(FuturesUnordered::new()),
             steps: BTreeMap::new(),
@@ -138,12 +138,10 @@ impl<F> Race<F> {
         }
         self.steps.values().for_each(ChildStep::cancel);
         let clock = self.context.clock();
-        let sleep = panics::contain(|| clock.sleep_until(clock.now() + self.grace));
-        // Without a clock there is no grace.
-        self.stopping = Some(sleep.unwrap_or_else(|_| {
+        self.stopping = panics::contain(|| Alarm::grace(clock, self.grace)).ok();
+        if self.stopping.is_none() {
             COUNTERS.contained_panics.add(1);
-            Box::pin(ready(()))
-        }));
+        }
     }
 
     /// Asks the limits, unless they matter no more, and stops if the race is to end.
@@ -165,10 +163,8 @@ impl<F> Race<F> {
         &self,
         policy: &CompensationPolicy,
     ) -> impl Future<Output = Result<RollbackReport, Error>> + Send + use<F> {
-        let policy = policy.clone().clock_or(self.context.clock());
-        let rollback = self.step.scope().run_compensation(&policy, CancellationToken::never());
-        // What may panic there outside the actions is the clock.
-        async move { Contained::call("the clock", || rollback, |result| result)?.await }
+        // Under no token: what was told to stop is undone all the same.
+        self.step.context().roll_back(policy).map_err(Error::from)
     }
 }
 
@@ -204,12 +200,16 @@ impl<T, F: Future<Output = Outcome<T>>> Race<F> {
         if let Some(error) = self.over(waited) {
             return Poll::Ready(Event::Over(error));
         }
-        let Some(grace) = &mut self.stopping else { return Poll::Pending };
-        let passed = panics::contain(|| grace.as_mut().poll(cx));
-        ready!(passed.unwrap_or_else(|_| {
-            COUNTERS.contained_panics.add(1);
-            Poll::Ready(())
-        }));
+        if !self.decided {
+            return Poll::Pending;
+        }
+        if let Some(grace) = &mut self.stopping {
+            let passed = panics::contain(|| grace.poll(cx));
+            ready!(passed.unwrap_or_else(|_| {
+                COUNTERS.contained_panics.add(1);
+                Poll::Ready(())
+            }));
+        }
         let dropped = self.running.len();
         panics::drop_contained(|| self.running = Box::pin(FuturesUnordered::new()));
         self.steps.clear();

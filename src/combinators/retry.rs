@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::held::Held;
 use super::race::{Ended, Event, Race, enter, with_dropped};
 use crate::cancellation::CancellationToken;
-use crate::context::StepContext;
+use crate::clock::Alarm;
 use crate::diagnostics::COUNTERS;
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, Gathered};
 use crate::execution::ExecutionPolicy;
 use crate::limits::Limits;
 use crate::panics;
+use crate::step::StepContext;
 
 /// Runs an operation until it succeeds or the policy gives up.
 ///
@@ -22,8 +23,9 @@ use crate::panics;
 ///
 /// # Errors
 ///
-/// The error of the last attempt, with those of the earlier ones attached in their order, and as
-/// metadata `attempts` and, if there were any, `waits` (between the attempts, as in `100ms, 200ms`).
+/// The error of the last attempt, with those of the earlier ones attached in their order (the first
+/// 31; the others are counted by [`related_total`](Error::related_total)), and as metadata `attempts`
+/// and, if there were any, `waits` (between the attempts, the first 32, as in `100ms, 200ms`).
 /// [`RetryPolicy::only_if`](crate::RetryPolicy::only_if) can end it sooner. Further:
 ///
 /// - a rollback that fails ends the retrying: its error is attached last, and what could not be
@@ -33,7 +35,9 @@ use crate::panics;
 ///   one; during an attempt it is told to stop and awaited for the grace (`dropped_handlers` is 1
 ///   in the metadata when it was dropped then), and what it did is undone; a rollback goes on to
 ///   its end first
-/// - [`ErrorCode::Panic`](crate::ErrorCode::Panic) when the clock panicked
+/// - [`ErrorCode::Validation`](crate::ErrorCode::Validation) for a policy of no attempts
+/// - [`ErrorCode::Clock`](crate::ErrorCode::Clock) when the clock cannot wait,
+///   [`ErrorCode::Panic`](crate::ErrorCode::Panic) when it panicked
 ///
 /// # Cancel safety
 ///
@@ -42,12 +46,11 @@ use crate::panics;
 ///
 /// ```
 /// # futures::executor::block_on(async {
-/// use std::{num::NonZeroU32, time::Duration};
+/// use std::time::Duration;
 /// use watershed::{ExecutionPolicy, RetryPolicy, StepContext, combinators::retry_with_policy};
 ///
 /// let context = StepContext::new("orders");
-/// let three = NonZeroU32::new(3).unwrap();
-/// let policy = ExecutionPolicy::new().retry(RetryPolicy::fixed(three, Duration::ZERO));
+/// let policy = ExecutionPolicy::new().retry(RetryPolicy::fixed(3, Duration::ZERO));
 /// let mut attempts = 0;
 /// let value = retry_with_policy(&context, &policy, |_| {
 ///     attempts += 1;
@@ -80,6 +83,8 @@ where
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
 {
+    policy.retry.validate()?;
+    policy.compensation.check()?;
     let mut history = History::default();
     loop {
         let (token, what) = (CancellationToken::never(), "the operation");
@@ -87,7 +92,7 @@ where
             Ok(race) => race,
             Err(error) => return Err(history.into_error(error)),
         };
-        history.attempts += 1;
+        history.attempts = history.attempts.saturating_add(1);
         race.add(0, |step| enter(step, 0, Held::new(&mut operation)));
         let mut ending = None;
         let mut failure = None;
@@ -109,7 +114,9 @@ where
         let rollback = race.roll_back(&policy.compensation).await;
         drop(race);
         if let Some(ending) = ending {
-            history.failures.extend(failure);
+            if let Some(failure) = failure {
+                drop(history.failures.add(0, failure));
+            }
             return Err(history.into_error(ending).with_related(rollback.err()));
         }
         let Some(error) = failure else { continue };
@@ -117,8 +124,7 @@ where
         let (Some(wait), Ok(_)) = (wait, &rollback) else {
             return Err(history.into_error(error).with_related(rollback.err()));
         };
-        history.failures.push(error);
-        history.waits.push(wait);
+        history.add(error, wait);
         if let Err(error) = pause(context, wait).await {
             return Err(history.into_error(error));
         }
@@ -127,11 +133,10 @@ where
 
 /// Waits between two attempts, unless the context's token is cancelled.
 async fn pause(context: &StepContext, wait: Duration) -> Result<(), Error> {
-    let clock = context.clock();
     let panicked = |message: String| Error::panic("the clock", &message);
-    let mut limits = Limits::new(clock, context.cancellation().clone(), None);
-    let sleep = panics::contain(|| clock.sleep_until(clock.now() + wait));
-    let mut sleep = sleep.map_err(panicked)?;
+    let mut limits = Limits::by_token(context.cancellation().clone());
+    let alarm = panics::contain(|| Alarm::after(context.clock(), wait));
+    let mut alarm = alarm.map_err(panicked)??;
     let mut yielded = !wait.is_zero();
     poll_fn(|cx| {
         if let Poll::Ready(exceeded) = limits.poll_exceeded(cx) {
@@ -142,7 +147,7 @@ async fn pause(context: &StepContext, wait: Duration) -> Result<(), Error> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match panics::contain(|| sleep.as_mut().poll(cx)) {
+        match panics::contain(|| alarm.poll(cx)) {
             Ok(poll) => poll.map(Ok),
             Err(message) => Poll::Ready(Err(panicked(message))),
         }
@@ -150,25 +155,42 @@ async fn pause(context: &StepContext, wait: Duration) -> Result<(), Error> {
     .await
 }
 
-/// What has happened so far.
+/// So many waits are told in full.
+const WAITS_TOLD: usize = 32;
+
+/// What has happened so far. However long that goes on, it does not grow.
 #[derive(Default)]
 struct History {
     attempts: u32,
+    /// The first of them.
     waits: Vec<Duration>,
-    failures: Vec<Error>,
+    more_waits: u64,
+    failures: Gathered,
     /// Whether the attempt that was told to stop was dropped when the grace was over.
     dropped: usize,
 }
 
 impl History {
+    fn add(&mut self, error: Error, wait: Duration) {
+        drop(self.failures.add(0, error));
+        if self.waits.len() < WAITS_TOLD {
+            self.waits.push(wait);
+        } else {
+            self.more_waits += 1;
+        }
+    }
+
     fn into_error(self, error: Error) -> Error {
-        let error = error.with_metadata("attempts", self.attempts).with_related(self.failures);
+        let error = error.with_metadata("attempts", self.attempts).with_gathered(self.failures);
         // An operation that retries something itself has said how long it waited.
         let error = with_dropped(error, self.dropped).without_metadata("waits");
         if self.waits.is_empty() {
             return error;
         }
-        let waits: Vec<_> = self.waits.iter().map(|wait| format!("{wait:?}")).collect();
+        let mut waits: Vec<_> = self.waits.iter().map(|wait| format!("{wait:?}")).collect();
+        if self.more_waits > 0 {
+            waits.push(format!("{} more", self.more_waits));
+        }
         error.with_metadata("waits", waits.join(", "))
     }
 }

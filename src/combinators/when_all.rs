@@ -2,16 +2,15 @@
 
 use std::fmt;
 use std::future::Future;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::held::Held;
 use super::race::{Ended, Event, Race, enter, with_dropped};
 use crate::cancellation::CancellationToken;
-use crate::compensation::CompensationPolicy;
-use crate::context::StepContext;
 use crate::diagnostics::COUNTERS;
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, Gathered};
+use crate::step::StepContext;
+use crate::undo::CompensationPolicy;
 
 /// Runs all operations side by side, and gives their values in the operations' order.
 ///
@@ -57,12 +56,11 @@ pub fn when_all<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAl
 ///
 /// ```
 /// # futures::executor::block_on(async {
-/// use std::num::NonZeroUsize;
 /// use watershed::{BoxError, StepContext, combinators::when_all};
 ///
 /// let context = StepContext::new("squares");
 /// let squares = (0..5).map(|n| move |_: StepContext| async move { Ok::<_, BoxError>(n * n) });
-/// let squares = when_all(&context, squares).concurrency(NonZeroUsize::new(2).unwrap());
+/// let squares = when_all(&context, squares).concurrency(2);
 /// assert_eq!(squares.run().await?, [0, 1, 4, 9, 16]);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
@@ -70,7 +68,7 @@ pub fn when_all<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAl
 pub struct WhenAll<O> {
     context: StepContext,
     operations: Vec<O>,
-    concurrency: Option<NonZeroUsize>,
+    concurrency: Option<usize>,
     compensation: CompensationPolicy,
     timeout: Option<Duration>,
     grace: Duration,
@@ -78,18 +76,18 @@ pub struct WhenAll<O> {
 }
 
 impl<O> WhenAll<O> {
-    /// How many operations may run at once. Default: all.
+    /// How many operations may run at once, at least 1. Default: all.
     ///
     /// ```
     /// # futures::executor::block_on(async {
     /// use watershed::{BoxError, StepContext, combinators::when_all};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
-    /// assert_eq!(one.concurrency(std::num::NonZeroUsize::MIN).run().await?, [7]);
+    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
+    /// assert_eq!(one.concurrency(1).run().await?, [7]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn concurrency(mut self, operations: NonZeroUsize) -> Self {
+    pub fn concurrency(mut self, operations: usize) -> Self {
         self.concurrency = Some(operations);
         self
     }
@@ -102,7 +100,7 @@ impl<O> WhenAll<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_all};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.compensation(watershed::CompensationPolicy::parallel()).run().await?, [7]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -119,7 +117,7 @@ impl<O> WhenAll<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_all};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.timeout(std::time::Duration::from_secs(60)).run().await?, [7]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -136,7 +134,7 @@ impl<O> WhenAll<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_all};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.grace(std::time::Duration::ZERO).run().await?, [7]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -152,7 +150,7 @@ impl<O> WhenAll<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_all};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.cancellation(watershed::CancellationToken::never()).run().await?, [7]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -165,8 +163,8 @@ impl<O> WhenAll<O> {
     ///
     /// # Errors
     ///
-    /// The first failure, with the others attached in the operations' order, the error of the
-    /// rollback behind them, and as metadata `completed` and `failed` (how many operations were)
+    /// The first failure, with the first 31 of the others attached in the operations' order and all counted
+    /// ([`Error::related_total`]), the error of the rollback behind them, and as metadata `completed` and `failed` (how many operations were)
     /// and `dropped_handlers` (how many were dropped when the grace was over):
     ///
     /// - the operation's own error, or [`ErrorCode::Panic`](crate::ErrorCode::Panic) when it, or the
@@ -174,6 +172,9 @@ impl<O> WhenAll<O> {
     /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout),
     ///   [`ErrorCode::Canceled`](crate::ErrorCode::Canceled): cancelled before the first poll, no
     ///   operation is called
+    /// - [`ErrorCode::Validation`](crate::ErrorCode::Validation) for a concurrency of 0
+    /// - [`ErrorCode::Clock`](crate::ErrorCode::Clock) when there is a timeout and the clock cannot
+    ///   wait
     ///
     /// What could not be undone is staged on the context's scope.
     ///
@@ -187,7 +188,7 @@ impl<O> WhenAll<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_all};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.run().await?, [7]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -208,6 +209,10 @@ impl<O> WhenAll<O> {
         F: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
+        self.compensation.check()?;
+        if self.concurrency == Some(0) {
+            return Err(Error::validation("a concurrency of 0 runs nothing"));
+        }
         let count = self.operations.len();
         if count == 0 {
             return Ok(Vec::new());
@@ -215,7 +220,7 @@ impl<O> WhenAll<O> {
         let operations: Vec<_> = self.operations.into_iter().map(Held::new).collect();
         let (token, what) = (&self.cancellation, "the operations");
         let mut race = Race::new(&self.context, what, token, self.timeout, self.grace)?;
-        let most = self.concurrency.map_or(usize::MAX, NonZeroUsize::get);
+        let most = self.concurrency.unwrap_or(usize::MAX);
         let mut waiting = operations.into_iter().enumerate();
         for (index, operation) in waiting.by_ref().take(most) {
             race.add(index, |step| enter(step, index, operation));
@@ -251,11 +256,9 @@ impl<O> WhenAll<O> {
             return Ok(values.into_iter().flatten().filter_map(Held::take).collect());
         };
         let completed = values.iter().flatten().count();
-        failures.others.sort_by_key(|(index, _)| *index);
-        let related: Vec<_> = failures.others.into_iter().map(|(_, error)| error).collect();
         let rollback = race.roll_back(&self.compensation).await;
         let error = error
-            .with_related(related)
+            .with_gathered(failures.others)
             .with_related(rollback.err())
             .with_metadata("completed", completed)
             .with_metadata("failed", failures.count);
@@ -267,7 +270,7 @@ impl<O> WhenAll<O> {
 #[derive(Default)]
 struct Failures {
     first: Option<Error>,
-    others: Vec<(usize, Error)>,
+    others: Gathered,
     count: usize,
     dropped: usize,
 }
@@ -277,7 +280,7 @@ impl Failures {
         self.count += 1;
         match &self.first {
             None => self.first = Some(error),
-            Some(_) => self.others.push((index, error)),
+            Some(_) => drop(self.others.add(index as u64, error)),
         }
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::held::Held;
 use super::race::{Ended, Event, Race, enter, with_dropped};
 use crate::cancellation::CancellationToken;
-use crate::compensation::{CompensationPolicy, RollbackReport};
-use crate::context::StepContext;
 use crate::diagnostics::COUNTERS;
-use crate::error::{BoxError, Error, ErrorCode};
+use crate::error::{BoxError, Error, ErrorCode, Gathered};
+use crate::step::StepContext;
+use crate::undo::{CompensationPolicy, RollbackReport};
 
 /// Runs all operations side by side until one succeeds.
 ///
@@ -81,7 +81,7 @@ impl<O> WhenAny<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.compensation(watershed::CompensationPolicy::parallel()).run().await?.into_value(), 7);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -98,7 +98,7 @@ impl<O> WhenAny<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.timeout(std::time::Duration::from_secs(60)).run().await?.into_value(), 7);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -115,7 +115,7 @@ impl<O> WhenAny<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.grace(std::time::Duration::ZERO).run().await?.into_value(), 7);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -131,7 +131,7 @@ impl<O> WhenAny<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.cancellation(watershed::CancellationToken::never()).run().await?.into_value(), 7);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -145,10 +145,12 @@ impl<O> WhenAny<O> {
     /// # Errors
     ///
     /// - [`ErrorCode::Validation`]: there are no operations
-    /// - [`ErrorCode::Aggregate`]: all failed; their errors are attached in the operations' order
+    /// - [`ErrorCode::Aggregate`]: all failed; the first 31 of their errors are attached in the
+    ///   operations' order, and the others counted ([`Error::related_total`])
     /// - [`ErrorCode::Canceled`]: all were cancelled, or the token was before there was a winner;
     ///   before the first poll, no operation is called
-    /// - [`ErrorCode::Timeout`], [`ErrorCode::Panic`] when the clock panicked
+    /// - [`ErrorCode::Timeout`], [`ErrorCode::Clock`] when there is a timeout and the clock cannot
+    ///   wait, [`ErrorCode::Panic`] when it panicked
     ///
     /// Everything the operations did is undone then; an error of the rollback is attached last, and
     /// what could not be undone is staged on the context's scope. The metadata `dropped_handlers`
@@ -164,7 +166,7 @@ impl<O> WhenAny<O> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]);
+    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
     /// assert_eq!(one.run().await?.into_value(), 7);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -190,6 +192,10 @@ impl<O> WhenAny<O> {
             lost.ending = Some(Error::validation("there is no operation to win"));
             return Err(lost);
         }
+        if let Err(error) = self.compensation.check() {
+            lost.ending = Some(error);
+            return Err(lost);
+        }
         let operations: Vec<_> = self.operations.into_iter().map(Held::new).collect();
         let (token, what) = (&self.cancellation, "the operations");
         let mut race = match Race::new(&self.context, what, token, self.timeout, self.grace) {
@@ -213,7 +219,9 @@ impl<O> WhenAny<O> {
                     race.stop();
                 }
                 Event::Ended(Ended { index, result, .. }) => {
-                    lost.failures.extend(result.err().map(|error| (index, error)));
+                    if let Err(error) = result {
+                        lost.add(index, error);
+                    }
                 }
                 Event::Over(error) => lost.ending = Some(error),
                 Event::Dropped(dropped) => lost.dropped = dropped,
@@ -225,7 +233,6 @@ impl<O> WhenAny<O> {
         if let Some((index, value)) = won {
             return Ok(Raced { value, index, dropped: lost.dropped, rollback });
         }
-        lost.failures.sort_by_key(|(index, _)| *index);
         lost.rollback = rollback.err();
         Err(lost)
     }
@@ -236,25 +243,31 @@ impl<O> WhenAny<O> {
 pub(super) struct Lost {
     /// Why it ended before all operations had.
     pub(super) ending: Option<Error>,
-    /// Those of the operations, by their index and in its order.
-    pub(super) failures: Vec<(usize, Error)>,
+    /// Those of the operations, by their index.
+    pub(super) failures: Gathered,
+    /// One of them is no cancellation.
+    failed: bool,
     pub(super) rollback: Option<Error>,
     /// Operations that were dropped when the grace was over.
     pub(super) dropped: usize,
 }
 
 impl Lost {
+    fn add(&mut self, index: usize, error: Error) {
+        self.failed |= error.code() != ErrorCode::Canceled;
+        drop(self.failures.add(index as u64, error));
+    }
+
     fn into_error(self) -> Error {
-        let related: Vec<_> = self.failures.into_iter().map(|(_, error)| error).collect();
-        let all_cancelled = related.iter().all(|error| error.code() == ErrorCode::Canceled);
         let error = self.ending.unwrap_or_else(|| {
-            if all_cancelled {
-                Error::canceled()
-            } else {
+            if self.failed {
                 Error::new(ErrorCode::Aggregate, "no operation succeeded")
+            } else {
+                Error::canceled()
             }
         });
-        with_dropped(error, self.dropped).with_related(related).with_related(self.rollback)
+        let error = with_dropped(error, self.dropped);
+        error.with_gathered(self.failures).with_related(self.rollback)
     }
 }
 
@@ -274,7 +287,7 @@ impl<O> fmt::Debug for WhenAny<O> {
 /// use watershed::{BoxError, StepContext, combinators::when_any};
 ///
 /// let context = StepContext::new("lookup");
-/// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+/// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
 /// assert_eq!((raced.value(), raced.index()), (&7, 0));
 /// assert!(raced.rollback().is_ok());
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -295,7 +308,7 @@ impl<T> Raced<T> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
     /// assert_eq!(raced.value(), &7);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -311,7 +324,7 @@ impl<T> Raced<T> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
     /// assert_eq!(raced.into_value(), 7);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -327,7 +340,7 @@ impl<T> Raced<T> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
     /// assert_eq!(raced.index(), 0);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -343,7 +356,7 @@ impl<T> Raced<T> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
     /// assert_eq!(raced.dropped(), 0);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -363,7 +376,7 @@ impl<T> Raced<T> {
     /// use watershed::{BoxError, StepContext, combinators::when_any};
     ///
     /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [|_: StepContext| async { Ok::<_, BoxError>(7) }]).run().await?;
+    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
     /// assert_eq!(raced.rollback().unwrap().succeeded(), 0);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```

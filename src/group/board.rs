@@ -6,7 +6,7 @@ use std::task::Waker;
 use super::report::GroupReport;
 use crate::cancellation::{CancellationSource, CancellationToken};
 use crate::diagnostics::COUNTERS;
-use crate::error::Error;
+use crate::error::{Error, Gathered};
 use crate::lock::Lock;
 use crate::panics;
 
@@ -37,8 +37,10 @@ struct State {
     next: u64,
     /// Why the group stops, once it does.
     cause: Option<Error>,
-    /// Every other failure, with the number of its task.
-    failures: Vec<(u64, Error)>,
+    /// Every other failure, by the number of its task.
+    failures: Gathered,
+    /// An error that belongs to no task, behind those of all tasks.
+    last: Option<Error>,
     awaited: bool,
     ended: bool,
     waiter: Option<Waker>,
@@ -99,8 +101,9 @@ impl Board {
             Ended::Dropped(_) => &COUNTERS.tasks_dropped,
         };
         counter.add(1);
-        let (waiter, stops) = {
+        let (waiter, stops, unkept) = {
             let mut state = self.state.lock();
+            let mut unkept = None;
             let mut stops = cancelled && state.cause.is_none();
             if stops {
                 state.cause = Some(Error::canceled());
@@ -114,15 +117,16 @@ impl Board {
                 }
                 Ended::Failed(error) => {
                     state.report.failed += 1;
-                    state.failures.push((number, error));
+                    unkept = state.failures.add(number, error);
                 }
                 Ended::Dropped(panicked) => {
                     state.report.dropped += 1;
-                    state.failures.extend(panicked.map(|error| (number, error)));
+                    unkept = panicked.and_then(|error| state.failures.add(number, error));
                 }
             }
-            (state.tell(), stops)
+            (state.tell(), stops, unkept)
         };
+        drop(unkept);
         if stops {
             self.stop.cancel();
         }
@@ -189,7 +193,7 @@ impl Board {
             let done = report.additions > 0 && report.outstanding() == 0;
             (state.cause.is_none() && !done, state.waiter.take())
         };
-        drop(old);
+        panics::drop_each(old);
         goes_on
     }
 
@@ -203,12 +207,15 @@ impl Board {
 
     /// Notes an error that belongs to no task: the cause, or behind those of all tasks.
     pub(super) fn break_off(&self, error: Error) {
-        let mut state = self.state.lock();
-        if state.cause.is_none() {
-            state.cause = Some(error);
-        } else {
-            state.failures.push((u64::MAX, error));
-        }
+        let old = {
+            let mut state = self.state.lock();
+            if state.cause.is_none() {
+                state.cause.replace(error)
+            } else {
+                state.last.replace(error)
+            }
+        };
+        drop(old);
     }
 
     /// Ends the group if all of its tasks have ended.
@@ -227,7 +234,7 @@ impl Board {
             }
             state.waiter.replace(waker)
         };
-        drop(old);
+        panics::drop_each(old);
         true
     }
 
@@ -238,7 +245,7 @@ impl Board {
             state.ended = true;
             (state.report.outstanding() > 0, state.waiter.take())
         };
-        drop(old);
+        panics::drop_each(old);
         if left {
             self.stop.cancel();
         }
@@ -252,15 +259,13 @@ impl Board {
     /// The result of a group that has ended: the first cause with the others attached in the order
     /// of their tasks.
     pub(super) fn result(&self) -> Result<GroupReport, Error> {
-        let (report, cause, mut failures) = {
+        let (report, cause, mut failures, last) = {
             let mut state = self.state.lock();
-            (state.report, state.cause.take(), std::mem::take(&mut state.failures))
+            let failures = std::mem::take(&mut state.failures);
+            (state.report, state.cause.take(), failures, state.last.take())
         };
-        failures.sort_by_key(|(number, _)| *number);
-        let mut related: Vec<_> = failures.into_iter().map(|(_, error)| error).collect();
-        let error = match cause {
+        let error = match cause.or_else(|| failures.take_first()) {
             Some(cause) => cause,
-            None if !related.is_empty() => related.remove(0),
             // Tasks that never began, because the token was cancelled while others ran.
             None if report.dropped > 0 => Error::canceled(),
             None => return Ok(report),
@@ -275,6 +280,6 @@ impl Board {
         if report.outstanding() > 0 {
             error = error.with_metadata("detached_tasks", report.outstanding());
         }
-        Err(error.with_related(related))
+        Err(error.with_gathered(failures).with_related(last))
     }
 }

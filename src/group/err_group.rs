@@ -9,10 +9,10 @@ use futures::task::Spawn;
 use super::members::Members;
 use super::report::GroupReport;
 use super::wait::GroupWait;
-use crate::compensation::CompensationPolicy;
-use crate::context::StepContext;
 use crate::error::Error;
 use crate::outcome::HandlerOutput;
+use crate::step::StepContext;
+use crate::undo::CompensationPolicy;
 
 /// Tasks of one step that succeed together.
 ///
@@ -45,12 +45,12 @@ use crate::outcome::HandlerOutput;
 ///
 /// let context = StepContext::new("orders");
 /// let group = ErrGroup::new(&context).roll_back(CompensationPolicy::sequential_reverse());
-/// group.go("seat", |step| async move {
-///     step.register_compensation(|| async { /* free the seat */ });
+/// group.go("seat", async |step| {
+///     step.register_compensation(async || { /* free the seat */ });
 ///     step.cancellation().cancelled().await;
 ///     Ok::<_, BoxError>(())
 /// })?;
-/// group.go("card", |_| async { Err::<(), _>("declined") })?;
+/// group.go("card", async |_| Err::<(), _>("declined"))?;
 ///
 /// let error = group.wait().await.unwrap_err();
 /// assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("card")));
@@ -134,8 +134,8 @@ impl<'a> ErrGroup<'a> {
     ///
     /// let context = StepContext::new("orders");
     /// let group = ErrGroup::new(&context).roll_back(CompensationPolicy::parallel());
-    /// group.go("seat", |step| async move {
-    ///     step.register_compensation(|| async { /* free the seat */ });
+    /// group.go("seat", async |step| {
+    ///     step.register_compensation(async || { /* free the seat */ });
     ///     Err::<(), _>("no seat like that")
     /// })?;
     /// group.wait().await.unwrap_err();
@@ -166,14 +166,14 @@ impl<'a> ErrGroup<'a> {
     ///
     /// let context = StepContext::new("orders");
     /// let group = ErrGroup::new(&context);
-    /// group.go("seat", |step| async move {
+    /// group.go("seat", async |step| {
     ///     assert_eq!(step.name(), "seat");
-    ///     step.register_compensation(|| async { /* free the seat */ });
+    ///     step.register_compensation(async || { /* free the seat */ });
     ///     Ok::<_, BoxError>(())
     /// })?;
-    /// group.go(None, |step| async move {
+    /// group.go(None, async |step| {
     ///     assert_eq!(step.name(), "orders.errgroup");
-    ///     Ok::<_, BoxError>(Compensated::new(()).with_compensation(|| async {}))
+    ///     Ok::<_, BoxError>(Compensated::new(()).with_compensation(async || {}))
     /// })?;
     /// group.wait().await?;
     /// assert_eq!(context.scope().clear(), 2);
@@ -210,7 +210,7 @@ impl<'a> ErrGroup<'a> {
     ///
     /// let pool = ThreadPool::new()?;
     /// let group = ErrGroup::new(&StepContext::new("orders"));
-    /// group.go_on(&pool, "mail", |_| async { Ok::<_, BoxError>(()) })?;
+    /// group.go_on(&pool, "mail", async |_| Ok::<_, BoxError>(()))?;
     /// assert_eq!(futures::executor::block_on(group.wait())?.succeeded(), 1);
     /// # Ok::<_, BoxError>(())
     /// ```
@@ -252,9 +252,9 @@ impl<'a> ErrGroup<'a> {
     ///
     /// # Errors
     ///
-    /// The first failure in time, or the reason the group was told to stop for. The errors of all
-    /// other tasks are attached in the order of their addition ([`Error::related`]), and behind
-    /// them that of the rollback. The metadata of a task's error has its name as `task`, that of
+    /// The first failure in time, or the reason the group was told to stop for. The errors of the
+    /// other tasks are attached in the order of their addition, the first 31 of them by value
+    /// ([`Error::related`]), and behind them that of the rollback. The metadata of a task's error has its name as `task`, that of
     /// the group's error the counts `succeeded` and `failed`, `dropped_tasks` (those that were
     /// dropped or did not begin) and `detached_tasks` (those left on their executor after the
     /// grace).
@@ -279,11 +279,11 @@ impl<'a> ErrGroup<'a> {
     /// use watershed::{BoxError, StepContext};
     ///
     /// let group = ErrGroup::new(&StepContext::new("orders"));
-    /// group.go("mail", |step| async move {
+    /// group.go("mail", async |step| {
     ///     step.cancellation().cancelled().await;
     ///     Err::<(), _>("was told to stop")
     /// })?;
-    /// group.go("print", |_| async { Err::<(), _>("no paper") })?;
+    /// group.go("print", async |_| Err::<(), _>("no paper"))?;
     /// let error = group.wait().await.unwrap_err();
     /// assert_eq!(error.metadata("task"), Some("print"));
     /// assert_eq!(error.related()[0].metadata("task"), Some("mail"));

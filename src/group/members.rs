@@ -11,12 +11,12 @@ use super::board::Board;
 use super::task::{InPlace, Post, task};
 use super::wait::GroupWait;
 use crate::cancellation::{CancellationSource, CancellationToken};
-use crate::compensation::CompensationPolicy;
-use crate::context::{ChildStep, StepContext};
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::outcome::HandlerOutput;
 use crate::panics;
+use crate::step::{ChildStep, StepContext};
+use crate::undo::CompensationPolicy;
 
 pub(super) struct Members<'a> {
     kind: &'static str,

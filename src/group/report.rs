@@ -8,7 +8,7 @@
 /// use watershed::{BoxError, StepContext};
 ///
 /// let group = WaitGroup::new(&StepContext::new("orders"));
-/// group.go("mail", |_| async { Ok::<_, BoxError>(()) })?;
+/// group.go("mail", async |_| Ok::<_, BoxError>(()))?;
 /// assert_eq!(group.report().outstanding(), 1);
 /// let report = group.wait().await?;
 /// assert_eq!((report.additions(), report.completions(), report.outstanding()), (1, 1, 0));

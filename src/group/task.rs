@@ -13,11 +13,11 @@ use pin_project_lite::pin_project;
 
 use super::board::{Board, Ended};
 use crate::cancellation::{CancellationToken, Cancelled};
-use crate::context::{ChildStep, StepContext};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::outcome::{Contained, HandlerOutput};
+use crate::step::{ChildStep, StepContext};
 
 pin_project! {
     /// A task that has not ended has its child step.
@@ -59,7 +59,7 @@ where
     let child = ChildStep::new(parent, Some(name), &CancellationToken::never());
     let step = child.step();
     let scope = child.scope().clone();
-    let settle = move |output: F::Output| output.settle(&scope);
+    let settle = move |output: F::Output| output.settle(&scope)?.only_done();
     let work = Contained::call("the task", || async move { work(step).await }, settle)?;
     Ok(Task { work, child: Some(child), post, begun: false })
 }

@@ -15,13 +15,12 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use super::members::Members;
 use super::report::GroupReport;
 use super::task::InPlace;
-use crate::cancellation::CancellationToken;
-use crate::clock::Sleep;
-use crate::compensation::Rollback;
-use crate::context::ChildStep;
+use crate::clock::Alarm;
 use crate::error::{Error, ErrorCode};
 use crate::limits::Limits;
 use crate::panics;
+use crate::step::ChildStep;
+use crate::undo::Rollback;
 
 /// Tasks that may end in one poll before the executor has its thread back.
 const TASKS_PER_POLL: usize = 128;
@@ -41,7 +40,7 @@ const TASKS_PER_POLL: usize = 128;
 /// use watershed::{BoxError, StepContext};
 ///
 /// let group = WaitGroup::new(&StepContext::new("orders"));
-/// group.go("mail", |_| async { Ok::<_, BoxError>(()) })?;
+/// group.go("mail", async |_| Ok::<_, BoxError>(()))?;
 /// let mut wait = group.wait();
 /// assert_eq!((&mut wait).await?.succeeded(), 1);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -63,7 +62,7 @@ enum Stage<'a> {
 struct Running<'a> {
     tasks: FuturesUnordered<InPlace<'a>>,
     limits: Limits,
-    grace: Option<Sleep>,
+    grace: Option<Alarm>,
 }
 
 struct RollingBack {
@@ -81,7 +80,10 @@ impl<'g, 'a> GroupWait<'g, 'a> {
     fn begin(&mut self) -> Result<(), Error> {
         let Members { board, context, settings, .. } = self.members;
         let token = context.cancellation().clone();
-        let limits = Limits::new(context.clock(), token, settings.timeout);
+        let limits = Limits::new(context.clock(), token, settings.timeout)?;
+        if let Some(policy) = &settings.roll_back {
+            policy.check()?;
+        }
         board.begin()?;
         let running = Running { tasks: FuturesUnordered::new(), limits, grace: None };
         self.stage = Stage::Running(Box::new(running));
@@ -108,7 +110,7 @@ impl<'g, 'a> GroupWait<'g, 'a> {
             )));
         };
         let result = ready!(Pin::new(&mut rolling.rollback).poll(cx));
-        Poll::Ready(Err(rolling.error.clone().with_related(result.err())))
+        Poll::Ready(Err(rolling.error.clone().with_related(result.err().map(Error::from))))
     }
 
     /// Ends the group, drops what is left of it, and makes its result.
@@ -123,10 +125,9 @@ impl<'g, 'a> GroupWait<'g, 'a> {
 
     /// Begins the rollback, or returns the error where there is to be none.
     fn roll_back(&mut self, error: Error, child: Option<ChildStep>) -> Result<(), Error> {
-        let Members { settings, context, .. } = self.members;
-        let (Some(policy), Some(child)) = (&settings.roll_back, child) else { return Err(error) };
-        let policy = policy.clone().clock_or(context.clock());
-        let rollback = child.scope().run_compensation(&policy, CancellationToken::never());
+        let policy = &self.members.settings.roll_back;
+        let (Some(policy), Some(child)) = (policy, child) else { return Err(error) };
+        let rollback = child.context().roll_back(policy);
         self.stage = Stage::RollingBack(Box::new(RollingBack { error, rollback, _child: child }));
         Ok(())
     }
@@ -180,10 +181,10 @@ impl<'a> Running<'a> {
         if board.is_stopping() {
             let clock = members.context.clock();
             if let (Some(grace), None) = (members.settings.grace, &self.grace) {
-                self.grace = Some(clock.sleep_until(clock.now() + grace));
+                self.grace = Some(Alarm::grace(clock, grace));
             }
             if let Some(grace) = &mut self.grace {
-                if grace.as_mut().poll(cx).is_ready() {
+                if grace.poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
             }

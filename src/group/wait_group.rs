@@ -9,9 +9,9 @@ use futures::task::Spawn;
 use super::members::Members;
 use super::report::GroupReport;
 use super::wait::GroupWait;
-use crate::context::StepContext;
 use crate::error::Error;
 use crate::outcome::HandlerOutput;
+use crate::step::StepContext;
 
 /// Tasks of one step, all of which are awaited.
 ///
@@ -138,14 +138,14 @@ impl<'a> WaitGroup<'a> {
     ///
     /// let context = StepContext::new("orders");
     /// let group = WaitGroup::new(&context);
-    /// group.go("seat", |step| async move {
+    /// group.go("seat", async |step| {
     ///     assert_eq!(step.name(), "seat");
-    ///     step.register_compensation(|| async { /* free the seat */ });
+    ///     step.register_compensation(async || { /* free the seat */ });
     ///     Ok::<_, BoxError>(())
     /// })?;
-    /// group.go(None, |step| async move {
+    /// group.go(None, async |step| {
     ///     assert_eq!(step.name(), "orders.waitgroup");
-    ///     Ok::<_, BoxError>(Compensated::new(()).with_compensation(|| async {}))
+    ///     Ok::<_, BoxError>(Compensated::new(()).with_compensation(async || {}))
     /// })?;
     /// group.wait().await?;
     /// assert_eq!(context.scope().clear(), 2);
@@ -182,7 +182,7 @@ impl<'a> WaitGroup<'a> {
     ///
     /// let pool = ThreadPool::new()?;
     /// let group = WaitGroup::new(&StepContext::new("orders"));
-    /// group.go_on(&pool, "mail", |_| async { Ok::<_, BoxError>(()) })?;
+    /// group.go_on(&pool, "mail", async |_| Ok::<_, BoxError>(()))?;
     /// assert_eq!(futures::executor::block_on(group.wait())?.succeeded(), 1);
     /// # Ok::<_, BoxError>(())
     /// ```
@@ -206,8 +206,8 @@ impl<'a> WaitGroup<'a> {
     /// # Errors
     ///
     /// The error of the failed task that was added first, or the reason the group was told to stop
-    /// for. The errors of all other tasks are attached in the order of their addition
-    /// ([`Error::related`]). The metadata of a task's error has its name as `task`, that of the
+    /// for. The errors of the other tasks are attached in the order of their addition, the first 31
+    /// of them by value ([`Error::related`]). The metadata of a task's error has its name as `task`, that of the
     /// group's error the counts `succeeded` and `failed`, `dropped_tasks` (those that were dropped
     /// or did not begin) and `detached_tasks` (those left on their executor after the grace).
     ///
@@ -230,8 +230,8 @@ impl<'a> WaitGroup<'a> {
     /// use watershed::{BoxError, StepContext};
     ///
     /// let group = WaitGroup::new(&StepContext::new("orders"));
-    /// group.go("mail", |_| async { Err::<(), _>("no connection") })?;
-    /// group.go("print", |_| async { Ok::<_, BoxError>(()) })?;
+    /// group.go("mail", async |_| Err::<(), _>("no connection"))?;
+    /// group.go("print", async |_| Ok::<_, BoxError>(()))?;
     /// let error = group.wait().await.unwrap_err();
     /// assert_eq!(error.metadata("task"), Some("mail"));
     /// assert_eq!(error.metadata("succeeded"), Some("1"));

@@ -10,8 +10,8 @@ use pin_project_lite::pin_project;
 
 use super::lifted::Lifted;
 use crate::cancellation::CancellationToken;
-use crate::context::StepContext;
 use crate::error::{BoxError, Error, ErrorCode};
+use crate::step::StepContext;
 
 /// Items that one poll takes before the executor has its thread back.
 const ITEMS_PER_POLL: usize = 256;

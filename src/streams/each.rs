@@ -14,12 +14,12 @@ use pin_project_lite::pin_project;
 
 use super::item_step::ItemStep;
 use super::lifted::Lifted;
-use crate::clock::{Sleep, Tick};
-use crate::context::StepContext;
+use crate::clock::Alarm;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::limits::Limits;
 use crate::outcome::Contained;
 use crate::panics;
+use crate::step::StepContext;
 
 pin_project! {
     pub(super) struct Each<S, O, F, U, E> {
@@ -33,7 +33,7 @@ pin_project! {
         running: Option<Contained<F, fn(Result<U, E>) -> Result<U, Error>>>,
         step: Option<ItemStep>,
         item_timeout: Option<Duration>,
-        deadline: Option<Sleep>,
+        deadline: Option<Alarm>,
     }
 }
 
@@ -52,7 +52,7 @@ where
     ) -> Self {
         Self {
             stream: Lifted::new(stream, context),
-            limits: Limits::new(context.clock(), context.cancellation().clone(), None),
+            limits: Limits::by_token(context.cancellation().clone()),
             context: context.clone(),
             operation,
             running: None,
@@ -99,7 +99,7 @@ where
         let panicked = this.running.as_mut().as_pin_mut().and_then(Contained::abandon);
         this.running.set(None);
         *this.step = None;
-        panics::drop_each(this.deadline.take());
+        *this.deadline = None;
         panicked
     }
 
@@ -107,12 +107,11 @@ where
         let mut this = self.project();
         let step = this.step.insert(ItemStep::new(this.context)).step();
         let clock = this.context.clock();
-        let at = this.item_timeout.map(|timeout| clock.now() + timeout);
-        let at = at.filter(|at| *at != Tick::MAX);
+        let deadline = this.item_timeout.map(|timeout| Alarm::after(clock, timeout)).transpose()?;
         let call = || (this.operation)(item, step);
         let running = Contained::call("the operation", call, settle as fn(_) -> _)?;
         this.running.set(Some(running));
-        *this.deadline = at.map(|at| clock.sleep_until(at));
+        *this.deadline = deadline;
         Ok(())
     }
 
@@ -127,7 +126,7 @@ where
             }
         }
         if let (Some(deadline), Some(timeout)) = (this.deadline, *this.item_timeout) {
-            if deadline.as_mut().poll(cx).is_ready() {
+            if deadline.poll(cx).is_ready() {
                 return Poll::Ready(Err(Error::timeout("the operation", timeout)));
             }
         }

@@ -9,9 +9,9 @@ use pin_project_lite::pin_project;
 
 use super::item_step::ItemStep;
 use super::lifted::Lifted;
-use crate::context::StepContext;
 use crate::error::{BoxError, Error};
 use crate::panics;
+use crate::step::StepContext;
 
 /// Inner streams without items that are gone through before the executor has its thread back.
 const STREAMS_PER_POLL: usize = 256;

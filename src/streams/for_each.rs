@@ -10,8 +10,8 @@ use futures::TryStream;
 use pin_project_lite::pin_project;
 
 use super::each::Each;
-use crate::context::StepContext;
 use crate::error::{BoxError, Error};
+use crate::step::StepContext;
 
 /// Items that one poll goes through before the executor has its thread back.
 const ITEMS_PER_POLL: u64 = 256;
@@ -77,7 +77,7 @@ impl<S, O> ForEachStep<S, O> {
     ///
     /// let context = StepContext::new("all");
     /// let items = stream::iter([Ok::<_, BoxError>(1)]);
-    /// let run = items.for_each_step(&context, |_, _| async { Ok::<_, BoxError>(()) });
+    /// let run = items.for_each_step(&context, async |_, _| Ok::<_, BoxError>(()));
     /// assert_eq!(run.item_timeout(Duration::from_secs(1)).await?, 1);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -120,7 +120,7 @@ pin_project! {
     /// use futures::stream;
     /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
     /// let items = stream::iter([Ok::<_, BoxError>(1)]);
-    /// let run = items.for_each_step(&StepContext::new("x"), |_, _| async { Ok::<_, BoxError>(()) });
+    /// let run = items.for_each_step(&StepContext::new("x"), async |_, _| Ok::<_, BoxError>(()));
     /// assert_eq!(futures::executor::block_on(run.into_future()).unwrap(), 1);
     /// ```
     #[must_use = "a run does nothing unless it is awaited"]

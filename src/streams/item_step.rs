@@ -1,7 +1,7 @@
 //! The step of one item.
 
 use crate::cancellation::CancellationToken;
-use crate::context::{ChildStep, StepContext};
+use crate::step::{ChildStep, StepContext};
 
 /// A child of the stream's step. When it is dropped, whoever still works for the item hears that
 /// it is over, and what was staged is in the stream's scope.

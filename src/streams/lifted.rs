@@ -7,10 +7,10 @@ use std::task::{Context, Poll, ready};
 use futures::{Stream, TryStream};
 use pin_project_lite::pin_project;
 
-use crate::context::StepContext;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::limits::{Exceeded, Limits};
 use crate::panics;
+use crate::step::StepContext;
 
 pin_project! {
     /// The stream of [`StepStreamExt::lifted`](super::StepStreamExt::lifted).
@@ -32,7 +32,7 @@ pin_project! {
 
 impl<S: TryStream<Error: Into<BoxError>>> Lifted<S> {
     pub(super) fn new(stream: S, context: &StepContext) -> Self {
-        let limits = Limits::new(context.clock(), context.cancellation().clone(), None);
+        let limits = Limits::by_token(context.cancellation().clone());
         Self { stream: Some(stream), limits }
     }
 }

@@ -9,8 +9,8 @@ use futures::{Stream, TryStream};
 use pin_project_lite::pin_project;
 
 use super::each::Each;
-use crate::context::StepContext;
 use crate::error::{BoxError, Error};
+use crate::step::StepContext;
 
 /// Items that are left out before the executor has its thread back.
 const LEFT_OUT_PER_POLL: usize = 256;
@@ -22,7 +22,7 @@ pin_project! {
     /// use futures::{StreamExt, stream};
     /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
     /// let items = stream::iter([Ok::<_, BoxError>(1)]);
-    /// let items = items.map_step(&StepContext::new("x"), |n, _| async move { Ok::<_, BoxError>(n) });
+    /// let items = items.map_step(&StepContext::new("x"), async |n, _| Ok::<_, BoxError>(n));
     /// assert_eq!(futures::executor::block_on(items.count()), 1);
     /// ```
     #[must_use = "a stream does nothing unless it is polled"]
@@ -71,7 +71,7 @@ pin_project! {
     /// use futures::{StreamExt, stream};
     /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
     /// let items = stream::iter([Ok::<_, BoxError>(1)]);
-    /// let items = items.filter_map_step(&StepContext::new("x"), |_, _| async {
+    /// let items = items.filter_map_step(&StepContext::new("x"), async |_, _| {
     ///     Ok::<_, BoxError>(None::<u32>)
     /// });
     /// assert_eq!(futures::executor::block_on(items.count()), 0);

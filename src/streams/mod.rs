@@ -43,8 +43,8 @@ use std::future::Future;
 
 use futures::TryStream;
 
-use crate::context::StepContext;
 use crate::error::{BoxError, Error};
+use crate::step::StepContext;
 
 /// Operations on streams of results that keep compensations, see [`streams`](crate::streams).
 ///
@@ -54,7 +54,7 @@ use crate::error::{BoxError, Error};
 /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
 ///
 /// let context = StepContext::new("seats");
-/// let seats = stream::iter([Ok::<_, BoxError>(1), Ok(2)]).map_step(&context, |seat, step| async move {
+/// let seats = stream::iter([Ok::<_, BoxError>(1), Ok(2)]).map_step(&context, async |seat, step| {
 ///     step.register_compensation(move || async move { println!("free {seat}") });
 ///     Ok::<_, BoxError>(seat * 10)
 /// });
@@ -89,7 +89,7 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
     ///
     /// let context = StepContext::new("parse");
     /// let numbers = stream::iter(["1", "x", "3"].map(Ok::<_, BoxError>));
-    /// let numbers = numbers.map_step(&context, |text, _| async move { text.parse::<u32>() });
+    /// let numbers = numbers.map_step(&context, async |text, _| text.parse::<u32>());
     /// let numbers: Vec<_> = numbers.collect().await;
     /// assert!(matches!(&numbers[..], [Ok(1), Err(_)]), "nothing after the first failure");
     /// # });
@@ -121,7 +121,7 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
     ///
     /// let context = StepContext::new("even");
     /// let even = stream::iter((1..=4).map(Ok::<_, BoxError>))
-    ///     .filter_map_step(&context, |n, _| async move { Ok::<_, BoxError>((n % 2 == 0).then_some(n)) });
+    ///     .filter_map_step(&context, async |n, _| Ok::<_, BoxError>((n % 2 == 0).then_some(n)));
     /// assert_eq!(even.try_collect::<Vec<_>>().await?, [2, 4]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -198,7 +198,7 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
     ///
     /// let context = StepContext::new("report");
     /// let items = stream::iter([Ok(1), Err("connection lost")]);
-    /// let items = items.tap_err_step(&context, |error, _| async move {
+    /// let items = items.tap_err_step(&context, async |error, _| {
     ///     println!("{error}");
     ///     Ok::<_, BoxError>(())
     /// });
@@ -234,7 +234,7 @@ pub trait StepStreamExt: TryStream<Error: Into<BoxError>> + Sized {
     ///
     /// let context = StepContext::new("all");
     /// let items = stream::iter([Ok::<_, BoxError>(1), Ok(2)]);
-    /// assert_eq!(items.for_each_step(&context, |_, _| async { Ok::<_, BoxError>(()) }).await?, 2);
+    /// assert_eq!(items.for_each_step(&context, async |_, _| Ok::<_, BoxError>(())).await?, 2);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
     fn for_each_step<E, F, O>(self, context: &StepContext, operation: O) -> ForEachStep<Self, O>

@@ -10,9 +10,9 @@ use pin_project_lite::pin_project;
 
 use super::item_step::ItemStep;
 use super::lifted::Lifted;
-use crate::context::StepContext;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::outcome::Contained;
+use crate::step::StepContext;
 
 pin_project! {
     /// The stream of [`StepStreamExt::tap_err_step`](super::StepStreamExt::tap_err_step).
@@ -21,7 +21,7 @@ pin_project! {
     /// use futures::{StreamExt, stream};
     /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
     /// let items = stream::iter([Ok(1), Err("no")]);
-    /// let items = items.tap_err_step(&StepContext::new("x"), |_, _| async { Ok::<_, BoxError>(()) });
+    /// let items = items.tap_err_step(&StepContext::new("x"), async |_, _| Ok::<_, BoxError>(()));
     /// assert_eq!(futures::executor::block_on(items.count()), 2);
     /// ```
     #[must_use = "a stream does nothing unless it is polled"]

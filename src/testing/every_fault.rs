@@ -31,30 +31,25 @@ pub enum Fault {
 ///
 /// ```
 /// use watershed::testing::{Ledger, Simulation, for_every_fault};
-/// use watershed::{BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in};
-/// use watershed::run_compensation;
+/// use watershed::{BoxError, CompensationPolicy, fan_in};
 ///
 /// let points = for_every_fault(|faults| {
 ///     let simulation = Simulation::new(7);
 ///     let world = simulation.world();
 ///     let (context, ledger) = (world.context("orders"), Ledger::new());
 ///     let orders = world.script("orders").items(["tea", "coffee"]);
-///     let drain = fan_in(&context, [orders], |order, step: StepContext| {
-///         let (faults, ledger) = (faults.clone(), ledger.clone());
-///         async move {
-///             faults.reach(format!("{order}: before the token"))?;
-///             ledger.apply(&step, format!("token {order}"));
-///             faults.reach(format!("{order}: after the token"))?;
-///             Ok::<_, BoxError>(())
-///         }
+///     let drain = fan_in(&context, [orders], async |order, step| {
+///         faults.reach(format!("{order}: before the token"))?;
+///         ledger.apply(&step, format!("token {order}"));
+///         faults.reach(format!("{order}: after the token"))?;
+///         Ok::<_, BoxError>(())
 ///     });
 ///     if simulation.run(drain).unwrap().is_ok() {
 ///         assert_eq!(faults.fired(), None);
 ///         ledger.commit_open();
 ///     } else {
 ///         assert!(faults.fired().is_some());
-///         let policy = CompensationPolicy::sequential_reverse();
-///         let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+///         let rollback = context.roll_back(&CompensationPolicy::sequential_reverse());
 ///         simulation.run(rollback).unwrap().unwrap();
 ///     }
 ///     ledger.check().unwrap();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::context::StepContext;
 use crate::lock::Lock;
+use crate::step::StepContext;
 
 /// Effects that were done, and what became of each. Clones are the same ledger.
 ///
@@ -234,15 +234,14 @@ impl<K: Clone + Ord + fmt::Debug> Ledger<K> {
     ///
     /// ```
     /// use watershed::testing::{Ledger, Simulation};
-    /// use watershed::{CancellationToken, CompensationPolicy, run_compensation};
+    /// use watershed::CompensationPolicy;
     ///
     /// let simulation = Simulation::new(7);
     /// let context = simulation.world().context("orders");
     /// let ledger = Ledger::new();
     /// ledger.apply(&context, "token 7");
     ///
-    /// let policy = CompensationPolicy::sequential_reverse();
-    /// let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+    /// let rollback = context.roll_back(&CompensationPolicy::sequential_reverse());
     /// simulation.run(rollback).unwrap().unwrap();
     /// assert_eq!(ledger.check().unwrap().undone(), 1);
     /// ```

@@ -15,8 +15,7 @@
 //!
 //! ```
 //! use watershed::testing::{Ledger, Simulation, explore};
-//! use watershed::{BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in};
-//! use watershed::run_compensation;
+//! use watershed::{BoxError, CompensationPolicy, fan_in};
 //!
 //! fn scenario(simulation: &Simulation) -> Result<(), BoxError> {
 //!     let world = simulation.world();
@@ -25,20 +24,14 @@
 //!         world.script("web").scattered(0..5),
 //!         world.script("phone").scattered(5..10),
 //!     ];
-//!     let drain = fan_in(&context, sources, |order, step: StepContext| {
-//!         let ledger = ledger.clone();
-//!         async move {
-//!             world.pause().await;
-//!             ledger.apply(&step, order);
-//!             world.pause().await;
-//!             if order == 7 { Err("declined") } else { Ok(()) }
-//!         }
+//!     let drain = fan_in(&context, sources, async |order, step| {
+//!         world.pause().await;
+//!         ledger.apply(&step, order);
+//!         world.pause().await;
+//!         if order == 7 { Err("declined") } else { Ok(()) }
 //!     });
-//!     let drain = drain.concurrency(const { std::num::NonZeroUsize::new(2).unwrap() });
-//!     assert!(simulation.run(drain)?.is_err());
-//!     let policy = CompensationPolicy::sequential_reverse();
-//!     let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
-//!     simulation.run(rollback)??;
+//!     assert!(simulation.run(drain.concurrency(2))?.is_err());
+//!     simulation.run(context.roll_back(&CompensationPolicy::sequential_reverse()))??;
 //!     ledger.check()?;
 //!     Ok(())
 //! }

@@ -195,8 +195,9 @@ impl<T> Script<T> {
     /// let world = simulation.world();
     /// let context = world.context("orders");
     /// let orders = world.script::<u32>("orders").panic("a broken source");
-    /// let drain = fan_in(&context, [orders], |_, _| async { Ok::<_, BoxError>(()) });
-    /// assert_eq!(simulation.run(drain).unwrap().unwrap_err().code(), ErrorCode::Panic);
+    /// let drain = fan_in(&context, [orders], async |_, _| Ok::<_, BoxError>(()));
+    /// let failure = simulation.run(drain).unwrap().unwrap_err();
+    /// assert_eq!(failure.error().code(), ErrorCode::Panic);
     /// ```
     #[must_use]
     pub fn panic(self, message: impl Into<String>) -> Self {

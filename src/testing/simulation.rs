@@ -29,19 +29,19 @@ use crate::lock::Lock;
 /// ```
 /// use std::time::Duration;
 /// use watershed::testing::Simulation;
-/// use watershed::{BoxError, Clock, ErrorCode, StepContext, fan_in, timers};
+/// use watershed::{BoxError, Clock, ErrorCode, fan_in, timers};
 ///
 /// let simulation = Simulation::new(7);
 /// let world = simulation.world();
 /// let context = world.context("orders");
 /// let orders = world.script("orders").items([1, 2]).never();
 ///
-/// let drain = fan_in(&context, [orders], |_, step: StepContext| async move {
+/// let drain = fan_in(&context, [orders], async |_, step| {
 ///     timers::delay(&step, Duration::from_secs(60)).await?;
 ///     Ok::<_, BoxError>(())
 /// });
 /// let outcome = simulation.run(drain.timeout(Duration::from_secs(3_600))).unwrap();
-/// assert_eq!(outcome.unwrap_err().code(), ErrorCode::Timeout);
+/// assert_eq!(outcome.unwrap_err().error().code(), ErrorCode::Timeout);
 /// assert_eq!(world.clock().now().as_nanos(), 3_600_000_000_000);
 /// ```
 pub struct Simulation {

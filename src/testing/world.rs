@@ -11,7 +11,7 @@ use super::script::Script;
 use super::trace::{Event, Trace};
 use crate::chance::Chance;
 use crate::clock::{Clock, ManualClock, Sleep};
-use crate::context::StepContext;
+use crate::step::StepContext;
 
 /// The world of a [`Simulation`](super::Simulation): its clock, its chance and its trace. Clones
 /// are the same world; give one to every fake that a handler talks to.

@@ -9,11 +9,11 @@ use std::time::Duration;
 use futures::stream::{FusedStream, Stream};
 
 use crate::clock::Tick;
-use crate::context::StepContext;
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::limits::{Exceeded, Limits};
 use crate::panics;
+use crate::step::StepContext;
 
 /// Waits for `duration`, counted from this call by the context's clock.
 ///
@@ -23,7 +23,8 @@ use crate::panics;
 ///
 /// - [`ErrorCode::Canceled`] when the context's token is cancelled before the time is over, or was
 ///   so at the call
-/// - [`ErrorCode::Panic`] when the clock panics
+/// - [`ErrorCode::Clock`] when there is something to wait for and the clock cannot,
+///   [`ErrorCode::Panic`] when it panics
 ///
 /// # Cancel safety
 ///
@@ -42,10 +43,8 @@ use crate::panics;
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 pub fn delay(context: &StepContext, duration: Duration) -> Delay {
-    let limits = panics::contain(|| {
-        Limits::new(context.clock(), context.cancellation().clone(), Some(duration))
-    });
-    Delay { limits: Some(limits.map_err(|message| Error::panic("the clock", &message))) }
+    let token = context.cancellation().clone();
+    Delay { limits: Some(Limits::new(context.clock(), token, Some(duration))) }
 }
 
 /// The future of [`delay`].
@@ -105,7 +104,7 @@ impl fmt::Debug for Delay {
 ///
 /// The tick is the moment that was waited for; how late it was taken is the clock's time since.
 /// The stream ends without an item when the context's token is cancelled first, or the clock
-/// panics. [`Duration::MAX`] waits for the cancellation alone.
+/// cannot wait or panics. [`Duration::MAX`] waits for the cancellation alone.
 ///
 /// # Cancel safety
 ///

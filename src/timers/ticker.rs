@@ -14,12 +14,12 @@ use std::time::Duration;
 use futures::stream::{FusedStream, Stream};
 
 use crate::cancellation::{CancellationSource, CancellationToken, Cancelled};
-use crate::clock::{Clock, Sleep, Tick};
-use crate::compensation::{Reservation, labelled};
-use crate::context::StepContext;
+use crate::clock::{Alarm, Clock, Tick};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::panics;
+use crate::step::StepContext;
+use crate::undo::{Reservation, labelled};
 
 /// Ticks in a row without a wait, after which the executor has its thread back.
 const TICKS_IN_A_ROW: u32 = 64;
@@ -54,7 +54,7 @@ pub enum MissedTicks {
 impl MissedTicks {
     /// The moment of the tick behind the one due at `due`, which is taken at `now`.
     fn next(self, due: Tick, now: Tick, period: Duration) -> Tick {
-        // The sleep's word counts: a clock that has stepped back since is not asked to confirm it.
+        // `now` was read before it was found to be due.
         let taken = now.max(due);
         match self {
             Self::Burst => due + period,
@@ -79,7 +79,7 @@ impl MissedTicks {
 /// # Errors
 ///
 /// - [`ErrorCode::Validation`] when the period is zero
-/// - [`ErrorCode::Panic`] when the clock panics
+/// - [`ErrorCode::Clock`] when the clock cannot wait, [`ErrorCode::Panic`] when it panics
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -153,7 +153,11 @@ fn first_tick(clock: &Arc<dyn Clock>, period: Duration) -> Result<Tick, Error> {
     if period.is_zero() {
         return Err(Error::validation("a period of zero ticks for ever at once"));
     }
-    panics::contain(|| clock.now() + period).map_err(|message| Error::panic("the clock", &message))
+    let tick = || match clock.now() + period {
+        Tick::MAX => Ok(Tick::MAX),
+        tick => clock.check().map(|()| tick),
+    };
+    panics::contain(tick).unwrap_or_else(|message| Err(Error::panic("the clock", &message)))
 }
 
 /// A stream of periodic ticks, made by [`ticker`].
@@ -186,7 +190,7 @@ pub struct Ticker {
     period: Duration,
     /// When the next tick is due; [`Tick::MAX`] for never.
     due: Tick,
-    sleep: Option<Sleep>,
+    sleep: Option<Alarm>,
     missed: MissedTicks,
     in_a_row: u32,
     /// The right to withdraw the compensation; there until the ticker has ended.
@@ -295,14 +299,11 @@ impl Ticker {
         Poll::Ready(Some(tick))
     }
 
-    /// Whether the tick is due, by the word of the clock or of its sleep.
+    /// Whether the tick is due; waits for it if not.
     fn is_due(&mut self, now: Tick, cx: &mut Context<'_>) -> bool {
         let Self { clock, due, sleep, .. } = self;
-        if *due == Tick::MAX {
-            return false;
-        }
-        now >= *due
-            || sleep.get_or_insert_with(|| clock.sleep_until(*due)).as_mut().poll(cx).is_ready()
+        (now >= *due && *due != Tick::MAX)
+            || sleep.get_or_insert_with(|| Alarm::at(clock, *due)).poll(cx).is_ready()
     }
 }
 

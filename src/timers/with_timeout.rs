@@ -13,13 +13,13 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use crate::cancellation::CancellationToken;
-use crate::compensation::{CompensationPolicy, Rollback};
-use crate::context::{ChildStep, StepContext};
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::limits::{Exceeded, Limits};
 use crate::outcome::Contained;
 use crate::panics;
+use crate::step::{ChildStep, StepContext};
+use crate::undo::{CompensationPolicy, Rollback};
 
 /// Runs an operation that must be done within `timeout`, counted from the first poll by the
 /// context's clock.
@@ -39,6 +39,7 @@ use crate::panics;
 ///   rollback that has begun is not stopped by it.
 /// - the operation's own error; one that is not an [`Error`] yet becomes
 ///   [`ErrorCode::Unspecified`] with the error as its cause
+/// - [`ErrorCode::Clock`] when the clock cannot wait: the operation is not called
 /// - [`ErrorCode::Panic`] when the operation or the clock panicked
 ///
 /// # Cancel safety
@@ -53,8 +54,8 @@ use crate::panics;
 /// use watershed::{BoxError, ErrorCode, StepContext};
 ///
 /// let context = StepContext::new("orders");
-/// let outcome = with_timeout(&context, Duration::from_millis(1), |step| async move {
-///     step.register_compensation(|| async { /* release the seat */ });
+/// let outcome = with_timeout(&context, Duration::from_millis(50), async |step| {
+///     step.register_compensation(async || { /* release the seat */ });
 ///     std::future::pending::<Result<(), BoxError>>().await
 /// })
 /// .await;
@@ -93,7 +94,7 @@ where
 ///
 /// let context = StepContext::new("orders");
 /// let second = Duration::from_secs(1);
-/// let number = with_timeout(&context, second, |_| async { "17".parse::<u32>() }).await?;
+/// let number = with_timeout(&context, second, async |_| "17".parse::<u32>()).await?;
 /// assert_eq!(number, 17);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
@@ -108,7 +109,7 @@ pub struct WithTimeout<O> {
 
 impl<O> WithTimeout<O> {
     /// How the operation is undone when its time is over. Default:
-    /// [`CompensationPolicy::sequential_reverse`] by the context's clock.
+    /// [`CompensationPolicy::sequential_reverse`]. It goes by the context's clock.
     /// [`CompensationPolicy::none`] leaves everything staged on the context's scope.
     ///
     /// ```
@@ -118,8 +119,8 @@ impl<O> WithTimeout<O> {
     /// use watershed::{BoxError, CompensationPolicy, StepContext};
     ///
     /// let context = StepContext::new("orders");
-    /// with_timeout(&context, Duration::from_millis(1), |step| async move {
-    ///     step.register_compensation(|| async {});
+    /// with_timeout(&context, Duration::from_millis(50), async |step| {
+    ///     step.register_compensation(async || {});
     ///     std::future::pending::<Result<(), BoxError>>().await
     /// })
     /// .compensation(CompensationPolicy::none())
@@ -144,7 +145,7 @@ impl<O> WithTimeout<O> {
     /// let stop = CancellationSource::new();
     /// stop.cancel();
     /// let context = StepContext::new("orders");
-    /// let error = with_timeout(&context, Duration::MAX, |_| async { Ok::<_, BoxError>(()) })
+    /// let error = with_timeout(&context, Duration::MAX, async |_| Ok::<_, BoxError>(()))
     ///     .cancellation(stop.token())
     ///     .await
     ///     .unwrap_err();
@@ -194,7 +195,7 @@ pin_project! {
     /// use watershed::{BoxError, StepContext};
     ///
     /// let context = StepContext::new("orders");
-    /// let operation = with_timeout(&context, Duration::MAX, |_| async { Ok::<_, BoxError>(7) });
+    /// let operation = with_timeout(&context, Duration::MAX, async |_| Ok::<_, BoxError>(7));
     /// let mut future = Box::pin(operation.into_future());
     /// assert_eq!((&mut future).await?, 7);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -232,7 +233,7 @@ impl Running {
     fn poll_rollback(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let Some((error, rollback)) = &mut self.rollback else { return Poll::Pending };
         let result = ready!(Pin::new(rollback).poll(cx));
-        Poll::Ready(error.clone().with_related(result.err()))
+        Poll::Ready(error.clone().with_related(result.err().map(Error::from)))
     }
 }
 
@@ -248,14 +249,14 @@ where
         cx: &mut Context<'_>,
     ) -> Result<(), Error> {
         let WithTimeout { context, timeout, cancellation, policy, operation } = start;
+        policy.check()?;
         let child = ChildStep::new(&context, None, &cancellation);
         let token = child.step().cancellation().clone();
-        let mut limits = Limits::new(context.clock(), token, Some(timeout));
+        let mut limits = Limits::new(context.clock(), token, Some(timeout))?;
         if let Poll::Ready(exceeded) = limits.poll_exceeded(cx) {
             return Err(exceeded.into_error("the operation"));
         }
         let step = child.step();
-        let policy = policy.clock_or(context.clock());
         // There before the operation is called: what it stages at once is not lost.
         let mut this = self.as_mut().project();
         *this.running = Some(Running { limits, policy, rollback: None, child });
@@ -286,8 +287,7 @@ where
             if let Exceeded::Cancelled = exceeded {
                 return Poll::Ready(Err(error));
             }
-            let never = CancellationToken::never();
-            let rollback = running.child.scope().run_compensation(&running.policy, never);
+            let rollback = running.child.context().roll_back(&running.policy);
             running.rollback = Some((error, rollback));
         }
         running.poll_rollback(cx).map(Err)

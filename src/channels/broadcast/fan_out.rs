@@ -1,13 +1,12 @@
 //! A broadcast into channels of its own.
 
-use std::num::NonZeroUsize;
-
 use async_channel::Receiver;
 
 use super::super::destination::SenderDestination;
-use super::super::source::Source;
 use super::{Broadcast, broadcast};
-use crate::context::StepContext;
+use crate::error::Error;
+use crate::source::{Source, Unsettled};
+use crate::step::StepContext;
 
 /// Makes so many channels of that capacity, and a [`broadcast`] of the source into them. Nothing
 /// moves until the broadcast is awaited, or spawned as a task of the user's own: it is what keeps
@@ -17,7 +16,8 @@ use crate::context::StepContext;
 ///
 /// # Errors
 ///
-/// Those of [`broadcast`], from awaiting it. A branch that is dropped is a closed destination:
+/// Those of [`broadcast`], from awaiting it; no branches and no capacity are
+/// [`ErrorCode::Validation`](crate::ErrorCode::Validation) as well. A branch that is dropped is a closed destination:
 /// with [`OnClosed::Detach`](crate::channels::OnClosed::Detach) the others go on.
 ///
 /// # Cancel safety
@@ -27,13 +27,11 @@ use crate::context::StepContext;
 /// ```
 /// # futures::executor::block_on(async {
 /// use std::future::IntoFuture;
-/// use std::num::NonZeroUsize;
 /// use futures::{StreamExt, stream};
 /// use watershed::StepContext;
 /// use watershed::channels::fan_out;
 ///
-/// let two = NonZeroUsize::new(2).unwrap();
-/// let (broadcast, branches) = fan_out(&StepContext::new("fan-out"), stream::iter(0..9), two, two);
+/// let (broadcast, branches) = fan_out(&StepContext::new("fan-out"), stream::iter(0..9), 2, 16);
 /// let sums = branches.into_iter().map(|branch| branch.fold(0, async |sum, item| sum + item));
 /// let (report, sums) = futures::join!(broadcast.into_future(), futures::future::join_all(sums));
 /// assert_eq!((report?.items(), sums), (9, vec![36, 36]));
@@ -43,13 +41,29 @@ use crate::context::StepContext;
 pub fn fan_out<S>(
     context: &StepContext,
     source: S,
-    branches: NonZeroUsize,
-    capacity: NonZeroUsize,
+    branches: usize,
+    capacity: usize,
 ) -> (Broadcast<S, SenderDestination<S::Message>>, Vec<Receiver<S::Message>>)
 where
-    S: Source<Message: Clone + Send + 'static>,
+    S: Source<Receipt = Unsettled, Message: Clone + Send + 'static>,
 {
-    let channels = (0..branches.get()).map(|_| async_channel::bounded(capacity.get()));
+    let invalid = if capacity == 0 {
+        Some("the branches of a fan-out need a capacity")
+    } else if capacity > largest_capacity::<S::Message>() {
+        Some("the capacity of a fan-out is larger than any memory")
+    } else {
+        None
+    };
+    let capacity = if invalid.is_some() { 1 } else { capacity };
+    let channels = (0..branches).map(|_| async_channel::bounded(capacity));
     let (senders, receivers): (Vec<_>, Vec<_>) = channels.unzip();
-    (broadcast(context, source, senders), receivers)
+    let mut broadcast = broadcast(context, source, senders);
+    broadcast.options.invalid = invalid.map(Error::validation);
+    (broadcast, receivers)
+}
+
+/// How many messages a channel can have room for, at the most.
+fn largest_capacity<M>() -> usize {
+    const ROOM_BESIDE_A_MESSAGE: usize = 64;
+    isize::MAX.unsigned_abs() / (size_of::<M>() + ROOM_BESIDE_A_MESSAGE)
 }

@@ -13,18 +13,18 @@ use std::time::Duration;
 
 use super::super::destination::{Destination, Ending, full};
 use super::super::merge::POLLS_AT_ONCE;
-use super::super::source::Source;
 use super::leg::{Leg, Offer, Standing, is_closed};
 use super::report::{BroadcastReport, Missed};
 use super::settings::{OnClosed, Overflow};
 use super::{Broadcast, Options};
 use crate::cancellation::CancellationToken;
-use crate::clock::{Clock, Sleep, Tick};
+use crate::clock::{Alarm, Clock, Tick};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::limits::Limits;
 use crate::origin::{Origin, SourceName};
 use crate::panics;
+use crate::source::{Source, Unsettled, poll_message};
 
 /// The future of a broadcast, see [`broadcast`](crate::channels::broadcast). It is `Send` when its
 /// source, its items, its destinations and its callback are, and `Unpin` whatever they are.
@@ -45,7 +45,7 @@ use crate::panics;
 #[must_use = "a broadcast does nothing unless it is awaited"]
 pub struct BroadcastFuture<S, D, U = fn(Missed<<S as Source>::Message>)>
 where
-    S: Source<Message: Clone>,
+    S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
     U: FnMut(Missed<S::Message>),
 {
@@ -56,7 +56,7 @@ where
 /// A broadcast between its first poll and its result.
 struct Running<S, D, U>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     D: Destination,
     U: FnMut(Missed<D::Message>),
 {
@@ -67,7 +67,7 @@ where
     delivering: bool,
     item: Option<D::Message>,
     deadline: Option<Tick>,
-    sleep: Option<Sleep>,
+    sleep: Option<Alarm>,
     items: u64,
     options: Options,
     undelivered: Option<U>,
@@ -94,7 +94,7 @@ enum Doing {
 
 impl<S, D, U> BroadcastFuture<S, D, U>
 where
-    S: Source<Message: Clone>,
+    S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
     U: FnMut(Missed<S::Message>),
 {
@@ -105,7 +105,7 @@ where
 
 impl<S, D, U> Future for BroadcastFuture<S, D, U>
 where
-    S: Source<Message: Clone>,
+    S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
     U: FnMut(Missed<S::Message>),
 {
@@ -132,7 +132,7 @@ where
 
 impl<S, D, U> Running<S, D, U>
 where
-    S: Source<Message = D::Message>,
+    S: Source<Receipt = Unsettled, Message = D::Message>,
     D: Destination<Message: Clone>,
     U: FnMut(Missed<D::Message>),
 {
@@ -142,17 +142,24 @@ where
         let tokens = [context.cancellation().clone(), options.settings.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
         let timeout = options.settings.timeout;
-        let timed = panics::contain(|| (clock.now(), Limits::new(&clock, token.clone(), timeout)));
-        let name = panics::contain(|| source.name());
+        let timed =
+            panics::contain(|| Ok((clock.now(), Limits::new(&clock, token.clone(), timeout)?)));
+        let profile = panics::contain(|| source.profile());
         let legs: Vec<_> = destinations.into_iter().map(Leg::new).collect();
-        let mut error = Self::check(&legs, options.overflow).err();
-        let name = name.unwrap_or_else(|message| {
-            error.get_or_insert_with(|| Error::panic("the source", &message));
+        let mut error =
+            options.invalid.clone().or_else(|| Self::check(&legs, options.overflow).err());
+        let name = match profile {
+            Ok(profile) => profile.plain_name("a broadcast"),
+            Err(message) => Err(Error::panic("the source", &message)),
+        };
+        let name = name.unwrap_or_else(|wrong| {
+            error.get_or_insert(wrong);
             None
         });
-        let (started, limits) = timed.unwrap_or_else(|message| {
-            error.get_or_insert_with(|| Error::panic("the clock", &message));
-            (Tick::ZERO, Limits::new(&clock, token, None))
+        let timed = timed.unwrap_or_else(|message| Err(Error::panic("the clock", &message)));
+        let (started, limits) = timed.unwrap_or_else(|clock| {
+            error.get_or_insert(clock);
+            (Tick::ZERO, Limits::by_token(token))
         });
         let mut running = Self {
             source: Some(Box::pin(source)),
@@ -255,7 +262,7 @@ where
             }
             self.doing = Doing::Source;
             let Some(source) = &mut self.source else { return Poll::Ready(Ok(())) };
-            match source.as_mut().poll_message(cx) {
+            match poll_message(source.as_mut(), cx) {
                 Poll::Ready(Some(Ok(item))) => self.begin(item),
                 Poll::Ready(Some(Err(fault))) => {
                     let origin = Origin { source: self.name.clone(), message: 0 };
@@ -368,9 +375,9 @@ where
             return Poll::Pending;
         };
         let clock = &self.clock;
-        let sleep = self.sleep.get_or_insert_with(|| clock.sleep_until(deadline));
+        let sleep = self.sleep.get_or_insert_with(|| Alarm::at(clock, deadline));
         let timeout = self.options.item_timeout.unwrap_or(Duration::MAX);
-        sleep.as_mut().poll(cx).map(|()| Err(Error::timeout("the delivery of an item", timeout)))
+        sleep.poll(cx).map(|()| Err(Error::timeout("the delivery of an item", timeout)))
     }
 
     /// Lets buffered items go on; ready only with an error.
@@ -412,7 +419,7 @@ where
 
 impl<S, D, U> Running<S, D, U>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     D: Destination,
     U: FnMut(Missed<D::Message>),
 {
@@ -517,7 +524,7 @@ fn list<T: fmt::Display>(values: &[T]) -> String {
 /// waiting.
 impl<S, D, U> Drop for Running<S, D, U>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     D: Destination,
     U: FnMut(Missed<D::Message>),
 {
@@ -539,7 +546,7 @@ where
 
 impl<S, D, U> fmt::Debug for BroadcastFuture<S, D, U>
 where
-    S: Source<Message: Clone>,
+    S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
     U: FnMut(Missed<S::Message>),
 {

@@ -21,10 +21,10 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use super::destination::{Destination, IntoDestination, Settings};
-use super::source::Source;
 use crate::cancellation::CancellationToken;
-use crate::context::StepContext;
 use crate::error::Error;
+use crate::source::{Source, Unsettled};
+use crate::step::StepContext;
 
 /// Hands every item of a source to every destination, and then closes them.
 ///
@@ -48,7 +48,8 @@ use crate::error::Error;
 /// destinations that have it and that do not. `destination` is the position of one that failed.
 ///
 /// - [`ErrorCode::Validation`](crate::ErrorCode::Validation), before an item is taken: there is no
-///   destination, or one cannot do what [`overflow`](Broadcast::overflow) says
+///   destination, one cannot do what [`overflow`](Broadcast::overflow) says, or an option of the
+///   source is wrong or has no effect here
 /// - [`ErrorCode::Source`](crate::ErrorCode::Source) or the source's own [`Error`];
 ///   [`ErrorCode::Panic`](crate::ErrorCode::Panic)
 /// - [`ErrorCode::ChannelCompleted`](crate::ErrorCode::ChannelCompleted) when a destination was
@@ -81,7 +82,7 @@ pub fn broadcast<S, I>(
     destinations: I,
 ) -> Broadcast<S, <I::Item as IntoDestination>::Destination>
 where
-    S: Source<Message: Clone>,
+    S: Source<Receipt = Unsettled, Message: Clone>,
     I: IntoIterator<Item: IntoDestination<Destination: Destination<Message = S::Message>>>,
 {
     let destinations = destinations.into_iter().map(IntoDestination::into_destination);
@@ -139,9 +140,11 @@ struct Options {
     overflow: Overflow,
     on_closed: OnClosed,
     item_timeout: Option<Duration>,
+    /// Why the broadcast cannot begin.
+    invalid: Option<Error>,
 }
 
-impl<S: Source, D, U> Broadcast<S, D, U> {
+impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
     /// What is done with an item for a destination that has no room. Default: [`Overflow::Wait`].
     ///
     /// ```
@@ -316,7 +319,7 @@ impl<S: Source, D, U> Broadcast<S, D, U> {
 
 impl<S, D, U> IntoFuture for Broadcast<S, D, U>
 where
-    S: Source<Message: Clone>,
+    S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
     U: FnMut(Missed<S::Message>),
 {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::cancellation::CancellationToken;
-use crate::clock::{Clock, Sleep};
+use crate::clock::{Alarm, Clock};
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::panics;
@@ -35,7 +35,7 @@ impl Default for Settings {
 
 pub(in super::super) struct Ending {
     error: Option<Error>,
-    grace: Option<Sleep>,
+    grace: Option<Alarm>,
     /// There is nothing to wait for any more.
     over: bool,
 }
@@ -89,8 +89,8 @@ impl Ending {
             let Poll::Ready(exceeded) = limits.poll_exceeded(cx) else { return Poll::Pending };
             self.error = Some(exceeded.into_error(what));
         }
-        let sleep = self.grace.get_or_insert_with(|| clock.sleep_until(clock.now() + grace));
-        if sleep.as_mut().poll(cx).is_pending() {
+        let sleep = self.grace.get_or_insert_with(|| Alarm::grace(clock, grace));
+        if sleep.poll(cx).is_pending() {
             return Poll::Pending;
         }
         self.over = true;

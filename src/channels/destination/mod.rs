@@ -295,5 +295,5 @@ pub(super) fn closed() -> Error {
 }
 
 pub(super) fn full() -> Error {
-    Error::new(ErrorCode::Custom("error.channel.full"), "the destination is full")
+    Error::new(ErrorCode::ChannelFull, "the destination is full")
 }

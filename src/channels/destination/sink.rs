@@ -59,8 +59,7 @@ fn failed(error: impl Into<BoxError>) -> Error {
         Err(cause) => match cause.downcast_ref::<mpsc::SendError>() {
             Some(error) if error.is_disconnected() => closed().with_source(cause),
             Some(error) if error.is_full() => full().with_source(cause),
-            _ => Error::new(ErrorCode::Custom("error.destination"), "the destination failed")
-                .with_source(cause),
+            _ => Error::new(ErrorCode::Destination, "the destination failed").with_source(cause),
         },
     }
 }

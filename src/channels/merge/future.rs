@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::super::destination::{Destination, Ending, Settings, Undelivered};
-use super::super::source::Source;
 use super::Merge;
 use super::intake::{FairTurns, Intake, Order};
 use super::report::{MergeReport, MergedSource};
@@ -20,6 +19,7 @@ use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::limits::Limits;
 use crate::panics;
+use crate::source::{Source, Unsettled};
 
 /// The future of a merge, see [`merge`](crate::channels::merge). It is `Send` when its sources,
 /// its destination and its callback are, and `Unpin` whatever they are.
@@ -40,7 +40,7 @@ use crate::panics;
 #[must_use = "a merge does nothing unless it is awaited"]
 pub struct MergeFuture<S, D, P = FairTurns, U = fn(Undelivered<<S as Source>::Message>)>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     D: Destination<Message = S::Message>,
     P: Order<S>,
     U: FnMut(Undelivered<S::Message>),
@@ -92,7 +92,7 @@ enum Stop {
 
 impl<S, D, P, U> MergeFuture<S, D, P, U>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     D: Destination<Message = S::Message>,
     P: Order<S>,
     U: FnMut(Undelivered<S::Message>),
@@ -104,7 +104,7 @@ where
 
 impl<S, D, P, U> Future for MergeFuture<S, D, P, U>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     D: Destination<Message = S::Message>,
     P: Order<S>,
     U: FnMut(Undelivered<S::Message>),
@@ -139,22 +139,24 @@ where
 {
     fn start<S, P>(merge: Merge<S, D, P, U>) -> Self
     where
-        S: Source<Message = D::Message>,
+        S: Source<Receipt = Unsettled, Message = D::Message>,
         P: Order<S, Intake = I>,
     {
         let Merge { context, sources, destination, order, undelivered, settings } = merge;
         let clock = Arc::clone(context.clock());
         let tokens = [context.cancellation().clone(), settings.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
-        let started =
-            panics::contain(|| (clock.now(), Limits::new(&clock, token.clone(), settings.timeout)));
+        let started = panics::contain(|| {
+            Ok((clock.now(), Limits::new(&clock, token.clone(), settings.timeout)?))
+        });
         let intake =
             panics::contain(|| order.start(sources).map(|intake| (intake.names(), intake)));
         let blame = |whose, message: String| Error::panic(whose, &message);
         let mut error = None;
-        let (started, limits) = started.unwrap_or_else(|message| {
-            error = Some(blame("the clock", message));
-            (Tick::ZERO, Limits::new(&clock, token, None))
+        let started = started.unwrap_or_else(|message| Err(blame("the clock", message)));
+        let (started, limits) = started.unwrap_or_else(|clock| {
+            error = Some(clock);
+            (Tick::ZERO, Limits::by_token(token))
         });
         let intake = intake.unwrap_or_else(|message| Err(blame("a source", message)));
         let (names, intake) = match intake {
@@ -385,7 +387,7 @@ where
 
 impl<S, D, P, U> Drop for MergeFuture<S, D, P, U>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     D: Destination<Message = S::Message>,
     P: Order<S>,
     U: FnMut(Undelivered<S::Message>),
@@ -399,7 +401,7 @@ where
 
 impl<S, D, P, U> fmt::Debug for MergeFuture<S, D, P, U>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     D: Destination<Message = S::Message>,
     P: Order<S>,
     U: FnMut(Undelivered<S::Message>),

@@ -5,20 +5,19 @@
 //! [`strategy`](super::super::strategy).
 
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::super::source::Source;
 use super::ready::ReadyQueue;
 use super::sources::Sources;
 use crate::error::Error;
+use crate::source::{Source, Unsettled};
 
 /// Polls of sources between two moments at which the executor has its thread back.
 pub(in super::super) const POLLS_AT_ONCE: usize = 256;
 
 /// How sources are chosen, before the merge starts.
-pub trait Order<S: Source> {
+pub trait Order<S: Source<Receipt = Unsettled>> {
     /// What chooses while it runs.
     type Intake: Intake<Message = S::Message>;
 
@@ -54,22 +53,25 @@ pub(in super::super) type Taken<M> = (usize, Result<M, Error>);
 /// One turn after another, in the order in which the sources became ready.
 #[derive(Clone, Copy, Debug)]
 pub struct FairTurns {
-    pub(super) quantum: NonZeroUsize,
+    pub(super) quantum: usize,
 }
 
 impl Default for FairTurns {
     fn default() -> Self {
-        Self { quantum: NonZeroUsize::MIN.saturating_add(63) }
+        Self { quantum: 64 }
     }
 }
 
-impl<S: Source> Order<S> for FairTurns {
+impl<S: Source<Receipt = Unsettled>> Order<S> for FairTurns {
     type Intake = Turns<S>;
 
     fn start(self, sources: Vec<S>) -> Result<Turns<S>, Error> {
-        let sources = Sources::new(sources);
+        let Self { quantum } = self;
+        if quantum == 0 {
+            return Err(Error::validation("the quantum of a merge must not be zero"));
+        }
+        let sources = Sources::new(sources)?;
         let ready = ReadyQueue::new(sources.len());
-        let quantum = self.quantum.get();
         Ok(Turns { sources, ready, quantum, turn: None, left: 0, polls: POLLS_AT_ONCE })
     }
 }
@@ -86,7 +88,7 @@ pub struct Turns<S> {
     polls: usize,
 }
 
-impl<S: Source> Intake for Turns<S> {
+impl<S: Source<Receipt = Unsettled>> Intake for Turns<S> {
     type Message = S::Message;
 
     #[inline]

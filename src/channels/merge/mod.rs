@@ -28,14 +28,13 @@ pub use stream::{Merged, merged};
 
 use std::fmt;
 use std::future::IntoFuture;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::destination::{Destination, IntoDestination, Settings, Undelivered};
-use super::source::Source;
 use crate::cancellation::CancellationToken;
-use crate::context::StepContext;
 use crate::error::Error;
+use crate::source::{Source, Unsettled};
+use crate::step::StepContext;
 
 /// Moves every message of every source to one destination, and then closes it.
 ///
@@ -55,6 +54,8 @@ use crate::error::Error;
 ///
 /// All with the number of messages `delivered` as metadata, and `undelivered` where there was one:
 ///
+/// - [`ErrorCode::Validation`](crate::ErrorCode::Validation), before a message is taken: an option
+///   is wrong, or an option of a source has no effect here
 /// - [`ErrorCode::Source`](crate::ErrorCode::Source) or the source's own [`Error`], with the name
 ///   of the source; [`ErrorCode::Panic`](crate::ErrorCode::Panic)
 /// - [`ErrorCode::ChannelCompleted`](crate::ErrorCode::ChannelCompleted) when nobody receives from
@@ -87,7 +88,7 @@ pub fn merge<I, D>(
     destination: D,
 ) -> Merge<I::Item, D::Destination>
 where
-    I: IntoIterator<Item: Source>,
+    I: IntoIterator<Item: Source<Receipt = Unsettled>>,
     D: IntoDestination<Destination: Destination<Message = <I::Item as Source>::Message>>,
 {
     Merge::new(context, sources, destination, FairTurns::default())
@@ -131,7 +132,7 @@ pub struct Merge<S, D, P = FairTurns, U = fn(Undelivered<<S as Source>::Message>
     settings: Settings,
 }
 
-impl<S: Source, D: Destination, P> Merge<S, D, P> {
+impl<S: Source<Receipt = Unsettled>, D: Destination, P> Merge<S, D, P> {
     pub(super) fn new<I, T>(context: &StepContext, sources: I, destination: T, order: P) -> Self
     where
         I: IntoIterator<Item = S>,
@@ -150,27 +151,28 @@ impl<S: Source, D: Destination, P> Merge<S, D, P> {
 
 impl<S, D, U> Merge<S, D, FairTurns, U> {
     /// How many messages of one source may be moved before every other ready source has its turn.
-    /// Default: 64. Token and timeout are looked at once a turn.
+    /// Default: 64; 0 is
+    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation). Token and timeout are looked at once a
+    /// turn.
     ///
     /// ```
     /// # futures::executor::block_on(async {
     /// use futures::{StreamExt, stream};
-    /// use std::num::NonZeroUsize;
     /// use watershed::StepContext;
     /// use watershed::channels::merge;
     /// let (sender, receiver) = async_channel::bounded(16);
     /// let sources = [stream::iter([1, 2]), stream::iter([3, 4])];
-    /// merge(&StepContext::new("merge"), sources, sender).quantum(NonZeroUsize::MIN).await?;
+    /// merge(&StepContext::new("merge"), sources, sender).quantum(1).await?;
     /// assert_eq!(receiver.collect::<Vec<_>>().await, [1, 3, 2, 4]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn quantum(mut self, messages: NonZeroUsize) -> Self {
+    pub fn quantum(mut self, messages: usize) -> Self {
         self.order.quantum = messages;
         self
     }
 }
 
-impl<S: Source, D, P, U> Merge<S, D, P, U> {
+impl<S: Source<Receipt = Unsettled>, D, P, U> Merge<S, D, P, U> {
     /// One absolute deadline for the whole merge, counted from its first poll by the context's
     /// clock. Zero times out before a message is taken; [`Duration::MAX`] never does.
     ///
@@ -284,7 +286,7 @@ impl<S: Source, D, P, U> Merge<S, D, P, U> {
 
 impl<S, D, P, U> IntoFuture for Merge<S, D, P, U>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     D: Destination<Message = S::Message>,
     P: Order<S>,
     U: FnMut(Undelivered<S::Message>),

@@ -34,7 +34,7 @@ fn every_message_is_taken_for_its_wake_up() {
         ("two sources are filled by two threads", [[0, 0], [1, 1]]),
         ("one source is filled by two threads", [[0, 0], [0, 0]]),
     ] {
-        every_schedule(name, Some(3), move || {
+        every_schedule(name, Some(2), move || {
             let sources = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
             let mut queue = ReadyQueue::new(sources.len());
             let threads = fed.map(|fed| {

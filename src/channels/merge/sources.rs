@@ -4,10 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::super::source::Source;
 use crate::error::Error;
 use crate::origin::{Origin, SourceName};
 use crate::panics;
+use crate::source::{Source, Unsettled, poll_message};
 
 pub(in super::super) struct Sources<S> {
     entries: Vec<Entry<S>>,
@@ -22,15 +22,22 @@ struct Entry<S> {
     taken: u64,
 }
 
-impl<S: Source> Sources<S> {
-    pub(in super::super) fn new(sources: Vec<S>) -> Self {
-        let entry = |(index, source): (usize, S)| Entry {
-            name: SourceName::new(source.name(), index),
-            source: Some(Box::pin(source)),
-            taken: 0,
+impl<S: Source<Receipt = Unsettled>> Sources<S> {
+    /// # Errors
+    ///
+    /// When a source has an option that is wrong, or that a merge does not heed.
+    pub(in super::super) fn new(sources: Vec<S>) -> Result<Self, Error> {
+        let entry = |(index, source): (usize, S)| {
+            let name = source.profile().plain_name("a merge")?;
+            Ok(Entry {
+                name: SourceName::new(name, index),
+                source: Some(Box::pin(source)),
+                taken: 0,
+            })
         };
-        let entries: Vec<_> = sources.into_iter().enumerate().map(entry).collect();
-        Self { open: entries.len(), entries, polled: 0 }
+        let entries = sources.into_iter().enumerate().map(entry);
+        let entries: Vec<_> = entries.collect::<Result<_, Error>>()?;
+        Ok(Self { open: entries.len(), entries, polled: 0 })
     }
 
     /// How many have not ended.
@@ -56,7 +63,7 @@ impl<S: Source> Sources<S> {
         self.polled = index;
         let entry = &mut self.entries[index];
         let Some(source) = &mut entry.source else { return Poll::Ready(None) };
-        match source.as_mut().poll_message(&mut Context::from_waker(waker)) {
+        match poll_message(source.as_mut(), &mut Context::from_waker(waker)) {
             Poll::Ready(Some(Ok(message))) => {
                 entry.taken += 1;
                 Poll::Ready(Some(Ok(message)))

@@ -1,7 +1,6 @@
 //! Many sources as one stream.
 
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,13 +8,13 @@ use std::time::Duration;
 use futures::Stream;
 use futures::stream::FusedStream;
 
-use super::super::source::Source;
 use super::intake::{FairTurns, Intake, Order, Turns};
 use crate::cancellation::CancellationToken;
-use crate::context::StepContext;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::panics;
+use crate::source::{Source, Unsettled};
+use crate::step::StepContext;
 
 /// Many sources as one stream of their messages.
 ///
@@ -32,6 +31,8 @@ use crate::panics;
 ///
 /// As items, see above:
 ///
+/// - [`ErrorCode::Validation`](crate::ErrorCode::Validation), before a message is taken: an option
+///   is wrong, or an option of a source has no effect here
 /// - [`ErrorCode::Source`](crate::ErrorCode::Source) or the source's own [`Error`], with the name
 ///   of the source; [`ErrorCode::Panic`](crate::ErrorCode::Panic)
 /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) with its `duration` as metadata
@@ -54,7 +55,7 @@ use crate::panics;
 /// ```
 pub fn merged<I>(context: &StepContext, sources: I) -> Merged<I::Item>
 where
-    I: IntoIterator<Item: Source>,
+    I: IntoIterator<Item: Source<Receipt = Unsettled>>,
 {
     Merged {
         context: context.clone(),
@@ -109,23 +110,24 @@ enum State<S> {
 /// Every source is in a box of its own.
 impl<S> Unpin for Merged<S> {}
 
-impl<S: Source> Merged<S> {
+impl<S: Source<Receipt = Unsettled>> Merged<S> {
     /// How many messages of one source may be taken before every other ready source has its turn.
-    /// Default: 64. Token and timeout are looked at once a turn.
+    /// Default: 64; 0 is
+    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation). Token and timeout are looked at once a
+    /// turn.
     ///
     /// ```
     /// # futures::executor::block_on(async {
     /// use futures::{TryStreamExt, stream};
-    /// use std::num::NonZeroUsize;
     /// use watershed::StepContext;
     /// use watershed::channels::merged;
     ///
     /// let sources = [stream::iter([1, 2]), stream::iter([3, 4])];
-    /// let merged = merged(&StepContext::new("merge"), sources).quantum(NonZeroUsize::MIN);
+    /// let merged = merged(&StepContext::new("merge"), sources).quantum(1);
     /// assert_eq!(merged.try_collect::<Vec<_>>().await?, [1, 3, 2, 4]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn quantum(mut self, messages: NonZeroUsize) -> Self {
+    pub fn quantum(mut self, messages: usize) -> Self {
         self.turns.quantum = messages;
         self
     }
@@ -172,22 +174,22 @@ impl<S: Source> Merged<S> {
         self
     }
 
-    fn start(&mut self) {
+    fn start(&mut self) -> Result<(), Error> {
         let State::Waiting(sources) = std::mem::replace(&mut self.state, State::Ended) else {
-            return;
+            return Ok(());
         };
         let tokens = [self.context.cancellation().clone(), self.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
-        let limits = Limits::new(self.context.clock(), token, self.timeout);
-        if let Ok(turns) = self.turns.start(sources) {
-            self.state = State::Running(Box::new((turns, limits)));
-        }
+        let limits = Limits::new(self.context.clock(), token, self.timeout)?;
+        let turns = self.turns.start(sources)?;
+        self.state = State::Running(Box::new((turns, limits)));
+        Ok(())
     }
 }
 
 /// The next item of a stream that has begun.
 #[inline]
-fn poll_item<S: Source>(
+fn poll_item<S: Source<Receipt = Unsettled>>(
     turns: &mut Turns<S>,
     limits: &mut Limits,
     cx: &mut Context<'_>,
@@ -205,16 +207,18 @@ fn poll_item<S: Source>(
     }
 }
 
-impl<S: Source> Stream for Merged<S> {
+impl<S: Source<Receipt = Unsettled>> Stream for Merged<S> {
     type Item = Result<S::Message, Error>;
 
     #[inline]
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         if let State::Waiting(_) = this.state {
-            if let Err(message) = panics::contain(|| this.start()) {
+            let started = panics::contain(|| this.start());
+            let blame = |message: String| Err(Error::panic("the clock or a source", &message));
+            if let Err(error) = started.unwrap_or_else(blame) {
                 this.state = State::Ended;
-                return Poll::Ready(Some(Err(Error::panic("the clock or a source", &message))));
+                return Poll::Ready(Some(Err(error)));
             }
         }
         let State::Running(running) = &mut this.state else { return Poll::Ready(None) };
@@ -232,7 +236,7 @@ impl<S: Source> Stream for Merged<S> {
     }
 }
 
-impl<S: Source> FusedStream for Merged<S> {
+impl<S: Source<Receipt = Unsettled>> FusedStream for Merged<S> {
     fn is_terminated(&self) -> bool {
         matches!(self.state, State::Ended)
     }

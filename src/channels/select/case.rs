@@ -6,13 +6,13 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::super::source::Source;
 use super::output::CaseOutput;
-use crate::compensation::CompensationScope;
-use crate::context::StepContext;
 use crate::error::Error;
 use crate::outcome::Contained;
 use crate::panics;
+use crate::source::{Source, Unsettled, poll_message};
+use crate::step::StepContext;
+use crate::undo::CompensationScope;
 
 /// What asking a case came to.
 pub(super) enum Asked {
@@ -60,7 +60,7 @@ pin_project! {
 
 impl<S, H, F, M, K> Case<S, H, F, M, K>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     H: FnMut(S::Message, StepContext) -> F,
     K: Fn(&CompensationScope) -> M,
 {
@@ -80,7 +80,7 @@ pub(super) fn settling<O: CaseOutput<T>, T>(
 
 impl<T, S, H, F, M, K> AnyCase<T> for Case<S, H, F, M, K>
 where
-    S: Source,
+    S: Source<Receipt = Unsettled>,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future,
     M: FnOnce(F::Output) -> Result<T, Error>,
@@ -93,7 +93,7 @@ where
             return Poll::Ready(Asked::Ended(None));
         };
         let panicked = |message: String| Error::panic("the source", &message);
-        let message = match panics::contain(|| source.poll_message(cx)) {
+        let message = match panics::contain(|| poll_message(source, cx)) {
             Ok(poll) => match ready!(poll) {
                 Some(Ok(message)) => message,
                 Some(Err(fault)) => return Poll::Ready(Asked::Failed(fault)),

@@ -23,12 +23,12 @@ use std::time::Duration;
 
 use self::case::{Case, settling};
 use self::tier::{BoxedCase, Tier};
-use super::source::Source;
 use crate::cancellation::CancellationToken;
-use crate::context::{ChildStep, StepContext};
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 use crate::limits::Limits;
 use crate::origin::SourceName;
+use crate::source::{Source, Unsettled};
+use crate::step::{ChildStep, StepContext};
 
 /// A select without cases, whose runs give a `T`. See [`Select`].
 ///
@@ -39,10 +39,10 @@ use crate::origin::SourceName;
 ///
 /// let context = StepContext::new("worker");
 /// let mut select = channels::select(&context)
-///     .case(stream::iter([1, 2]), |number: u32, _| async move {
+///     .case(stream::iter([1, 2]), async |number: u32, _| {
 ///         Ok::<_, BoxError>(format!("number {number}"))
 ///     })
-///     .case_with_priority(0, stream::iter(["stop"]), |word: &str, _| async move {
+///     .case_with_priority(0, stream::iter(["stop"]), async |word: &str, _| {
 ///         Ok::<_, BoxError>(word.to_owned())
 ///     });
 ///
@@ -59,6 +59,7 @@ pub fn select<'a, T>(context: &StepContext) -> Select<'a, T> {
         tiers: Vec::new(),
         cases: 0,
         default: None,
+        invalid: None,
         settings: Settings {
             timeout: None,
             grace: Duration::from_secs(5),
@@ -107,6 +108,8 @@ pub struct Select<'a, T> {
     /// How many cases there are, ended ones included.
     cases: usize,
     default: Option<BoxedCase<'a, T>>,
+    /// Why no run can begin: a source of a case has a wrong option.
+    invalid: Option<Error>,
     settings: Settings,
     /// Runs that have ended in their first poll, one after another.
     at_once: usize,
@@ -139,8 +142,8 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// use watershed::{BoxError, StepContext, channels};
     ///
     /// let context = StepContext::new("worker");
-    /// let mut select = channels::select(&context).case(stream::iter([4]), |number, step| async move {
-    ///     step.register_compensation(|| async {});
+    /// let mut select = channels::select(&context).case(stream::iter([4]), async |number, step| {
+    ///     step.register_compensation(async || {});
     ///     Ok::<_, BoxError>(number * 2)
     /// });
     /// assert_eq!((select.run().await?, context.scope().clear()), (8, 1));
@@ -148,7 +151,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// ```
     pub fn case<S, H, F>(self, source: S, handler: H) -> Self
     where
-        S: Source + Send + 'a,
+        S: Source<Receipt = Unsettled> + Send + 'a,
         H: FnMut(S::Message, StepContext) -> F + Send + 'a,
         F: Future<Output: CaseOutput<T>> + Send + 'a,
     {
@@ -165,7 +168,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// let context = StepContext::new("worker");
     /// let mut select = channels::select(&context)
     ///     .pass(stream::repeat("work"))
-    ///     .case_with_priority(1, stream::iter(["alarm"]), |alarm, _| async move {
+    ///     .case_with_priority(1, stream::iter(["alarm"]), async |alarm, _| {
     ///         Ok::<_, BoxError>(alarm)
     ///     });
     /// assert_eq!((select.run().await?, select.run().await?), ("alarm", "work"));
@@ -173,11 +176,15 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// ```
     pub fn case_with_priority<S, H, F>(mut self, priority: u32, source: S, handler: H) -> Self
     where
-        S: Source + Send + 'a,
+        S: Source<Receipt = Unsettled> + Send + 'a,
         H: FnMut(S::Message, StepContext) -> F + Send + 'a,
         F: Future<Output: CaseOutput<T>> + Send + 'a,
     {
-        let name = SourceName::new(source.name(), self.cases);
+        let name = source.profile().plain_name("a select").unwrap_or_else(|error| {
+            self.invalid.get_or_insert(error);
+            None
+        });
+        let name = SourceName::new(name, self.cases);
         self.cases += 1;
         let place = self.tiers.partition_point(|tier| tier.priority() < priority);
         if self.tiers.get(place).is_none_or(|tier| tier.priority() != priority) {
@@ -202,7 +209,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// ```
     pub fn pass<S>(self, source: S) -> Self
     where
-        S: Source<Message = T> + Send + 'a,
+        S: Source<Receipt = Unsettled, Message = T> + Send + 'a,
     {
         self.pass_with_priority(DEFAULT_PRIORITY, source)
     }
@@ -223,7 +230,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// ```
     pub fn pass_with_priority<S>(self, priority: u32, source: S) -> Self
     where
-        S: Source<Message = T> + Send + 'a,
+        S: Source<Receipt = Unsettled, Message = T> + Send + 'a,
     {
         let pass = |message, _| std::future::ready(Ok::<T, BoxError>(message));
         self.case_with_priority(priority, source, pass)
@@ -239,7 +246,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// let context = StepContext::new("worker");
     /// let mut select = channels::select(&context)
     ///     .pass(stream::pending())
-    ///     .default(|_| async { Ok::<_, BoxError>("nothing to do") });
+    ///     .default(async |_| Ok::<_, BoxError>("nothing to do"));
     /// assert_eq!(select.run().await?, "nothing to do");
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
@@ -320,6 +327,8 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     ///
     /// # Errors
     ///
+    /// - [`ErrorCode::Validation`](crate::ErrorCode::Validation), before a message is taken: a source
+    ///   has an option that is wrong, or that has no effect here
     /// - the continuation's own error under [`ErrorCode::Handler`](crate::ErrorCode::Handler), or
     ///   [`ErrorCode::Panic`](crate::ErrorCode::Panic)
     /// - [`ErrorCode::Source`](crate::ErrorCode::Source): a case that was asked had a fault

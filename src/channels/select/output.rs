@@ -1,8 +1,8 @@
 //! What a continuation returns.
 
-use crate::compensation::CompensationScope;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::outcome::Compensated;
+use crate::undo::CompensationScope;
 
 /// What the continuation of a case may return where the select gives a `T`: `Result<T, E>` or
 /// `Result<Compensated<T>, E>`, with any error `E` that converts into a [`BoxError`].
@@ -13,8 +13,8 @@ use crate::outcome::Compensated;
 /// use watershed::{BoxError, Compensated, StepContext, channels};
 ///
 /// let context = StepContext::new("worker");
-/// let mut select = channels::select::<u32>(&context).case(stream::iter([17]), |seat, _| async move {
-///     Ok::<_, BoxError>(Compensated::new(seat).with_compensation(|| async { /* free it */ }))
+/// let mut select = channels::select::<u32>(&context).case(stream::iter([17]), async |seat, _| {
+///     Ok::<_, BoxError>(Compensated::new(seat).with_compensation(async || { /* free it */ }))
 /// });
 /// assert_eq!((select.run().await?, context.scope().clear()), (17, 1));
 /// # Ok::<_, watershed::Error>(()) }).unwrap();

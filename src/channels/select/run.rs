@@ -8,12 +8,12 @@ use std::task::{Context, Poll, Waker, ready};
 use super::case::Asked;
 use super::tier::Tier;
 use super::{Select, Spare};
-use crate::clock::{Sleep, Tick};
-use crate::context::{ChildStep, StepContext};
+use crate::clock::{Alarm, Tick};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::limits::Limits;
 use crate::panics;
+use crate::step::{ChildStep, StepContext};
 
 /// Runs that end in their first poll, one after another, before the executor has its thread back.
 const RUNS_AT_ONCE: usize = 256;
@@ -45,7 +45,7 @@ struct Started {
     /// Whose continuation is running, until that has ended.
     winner: Option<Winner>,
     /// Why the run ends early, and how long it still waits for the continuation.
-    ending: Option<(Error, Sleep)>,
+    ending: Option<(Error, Alarm)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,10 @@ impl<T> Future for SelectRun<'_, '_, T> {
         let Self { select, started } = &mut *self;
         // What may panic here outside a case is the clock.
         let polled = panics::contain(|| {
-            let started = started.get_or_insert_with(|| Started::new(select));
+            let started = match started {
+                Some(started) => started,
+                None => started.insert(Started::new(select)?),
+            };
             let poll = started.poll(select, cx);
             if poll.is_pending() {
                 select.at_once = 0;
@@ -114,7 +117,7 @@ impl<T> Select<'_, T> {
         if waits_since.is_some() {
             // Nobody is to wake a task that does not wait any more.
             self.tiers.iter_mut().for_each(Tier::forget);
-            limits = Limits::new(self.context.clock(), step.outer_token().clone(), None);
+            limits = Limits::by_token(step.outer_token().clone());
         }
         if let Some(winner) = winner {
             // Whoever still works for the continuation hears that it is gone.
@@ -176,15 +179,17 @@ impl<T> Select<'_, T> {
 }
 
 impl Started {
-    fn new<T>(select: &mut Select<'_, T>) -> Self {
-        let Spare { step, limits } = select.spare.take().unwrap_or_else(|| {
+    fn new<T>(select: &mut Select<'_, T>) -> Result<Self, Error> {
+        let Spare { step, limits } = if let Some(spare) = select.spare.take() {
+            spare
+        } else {
             let settings = &select.settings;
             let step = ChildStep::new(&select.context, None, &settings.cancellation);
             let token = step.outer_token().clone();
-            let limits = Limits::new(select.context.clock(), token, settings.timeout);
+            let limits = Limits::new(select.context.clock(), token, settings.timeout)?;
             Spare { step, limits }
-        });
-        Self { waits_since: None, step, limits, winner: None, ending: None }
+        };
+        Ok(Self { waits_since: None, step, limits, winner: None, ending: None })
     }
 
     fn poll<T>(
@@ -193,6 +198,9 @@ impl Started {
         cx: &mut Context<'_>,
     ) -> Poll<Result<T, Error>> {
         if self.winner.is_none() {
+            if let Some(error) = &select.invalid {
+                return Poll::Ready(Err(error.clone()));
+            }
             if let Some(exceeded) = self.limits.exceeded() {
                 return Poll::Ready(Err(exceeded.into_error("the select")));
             }
@@ -218,7 +226,7 @@ impl Started {
             let exceeded = ready!(self.limits.poll_exceeded(cx));
             self.step.cancel();
             let clock = select.context.clock();
-            let grace = clock.sleep_until(clock.now() + select.settings.grace);
+            let grace = Alarm::grace(clock, select.settings.grace);
             self.ending = Some((exceeded.into_error("the select"), grace));
             // The continuation may have something to say to its cancellation at once.
             if let Poll::Ready(result) = select.poll_winner(winner, cx) {
@@ -226,7 +234,7 @@ impl Started {
             }
         }
         let Some((error, grace)) = &mut self.ending else { return Poll::Pending };
-        ready!(grace.as_mut().poll(cx));
+        ready!(grace.poll(cx));
         self.winner = None;
         let error = error.clone().with_metadata("dropped_handlers", 1);
         Poll::Ready(Err(error.with_related(select.abandon(winner))))

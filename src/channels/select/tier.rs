@@ -9,9 +9,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::super::merge::ReadyQueue;
 use super::case::{AnyCase, Asked};
-use crate::context::StepContext;
 use crate::error::Error;
 use crate::origin::{Origin, SourceName};
+use crate::step::StepContext;
 
 pub(super) type BoxedCase<'a, T> = Pin<Box<dyn AnyCase<T> + Send + 'a>>;
 

@@ -16,9 +16,9 @@ pub use ready_made::{Priority, RoundRobin, Weighted, priority, round_robin, weig
 
 use super::destination::{Destination, IntoDestination};
 use super::merge::Merge;
-use super::source::Source;
-use crate::context::StepContext;
 use crate::error::Error;
+use crate::source::{Source, Unsettled};
+use crate::step::StepContext;
 
 /// What a strategy knows of a source.
 ///
@@ -122,13 +122,12 @@ impl<F: FnMut(&[SourceState]) -> Option<usize>> MergeStrategy for F {
 /// ```
 /// # futures::executor::block_on(async {
 /// use futures::{StreamExt, stream};
-/// use std::num::NonZeroU32;
 /// use watershed::StepContext;
 /// use watershed::channels::{merge_with_strategy, weighted};
 ///
 /// let (sender, receiver) = async_channel::unbounded();
 /// let sources = [stream::repeat("a").take(6), stream::repeat("b").take(2)];
-/// let three_to_one = weighted([3, 1].map(|weight| NonZeroU32::new(weight).unwrap()));
+/// let three_to_one = weighted([3, 1]);
 /// merge_with_strategy(&StepContext::new("merge"), sources, sender, three_to_one).await?;
 /// let merged: Vec<_> = receiver.collect().await;
 /// assert_eq!(merged, ["a", "b", "a", "a", "a", "b", "a", "a"]);
@@ -141,7 +140,7 @@ pub fn merge_with_strategy<I, D, P>(
     strategy: P,
 ) -> Merge<I::Item, D::Destination, Picked<P>>
 where
-    I: IntoIterator<Item: Source>,
+    I: IntoIterator<Item: Source<Receipt = Unsettled>>,
     D: IntoDestination<Destination: Destination<Message = <I::Item as Source>::Message>>,
     P: MergeStrategy,
 {

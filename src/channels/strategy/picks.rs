@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::super::merge::{Intake, Order, POLLS_AT_ONCE, ReadyQueue, Sources, Taken};
-use super::super::source::Source;
 use super::{MergeStrategy, SourceState};
 use crate::error::Error;
+use crate::source::{Source, Unsettled};
 
 /// Refusals in a row before the merge decides itself.
 const PATIENCE: usize = 8;
@@ -38,13 +38,13 @@ impl<P> fmt::Debug for Picked<P> {
     }
 }
 
-impl<S: Source, P: MergeStrategy> Order<S> for Picked<P> {
+impl<S: Source<Receipt = Unsettled>, P: MergeStrategy> Order<S> for Picked<P> {
     type Intake = Picks<S, P>;
 
     fn start(self, sources: Vec<S>) -> Result<Picks<S, P>, Error> {
         let Self(strategy) = self;
         strategy.check(sources.len())?;
-        let sources = Sources::new(sources);
+        let sources = Sources::new(sources)?;
         Ok(Picks {
             states: vec![SourceState::Ready; sources.len()],
             woken: ReadyQueue::new(sources.len()),
@@ -77,7 +77,7 @@ pub struct Picks<S, P> {
     asking: Cell<bool>,
 }
 
-impl<S: Source, P: MergeStrategy> Picks<S, P> {
+impl<S: Source<Receipt = Unsettled>, P: MergeStrategy> Picks<S, P> {
     /// Which source to poll; `None` for a refusal.
     fn pick(&mut self) -> Option<usize> {
         if self.refusals == PATIENCE {
@@ -100,7 +100,7 @@ impl<S: Source, P: MergeStrategy> Picks<S, P> {
     }
 }
 
-impl<S: Source, P: MergeStrategy> Intake for Picks<S, P> {
+impl<S: Source<Receipt = Unsettled>, P: MergeStrategy> Intake for Picks<S, P> {
     type Message = S::Message;
 
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Taken<S::Message>>> {

@@ -1,8 +1,6 @@
 //! The strategies that come with the crate. None of them refuses, and each looks at every source
 //! once a message.
 
-use std::num::NonZeroU32;
-
 use super::{MergeStrategy, SourceState};
 use crate::error::Error;
 
@@ -90,35 +88,33 @@ impl MergeStrategy for RoundRobin {
 /// A source of weight `w` that is ready all the while waits for at most `2 * (W - w)` messages of
 /// the others, `W` being the sum of all weights, whatever the others do.
 ///
-/// There is one weight for each source: another number of them is an
+/// There is one weight for each source, and none is 0: all else is an
 /// [`ErrorCode::Validation`](crate::ErrorCode::Validation) error of the merge.
 ///
 /// ```
 /// # futures::executor::block_on(async {
 /// use futures::{StreamExt, stream};
-/// use std::num::NonZeroU32;
 /// use watershed::StepContext;
 /// use watershed::channels::{merge_with_strategy, weighted};
 ///
 /// let (sender, receiver) = async_channel::unbounded();
 /// let sources = [stream::repeat("paid").take(70), stream::repeat("free").take(70)];
-/// let shares = weighted([9, 1].map(|weight| NonZeroU32::new(weight).unwrap()));
+/// let shares = weighted([9, 1]);
 /// merge_with_strategy(&StepContext::new("merge"), sources, sender, shares).await?;
 /// let first: Vec<_> = receiver.take(70).collect().await;
 /// assert_eq!(first.iter().filter(|message| **message == "paid").count(), 63);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
-pub fn weighted(weights: impl IntoIterator<Item = NonZeroU32>) -> Weighted {
-    let shares = weights.into_iter().map(|weight| Share { weight, left: weight.get() });
+pub fn weighted(weights: impl IntoIterator<Item = u32>) -> Weighted {
+    let shares = weights.into_iter().map(|weight| Share { weight, left: weight });
     Weighted { shares: shares.collect(), last: None }
 }
 
 /// The strategy of [`weighted`].
 ///
 /// ```
-/// use std::num::NonZeroU32;
 /// use watershed::channels::{MergeStrategy, SourceState::Ready, weighted};
-/// let mut strategy = weighted([2, 1].map(|weight| NonZeroU32::new(weight).unwrap()));
+/// let mut strategy = weighted([2, 1]);
 /// assert_eq!([0; 4].map(|_| strategy.pick(&[Ready; 2]).unwrap()), [0, 1, 0, 0]);
 /// ```
 #[derive(Clone, Debug)]
@@ -130,7 +126,7 @@ pub struct Weighted {
 
 #[derive(Clone, Copy, Debug)]
 struct Share {
-    weight: NonZeroU32,
+    weight: u32,
     /// What is left of it in this round.
     left: u32,
 }
@@ -139,7 +135,7 @@ impl Share {
     /// Whether a larger part of this share is left than of the other.
     fn is_behind(self, other: Self) -> bool {
         let (left, other_left) = (u64::from(self.left), u64::from(other.left));
-        left * u64::from(other.weight.get()) > other_left * u64::from(self.weight.get())
+        left * u64::from(other.weight) > other_left * u64::from(self.weight)
     }
 }
 
@@ -169,12 +165,12 @@ impl MergeStrategy for Weighted {
             .filter(|last| sources.get(*last).is_some_and(|state| !state.is_ready()))
         {
             let share = &mut self.shares[last];
-            share.left = share.weight.get().min(share.left + 1);
+            share.left = share.weight.min(share.left.saturating_add(1));
         }
         let mut picked = self.most_behind(sources);
         if picked.is_none() {
             for share in &mut self.shares {
-                share.left = share.weight.get();
+                share.left = share.weight;
             }
             picked = self.most_behind(sources);
         }
@@ -185,6 +181,9 @@ impl MergeStrategy for Weighted {
 
     fn check(&self, sources: usize) -> Result<(), Error> {
         let weights = self.shares.len();
+        if self.shares.iter().any(|share| share.weight == 0) {
+            return Err(Error::validation("the weight of a source must not be zero"));
+        }
         if weights == sources {
             return Ok(());
         }
