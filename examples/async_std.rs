@@ -5,16 +5,11 @@
 //! cargo run --example async_std
 //! ```
 
-use std::error::Error;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use async_std::task;
 use futures::lock::Mutex;
-use watershed::{
-    BoxError, CancellationToken, CompensationPolicy, CompensationScope, Source, StepContext,
-    fan_in, labelled, run_compensation,
-};
+use watershed::{BoxError, CompensationPolicy, Source, StepContext, fan_in, labelled};
 
 fn main() -> Result<(), BoxError> {
     task::block_on(task::spawn(run()))
@@ -35,30 +30,25 @@ async fn run() -> Result<(), BoxError> {
     });
 
     let inside = Arc::new(Mutex::new(Vec::new()));
-    let scope = CompensationScope::new();
-    let context = StepContext::new("gates").with_scope(scope.clone());
-    let outcome = fan_in(&context, readers, |(gate, ticket), step| {
-        let inside = Arc::clone(&inside);
-        async move {
-            // Reserved first, so that a visitor let in is never forgotten; harmless if not let in.
-            let everyone = Arc::clone(&inside);
-            step.reserve(labelled("show out", move || {
-                let everyone = Arc::clone(&everyone);
-                async move { everyone.lock().await.retain(|visitor| *visitor != (gate, ticket)) }
-            }));
-            inside.lock().await.push((gate, ticket));
-            println!("{gate} gate lets in ticket {ticket}");
-            task::yield_now().await;
-            if (gate, ticket) == ("south", 3) { Err("the ticket is forged") } else { Ok(()) }
-        }
+    let context = StepContext::new("gates");
+    let outcome = fan_in(&context, readers, async |(gate, ticket), step| {
+        // Reserved first, so that a visitor let in is never forgotten; harmless if not let in.
+        let everyone = Arc::clone(&inside);
+        step.reserve(labelled("show out", move || {
+            let everyone = Arc::clone(&everyone);
+            async move { everyone.lock().await.retain(|visitor| *visitor != (gate, ticket)) }
+        }));
+        inside.lock().await.push((gate, ticket));
+        println!("{gate} gate lets in ticket {ticket}");
+        task::yield_now().await;
+        if (gate, ticket) == ("south", 3) { Err("the ticket is forged") } else { Ok(()) }
     })
-    .concurrency(const { NonZeroUsize::new(3).unwrap() })
+    .concurrency(3)
     .await;
 
-    if let Err(error) = outcome {
-        println!("{error}: {}", error.source().map_or_else(String::new, ToString::to_string));
-        let policy = CompensationPolicy::sequential_reverse();
-        let report = run_compensation(&policy, &scope, CancellationToken::never()).await?;
+    if let Err(failure) = outcome {
+        println!("{failure:#}");
+        let report = context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
         println!("{} visitors shown out", report.succeeded());
     }
     println!("still inside: {:?}", *inside.lock().await);

@@ -7,7 +7,6 @@
 //! cargo run --example custom_executor
 //! ```
 
-use std::error::Error;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,10 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::lock::Mutex;
-use watershed::{
-    BoxError, CancellationToken, CompensationPolicy, CompensationScope, ManualClock, Source,
-    StepContext, fan_in, run_compensation,
-};
+use watershed::{BoxError, CompensationPolicy, ManualClock, Source, StepContext, fan_in};
 
 const FRAME: Duration = Duration::from_millis(16);
 
@@ -52,32 +48,26 @@ fn main() -> Result<(), BoxError> {
 
     let clock = ManualClock::new();
     let towers = Arc::new(Mutex::new(Vec::new()));
-    let scope = CompensationScope::new();
-    let context = StepContext::new("game").with_scope(scope.clone());
-    let context = context.with_clock(Arc::new(clock.clone()));
+    let context = StepContext::new("game").with_clock(Arc::new(clock.clone()));
+    let players = [from_red.named("red"), from_blue.named("blue")];
     let play = async {
-        let outcome = fan_in(
-            &context,
-            [from_red.named("red"), from_blue.named("blue")],
-            |tower: (&str, u32), step| {
-                let towers = Arc::clone(&towers);
-                async move {
-                    towers.lock().await.push(tower);
-                    println!("  {tower:?} built");
-                    step.register_compensation_with(towers, move |towers| async move {
-                        towers.lock().await.retain(|other| *other != tower);
-                        println!("  {tower:?} torn down");
-                    });
-                    if tower == ("blue", 3) { Err("the tower does not stand") } else { Ok(()) }
-                }
-            },
-        )
+        let outcome = fan_in(&context, players, async |tower: (&'static str, u32), step| {
+            towers.lock().await.push(tower);
+            println!("  {tower:?} built");
+            step.register_compensation_with(
+                (Arc::clone(&towers), tower),
+                async |(towers, tower)| {
+                    towers.lock().await.retain(|other| *other != tower);
+                    println!("  {tower:?} torn down");
+                },
+            );
+            if tower == ("blue", 3) { Err("the tower does not stand") } else { Ok(()) }
+        })
         .timeout(Duration::from_secs(2))
         .await;
-        if let Err(error) = outcome {
-            println!("  {error}: {}", error.source().map_or_else(String::new, ToString::to_string));
-            let policy = CompensationPolicy::sequential_reverse();
-            run_compensation(&policy, &scope, CancellationToken::never()).await?;
+        if let Err(failure) = outcome {
+            println!("  {failure:#}");
+            context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
         }
         println!("  towers left: {:?}", *towers.lock().await);
         Ok(())

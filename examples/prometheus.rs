@@ -6,9 +6,7 @@
 
 use futures::stream;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use watershed::{
-    BoxError, CancellationToken, CompensationPolicy, Source, StepContext, fan_in, run_compensation,
-};
+use watershed::{BoxError, CompensationPolicy, Source, StepContext, fan_in};
 
 fn main() -> Result<(), BoxError> {
     let recorder = PrometheusBuilder::new().build_recorder();
@@ -18,14 +16,13 @@ fn main() -> Result<(), BoxError> {
     let context = StepContext::new("orders");
     let sources = [stream::iter(1..=3).named("web"), stream::iter(11..=14).named("phone")];
     futures::executor::block_on(async {
-        let outcome = fan_in(&context, sources, |order, step| async move {
-            step.register_compensation(|| async { /* free the seat */ });
+        let outcome = fan_in(&context, sources, async |order, step| {
+            step.register_compensation(async || { /* free the seat */ });
             if order == 13 { Err("the payment was declined") } else { Ok(()) }
         })
         .await;
         if outcome.is_err() {
-            let policy = CompensationPolicy::sequential_reverse();
-            run_compensation(&policy, context.scope(), CancellationToken::never()).await?;
+            context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
         }
         Ok::<_, BoxError>(())
     })?;

@@ -8,10 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use watershed::{
-    BoxError, CancellationToken, CompensationPolicy, StepContext, labelled, run_compensation,
-    timers,
-};
+use watershed::{BoxError, CompensationPolicy, StepContext, labelled, timers};
 
 /// What the services of this world know.
 #[derive(Clone, Default)]
@@ -72,9 +69,7 @@ fn main() -> Result<(), BoxError> {
                 }
                 Err(error) => {
                     println!("  failed: {error}");
-                    let policy = CompensationPolicy::sequential_reverse();
-                    let never = CancellationToken::never();
-                    run_compensation(&policy, context.scope(), never).await?;
+                    context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
                 }
             }
         }
@@ -95,8 +90,7 @@ fn a_saga_rolls_back_when_a_step_fails_and_returns_its_results_otherwise() {
 
     let trip = futures::executor::block_on(book_trip(&context, &world, "Atlantis"));
     assert_eq!(trip.expect_err("no such town").to_string(), "no such town");
-    let policy = CompensationPolicy::sequential_reverse();
-    let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+    let rollback = context.roll_back(&CompensationPolicy::sequential_reverse());
     assert_eq!(futures::executor::block_on(rollback).expect("it succeeds").succeeded(), 1);
     assert_eq!(world.entries(), ["flight to Oslo", "hotel in Oslo", "car in Oslo"]);
 }

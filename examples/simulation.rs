@@ -9,9 +9,7 @@
 use std::time::Duration;
 
 use watershed::testing::{Ledger, Simulation, World, explore};
-use watershed::{
-    BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in, run_compensation,
-};
+use watershed::{BoxError, CompensationPolicy, StepContext, fan_in};
 
 /// A payment service in memory, which takes its time.
 #[derive(Clone)]
@@ -71,16 +69,14 @@ where
     let deadline = Duration::from_micros(world.below(40_000));
 
     let drain = fan_in(&context, sources, |order, step| handler(order, step, payments.clone()))
-        .concurrency(const { std::num::NonZeroUsize::new(2).unwrap() })
+        .concurrency(2)
         .timeout(deadline)
         .grace(Duration::ZERO);
     if simulation.run(drain)?.is_ok() {
         ledger.commit_open();
     } else {
         world.note("the deadline has passed");
-        let policy = CompensationPolicy::sequential_reverse();
-        let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
-        simulation.run(rollback)??;
+        simulation.run(context.roll_back(&CompensationPolicy::sequential_reverse()))??;
     }
     ledger.check()?;
     Ok(())

@@ -7,14 +7,10 @@
 //! cargo run --example smol
 //! ```
 
-use std::error::Error;
 use std::sync::Arc;
 
 use futures::lock::Mutex;
-use watershed::{
-    BoxError, CancellationToken, CompensationPolicy, CompensationScope, Source, StepContext,
-    fan_in, run_compensation,
-};
+use watershed::{BoxError, CompensationPolicy, Source, StepContext, fan_in};
 
 fn main() -> Result<(), BoxError> {
     smol::block_on(smol::spawn(run()))
@@ -34,29 +30,22 @@ async fn run() -> Result<(), BoxError> {
     });
 
     let reserved = Arc::new(Mutex::new(Vec::new()));
-    let scope = CompensationScope::new();
-    let context = StepContext::new("orders").with_scope(scope.clone());
-    let outcome = fan_in(&context, readers, |order: String, step| {
-        let reserved = Arc::clone(&reserved);
-        async move {
-            reserved.lock().await.push(order.clone());
-            step.register_compensation_with(
-                (reserved, order.clone()),
-                |(reserved, order)| async move {
-                    println!("  giving back {order}");
-                    reserved.lock().await.retain(|other| *other != order);
-                },
-            );
-            println!("reserved {order}");
-            if order == "Lima 3" { Err("the card was refused") } else { Ok(()) }
-        }
+    let context = StepContext::new("orders");
+    let outcome = fan_in(&context, readers, async |order: String, step| {
+        reserved.lock().await.push(order.clone());
+        let undo = (Arc::clone(&reserved), order.clone());
+        step.register_compensation_with(undo, async |(reserved, order)| {
+            println!("  giving back {order}");
+            reserved.lock().await.retain(|other| *other != order);
+        });
+        println!("reserved {order}");
+        if order == "Lima 3" { Err("the card was refused") } else { Ok(()) }
     })
     .await;
 
-    if let Err(error) = outcome {
-        println!("{error}: {}", error.source().map_or_else(String::new, ToString::to_string));
-        let policy = CompensationPolicy::sequential_reverse();
-        let report = run_compensation(&policy, &scope, CancellationToken::never()).await?;
+    if let Err(failure) = outcome {
+        println!("{failure:#}");
+        let report = context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
         println!("{} reservations given back", report.succeeded());
     }
     println!("still reserved: {:?}", *reserved.lock().await);

@@ -13,10 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::lock::Mutex;
-use watershed::{
-    BoxError, CancellationToken, CompensationPolicy, CompensationScope, Source, StepContext,
-    fan_in, run_compensation,
-};
+use watershed::{BoxError, CompensationPolicy, Source, StepContext, fan_in};
 
 #[tokio::main(flavor = "multi_thread")]
 async fn main() -> Result<(), BoxError> {
@@ -37,30 +34,25 @@ async fn run() -> Result<(), BoxError> {
     });
 
     let paid = Arc::new(Mutex::new(Vec::new()));
-    let scope = CompensationScope::new();
-    let context = StepContext::new("payments").with_scope(scope.clone());
-    let outcome = fan_in(&context, readers, |payment: u32, step| {
-        let paid = Arc::clone(&paid);
-        async move {
-            paid.lock().await.push(payment);
-            step.register_compensation_with(paid, move |paid| async move {
-                println!("  refunding {payment}");
-                paid.lock().await.retain(|other| *other != payment);
-            });
-            println!("paid {payment}");
-            if payment == 203 {
-                pending::<()>().await; // the bank never answers
-            }
-            Ok::<_, BoxError>(())
+    let context = StepContext::new("payments");
+    let outcome = fan_in(&context, readers, async |payment: u32, step| {
+        paid.lock().await.push(payment);
+        step.register_compensation_with((Arc::clone(&paid), payment), async |(paid, payment)| {
+            println!("  refunding {payment}");
+            paid.lock().await.retain(|other| *other != payment);
+        });
+        println!("paid {payment}");
+        if payment == 203 {
+            pending::<()>().await; // the bank never answers
         }
+        Ok::<_, BoxError>(())
     })
     .message_timeout(Duration::from_millis(50))
     .await;
 
-    if let Err(error) = outcome {
-        println!("{}: {error}", error.code());
-        let policy = CompensationPolicy::sequential_reverse();
-        let report = run_compensation(&policy, &scope, CancellationToken::never()).await?;
+    if let Err(failure) = outcome {
+        println!("{}: {failure}", failure.error().code());
+        let report = context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
         println!("{} payments refunded", report.succeeded());
     }
     println!("still paid: {:?}", *paid.lock().await);

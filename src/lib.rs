@@ -28,8 +28,9 @@
 //! ```
 //! use watershed::{CancellationSource, StepContext};
 //!
-//! let shutdown = CancellationSource::new();
-//! let context = StepContext::new("orders").with_cancellation(shutdown.token());
+//! let stop = CancellationSource::new();
+//! let context = StepContext::new("orders").with_cancellation(stop.token());
+//! # drop(context);
 //! ```
 //!
 //! **3. A handler.** It is called once a message, with the message and a context of its own, and
@@ -43,11 +44,11 @@
 //!
 //! type Tokens = Arc<Mutex<BTreeSet<u32>>>;
 //!
-//! async fn handle(order: u32, tokens: Tokens, step: StepContext) -> Result<(), BoxError> {
+//! async fn handle(order: u32, tokens: &Tokens, step: StepContext) -> Result<(), BoxError> {
 //!     if !tokens.lock().map_err(|_| "tokens are gone")?.insert(order) {
 //!         return Ok(()); // done before
 //!     }
-//!     step.register_compensation_with((tokens, order), |(tokens, order)| async move {
+//!     step.register_compensation_with((Arc::clone(tokens), order), async |(tokens, order)| {
 //!         if let Ok(mut tokens) = tokens.lock() {
 //!             tokens.remove(&order);
 //!         }
@@ -59,76 +60,78 @@
 //! }
 //! # let tokens = Tokens::default();
 //! # let step = StepContext::new("orders");
-//! # futures::executor::block_on(handle(7, tokens, step.clone())).unwrap();
+//! # futures::executor::block_on(handle(7, &tokens, step.clone())).unwrap();
 //! # step.scope().clear();
 //! ```
 //!
-//! **4. The drain.** [`fan_in`] handles every message of every source, and ends with a report or
-//! with the first error, further errors attached.
+//! **4. The drain.** [`fan_in`] handles every message of every source, and ends with a report, or
+//! with the first error and the report of what was done: a [`Failure`].
 //!
-//! **5. The rollback.** On failure [`run_compensation`] undoes what the messages did.
+//! **5. The rollback.** On failure [`StepContext::roll_back`] undoes what the messages did.
 //!
 //! ```
 //! # use std::collections::BTreeSet;
 //! # use std::sync::{Arc, Mutex};
 //! # futures::executor::block_on(async {
-//! use std::num::NonZeroUsize;
 //! use std::time::Duration;
 //! use futures::stream;
-//! use watershed::{
-//!     BoxError, CancellationToken, CompensationPolicy, Source, StepContext, fan_in,
-//!     run_compensation,
-//! };
+//! use watershed::{BoxError, CompensationPolicy, Source, StepContext, fan_in};
 //!
 //! let tokens = Arc::new(Mutex::new(BTreeSet::new()));
 //! let context = StepContext::new("orders");
 //! let sources = [stream::iter([1, 2]).named("web"), stream::iter([3, 13]).named("phone")];
 //!
-//! let outcome = fan_in(&context, sources, |order, step| {
-//!     let tokens = Arc::clone(&tokens);
-//!     async move {
-//!         tokens.lock().unwrap().insert(order);
-//!         step.register_compensation_with(tokens, move |tokens| async move {
-//!             tokens.lock().unwrap().remove(&order);
-//!         });
-//!         if order == 13 { Err("the payment was declined") } else { Ok(()) }
-//!     }
+//! let outcome = fan_in(&context, sources, async |order, step| {
+//!     tokens.lock().unwrap().insert(order);
+//!     step.register_compensation_with((Arc::clone(&tokens), order), async |(tokens, order)| {
+//!         tokens.lock().unwrap().remove(&order);
+//!     });
+//!     if order == 13 { Err("the payment was declined") } else { Ok(()) }
 //! })
+//! .concurrency(2)
 //! .timeout(Duration::from_secs(60))
-//! .concurrency(NonZeroUsize::MIN)
 //! .await;
 //!
-//! let error = outcome.unwrap_err();
-//! assert_eq!(error.to_string(), "the handler failed (message 2 of source `phone`)");
+//! let failure = outcome.unwrap_err();
+//! let what = "the handler failed (message 2 of source `phone`): the payment was declined";
+//! assert_eq!(format!("{failure:#}"), what);
+//! assert_eq!(failure.report().failed(), 1);
 //!
-//! let policy = CompensationPolicy::sequential_reverse();
-//! let report = run_compensation(&policy, context.scope(), CancellationToken::never()).await?;
-//! assert_eq!(report.succeeded(), 4);
+//! let report = context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
+//! assert_eq!(report.succeeded() as u64, failure.report().taken());
 //! assert!(tokens.lock().unwrap().is_empty());
 //! # Ok::<_, BoxError>(()) }).unwrap();
 //! ```
 //!
-//! The [`guide`] has a chapter for each kind of work, and pages for those who come from .NET, from
-//! `futures` alone, and from Go.
+//! What a worker in production adds is one option each: [`retry`](FanIn::retry),
+//! [`dead_letters`](FanIn::dead_letters), [`shutdown`](FanIn::shutdown),
+//! [`progress`](FanIn::progress). The [`guide`] has a chapter for each kind of work, and pages for
+//! those who come from .NET, from `futures` alone, and from Go.
 //!
 //! # What may be relied on
 //!
-//! - **Order.** Within a source, messages are handled in their order. Compensations run in the
-//!   reverse of the order of registration, over all messages, also when handlers ran concurrently.
+//! - **Order.** Within a source, messages are handled in their order, or in that of a key, or in any:
+//!   as you say. Compensations run in the reverse of the order of registration, over all messages,
+//!   also when handlers ran concurrently.
 //! - **Nothing is prefetched.** A message is taken when its handler is about to be called. After
-//!   any end of the drain, every message whose handler was not called is still in its source.
+//!   any end of the drain, every message whose handler was not called is still in its source. What
+//!   must hold messages (a window, a key that is busy, the wait for another attempt) gives them to
+//!   [`put_back`](FanIn::put_back).
+//! - **Fairness.** Between two turns of one ready source, every other ready source has one; neither
+//!   a busy source nor a weight keeps the deadline, the cancellation or the executor waiting.
 //! - **Commit.** [`Commit::Pipeline`] keeps compensations until the whole drain has succeeded;
 //!   [`Commit::Message`] until the message has, in constant memory; [`Commit::Never`] leaves it to
 //!   the caller.
 //! - **Drop.** Dropping a drain or a rollback at any await point loses no compensation: what has
 //!   not run is still staged.
+//! - **Panics.** A panic of a handler, a source, an action or a destructor becomes an error, and costs
+//!   no neighbour.
 //! - **Idempotency.** A compensation may run more than once, because a rollback can be interrupted
 //!   or retried. Write it so that a second run does no harm.
 //! - **Memory.** Compensations live in memory. A process that dies takes them with it; what must
 //!   survive that belongs into a database, beside the effect.
 //!
-//! [`guide::reliability`] says how each of these is tested, with which numbers, and what is not
-//! promised.
+//! [`guide::reliability`] says how each of these is tested, and what is not promised.
 //!
 //! # Time and executors
 //!
@@ -138,9 +141,10 @@
 //!
 //! # The order of the modules
 //!
-//! Each uses only what stands before it: `sync`, `origin`, `lock`, `waiters` and `chance`; `error`;
-//! `diagnostics`; `panics`; `clock`, `cancellation` and `retry`; `limits` and `compensation`;
-//! `outcome` and `execution`; `context`; `channels`, `timers`, `group`, `combinators` and
+//! Each uses only what stands before it: `sync`, `origin`, `lock`, `waiters` and `chance`; `error`,
+//! `diagnostics` and `panics`, which know each other; `clock`, `cancellation` and `retry`; `limits`,
+//! `ready` and `undo`; `outcome` and `execution`; `step`; `source`; `drain`; `channels`, `timers`,
+//! `group`, `combinators` and
 //! `streams`; `testing`.
 
 mod cancellation;
@@ -148,9 +152,8 @@ mod chance;
 pub mod channels;
 mod clock;
 pub mod combinators;
-mod compensation;
-mod context;
 pub mod diagnostics;
+mod drain;
 mod error;
 mod execution;
 pub mod group;
@@ -162,26 +165,38 @@ mod outcome;
 mod panics;
 #[cfg(all(test, any(watershed_loom, watershed_shuttle)))]
 mod proof;
+mod ready;
 mod retry;
+mod source;
+mod step;
 pub mod streams;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod timers;
+mod undo;
 mod waiters;
 
 pub use cancellation::{CancellationSource, CancellationToken, Cancelled};
-pub use channels::{
-    Commit, FailedMessage, FanIn, FanInFuture, FanInReport, Faults, Named, OnFailure, Source,
-    SourceReport, Tuned, fan_in,
-};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, Tick};
-pub use compensation::{
-    Action, ActionOutput, CompensationPolicy, CompensationScope, FailedAction, Labelled,
-    Reservation, Rollback, RollbackFailed, RollbackReport, labelled, run_compensation,
+pub use drain::{
+    Commit, FanIn, FanInFuture, FanInReport, Letter, OnFailure, Progress, SourceReport, Warning,
+    fan_in,
 };
-pub use context::StepContext;
-pub use error::{BoxError, Error, ErrorCode};
+pub use error::{BoxError, Error, ErrorCode, Failure};
 pub use execution::ExecutionPolicy;
-pub use outcome::{Compensated, HandlerOutput, try_async};
+pub use origin::SourceId;
+pub use outcome::{Answer, Compensated, HandlerOutput, try_async};
 pub use retry::RetryPolicy;
+pub use source::{Faults, Named, Source, Tuned};
+pub use step::{StepContext, WithStep, with_step};
+pub use undo::{
+    Action, ActionOutput, CompensationPolicy, CompensationScope, FailedAction, Labelled,
+    LocalAction, LocalRollback, LocalUndos, Reservation, Rollback, RollbackReport, Undoing,
+    labelled,
+};
+
+/// The program in the README is compiled and run as it is printed.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

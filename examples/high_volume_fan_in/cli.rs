@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(crate) struct Options {
 
     /// How many handlers run at once; within one feed it is always one
     #[arg(long, value_name = "N", default_value = "8")]
-    pub(crate) concurrency: NonZeroUsize,
+    pub(crate) concurrency: usize,
 
     /// A deadline for the whole drain, such as 500ms or "2min 30s" [default: none]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]

@@ -115,14 +115,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A message as a transport hands it over.
-#[derive(Debug)]
+/// A message as a transport hands it over. Clones share what they carry.
+#[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     pub(crate) feed: Arc<Feed>,
     pub(crate) position: u32,
     /// An earlier run failed at it and went on behind it.
     pub(crate) parked: bool,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Arc<[u8]>,
 }
 
 /// All feeds of a run.

@@ -28,6 +28,7 @@ pub(crate) fn messages(
         async move {
             let leased = lease(&store, feed.id, next).await?;
             Ok(leased.map(|(position, payload)| {
+                let payload = payload.into();
                 (Delivery { feed, position, parked: false, payload }, position.saturating_add(1))
             }))
         }

@@ -56,7 +56,12 @@ pub(crate) fn deliver(
             let parked = bookmark.parked.contains(&position);
             let not_done = parked || position >= bookmark.next;
             let feed = Arc::clone(&feed);
-            ready(Ok(not_done.then_some(Delivery { feed, position, parked, payload })))
+            ready(Ok(not_done.then_some(Delivery {
+                feed,
+                position,
+                parked,
+                payload: payload.into(),
+            })))
         })
         .map_err(SourceError::Io)
         .boxed()

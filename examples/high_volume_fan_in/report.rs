@@ -90,10 +90,11 @@ fn ending(text: &mut String, options: &Options, summary: &Summary) -> fmt::Resul
             "Drained on {}: {} messages handled, {} rolled back, in {}.",
             options.executor,
             grouped(report.handled()),
-            grouped(report.rolled_back()),
+            grouped(report.failed()),
             short(report.elapsed()),
         )?,
-        Err(error) => {
+        Err(ended) => {
+            let error = ended.error();
             writeln!(text, "The drain on {} was aborted by {}:", options.executor, error.code())?;
             failure(text, error)?;
             for related in error.related() {
@@ -109,7 +110,8 @@ fn ending(text: &mut String, options: &Options, summary: &Summary) -> fmt::Resul
             grouped(report.succeeded() as u64),
             short(*time),
         )?,
-        Some((Err(error), _)) => {
+        Some((Err(ended), _)) => {
+            let error = ended.error();
             writeln!(text, "The rollback failed:")?;
             failure(text, error)?;
             error.related().iter().try_for_each(|related| failure(text, related))?;
@@ -144,17 +146,11 @@ fn ending(text: &mut String, options: &Options, summary: &Summary) -> fmt::Resul
 /// One line that says what went wrong: the handler's own words where it was the handler, the whole
 /// chain of causes otherwise.
 fn failure(text: &mut String, error: &watershed::Error) -> fmt::Result {
-    let mut causes: Vec<String> = Vec::new();
-    let own = error.downcast_ref::<EventError>().map(|own| own as &dyn StdError);
-    let mut next = own.or(Some(error));
-    while let Some(cause) = next {
-        let words = cause.to_string();
-        if causes.last() != Some(&words) {
-            causes.push(words);
-        }
-        next = cause.source();
+    match error.downcast_ref::<EventError>().map(|own| (own, own.source())) {
+        Some((own, Some(cause))) => writeln!(text, "  {own}: {cause}"),
+        Some((own, None)) => writeln!(text, "  {own}"),
+        None => writeln!(text, "  {error:#}"),
     }
-    writeln!(text, "  {}", causes.join(": "))
 }
 
 fn audit(text: &mut String, summary: &Summary) -> fmt::Result {

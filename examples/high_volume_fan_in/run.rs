@@ -52,10 +52,8 @@ pub(crate) struct FeedSummary {
 impl Summary {
     /// Whether the drain ended in the way that the options asked for.
     pub(crate) fn as_asked(&self) -> bool {
-        let planned = |error: &watershed::Error| {
-            matches!(error.downcast_ref(), Some(EventError::Planned { .. }))
-        };
-        self.drained.outcome.as_ref().err().is_none_or(planned)
+        let Err(failure) = &self.drained.outcome else { return true };
+        matches!(failure.error().downcast_ref(), Some(EventError::Planned { .. }))
     }
 }
 

@@ -89,11 +89,10 @@ impl Summary {
     fn failures(&self) -> Vec<String> {
         let said =
             |error: &watershed::Error| error.downcast_ref::<EventError>().unwrap().to_string();
-        let mut failures: Vec<_> =
-            self.drained.outcome.as_ref().err().into_iter().chain(&self.drained.failed).collect();
-        failures
-            .extend(self.drained.outcome.as_ref().err().map_or(&[][..], |error| error.related()));
-        let mut failures: Vec<_> = failures.into_iter().map(said).collect();
+        let ended = self.drained.outcome.as_ref().err().map(watershed::Failure::error);
+        let related = ended.map_or(&[][..], |error| error.related());
+        let failures = ended.into_iter().chain(related).chain(&self.drained.failed);
+        let mut failures: Vec<_> = failures.map(said).collect();
         failures.sort();
         failures
     }
@@ -125,7 +124,10 @@ fn a_planned_failure_undoes_the_whole_run_and_the_next_run_finishes() {
             let options = format!("--executor {executor} --concurrency {concurrency}");
             let summary = folder.run(&format!("{options} --fail-at 900"));
             assert!(summary.as_asked());
-            assert_eq!(summary.drained.outcome.as_ref().unwrap_err().code(), ErrorCode::Handler);
+            assert_eq!(
+                summary.drained.outcome.as_ref().unwrap_err().error().code(),
+                ErrorCode::Handler
+            );
             let (handled, rolled_back, done) = summary.counts();
             assert!(handled >= 899 && rolled_back > handled && done == 0);
             // A token, an event and a settlement for each, of which the failed one lacks the last.
@@ -160,7 +162,7 @@ fn a_message_can_be_rolled_back_alone_in_every_transport() {
         let summary = folder.run(&format!("{options} --fail-at {fail_at}"));
         assert!(summary.as_asked());
         assert_eq!(summary.counts(), (ALL - 1, 1, ALL - 1));
-        assert_eq!(summary.drained.outcome.as_ref().unwrap().rolled_back(), 1);
+        assert_eq!(summary.drained.outcome.as_ref().unwrap().failed(), 1);
         assert_eq!(summary.failures().len(), 1);
         assert_eq!(folder.run(options).counts(), (1, 0, ALL));
     }
@@ -258,12 +260,12 @@ fn an_event_that_comes_twice_is_emitted_once() {
 fn a_timeout_takes_nothing_or_undoes_everything() {
     let folder = Folder::new();
     let summary = folder.run("--timeout 0s");
-    assert_eq!(summary.drained.outcome.as_ref().unwrap_err().code(), ErrorCode::Timeout);
+    assert_eq!(summary.drained.outcome.as_ref().unwrap_err().error().code(), ErrorCode::Timeout);
     assert!(!summary.as_asked());
     assert_eq!(summary.counts(), (0, 0, 0));
 
     let summary = folder.run("--repeat 1 --timeout 5ms");
-    assert_eq!(summary.drained.outcome.as_ref().unwrap_err().code(), ErrorCode::Timeout);
+    assert_eq!(summary.drained.outcome.as_ref().unwrap_err().error().code(), ErrorCode::Timeout);
     assert_eq!(summary.counts().2, 0);
     assert_eq!(folder.run("").counts(), (ALL, 0, ALL));
 }
@@ -273,7 +275,7 @@ fn a_cancelled_run_takes_nothing() {
     let source = CancellationSource::new();
     source.cancel();
     let summary = run::run(&options(""), &ProgressBar::hidden(), source.token()).unwrap();
-    assert_eq!(summary.drained.outcome.as_ref().unwrap_err().code(), ErrorCode::Canceled);
+    assert_eq!(summary.drained.outcome.as_ref().unwrap_err().error().code(), ErrorCode::Canceled);
     assert_eq!(summary.counts(), (0, 0, 0));
 }
 
@@ -401,7 +403,7 @@ fn a_partition_that_was_cut_off_is_a_fault_of_its_source() {
     let records = fs::read(&partition).unwrap();
     fs::write(&partition, &records[..records.len() - 10]).unwrap();
     let summary = folder.run("");
-    let error = summary.drained.outcome.as_ref().unwrap_err();
+    let error = summary.drained.outcome.as_ref().unwrap_err().error();
     assert_eq!((error.code(), error.source_name()), (ErrorCode::Source, Some("ci")));
     assert_eq!(summary.sum(|feed| feed.done), 0);
 

@@ -1,14 +1,14 @@
 //! The worker: what is done for each message, and the drain that does it for all of them.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use watershed::{
-    CancellationToken, Commit, CompensationPolicy, CompensationScope, Error, FanInReport,
-    OnFailure, RollbackReport, StepContext, fan_in, labelled, run_compensation,
+    CancellationToken, Commit, CompensationPolicy, Error, Failure, FanInReport, Letter, OnFailure,
+    RollbackReport, StepContext, fan_in, labelled,
 };
 
 use crate::cli::FailureMode;
@@ -139,18 +139,18 @@ impl Worker {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
-    pub(crate) concurrency: NonZeroUsize,
+    pub(crate) concurrency: usize,
     pub(crate) token: CancellationToken,
 }
 
 /// How the drain ended.
 #[derive(Debug)]
 pub(crate) struct Drained {
-    pub(crate) outcome: Result<FanInReport, Error>,
+    pub(crate) outcome: Result<FanInReport, Failure<FanInReport>>,
     /// How long the drain took, without the rollback.
     pub(crate) elapsed: Duration,
     /// What became of the rollback, if there was one, and how long it took.
-    pub(crate) rollback: Option<(Result<RollbackReport, Error>, Duration)>,
+    pub(crate) rollback: Option<(Result<RollbackReport, Failure<RollbackReport>>, Duration)>,
     /// The messages that failed and were rolled back alone.
     pub(crate) failed: Vec<Error>,
 }
@@ -165,40 +165,33 @@ pub(crate) async fn drain(
     // A message that is to fail alone must be safe from the failure of a later one.
     let (on_failure, commit) = match worker.on_failure {
         FailureMode::Abort => (OnFailure::Abort, Commit::Pipeline),
-        FailureMode::RollBackMessage => (OnFailure::RollBackMessage, Commit::Message),
+        FailureMode::RollBackMessage => (OnFailure::Continue, Commit::Message),
     };
-    let scope = CompensationScope::new();
-    let context = StepContext::new("earthquakes").with_scope(scope.clone());
-    let policy = CompensationPolicy::sequential_reverse();
+    let context = StepContext::new("earthquakes");
     let failed = Mutex::new(Vec::new());
-    let worker = &worker;
 
     let outcome =
-        fan_in(
-            &context,
-            readers,
-            |message, step| async move { handle(worker, message, step).await },
-        )
-        .timeout(timeout)
-        .concurrency(concurrency)
-        .cancellation(token)
-        .on_failure(on_failure)
-        .commit(commit)
-        .dead_letter(|letter| {
-            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.push(letter.error().clone());
-            failed.extend(letter.rollback().err().cloned());
-            worker.bar.inc(1);
-        })
-        .await;
+        fan_in(&context, readers, async |message, step| handle(&worker, message, step).await)
+            .dead_letters(async |letter: Letter<Delivery>| {
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.push(letter.error().clone());
+                failed.extend(letter.rollback().err().map(|failure| failure.error().clone()));
+                worker.bar.inc(1);
+            })
+            .timeout(timeout)
+            .concurrency(concurrency)
+            .cancellation(token)
+            .on_failure(on_failure)
+            .commit(commit)
+            .await;
     let elapsed = worker.started_at.elapsed();
 
     let mut rollback = None;
     if outcome.is_err() {
         worker.bar.reset();
-        worker.bar.set_length(scope.len() as u64);
+        worker.bar.set_length(context.scope().len() as u64);
         worker.bar.set_message("rolling back");
-        let report = run_compensation(&policy, &scope, CancellationToken::never()).await;
+        let report = context.roll_back(&CompensationPolicy::sequential_reverse()).await;
         rollback = Some((report, worker.started_at.elapsed().saturating_sub(elapsed)));
     }
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);

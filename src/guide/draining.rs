@@ -7,19 +7,16 @@
 //!
 //! When the drain fails, nothing is undone yet: the compensations of all messages are on the scope
 //! of the context you passed, and you decide. Usually that is
-//! [`run_compensation`](crate::run_compensation).
+//! [`roll_back`](crate::StepContext::roll_back). The failure is a pair of the error and the report of
+//! what was done; `?` keeps the error alone.
 //!
 //! ```
 //! use std::collections::BTreeMap;
-//! use std::num::NonZeroUsize;
 //! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;
 //!
 //! use futures::{StreamExt, stream};
-//! use watershed::{
-//!     BoxError, CancellationToken, CompensationPolicy, Source, StepContext, fan_in, labelled,
-//!     run_compensation,
-//! };
+//! use watershed::{BoxError, CompensationPolicy, Source, StepContext, fan_in, labelled};
 //!
 //! type Balances = Arc<Mutex<BTreeMap<&'static str, i64>>>;
 //!
@@ -51,32 +48,54 @@
 //!
 //!         let balances = Balances::default();
 //!         let context = StepContext::new("bookings");
-//!         let outcome = fan_in(&context, sources, |booking, step| {
-//!             book(booking, Arc::clone(&balances), step)
+//!         let outcome = fan_in(&context, sources, async |booking, step| {
+//!             book(booking, Arc::clone(&balances), step).await
 //!         })
-//!         .concurrency(NonZeroUsize::new(2).ok_or("two is not zero")?)
+//!         .concurrency(2)
 //!         .timeout(Duration::from_secs(60))
 //!         .await;
 //!
-//!         let error = outcome.unwrap_err();
-//!         assert_eq!(error.source_name(), Some("queue"));
-//!         assert_eq!(error.message_number(), Some(2));
+//!         let failure = outcome.unwrap_err();
+//!         assert_eq!(failure.error().source_name(), Some("queue"));
+//!         assert_eq!(failure.error().message_number(), Some(2));
+//!         assert_eq!(failure.report().failed(), 1);
+//!         assert!(format!("{failure:#}").ends_with("nothing to book for bob"));
 //!
-//!         let policy = CompensationPolicy::sequential_reverse();
-//!         run_compensation(&policy, context.scope(), CancellationToken::never()).await?;
+//!         context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
 //!         assert!(balances.lock().unwrap().values().all(|balance| *balance == 0));
 //!         Ok(())
 //!     })
 //! }
 //! ```
 //!
-//! # Many messages of one source at once
+//! # In a task of its own
 //!
-//! Within a source, messages are handled one after another. Where only some of them belong
-//! together, [`ordered_by`](crate::FanIn::ordered_by) names the key: messages of one key keep their
-//! order, those of different keys run side by side.
+//! A drain is `Send` when its sources, messages, handler and the handler's futures are: any executor
+//! can run it in a task.
 //!
-//! # Sources that come and go
+//! ```
+//! use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 //!
-//! [`incoming`](crate::FanIn::incoming) takes a stream of further sources;
-//! [`channels::live`](crate::channels::live) makes one with handles that pause, resume and remove.
+//! use futures::stream;
+//! use watershed::{BoxError, StepContext, fan_in};
+//!
+//! async fn work() -> Result<u32, watershed::Error> {
+//!     let sum = AtomicU32::new(0);
+//!     let context = StepContext::new("sums");
+//!     fan_in(&context, [stream::iter(1..=3)], async |number, _| {
+//!         sum.fetch_add(number, Relaxed);
+//!         Ok::<_, BoxError>(())
+//!     })
+//!     .await?;
+//!     Ok(sum.into_inner())
+//! }
+//!
+//! fn main() -> Result<(), BoxError> {
+//!     assert_eq!(smol::block_on(smol::spawn(work()))?, 6);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Within a source, messages are handled one after another; [`ordering`](crate::guide::ordering) says
+//! how to have more of them at once. Sources that come and go have a chapter of their own,
+//! [`live_sources`](crate::guide::live_sources).

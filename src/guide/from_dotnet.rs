@@ -7,6 +7,7 @@
 //! | `RegisterCompensation(fn)`, `(state, fn)`, `TryRegisterCompensation` | `register_compensation`, `register_compensation_with`, `try_register_compensation` |
 //! | `TimeProvider`, `FakeTimeProvider` | [`Clock`](crate::Clock), [`ManualClock`](crate::ManualClock) |
 //! | `CancellationToken`, linked source | [`CancellationToken`](crate::CancellationToken), `linked` |
+//! | `Result.RunCompensationAsync` | [`StepContext::roll_back`](crate::StepContext::roll_back), [`CompensationScope::roll_back`](crate::CompensationScope::roll_back) |
 //! | `Result<T>`, `Error`, `Unit` | `Result<T, Error>`, [`Error`](crate::Error), `()` |
 //! | `ResultPipelineChannels.FanInAsync` | [`fan_in`](crate::fan_in) |
 //! | `SelectAsync`, `Select` | [`channels::select`](crate::channels::select()) |
@@ -43,15 +44,13 @@
 //! ```
 //! use std::time::Duration;
 //! use futures::stream;
-//! use watershed::{
-//!     BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in, run_compensation,
-//! };
+//! use watershed::{BoxError, CompensationPolicy, StepContext, fan_in};
 //!
 //! # async fn reserve(_: u32) -> Result<(), BoxError> { Ok(()) }
 //! fn main() -> Result<(), BoxError> {
 //!     futures::executor::block_on(async {
 //!         let (context, readers) = (StepContext::new("orders"), [stream::iter(1..=3)]);
-//!         let outcome = fan_in(&context, readers, |order, step| async move {
+//!         let outcome = fan_in(&context, readers, async |order, step| {
 //!             reserve(order).await?;
 //!             step.register_compensation(move || async move { println!("free {order}") });
 //!             Ok::<_, BoxError>(())
@@ -59,8 +58,7 @@
 //!         .timeout(Duration::from_secs(60))
 //!         .await;
 //!         if outcome.is_err() {
-//!             let policy = CompensationPolicy::sequential_reverse();
-//!             run_compensation(&policy, context.scope(), CancellationToken::never()).await?;
+//!             context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
 //!         }
 //!         Ok(())
 //!     })
@@ -77,4 +75,6 @@
 //! - The deadline and the cancellation are heeded while a handler runs, not between messages only.
 //! - A failed attempt of a retry is undone, not forgotten; so is the operation that failed in
 //!   `when_all` and the losers of `when_any`.
+//! - A drain that fails tells what it did: the error comes with the report.
+//! - A message can be tried again, put aside or handled later without ending the drain.
 //! - Nothing is prefetched, windows and merges have backpressure, ready sources are served fairly.

@@ -33,13 +33,13 @@
 //! }
 //! ```
 //!
-//! The same with a drain, which also has a deadline, survives panics, can be dropped anywhere, and
-//! is faster:
+//! The same with a drain, which also has a deadline, survives panics, and can be dropped
+//! anywhere:
 //!
 //! ```
 //! use std::time::Duration;
 //! use futures::stream;
-//! use watershed::{CancellationToken, CompensationPolicy, StepContext, fan_in, run_compensation};
+//! use watershed::{CompensationPolicy, StepContext, fan_in};
 //!
 //! async fn reserve(seat: u32) -> Result<(), String> {
 //!     if seat == 3 { Err("taken".to_owned()) } else { Ok(()) }
@@ -49,7 +49,7 @@
 //!     futures::executor::block_on(async {
 //!         let context = StepContext::new("seats");
 //!         let sources = [stream::iter(1..=2), stream::iter(3..=4)];
-//!         let outcome = fan_in(&context, sources, |seat, step| async move {
+//!         let outcome = fan_in(&context, sources, async |seat, step| {
 //!             reserve(seat).await?;
 //!             step.register_compensation(move || async move { println!("free {seat}") });
 //!             Ok::<_, String>(())
@@ -57,8 +57,7 @@
 //!         .timeout(Duration::from_secs(60))
 //!         .await;
 //!         if outcome.is_err() {
-//!             let policy = CompensationPolicy::sequential_reverse();
-//!             run_compensation(&policy, context.scope(), CancellationToken::never()).await?;
+//!             context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
 //!         }
 //!         Ok(())
 //!     })
@@ -68,7 +67,8 @@
 //! | with `futures` | here | what it adds |
 //! | --- | --- | --- |
 //! | `select_all` and a loop | [`fan_in`](crate::fan_in) | nothing prefetched, fairness by turns, undo |
-//! | `for_each_concurrent` | [`fan_in`](crate::fan_in) with [`concurrency`](crate::FanIn::concurrency) | order within a source or a key, errors that end it |
+//! | `for_each_concurrent` | [`fan_in`](crate::fan_in) with [`concurrency`](crate::FanIn::concurrency) and [`unordered`](crate::FanIn::unordered) | or order within a source or a key; errors that end it, retries, dead letters |
+//! | `take_until` | [`shutdown`](crate::FanIn::shutdown) | what runs is finished |
 //! | `select!` in a loop | [`channels::select`](crate::channels::select) | priorities, fair turns, a deadline |
 //! | `ready_chunks`, `chunks` | [`channels::window`](crate::channels::window) | by time as well, nothing lost on cancellation |
 //! | `try_join_all` | [`when_all`](crate::combinators::when_all) | undone unless all succeed |

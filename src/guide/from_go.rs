@@ -5,6 +5,7 @@
 //! | `chan T` | an `async_channel`, or any stream |
 //! | `for v := range merge(a, b)` | [`fan_in`](crate::fan_in) |
 //! | `select { case … default: … }` | [`channels::select`](crate::channels::select) |
+//! | `for v := range ch { g.Go(…) }` with `g.SetLimit(n)` | [`unordered`](crate::FanIn::unordered) and [`concurrency`](crate::FanIn::concurrency) |
 //! | `context.Context` | [`StepContext`](crate::StepContext): clock, cancellation, and what to undo |
 //! | `context.WithTimeout` | [`timers::with_timeout`](crate::timers::with_timeout) |
 //! | `time.After`, `time.NewTicker`, `time.Tick` | [`timers`](crate::timers) |
@@ -35,7 +36,7 @@
 //!         let (alarms, numbers) = (stream::iter(["fire"]), stream::iter([1, 2, 3]));
 //!         let context = StepContext::new("desk");
 //!         let mut select = channels::select(&context)
-//!             .case(alarms, |alarm, _| async move {
+//!             .case(alarms, async |alarm, _| {
 //!                 println!("{alarm}!");
 //!                 Ok::<_, BoxError>(0)
 //!             })

@@ -10,9 +10,7 @@
 //!
 //! use futures::stream;
 //! use watershed::group::ErrGroup;
-//! use watershed::{
-//!     BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in, run_compensation,
-//! };
+//! use watershed::{BoxError, CompensationPolicy, StepContext, fan_in};
 //!
 //! type Log = Arc<Mutex<Vec<String>>>;
 //!
@@ -22,7 +20,7 @@
 //!         return Err("the hotel is full".into());
 //!     }
 //!     log.lock().unwrap().push(format!("{what} {trip}"));
-//!     step.register_compensation_with(log, move |log| async move {
+//!     step.register_compensation_with((log, what, trip), async |(log, what, trip)| {
 //!         log.lock().unwrap().retain(|entry| *entry != format!("{what} {trip}"));
 //!     });
 //!     Ok(())
@@ -31,23 +29,19 @@
 //! fn main() -> Result<(), BoxError> {
 //!     futures::executor::block_on(async {
 //!         let (context, log) = (StepContext::new("trips"), Log::default());
-//!         let outcome = fan_in(&context, [stream::iter(1..=3)], |trip, step: StepContext| {
-//!             let log = Arc::clone(&log);
-//!             async move {
-//!                 let group = ErrGroup::new(&step);
-//!                 for what in ["flight", "hotel", "car"] {
-//!                     let log = Arc::clone(&log);
-//!                     group.go(what, move |task| book(what, trip, log, task))?;
-//!                 }
-//!                 group.wait().await.map(drop)
+//!         let outcome = fan_in(&context, [stream::iter(1..=3)], async |trip, step: StepContext| {
+//!             let group = ErrGroup::new(&step);
+//!             for what in ["flight", "hotel", "car"] {
+//!                 let log = Arc::clone(&log);
+//!                 group.go(what, move |task| book(what, trip, log, task))?;
 //!             }
+//!             group.wait().await.map(drop)
 //!         })
 //!         .await;
 //!         assert!(outcome.is_err());
 //!         assert!(log.lock().unwrap().len() >= 3, "the first trip, and some of the second");
 //!
-//!         let policy = CompensationPolicy::sequential_reverse();
-//!         run_compensation(&policy, context.scope(), CancellationToken::never()).await?;
+//!         context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
 //!         assert!(log.lock().unwrap().is_empty());
 //!         Ok(())
 //!     })

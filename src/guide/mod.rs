@@ -1,18 +1,37 @@
 //! A guide, chapter by chapter. Every program in it is compiled and run as a test.
 //!
+//! Taking messages:
+//!
 //! - [`draining`]: one worker, many sources
+//! - [`ordering`]: many messages of one source at once, and in which order
 //! - [`priorities`]: choosing which source goes first
 //! - [`batching`]: messages in windows
+//! - [`live_sources`]: sources that come and go
+//! - [`rates`]: no more than so many in a second
+//! - [`until_idle`]: a queue that feeds itself
+//!
+//! What may go wrong, and undoing it:
+//!
+//! - [`errors`]: what went wrong, in your own words
+//! - [`retries`]: trying a message again, after a failure or because it asks to
+//! - [`dead_letters`]: a place for messages that are given up
 //! - [`deadlines`]: a deadline for each message, and for operations inside a handler
-//! - [`errors`]: going on after a failure, and collecting what went wrong
-//! - [`groups`]: tasks beside streams
-//! - [`testing`]: time by hand with `ManualClock`, and every schedule by seed
 //! - [`modes`]: which commit mode and which failure mode
+//! - [`undoing`]: undoing that waits, fails and is tried again
+//! - [`local_undos`]: undoing what cannot leave its thread
+//! - [`groups`]: tasks beside streams
+//!
+//! In production:
+//!
+//! - [`shutdown`]: stopping in good order
+//! - [`progress`]: watching a drain while it runs
+//! - [`testing`]: time by hand with `ManualClock`, and every schedule by seed
 //! - [`reliability`]: what is promised, how it is tested, and what is not promised
 //!
 //! For those who know something else already: [`from_dotnet`], [`from_futures`], [`from_go`].
 
 pub mod batching;
+pub mod dead_letters;
 pub mod deadlines;
 pub mod draining;
 pub mod errors;
@@ -20,7 +39,16 @@ pub mod from_dotnet;
 pub mod from_futures;
 pub mod from_go;
 pub mod groups;
+pub mod live_sources;
+pub mod local_undos;
 pub mod modes;
+pub mod ordering;
 pub mod priorities;
+pub mod progress;
+pub mod rates;
 pub mod reliability;
+pub mod retries;
+pub mod shutdown;
 pub mod testing;
+pub mod undoing;
+pub mod until_idle;

@@ -3,7 +3,7 @@
 //! There are two ways, for two questions.
 //!
 //! *Which message next, of any type, and perhaps something else when there is none?* That is
-//! [`channels::select`](crate::channels::select): cases over streams of different types, asked in
+//! [`channels::select`](crate::channels::select()): cases over streams of different types, asked in
 //! order of priority. One run has one winner, and takes no message from any other case.
 //!
 //! ```
@@ -17,11 +17,11 @@
 //!         drop(alarms);
 //!         let context = StepContext::new("desk");
 //!         let mut select = channels::select(&context)
-//!             .case_with_priority(0, from_alarms, |alarm, step| async move {
-//!                 step.register_compensation(|| async { println!("false alarm") });
+//!             .case_with_priority(0, from_alarms, async |alarm, step| {
+//!                 step.register_compensation(async || println!("false alarm"));
 //!                 Ok::<_, BoxError>(format!("alarm: {alarm}"))
 //!             })
-//!             .case(stream::iter([1, 2]), |letter, _| async move {
+//!             .case(stream::iter([1, 2]), async |letter, _| {
 //!                 Ok::<_, BoxError>(format!("letter {letter}"))
 //!             });
 //!         let mut done = Vec::new();
@@ -45,26 +45,29 @@
 //! [`weighted`](crate::Source::weighted) gives shares.
 //!
 //! ```
-//! use std::num::NonZeroU32;
+//! use std::sync::Mutex;
 //!
 //! use futures::{StreamExt, stream};
 //! use watershed::{BoxError, Source, StepContext, fan_in};
 //!
 //! fn main() -> Result<(), BoxError> {
 //!     futures::executor::block_on(async {
-//!         let double = NonZeroU32::new(2).ok_or("two is not zero")?;
 //!         let sources = [
 //!             stream::repeat("bulk").take(40).prioritized(200),
-//!             stream::repeat("paid").take(40).weighted(double),
+//!             stream::repeat("paid").take(40).weighted(2),
 //!         ];
-//!         let mut order = Vec::new();
+//!         let sent = Mutex::new(Vec::new());
 //!         let context = StepContext::new("mail");
-//!         fan_in(&context, sources, |mail, _| {
-//!             order.push(mail);
-//!             async { Ok::<_, BoxError>(()) }
+//!         fan_in(&context, sources, async |mail, _| {
+//!             sent.lock().unwrap().push(mail);
+//!             Ok::<_, BoxError>(())
 //!         })
+//!         .quantum(4)
 //!         .await?;
-//!         assert_eq!(order.len(), 80);
+//!         let sent = sent.into_inner()?;
+//!         // Eight of the one, one of the other.
+//!         assert_eq!(sent[4..13].iter().filter(|mail| **mail == "paid").count(), 8);
+//!         assert_eq!(sent.len(), 80);
 //!         Ok(())
 //!     })
 //! }

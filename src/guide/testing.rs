@@ -5,11 +5,12 @@
 //! test says when time passes, and the same input gives the same trace every time.
 //!
 //! ```
+//! use std::future::IntoFuture;
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
 //! use futures::FutureExt;
-//! use watershed::{BoxError, Clock, ErrorCode, ManualClock, StepContext, fan_in, timers};
+//! use watershed::{BoxError, Clock, ErrorCode, ManualClock, StepContext, Tick, fan_in, timers};
 //!
 //! const MINUTE: Duration = Duration::from_secs(60);
 //!
@@ -19,7 +20,7 @@
 //!     let (sender, receiver) = async_channel::unbounded();
 //!     sender.try_send(1)?;
 //!
-//!     let drain = fan_in(&context, [receiver], |_, step: StepContext| async move {
+//!     let drain = fan_in(&context, [receiver], async |_, step| {
 //!         timers::delay(&step, 2 * MINUTE).await?;
 //!         Ok::<_, BoxError>(())
 //!     });
@@ -30,12 +31,11 @@
 //!     clock.advance(2 * MINUTE);
 //!     assert!((&mut drain).now_or_never().is_none(), "handled; now it waits for messages");
 //!     assert!(clock.advance_to_next(), "to the deadline");
-//!     assert_eq!(clock.now().since(watershed::Tick::ZERO), 3 * MINUTE);
-//!     let error = drain.now_or_never().ok_or("it is over")?.unwrap_err();
-//!     assert_eq!((error.code(), error.metadata("handled")), (ErrorCode::Timeout, Some("1")));
+//!     assert_eq!(clock.now().since(Tick::ZERO), 3 * MINUTE);
+//!     let failure = drain.now_or_never().ok_or("it is over")?.unwrap_err();
+//!     assert_eq!((failure.error().code(), failure.report().handled()), (ErrorCode::Timeout, 1));
 //!     Ok(())
 //! }
-//! # use std::future::IntoFuture;
 //! ```
 //!
 //! # What chance would hide
@@ -52,32 +52,27 @@
 //! use std::time::Duration;
 //!
 //! use watershed::testing::{Ledger, Simulation, explore};
-//! use watershed::{BoxError, CancellationToken, CompensationPolicy, StepContext, fan_in};
-//! use watershed::run_compensation;
+//! use watershed::{BoxError, CompensationPolicy, StepContext, fan_in};
 //!
 //! fn scenario(simulation: &Simulation) -> Result<(), BoxError> {
 //!     let world = simulation.world();
 //!     let (context, ledger) = (world.context("orders"), Ledger::new());
 //!     let orders = world.script("orders").scattered(1..=5);
-//!     let drain = fan_in(&context, [orders], |order, step: StepContext| {
-//!         let (world, ledger) = (world.clone(), ledger.clone());
-//!         async move {
-//!             ledger.done(order);
-//!             world.pause().await; // here it may be dropped
-//!             step.register_compensation(move || {
-//!                 ledger.undone(order);
-//!                 async {}
-//!             });
-//!             Ok::<_, BoxError>(())
-//!         }
+//!     let drain = fan_in(&context, [orders], async |order, step: StepContext| {
+//!         ledger.done(order);
+//!         world.pause().await; // here it may be dropped
+//!         let undone = ledger.clone();
+//!         step.register_compensation(move || {
+//!             undone.undone(order);
+//!             async {}
+//!         });
+//!         Ok::<_, BoxError>(())
 //!     });
 //!     let deadline = Duration::from_micros(world.below(20_000));
 //!     if simulation.run(drain.timeout(deadline).grace(Duration::ZERO))?.is_ok() {
 //!         ledger.commit_open();
 //!     }
-//!     let policy = CompensationPolicy::sequential_reverse();
-//!     let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
-//!     simulation.run(rollback)??;
+//!     simulation.run(context.roll_back(&CompensationPolicy::sequential_reverse()))??;
 //!     ledger.check()?;
 //!     Ok(())
 //! }
