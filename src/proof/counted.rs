@@ -32,6 +32,14 @@ impl<T> Arc<T> {
         std::sync::Arc::ptr_eq(&this.shared, &other.shared)
     }
 
+    pub(crate) fn as_ptr(this: &Self) -> *const T {
+        &raw const this.shared.value
+    }
+
+    pub(crate) fn downgrade(this: &Self) -> Weak<T> {
+        Weak(std::sync::Arc::downgrade(&this.shared))
+    }
+
     pub(crate) fn get_mut(this: &mut Self) -> Option<&mut T> {
         if this.shared.count.load(Ordering::Acquire) != 1 {
             return None;
@@ -76,5 +84,25 @@ impl<T> Deref for Arc<T> {
 impl<T: Default> Default for Arc<T> {
     fn default() -> Self {
         Self::new(T::default())
+    }
+}
+
+/// A reference that keeps nothing alive.
+#[derive(Debug)]
+pub(crate) struct Weak<T>(std::sync::Weak<Counted<T>>);
+
+impl<T> Clone for Weak<T> {
+    fn clone(&self) -> Self {
+        Self(std::sync::Weak::clone(&self.0))
+    }
+}
+
+impl<T> Weak<T> {
+    pub(crate) fn upgrade(&self) -> Option<Arc<T>> {
+        let shared = self.0.upgrade()?;
+        // As in `std`: whoever sees a handle may have another one.
+        let more = |count| (count > 0).then_some(count + 1);
+        shared.count.fetch_update(Ordering::Acquire, Ordering::Relaxed, more).ok()?;
+        Some(Arc { shared })
     }
 }

@@ -22,6 +22,19 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// The same with another waker for each poll: who left an older one somewhere wakes nobody.
+pub(crate) fn block_on_by_changing_wakers<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        let bell = Arc::new(Bell { rung: Mutex::new(false), sleeper: Condvar::new() });
+        let waker = Waker::from(Arc::clone(&bell));
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        bell.sleep();
+    }
+}
+
 struct Bell {
     rung: Mutex<bool>,
     sleeper: Condvar,

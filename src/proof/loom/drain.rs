@@ -1,18 +1,16 @@
-//! Drains: contexts that are lent and kept, actions that a thread keeps for itself, and two drains
-//! on one scope.
+//! Whole drains: steps that other threads keep, handlers that other threads wake, and two drains on
+//! one scope.
 
 use std::sync::{Arc, Mutex};
 
-use futures::stream::{self, StreamExt};
+use futures::stream;
 
 use super::super::effects::Effects;
-use super::super::executor::{block_on, give_way, poll_once};
+use super::super::executor::{block_on, give_way};
 use super::every_schedule;
+use crate::sync;
 use crate::sync::thread::{self, JoinHandle};
-use crate::{
-    BoxError, CancellationSource, CancellationToken, Commit, CompensationPolicy, StepContext,
-    fan_in,
-};
+use crate::{BoxError, CancellationSource, Commit, CompensationPolicy, StepContext, fan_in};
 
 /// Threads that handlers have started.
 #[derive(Clone, Default)]
@@ -39,7 +37,7 @@ fn keep_a_context(
     commit: Commit,
     kept: impl Fn(StepContext, &Threads, Effects) + Copy + Send + Sync + 'static,
 ) {
-    every_schedule(name, None, move || {
+    every_schedule(name, Some(2), move || {
         let (context, effects, threads) =
             (StepContext::new("model"), Effects::new(messages), Threads::default());
         let (own, starting) = (effects.clone(), threads.clone());
@@ -60,7 +58,7 @@ fn keep_a_context(
         assert!(commit != Commit::Never || gone == 0);
         assert!(commit == Commit::Never || gone + 1 >= messages);
         let policy = CompensationPolicy::sequential_reverse();
-        let rollback = context.scope().run_compensation(&policy, CancellationToken::never());
+        let rollback = context.scope().roll_back(&policy);
         assert_eq!(block_on(rollback).unwrap().succeeded(), len);
         assert_eq!(effects.undone_in_all(), len);
         effects.assert_gone();
@@ -135,7 +133,7 @@ fn two_drains_on_one_scope_clear_their_own() {
         }
         assert_eq!(context.scope().len(), 2);
         let policy = CompensationPolicy::sequential_reverse();
-        let rollback = context.scope().run_compensation(&policy, CancellationToken::never());
+        let rollback = context.scope().roll_back(&policy);
         assert_eq!(block_on(rollback).unwrap().succeeded(), 2);
         assert_eq!([0, 1, 2].map(|index| effects.undone(index)), [0, 1, 1]);
         effects.assert_gone();
@@ -145,7 +143,7 @@ fn two_drains_on_one_scope_clear_their_own() {
 // Rule 4.1
 #[test]
 fn what_was_registered_before_a_context_was_cloned_is_seen_through_the_clone() {
-    every_schedule("a context is cloned after a registration", None, || {
+    every_schedule("a context is cloned after a registration", Some(3), || {
         let (context, threads) = (StepContext::new("model"), Threads::default());
         let starting = threads.clone();
         let handler = move |(), step: StepContext| {
@@ -169,24 +167,86 @@ fn what_was_registered_before_a_context_was_cloned_is_seen_through_the_clone() {
     });
 }
 
-// Rule 4.1
+/// Opened by another thread: wakes whoever waits for it.
+async fn opened(gate: &CancellationSource) {
+    gate.token().cancelled().await;
+}
+
+// Rules 2.2 and 2.5
 #[test]
-fn what_a_thread_kept_for_itself_is_there_when_it_waits() {
-    every_schedule("a scope is looked at while its drain waits", None, || {
-        let (context, effects) = (StepContext::new("model"), Effects::new(2));
-        let registering = effects.clone();
-        let handler = move |index, step: StepContext| {
-            step.register_compensation(registering.undo(index, 0));
-            async { Ok::<_, BoxError>(()) }
+fn handlers_that_other_threads_wake_hand_their_slots_on() {
+    every_schedule("two sources wait for one slot and for two threads", Some(2), || {
+        let context = StepContext::new("model");
+        let gates = [(); 2].map(|()| CancellationSource::new());
+        let threads = gates.each_ref().map(|gate| {
+            let gate = gate.clone();
+            thread::spawn(move || gate.cancel())
+        });
+        let handler = async |index: usize, _: StepContext| {
+            opened(&gates[index]).await;
+            Ok::<_, BoxError>(())
         };
-        let source = stream::iter([0, 1]).chain(stream::pending());
-        let scope = context.scope().clone();
-        let mut drain = fan_in(&context, [source], handler).into_future();
-        assert!(poll_once(&mut drain).is_pending());
-        let looking = thread::spawn(move || scope.len());
-        assert_eq!(looking.join().unwrap(), 2);
-        drop(drain);
-        assert_eq!(context.scope().clear(), 2);
-        effects.assert_gone();
+        let drain = fan_in(&context, [stream::iter([0]), stream::iter([1])], handler);
+        assert_eq!(block_on(drain.into_future()).unwrap().handled(), 2);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+// Rules 2.2 and 2.5
+#[test]
+fn messages_of_one_source_are_woken_each_for_itself() {
+    every_schedule("two messages of one source wait for two threads", Some(2), || {
+        let context = StepContext::new("model");
+        let gates = [(); 2].map(|()| CancellationSource::new());
+        let threads = gates.each_ref().map(|gate| {
+            let gate = gate.clone();
+            thread::spawn(move || gate.cancel())
+        });
+        let handler = async |index: usize, _: StepContext| {
+            opened(&gates[index]).await;
+            Ok::<_, BoxError>(())
+        };
+        let drain = fan_in(&context, [stream::iter([0, 1])], handler).unordered().concurrency(2);
+        assert_eq!(block_on(drain.into_future()).unwrap().handled(), 2);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+// Rules 2.10 and 2.7
+#[test]
+fn an_idle_drain_ends_beside_a_waker_that_comes_late() {
+    every_schedule("a source is woken while its drain becomes idle", Some(3), || {
+        let context = StepContext::new("model");
+        let waker = Arc::new(sync::Mutex::new(None));
+        let left = Arc::clone(&waker);
+        let source = stream::poll_fn(move |cx| {
+            *left.lock().unwrap() = Some(cx.waker().clone());
+            std::task::Poll::<Option<()>>::Pending
+        });
+        let late = thread::spawn(move || {
+            // Twice, with nothing to take.
+            for _ in 0..2 {
+                let woken = waker.lock().unwrap().take();
+                woken.into_iter().for_each(std::task::Waker::wake);
+            }
+        });
+        let drain = fan_in(&context, [source], async |(), _| Ok::<_, BoxError>(()));
+        assert_eq!(block_on(drain.until_idle().into_future()).unwrap().handled(), 0);
+        late.join().unwrap();
+    });
+}
+
+// Rule 3.9
+#[test]
+fn a_shutdown_from_another_thread_is_heard() {
+    every_schedule("a drain is shut down while it waits", Some(3), || {
+        let context = StepContext::new("model");
+        let stop = CancellationSource::new();
+        let shutdown = stop.token();
+        let stopping = thread::spawn(move || stop.cancel());
+        let drain =
+            fan_in(&context, [stream::pending::<()>()], async |(), _| Ok::<_, BoxError>(()));
+        assert_eq!(block_on(drain.shutdown(shutdown).into_future()).unwrap().handled(), 0);
+        stopping.join().unwrap();
     });
 }

@@ -9,7 +9,7 @@ use super::super::executor::{block_on, give_way, polls};
 use super::every_schedule;
 use crate::group::{ErrGroup, WaitGroup};
 use crate::sync::thread::{self, JoinHandle};
-use crate::{BoxError, CancellationToken, CompensationPolicy, ErrorCode, StepContext};
+use crate::{BoxError, CompensationPolicy, ErrorCode, StepContext};
 
 /// An executor with a thread a task, which drops it after so many polls.
 struct Threads {
@@ -107,9 +107,7 @@ fn a_group_that_fails_rolls_back_what_its_tasks_did() {
         assert!(context.scope().is_empty());
         effects.assert_gone();
         threads.join();
-        let rest = context
-            .scope()
-            .run_compensation(&CompensationPolicy::default(), CancellationToken::never());
+        let rest = context.roll_back(&CompensationPolicy::default());
         assert_eq!(block_on(rest).unwrap().succeeded(), 0);
     });
 }

@@ -7,8 +7,10 @@
 mod cancellation;
 mod drain;
 mod group;
+mod ready;
 mod rollback;
 mod scope;
+mod step;
 mod waits;
 
 use std::sync::Arc;

@@ -10,12 +10,10 @@ use super::super::executor::{block_on, poll_once};
 use super::every_schedule;
 use crate::sync::atomic as sync;
 use crate::sync::thread::{self, JoinHandle};
-use crate::{
-    CancellationSource, CancellationToken, CompensationPolicy, CompensationScope, Rollback,
-};
+use crate::{CancellationSource, CompensationPolicy, CompensationScope, Rollback};
 
 fn start(scope: &CompensationScope, policy: &CompensationPolicy) -> Rollback {
-    scope.run_compensation(policy, CancellationToken::never())
+    scope.roll_back(policy)
 }
 
 /// A scope with an action an effect, which gives way so many times.
@@ -74,7 +72,7 @@ fn a_sequential_and_a_parallel_rollback_run_each_action_once() {
 // Rules 4.5 and 4.10
 #[test]
 fn a_rollback_that_is_dropped_leaves_its_action_to_the_other() {
-    every_schedule("a rollback is dropped beside another", None, || {
+    every_schedule("a rollback is dropped beside another", Some(3), || {
         let (scope, effects) = staged(&[1, 1]);
         let policy = CompensationPolicy::sequential_reverse();
         let (here, mut there) = (start(&scope, &policy), start(&scope, &policy));
@@ -101,7 +99,7 @@ fn a_rollback_that_is_cancelled_leaves_its_action_to_the_other() {
         let policy = CompensationPolicy::sequential_reverse();
         let stop = CancellationSource::new();
         let here = start(&scope, &policy);
-        let there = scope.run_compensation(&policy, stop.token());
+        let there = scope.roll_back(&policy).cancellation(stop.token());
         let stopped = thread::spawn(move || block_on(there).is_ok());
         let stopping = thread::spawn(move || stop.cancel());
         block_on(here).unwrap();
@@ -157,7 +155,7 @@ impl Late {
 // Rules 4.2 and 4.7
 #[test]
 fn what_is_registered_during_a_rollback_runs_in_it_and_before_what_is_older() {
-    every_schedule("a registration beside a rollback", None, || {
+    every_schedule("a registration beside a rollback", Some(3), || {
         let (scope, late, registering) = with_a_late_one(4);
         let policy = CompensationPolicy::sequential_reverse();
         block_on(start(&scope, &policy)).unwrap();
@@ -219,7 +217,7 @@ fn a_scope_cleared_during_two_rollbacks_runs_only_what_was_running() {
 // Rules 4.4 and 4.10
 #[test]
 fn a_cleared_scope_runs_only_what_was_running() {
-    every_schedule("a scope is cleared beside a rollback", None, || {
+    every_schedule("a scope is cleared beside a rollback", Some(4), || {
         let (scope, effects) = staged(&[0, 0, 0, 0]);
         let other = scope.clone();
         let clearing = thread::spawn(move || other.clear());
@@ -271,9 +269,9 @@ fn a_parallel_rollback_runs_what_is_registered_while_its_actions_wait() {
             let (scope, late) = (CompensationScope::new(), CancellationSource::new());
             let done = late.token();
             scope.register_compensation(move || done.cancelled());
-            let sequential = CompensationPolicy::sequential_reverse();
+            let policy = CompensationPolicy::parallel();
             let other = (others > 0).then(|| {
-                let rollback = start(&scope, &sequential);
+                let rollback = start(&scope, &policy);
                 thread::spawn(move || block_on(rollback).is_ok())
             });
             let registering = scope.clone();
@@ -296,7 +294,7 @@ fn a_parallel_rollback_runs_what_is_registered_while_its_actions_wait() {
 // Rules 4.4 and 4.5
 #[test]
 fn an_action_that_was_running_when_its_scope_was_cleared_stays() {
-    every_schedule("a scope is cleared beside a rollback that is dropped", None, || {
+    every_schedule("a scope is cleared beside a rollback that is dropped", Some(4), || {
         let (scope, effects) = staged(&[1]);
         let other = scope.clone();
         let clearing = thread::spawn(move || other.clear());
@@ -347,7 +345,7 @@ fn what_a_rollback_gives_back_is_run_by_another_one_that_waits() {
         });
         scope.register_compensation(move || done.cancelled());
         scope.register_compensation(|| async {});
-        let here = start(&scope, &CompensationPolicy::sequential_reverse());
+        let here = start(&scope, &CompensationPolicy::parallel());
         let there = start(&scope, &CompensationPolicy::parallel());
         let other = thread::spawn(move || block_on(there).unwrap());
         block_on(here).unwrap();

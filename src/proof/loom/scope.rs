@@ -3,12 +3,15 @@
 use super::super::effects::Effects;
 use super::super::executor::block_on;
 use super::every_schedule;
+use crate::origin::{SourceName, SourceRef};
+use crate::step::LentStep;
 use crate::sync::thread;
-use crate::{CancellationToken, CompensationPolicy, CompensationScope};
+use crate::undo::DrainScope;
+use crate::{CancellationToken, CompensationPolicy, CompensationScope, SourceId, StepContext};
 
 fn roll_back(scope: &CompensationScope) -> usize {
     let policy = CompensationPolicy::sequential_reverse();
-    block_on(scope.run_compensation(&policy, CancellationToken::never())).unwrap().succeeded()
+    block_on(scope.roll_back(&policy)).unwrap().succeeded()
 }
 
 // Rules 4.4 and 4.7
@@ -31,29 +34,138 @@ fn actions_registered_beside_a_rollback_run_once() {
     });
 }
 
+/// The step of a slot, and the drain that it belongs to.
+fn lent(context: &StepContext) -> (LentStep, DrainScope) {
+    let drain = DrainScope::open(context.scope());
+    (LentStep::new(context, &CancellationToken::never(), &drain), drain)
+}
+
+/// A message whose handler does something with its step.
+fn message(step: &mut LentStep, handler: impl FnOnce(StepContext)) {
+    let source = SourceRef { id: SourceId::next(), name: SourceName::new(None, 0) };
+    let lent = step.begin(&source, 1, 1);
+    step.arm();
+    handler(lent);
+    step.disarm();
+}
+
+/// Ends a message as a slot does. Returns how many actions were dropped.
+fn end(mut step: LentStep, committed: bool) -> usize {
+    if !step.is_home() {
+        return step.let_go(committed).0;
+    }
+    if committed {
+        step.commit_later();
+    } else {
+        step.keep_later();
+    }
+    step.flush().0
+}
+
 // Rule 4.1
 #[test]
 fn what_is_staged_while_a_message_ends_reaches_the_drain() {
-    every_schedule("a kept context registers while its message ends", None, || {
-        let (drain, message, effects) =
-            (CompensationScope::new(), CompensationScope::new(), Effects::new(2));
-        effects.stage(&message, 0);
-        let kept = message.clone();
+    for committed in [false, true] {
+        every_schedule("a kept step registers while its message ends", None, move || {
+            let (context, effects) = (StepContext::new("model"), Effects::new(2));
+            let (mut step, drain) = lent(&context);
+            let mut keeper = None;
+            message(&mut step, |step| {
+                effects.stage(step.scope(), 0);
+                let late = effects.clone();
+                keeper = Some(thread::spawn(move || late.stage(step.scope(), 1)));
+            });
+            let cleared = end(step, committed);
+            keeper.unwrap().join().unwrap();
+            let late = usize::try_from(drain.late()).unwrap();
+            assert_eq!(cleared, if committed { 2 - late } else { 0 });
+            assert_eq!(drain.scope().len(), 2 - cleared);
+            assert_eq!(drain.commit().0, 2 - cleared);
+            effects.assert_gone();
+        });
+    }
+}
+
+// Rules 4.1 and 4.3
+#[test]
+fn whoever_looks_while_messages_end_sees_only_what_has_not() {
+    for committed in [false, true] {
+        every_schedule("a scope is looked at while its messages end", Some(3), move || {
+            let (context, effects) = (StepContext::new("model"), Effects::new(3));
+            let (mut step, drain) = lent(&context);
+            message(&mut step, |step| effects.stage(step.scope(), 0));
+            if committed {
+                step.commit_later();
+            } else {
+                step.keep_later();
+            }
+            let mut looking = None;
+            message(&mut step, |step| {
+                effects.stage(step.scope(), 1);
+                let effects = effects.clone();
+                looking = Some(thread::spawn(move || {
+                    assert_eq!(step.scope().len(), 1);
+                    effects.stage(step.scope(), 2);
+                }));
+            });
+            let (mut cleared, _) = step.flush();
+            looking.unwrap().join().unwrap();
+            step.hand_over();
+            cleared += step.flush().0;
+            assert_eq!(cleared, usize::from(committed));
+            assert_eq!(drain.scope().len(), 3 - cleared);
+            drop(step);
+            drain.keep();
+            assert_eq!(context.scope().clear(), 3 - cleared);
+            effects.assert_gone();
+        });
+    }
+}
+
+// Rule 4.3
+#[test]
+fn a_nested_drain_that_succeeds_while_its_message_ends_is_as_final_as_that() {
+    for committed in [false, true] {
+        every_schedule("a nested drain succeeds while its message ends", None, move || {
+            let (context, effects) = (StepContext::new("model"), Effects::new(1));
+            let (mut step, outer) = lent(&context);
+            let mut succeeding = None;
+            message(&mut step, |step| {
+                let inner = DrainScope::open(step.scope());
+                effects.stage(inner.scope(), 0);
+                succeeding = Some(thread::spawn(move || {
+                    inner.commit();
+                    drop(step);
+                }));
+            });
+            end(step, committed);
+            succeeding.unwrap().join().unwrap();
+            assert_eq!(outer.scope().len(), usize::from(!committed));
+            outer.commit();
+            assert!(context.scope().is_empty());
+            effects.assert_gone();
+        });
+    }
+}
+
+// Rule 4.1
+#[test]
+fn what_is_staged_while_a_step_ends_reaches_the_outer_one() {
+    every_schedule("a kept context registers while its step ends", None, || {
+        let (outer, effects) = (CompensationScope::new(), Effects::new(2));
+        let inner = CompensationScope::child_of(&outer);
+        effects.stage(&inner, 0);
+        let kept = inner.clone();
         let late = effects.clone();
         let keeper = thread::spawn(move || late.stage(&kept, 1));
-        // As a lane ends a message.
-        let home = message.is_sole();
-        if message.is_touched() {
-            message.hand_over(&drain, 1);
-        }
-        if home {
-            assert!(!message.is_touched());
-        } else {
-            message.forward_to(&drain, 1);
-        }
-        drop(message);
+        // As a step that may be used again, and then is not.
+        let home = inner.is_sole();
+        inner.hand_over(&outer);
+        assert!(!home || outer.len() == 2);
+        inner.forward_to(&outer);
+        drop(inner);
         keeper.join().unwrap();
-        assert_eq!(drain.commit_owned(1).0, 2);
+        assert_eq!(outer.clear(), 2);
         effects.assert_gone();
     });
 }
@@ -63,14 +175,12 @@ fn what_is_staged_while_a_message_ends_reaches_the_drain() {
 fn drains_that_share_a_scope_clear_their_own_only() {
     every_schedule("two drains and a registration on one scope", Some(3), || {
         let (scope, effects) = (CompensationScope::new(), Effects::new(3));
-        let drains = [1, 2].map(|owner| {
-            let (scope, effects) = (scope.clone(), effects.clone());
+        let drains = [1, 2].map(|index| {
+            let (drain, effects) = (DrainScope::open(&scope), effects.clone());
             thread::spawn(move || {
-                let message = CompensationScope::new();
-                effects.stage(&message, usize::try_from(owner).unwrap());
-                message.hand_over(&scope, owner);
+                effects.stage(drain.scope(), index);
                 // The second one fails.
-                if owner == 1 { scope.commit_owned(owner).0 } else { 0 }
+                if index == 1 { drain.commit().0 } else { 0 }
             })
         });
         effects.stage(&scope, 0);
@@ -140,7 +250,7 @@ fn scopes_that_absorb_each_other_lose_nothing() {
 // Rule 4.9
 #[test]
 fn a_reservation_is_withdrawn_or_run() {
-    every_schedule("a reservation is withdrawn beside a rollback", None, || {
+    every_schedule("a reservation is withdrawn beside a rollback", Some(4), || {
         let (scope, effects) = (CompensationScope::new(), Effects::new(1));
         let reservation = scope.reserve(effects.undo(0, 0));
         let withdrawing = thread::spawn(move || reservation.disarm());
@@ -156,13 +266,13 @@ fn a_reservation_is_withdrawn_or_run() {
 // Rule 4.9
 #[test]
 fn a_reservation_that_moves_is_withdrawn_or_does_nothing() {
-    every_schedule("a reservation is withdrawn while it moves", None, || {
+    every_schedule("a reservation is withdrawn while it moves", Some(4), || {
         let (drain, message, effects) =
             (CompensationScope::new(), CompensationScope::new(), Effects::new(1));
         let reservation = message.reserve(effects.undo(0, 0));
         let withdrawing = thread::spawn(move || reservation.disarm());
-        message.hand_over(&drain, 1);
-        message.forward_to(&drain, 1);
+        message.hand_over(&drain);
+        message.forward_to(&drain);
         drop(message);
         let withdrawn = withdrawing.join().unwrap();
         assert_eq!(roll_back(&drain), usize::from(!withdrawn));

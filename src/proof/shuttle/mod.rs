@@ -13,29 +13,36 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
 
-/// Schedules of one kind: ten times as many with `WATERSHED_PROOF=long`.
-fn schedules() -> usize {
+/// So many schedules of a scene, or ten times as many with `WATERSHED_PROOF=long`.
+fn schedules(usual: usize) -> usize {
     let long = std::env::var("WATERSHED_PROOF").is_ok_and(|proof| proof == "long");
-    if long { 1_000_000 } else { 100_000 }
+    if long { 10 * usual } else { usual }
 }
 
 const SEED: u64 = 0x57A7_E25E;
 
-/// Returns how many effects it undid, and how many it kept.
+/// Returns how many effects it undid, or messages it handled, and how many it kept.
 type Scene = fn() -> (usize, usize);
 
 /// Interruptions at places drawn beforehand.
 const DEPTH: usize = 3;
 
-fn random_schedules(name: &str, scene: Scene) {
-    run(name, "random", RandomScheduler::new_from_seed(SEED, schedules()), scene);
+fn random_schedules(name: &str, what: &str, usual: usize, scene: Scene) {
+    let scheduler = RandomScheduler::new_from_seed(SEED, schedules(usual));
+    run([name, what, "random"], schedules(usual), scheduler, scene);
 }
 
-fn pct_schedules(name: &str, scene: Scene) {
-    run(name, "PCT", PctScheduler::new_from_seed(SEED, DEPTH, schedules()), scene);
+fn pct_schedules(name: &str, what: &str, usual: usize, scene: Scene) {
+    let scheduler = PctScheduler::new_from_seed(SEED, DEPTH, schedules(usual));
+    run([name, what, "PCT"], schedules(usual), scheduler, scene);
 }
 
-fn run(name: &str, kind: &str, scheduler: impl Scheduler + 'static, scene: Scene) {
+fn run(
+    [name, what, kind]: [&str; 3],
+    most: usize,
+    scheduler: impl Scheduler + 'static,
+    scene: Scene,
+) {
     let mut config = Config::new();
     config.stack_size = 1 << 17;
     config.silence_warnings = true;
@@ -49,10 +56,10 @@ fn run(name: &str, kind: &str, scheduler: impl Scheduler + 'static, scene: Scene
         // What a scene asserts may be contained by the library.
         assert_eq!(crate::diagnostics::snapshot().contained_panics, contained);
     });
-    assert_eq!(explored, schedules());
+    assert_eq!(explored, most);
     let [undone, kept] = counted.each_ref().map(|sum| sum.load(Ordering::Relaxed));
     assert!(undone > explored && kept > explored / 10);
-    println!("shuttle: {name}: {explored} {kind} schedules, {undone} undone and {kept} kept");
+    println!("shuttle: {name}: {explored} {kind} schedules, {undone} {what} and {kept} kept");
 }
 
 /// A number below this one, drawn from the seed of the schedule.

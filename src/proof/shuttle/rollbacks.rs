@@ -1,6 +1,5 @@
 //! Rollbacks of one scope at once, beside whoever registers, counts and clears.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
@@ -30,11 +29,10 @@ impl Plan {
     fn draw() -> Self {
         let policy = match draw(5) {
             0 => CompensationPolicy::parallel(),
-            1 => CompensationPolicy::parallel_limited(NonZeroUsize::MIN.saturating_add(1)),
+            1 => CompensationPolicy::parallel_limited(2),
             _ => CompensationPolicy::sequential_reverse(),
         };
-        let twice =
-            RetryPolicy::fixed(std::num::NonZeroU32::MIN.saturating_add(1), Default::default());
+        let twice = RetryPolicy::fixed(2, Default::default());
         let policy = if one_in(3) { policy.retry(twice) } else { policy };
         let patience = if one_in(3) { 1 + draw(4) } else { usize::MAX };
         Self { policy, patience, stop: one_in(4).then(CancellationSource::new) }
@@ -82,7 +80,7 @@ fn rollbacks() -> (usize, usize) {
         threads.push(thread::spawn(move || {
             let patient = plan.is_patient();
             let token = plan.stop.map_or_else(CancellationToken::never, |stop| stop.token());
-            let rollback = scope.run_compensation(&plan.policy, token);
+            let rollback = scope.roll_back(&plan.policy).cancellation(token);
             let Some(result) = block_on(polls(rollback, plan.patience)) else { return };
             if patient && !clears {
                 // What was there at the beginning has been tried, and has ended.
@@ -118,7 +116,7 @@ fn rollbacks() -> (usize, usize) {
     // What is left is run to its end: a first attempt that fails does so once.
     for _ in 0..2 {
         let rollback = CompensationPolicy::sequential_reverse();
-        let _ = block_on(scope.run_compensation(&rollback, CancellationToken::never()));
+        let _ = block_on(scope.roll_back(&rollback));
     }
     assert!(scope.is_empty());
     if clears {
@@ -133,11 +131,11 @@ fn rollbacks() -> (usize, usize) {
 // Rules 4.4, 4.5, 4.7 and 4.10
 #[test]
 fn random_rollbacks_undo_every_effect_once() {
-    random_schedules("rollbacks of one scope", rollbacks);
+    random_schedules("rollbacks of one scope", "undone", 100_000, rollbacks);
 }
 
 // Rules 4.4, 4.5, 4.7 and 4.10
 #[test]
 fn pct_rollbacks_undo_every_effect_once() {
-    pct_schedules("rollbacks of one scope", rollbacks);
+    pct_schedules("rollbacks of one scope", "undone", 100_000, rollbacks);
 }
