@@ -16,16 +16,17 @@ fn public_types_are_send_sync_and_unpin_where_they_can_be() {
     assert_traits! {
         send: Error, ErrorCode, BoxError, Tick, Sleep, SystemClock, ManualClock, CancellationSource,
             CancellationToken, Cancelled, CompensationScope, CompensationPolicy, Rollback,
-            RollbackReport, RollbackFailed, FailedAction, Reservation, StepContext, FanInReport,
-            SourceReport, FailedMessage, Commit, OnFailure, RetryPolicy, Compensated<u8>,
+            RollbackReport, FailedAction, Failure<RollbackReport>, Reservation, StepContext,
+            FanInReport, SourceReport, Failure<FanInReport>, Letter<u8>, Progress, Warning, Answer,
+            Commit, OnFailure, RetryPolicy, Compensated<u8>,
             Named<u8>, Faults<u8>, diagnostics::Snapshot, SenderDestination<u8>,
             SinkDestination<u8, u8>, Undelivered<u8>, Refused<u8>, MergeReport, MergedSource,
             Priority, RoundRobin, Weighted, SourceState, BroadcastReport, DestinationReport,
             Missed<u8>, Overflow, OnClosed;
         sync: Error, ErrorCode, BoxError, Tick, SystemClock, ManualClock, CancellationSource,
             CancellationToken, CompensationScope, CompensationPolicy, RollbackReport,
-            RollbackFailed, FailedAction, Reservation, StepContext, FanInReport, SourceReport,
-            FailedMessage, Commit, OnFailure, RetryPolicy, Compensated<u8>, Named<u8>, Faults<u8>,
+            FailedAction, Failure<RollbackReport>, Reservation, StepContext, FanInReport,
+            SourceReport, Failure<FanInReport>, Letter<u8>, Progress, Warning, Answer, Commit, OnFailure, RetryPolicy, Compensated<u8>, Named<u8>, Faults<u8>,
             diagnostics::Snapshot, Refused<u8>, MergeReport, MergedSource, Priority, RoundRobin,
             Weighted, SourceState, BroadcastReport, DestinationReport, Missed<u8>, Overflow,
             OnClosed;
@@ -55,12 +56,12 @@ fn live_sources_selects_and_windows_are_send_sync_and_unpin_where_they_can_be() 
         send: LiveSources<Pending<u8>>, IncomingSources<Pending<u8>>, LiveSource<Pending<u8>>,
             SourceHandle<Pending<u8>>, Ended<Pending<u8>>, SourceEnd, Tuned<u8>,
             Select<'static, u8>, SelectRun<'static, 'static, u8>, Window<Pending<u8>>,
-            Windows<Pending<u8>>, Lifted<Pending<Result<u8, Error>>>,
+            Windows<Pending<u8>>, AnySource<'static, u8>, SourceId, Lifted<Pending<Result<u8, Error>>>,
             CollectAll<Pending<Result<u8, Error>>>;
-        sync: LiveSources<Pending<u8>>, SourceHandle<Pending<u8>>, SourceEnd, Tuned<u8>;
+        sync: LiveSources<Pending<u8>>, SourceHandle<Pending<u8>>, SourceEnd, SourceId, Tuned<u8>;
         unpin: LiveSources<Pending<u8>>, LiveSource<Pending<u8>>, SourceHandle<Pending<u8>>,
             Ended<Pending<u8>>, Select<'static, u8>, SelectRun<'static, 'static, u8>,
-            Windows<Pending<u8>>;
+            Window<Pending<u8>>, Windows<Pending<u8>>, AnySource<'static, u8>;
     }
 }
 

@@ -4,7 +4,6 @@
 mod support;
 
 use std::future::IntoFuture;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -28,10 +27,6 @@ fn context() -> StepContext {
 
 fn on(clock: &ManualClock) -> StepContext {
     context().with_clock(Arc::new(clock.clone()))
-}
-
-fn count(number: usize) -> NonZeroUsize {
-    NonZeroUsize::new(number).expect("not zero")
 }
 
 /// Channels of these capacities.
@@ -65,7 +60,7 @@ fn every_destination_gets_every_item_in_order_and_is_closed() {
 // P8
 #[test]
 fn fan_out_gives_every_branch_every_item() {
-    let (broadcast, branches) = fan_out(&context(), filled(0..50), count(3), count(2));
+    let (broadcast, branches) = fan_out(&context(), filled(0..50), 3, 2);
     let readers = future::join_all(branches.into_iter().map(StreamExt::collect::<Vec<u32>>));
     let (report, read) = block_on(future::join(broadcast.into_future(), readers));
     assert_eq!(report.expect("it succeeds").items(), 50);
@@ -77,7 +72,7 @@ fn fan_out_gives_every_branch_every_item() {
 fn fan_out_is_cancelled_after_it_has_returned_and_ends_its_branches() {
     let stop = CancellationSource::new();
     let context = context().with_cancellation(stop.token());
-    let (broadcast, branches) = fan_out(&context, stream::repeat(7), count(2), count(4));
+    let (broadcast, branches) = fan_out(&context, stream::repeat(7), 2, 4);
     let mut broadcast = broadcast.into_future();
     assert!(poll_times(&mut broadcast, 2).is_none());
     stop.cancel();
@@ -90,7 +85,7 @@ fn fan_out_is_cancelled_after_it_has_returned_and_ends_its_branches() {
 #[test]
 fn fan_out_goes_on_without_a_branch_that_was_dropped_if_told_so() {
     for (on_closed, delivered) in [(OnClosed::Fail, 0), (OnClosed::Detach, 3)] {
-        let (broadcast, mut branches) = fan_out(&context(), filled([1, 2, 3]), count(2), count(9));
+        let (broadcast, mut branches) = fan_out(&context(), filled([1, 2, 3]), 2, 9);
         drop(branches.remove(0));
         let result = block_on(broadcast.on_closed(on_closed));
         assert_eq!(result.is_ok(), delivered > 0);
@@ -619,7 +614,7 @@ async fn an_item_timeout_fires_in_front_of_a_full_channel() {
 
 // Rules 5.1, 5.2; P8
 async fn a_fan_out_is_driven_by_whoever_awaits_it() {
-    let (broadcast, branches) = fan_out(&context(), stream::iter(0..100), count(3), count(2));
+    let (broadcast, branches) = fan_out(&context(), stream::iter(0..100), 3, 2);
     let sums = branches.into_iter().map(|branch| branch.fold(0, |sum, n| async move { sum + n }));
     let (report, sums) = futures::join!(broadcast.into_future(), future::join_all(sums));
     assert_eq!((report.expect("it succeeds").items(), sums), (100, vec![4950; 3]));

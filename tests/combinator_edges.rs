@@ -3,7 +3,6 @@
 mod support;
 
 use std::future::{pending, ready};
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,8 +12,8 @@ use futures::future::BoxFuture;
 use support::{Ledger, block_on, poll_times, roll_back, yields};
 use watershed::combinators::{fallback, retry_with_policy, when_all, when_any};
 use watershed::{
-    BoxError, CancellationSource, CancellationToken, Clock, CompensationPolicy, Error, ErrorCode,
-    ExecutionPolicy, ManualClock, RetryPolicy, Sleep, StepContext, Tick,
+    BoxError, CancellationSource, Clock, CompensationPolicy, Error, ErrorCode, ExecutionPolicy,
+    ManualClock, RetryPolicy, Sleep, StepContext, Tick,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,7 +35,6 @@ fn counting(calls: &Arc<AtomicUsize>) -> Operation<usize> {
 }
 
 fn again(attempts: u32, wait: Duration) -> ExecutionPolicy {
-    let attempts = NonZeroU32::new(attempts).expect("not zero");
     ExecutionPolicy::new().retry(RetryPolicy::fixed(attempts, wait))
 }
 
@@ -59,7 +57,7 @@ fn attempts_without_waits_give_the_thread_back_between_them() {
 fn operations_that_are_done_at_once_give_the_thread_back_now_and_then() {
     let (context, calls) = (StepContext::new("t"), Arc::default());
     let operations = (0..100_000).map(|_| counting(&calls));
-    let all = when_all(&context, operations).concurrency(NonZeroUsize::MIN);
+    let all = when_all(&context, operations).concurrency(1);
     let mut all = Box::pin(all.run());
     assert!(poll_times(&mut all, 1).is_none());
     assert!(calls.load(Ordering::Relaxed) < 1_000);
@@ -324,7 +322,7 @@ fn values_and_operations_that_panic_when_dropped_hide_no_error_and_no_winner() {
     };
     let no: Operation = boxed(|_| ready(Err("no".into())));
     let operations = std::iter::once(no).chain((0..5).map(armed));
-    let all = when_all(&context, operations).concurrency(NonZeroUsize::MIN);
+    let all = when_all(&context, operations).concurrency(1);
     let error = block_on(all.run()).expect_err("the first fails");
     assert_eq!((error.code(), error.metadata("failed")), (ErrorCode::Unspecified, Some("1")));
     assert_eq!(roll_back(context.scope()), 1);
@@ -455,8 +453,7 @@ fn the_same_seed_gives_the_same_trace_by_a_manual_clock() {
     let trace = |seed| {
         let clock = ManualClock::new();
         let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
-        let six = NonZeroU32::new(6).expect("not zero");
-        let retry = RetryPolicy::exponential(six, SECOND).cap(5 * SECOND).full_jitter(seed);
+        let retry = RetryPolicy::exponential(6, SECOND).cap(5 * SECOND).full_jitter(seed);
         let policy = ExecutionPolicy::new().retry(retry);
         let mut at = Vec::new();
         let mut retried = Box::pin(retry_with_policy(&context, &policy, |_| {
@@ -487,7 +484,7 @@ fn a_seed_gives_the_waits_that_its_published_sequence_gives() {
         let part = (u128::from(of) * u128::from(bits)) >> 64;
         Duration::from_nanos(u64::try_from(part).expect("below a u64"))
     };
-    let fixed = RetryPolicy::fixed(NonZeroU32::MAX, 2 * SECOND);
+    let fixed = RetryPolicy::fixed(u32::MAX, 2 * SECOND);
     let (full, equal) = (fixed.clone().full_jitter(1_234_567), fixed.equal_jitter(1_234_567));
     for bits in reference {
         assert_eq!(full.wait_after(1), Some(part(2_000_000_000, bits)));
@@ -508,15 +505,15 @@ fn a_policy_that_panics_gives_up_and_hides_no_error() {
     let error = block_on(retried).expect_err("it gives up");
     assert_eq!((error.code(), error.metadata("attempts")), (ErrorCode::Unspecified, Some("2")));
 
-    let picky = RetryPolicy::fixed(NonZeroU32::MAX, Duration::ZERO).only_if(|_| panic!("no idea"));
+    let picky = RetryPolicy::fixed(u32::MAX, Duration::ZERO).only_if(|_| panic!("no idea"));
     let policy = ExecutionPolicy::new().retry(picky);
     let retried = retry_with_policy(&context, &policy, |_| ready(Err::<(), _>("no")));
     assert_eq!(block_on(retried).expect_err("it gives up").metadata("attempts"), Some("1"));
 
     context.register_compensation(|| async { Err("no connection") });
     let rollback = CompensationPolicy::default().retry(retry);
-    let rollback = context.scope().run_compensation(&rollback, CancellationToken::never());
-    let error = block_on(rollback).expect_err("it gives up");
+    let rollback = context.scope().roll_back(&rollback);
+    let error = block_on(rollback).expect_err("it gives up").into_error();
     assert_eq!(error.related()[0].metadata("attempts"), Some("2"));
     assert_eq!(context.scope().clear(), 1);
 }

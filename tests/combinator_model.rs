@@ -8,7 +8,6 @@
 
 mod support;
 
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
@@ -42,7 +41,7 @@ enum End {
 
 #[derive(Debug)]
 struct Limits {
-    concurrency: Option<NonZeroUsize>,
+    concurrency: Option<usize>,
     timeout: Option<Duration>,
     grace: Duration,
     parallel: bool,
@@ -53,7 +52,7 @@ enum Node {
     Leaf { effects: u32, slow: bool, yields: usize, sleep: Duration, end: End },
     All(Vec<Arc<Node>>, Limits),
     Any(Vec<Arc<Node>>, Limits),
-    Retry { attempts: NonZeroU32, wait: Duration, each: Vec<Arc<Node>>, limits: Limits },
+    Retry { attempts: u32, wait: Duration, each: Vec<Arc<Node>>, limits: Limits },
     Fallback(Vec<Vec<Arc<Node>>>, Limits),
 }
 
@@ -63,7 +62,7 @@ fn millis(rng: &mut Rng, below: u64) -> Duration {
 
 fn limits(rng: &mut Rng) -> Limits {
     Limits {
-        concurrency: if rng.bool() { None } else { NonZeroUsize::new(rng.usize(1..3)) },
+        concurrency: rng.bool().then(|| rng.usize(1..3)),
         timeout: (rng.u8(..3) == 0).then(|| millis(rng, 20)),
         grace: if rng.bool() { Duration::ZERO } else { millis(rng, 20) },
         parallel: rng.u8(..3) == 0,
@@ -95,7 +94,7 @@ fn node(rng: &mut Rng, depth: u32) -> Node {
         0 => Node::All(nodes(rng, 0, depth - 1), limits(rng)),
         1 => Node::Any(nodes(rng, 0, depth - 1), limits(rng)),
         2 => Node::Retry {
-            attempts: NonZeroU32::MIN.saturating_add(rng.u32(..3)),
+            attempts: 1 + rng.u32(..3),
             wait: millis(rng, 5),
             each: nodes(rng, 1, depth - 1),
             limits: limits(rng),

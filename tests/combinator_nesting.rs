@@ -3,7 +3,6 @@
 mod support;
 
 use std::future::{pending, ready};
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use support::block_on;
@@ -11,7 +10,6 @@ use watershed::combinators::{retry_with_policy, when_all};
 use watershed::{BoxError, ExecutionPolicy, RetryPolicy, StepContext};
 
 fn again(attempts: u32) -> ExecutionPolicy {
-    let attempts = NonZeroU32::new(attempts).expect("not zero");
     ExecutionPolicy::new().retry(RetryPolicy::fixed(attempts, Duration::ZERO))
 }
 

@@ -4,7 +4,6 @@
 mod support;
 
 use std::future::pending;
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -176,8 +175,7 @@ fn no_more_operations_run_at_once_than_the_limit_and_none_starts_after_a_failure
         }
     });
     let context = StepContext::new("t");
-    let three = NonZeroUsize::new(3).expect("not zero");
-    block_on(when_all(&context, operations).concurrency(three).run()).expect_err("one fails");
+    block_on(when_all(&context, operations).concurrency(3).run()).expect_err("one fails");
     assert_eq!(running.1.load(Ordering::Relaxed), 3);
     assert!(running.2.load(Ordering::Relaxed) < 14);
 }
@@ -269,7 +267,6 @@ fn a_loser_that_cannot_be_undone_is_reported_and_stays_staged() {
 }
 
 fn attempts(count: u32, wait: Duration) -> ExecutionPolicy {
-    let count = NonZeroU32::new(count).expect("not zero");
     ExecutionPolicy::new().retry(RetryPolicy::exponential(count, wait))
 }
 
@@ -336,7 +333,7 @@ fn a_rollback_that_fails_or_an_error_not_worth_it_ends_the_retrying() {
     assert_eq!(error.related().last().map(Error::code), Some(ErrorCode::Compensation));
     assert_eq!((count, context.scope().clear()), (1, 1));
 
-    let retry = RetryPolicy::fixed(NonZeroU32::MAX, Duration::ZERO);
+    let retry = RetryPolicy::fixed(u32::MAX, Duration::ZERO);
     let policy =
         ExecutionPolicy::new().retry(retry.only_if(|error| error.code() != ErrorCode::Validation));
     let mut count = 0;
@@ -377,7 +374,7 @@ fn a_cancellation_before_during_and_between_attempts_ends_the_retrying() {
 
 #[test]
 fn waits_double_up_to_the_cap_and_jitter_is_the_same_for_the_same_seed() {
-    let many = NonZeroU32::MAX;
+    let many = u32::MAX;
     let policy = RetryPolicy::exponential(many, SECOND).cap(10 * SECOND);
     let waits = |policy: &RetryPolicy| (1..60).map(|n| policy.wait_after(n)).collect::<Vec<_>>();
     assert!(waits(&policy)[4..].iter().all(|wait| *wait == Some(10 * SECOND)));

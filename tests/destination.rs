@@ -137,7 +137,7 @@ fn a_sink_that_fails_ends_the_merge_before_a_message_is_taken() {
     let source = filled([1, 2]);
     let sink = into_sink(Pipe(valve.clone()));
     let error = block_on(merge(&context(), [source.clone()], sink)).expect_err("it fails");
-    assert_eq!(error.code(), ErrorCode::Custom("error.destination"));
+    assert_eq!(error.code(), ErrorCode::Destination);
     assert!(error.downcast_ref::<std::io::Error>().is_some());
     assert_eq!(left_in(&source), [1, 2]);
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use support::{block_on, filled, poll_times};
 use watershed::{
-    BoxError, CancellationSource, CancellationToken, CompensationPolicy, CompensationScope,
-    ExecutionPolicy, StepContext, channels, combinators, diagnostics, fan_in, group::WaitGroup,
-    run_compensation, timers,
+    BoxError, CancellationSource, CompensationPolicy, CompensationScope, ExecutionPolicy,
+    StepContext, channels, combinators, diagnostics, fan_in, group::WaitGroup, timers,
 };
 
 #[test]
@@ -35,7 +34,7 @@ fn each_result_is_counted_once() {
 
     context.register_compensation(|| async { Err("stuck") });
     let policy = CompensationPolicy::default();
-    let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+    let rollback = context.scope().roll_back(&policy);
     block_on(rollback).expect_err("one is stuck");
     context.scope().clear();
     let lost = CompensationScope::new();

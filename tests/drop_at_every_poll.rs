@@ -2,21 +2,19 @@
 
 mod support;
 
-use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
-use support::{Ledger, filled, left_in, poll_times, roll_back, yields};
+use support::{Ledger, filled, left_in, poll_times, rests, roll_back};
 use watershed::{
-    BoxError, CancellationSource, CancellationToken, Commit, CompensationPolicy, CompensationScope,
-    ErrorCode, OnFailure, StepContext, fan_in, run_compensation,
+    BoxError, CancellationSource, Commit, CompensationPolicy, CompensationScope, ErrorCode,
+    OnFailure, StepContext, fan_in,
 };
 
 /// Runs a scenario for every concurrency and commit mode, dropped after its k-th poll for every k,
 /// until it says that it has ended.
-fn at_every_poll(least: usize, mut scenario: impl FnMut(NonZeroUsize, Commit, usize) -> bool) {
+fn at_every_poll(least: usize, mut scenario: impl FnMut(usize, Commit, usize) -> bool) {
     let mut drops = 0;
     for concurrency in [1, 2, 3] {
-        let concurrency = NonZeroUsize::new(concurrency).expect("not zero");
         for commit in [Commit::Pipeline, Commit::Message, Commit::Never] {
             let ends = (0..10_000).position(|k| scenario(concurrency, commit, k));
             drops += ends.expect("it ends some time") + 1;
@@ -39,9 +37,9 @@ fn a_drain_dropped_after_any_poll_leaves_every_effect_done_or_undone_once() {
             let (ledger, committed) = (ledger.clone(), &committed);
             async move {
                 ledger.apply(&step, message);
-                yields(message as usize / 10 % 3).await;
+                rests(message as usize / 10 % 3).await;
                 ledger.apply(&step, message + 1);
-                yields(1).await;
+                rests(1).await;
                 ledger.apply(&step, message + 2);
                 committed.lock().expect("no panic").push(message);
                 Ok::<_, BoxError>(())
@@ -78,7 +76,7 @@ fn a_rollback_dropped_after_any_poll_is_resumed_where_it_was() {
     for k in 0.. {
         let (scope, log) = five_slow_actions();
         let policy = CompensationPolicy::sequential_reverse();
-        let mut rollback = run_compensation(&policy, &scope, CancellationToken::never());
+        let mut rollback = scope.roll_back(&policy);
         let ended = poll_times(&mut rollback, k).is_some();
         drop(rollback);
         let undone = log.lock().expect("no panic").len();
@@ -106,7 +104,7 @@ fn a_drain_that_fails_may_be_dropped_after_any_poll() {
             let (ledger, committed) = (ledger.clone(), &committed);
             async move {
                 ledger.apply(&step, message);
-                yields(message as usize / 10 % 4).await;
+                rests(message as usize / 10 % 4).await;
                 assert_ne!(message, 70, "seventy panics");
                 if message == 50 {
                     return Err("no");
@@ -133,7 +131,7 @@ fn a_drain_that_fails_may_be_dropped_after_any_poll() {
         assert_eq!(roll_back(context.scope()), expected.len());
         assert_eq!(ledger.undone(), expected, "{commit:?}, {permits}, poll {k}");
         ended.is_some_and(|ended| {
-            let code = ended.expect_err("it fails").code();
+            let code = ended.expect_err("it fails").error().code();
             assert!([ErrorCode::Handler, ErrorCode::Panic].contains(&code), "{code}");
             true
         })
@@ -151,9 +149,9 @@ fn a_drain_dropped_while_it_rolls_a_message_back_undoes_each_effect_once() {
         let drain = fan_in(&context, sources, |message: u32, step| {
             let (ledger, committed) = (ledger.clone(), &committed);
             async move {
-                ledger.apply_slowly(&step, message);
-                yields(message as usize / 10 % 2).await;
-                ledger.apply_slowly(&step, message + 1);
+                ledger.apply_at_rest(&step, message);
+                rests(message as usize / 10 % 2).await;
+                ledger.apply_at_rest(&step, message + 1);
                 if [20, 40, 70].contains(&message) {
                     return Err("no");
                 }
@@ -161,7 +159,7 @@ fn a_drain_dropped_while_it_rolls_a_message_back_undoes_each_effect_once() {
                 Ok(())
             }
         });
-        let drain = drain.on_failure(OnFailure::RollBackMessage).commit(commit);
+        let drain = drain.on_failure(OnFailure::Continue).commit(commit);
         let mut drain = drain.concurrency(permits).into_future();
         let ended = poll_times(&mut drain, k).map(|result| result.expect("it succeeds"));
         drop(drain);
@@ -177,7 +175,7 @@ fn a_drain_dropped_while_it_rolls_a_message_back_undoes_each_effect_once() {
         undone.sort_unstable();
         assert_eq!(undone, expected, "{commit:?}, {permits}, poll {k}");
         ended.is_some_and(|report| {
-            assert_eq!((report.handled(), report.rolled_back()), (5, 3));
+            assert_eq!((report.handled(), report.failed()), (5, 3));
             true
         })
     });
@@ -195,7 +193,7 @@ fn a_context_kept_beyond_its_drain_still_stages_on_the_drains_scope() {
             let ledger = ledger.clone();
             async move {
                 ledger.apply(&step, message);
-                yields(2).await;
+                rests(2).await;
                 Ok::<_, BoxError>(())
             }
         });
@@ -224,7 +222,7 @@ fn five_slow_actions() -> (CompensationScope, Arc<Mutex<Vec<usize>>>) {
     let log = Arc::new(Mutex::new(Vec::new()));
     for effect in 0..5 {
         scope.register_compensation_with(Arc::clone(&log), move |log| async move {
-            yields(effect % 3).await;
+            rests(effect % 3).await;
             log.lock().expect("no panic").push(effect);
         });
     }
@@ -234,11 +232,10 @@ fn five_slow_actions() -> (CompensationScope, Arc<Mutex<Vec<usize>>>) {
 // Rules 4.5, 4.6
 #[test]
 fn a_parallel_rollback_dropped_after_any_poll_runs_each_action_to_its_end_once() {
-    let two = NonZeroUsize::new(2).expect("two is not zero");
-    for policy in [CompensationPolicy::parallel(), CompensationPolicy::parallel_limited(two)] {
+    for policy in [CompensationPolicy::parallel(), CompensationPolicy::parallel_limited(2)] {
         for k in 0.. {
             let (scope, log) = five_slow_actions();
-            let mut rollback = run_compensation(&policy, &scope, CancellationToken::never());
+            let mut rollback = scope.roll_back(&policy);
             let ended = poll_times(&mut rollback, k).is_some();
             drop(rollback);
             let undone = log.lock().expect("no panic").len();
@@ -262,7 +259,7 @@ fn a_rollback_cancelled_after_any_poll_is_resumed_where_it_was() {
         let (scope, log) = five_slow_actions();
         let stop = CancellationSource::new();
         let policy = CompensationPolicy::sequential_reverse();
-        let mut rollback = run_compensation(&policy, &scope, stop.token());
+        let mut rollback = scope.roll_back(&policy).cancellation(stop.token());
         if let Some(ended) = poll_times(&mut rollback, k) {
             assert_eq!(ended.expect("it succeeds").succeeded(), 5);
             assert!(k > 4);
@@ -274,8 +271,8 @@ fn a_rollback_cancelled_after_any_poll_is_resumed_where_it_was() {
         match result {
             Ok(report) => assert_eq!((report.succeeded(), undone), (5, 5)),
             Err(error) => {
-                assert_eq!(error.code(), ErrorCode::Canceled);
-                assert_eq!(error.metadata("succeeded"), Some(undone.to_string().as_str()));
+                assert_eq!(error.error().code(), ErrorCode::Canceled);
+                assert_eq!(error.report().succeeded(), undone);
             }
         }
         assert_eq!(scope.len(), 5 - undone, "poll {k}");

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use futures::FutureExt;
 use futures::executor::block_on;
-use futures::{FutureExt, stream};
-use watershed::{BoxError, Error, ErrorCode, Source, StepContext, fan_in, try_async};
+use watershed::{BoxError, Error, ErrorCode, try_async};
 
 fn parse_error() -> ParseIntError {
     "x".parse::<u32>().unwrap_err()
@@ -179,23 +179,6 @@ fn the_question_mark_works_in_both_directions() {
     }
     let error = Error::from(outer().unwrap_err());
     assert_eq!(error.code(), ErrorCode::Validation);
-}
-
-// Rule 6.1
-#[test]
-fn a_handler_error_names_its_message_and_can_be_downcast() {
-    let context = StepContext::new("test");
-    let sources = [stream::iter([1, 2, 3]).named("web")];
-    let drain = fan_in(&context, sources, |number, _| async move {
-        if number == 2 { Err(parse_error()) } else { Ok(()) }
-    });
-    let error = block_on(async { drain.await }).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::Handler);
-    assert_eq!(error.source_name(), Some("web"));
-    assert_eq!(error.message_number(), Some(2));
-    assert_eq!(error.downcast_ref(), Some(&parse_error()));
-    let first = "the handler failed (message 2 of source `web`)";
-    assert_eq!(chain(&error), [first, "invalid digit found in string"]);
 }
 
 /// Counts its destruction, and panics in it.

@@ -3,23 +3,19 @@
 #[macro_use]
 mod support;
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use support::{Ledger, filled, yields};
-use watershed::{
-    BoxError, CancellationSource, CancellationToken, CompensationPolicy, ErrorCode, StepContext,
-    fan_in, run_compensation,
-};
+use watershed::{BoxError, CancellationSource, CompensationPolicy, ErrorCode, StepContext, fan_in};
 
 // Rules 3.1, 4.3, 5.2
 async fn success_drains_all_and_clears() {
     let context = StepContext::new("suite");
     let ledger = Ledger::default();
     let sources = [filled([1, 2, 3]), filled([4, 5]), filled([])];
-    let four = NonZeroUsize::new(4).expect("four is not zero");
+    let four = 4;
     let report = fan_in(&context, sources, |message, step| {
         let ledger = ledger.clone();
         async move {
@@ -49,14 +45,13 @@ async fn failure_is_rolled_back_in_reverse() {
             if message == 13 { Err("unlucky") } else { Ok(()) }
         }
     })
-    .concurrency(NonZeroUsize::new(3).expect("three is not zero"))
+    .concurrency(3)
     .await
-    .expect_err("the drain fails");
+    .expect_err("the drain fails")
+    .into_error();
     assert_eq!(error.code(), ErrorCode::Handler);
     let policy = CompensationPolicy::sequential_reverse();
-    run_compensation(&policy, context.scope(), CancellationToken::never())
-        .await
-        .expect("the rollback succeeds");
+    context.scope().roll_back(&policy).await.expect("the rollback succeeds");
     ledger.assert_undone_in_reverse();
 }
 
@@ -68,7 +63,8 @@ async fn timeout_ends_a_handler_that_never_does() {
             .timeout(Duration::from_millis(5))
             .grace(Duration::ZERO)
             .await
-            .expect_err("the drain times out");
+            .expect_err("the drain times out")
+            .into_error();
     assert_eq!(error.code(), ErrorCode::Timeout);
     assert_eq!(error.metadata("dropped_handlers"), Some("1"));
 }
@@ -81,7 +77,8 @@ async fn cancellation_from_another_thread_ends_the_drain() {
     let canceller = std::thread::spawn(move || stop.cancel());
     let error = fan_in(&context, [receiver], |_, _| async { Ok::<_, BoxError>(()) })
         .await
-        .expect_err("the drain is cancelled");
+        .expect_err("the drain is cancelled")
+        .into_error();
     assert_eq!(error.code(), ErrorCode::Canceled);
     canceller.join().expect("the thread ends");
     drop(sender);
@@ -102,7 +99,7 @@ async fn handlers_that_yield_overlap_up_to_the_concurrency() {
             Ok::<_, BoxError>(())
         }
     })
-    .concurrency(NonZeroUsize::new(3).expect("three is not zero"))
+    .concurrency(3)
     .await
     .expect("the drain succeeds");
     assert_eq!((report.handled(), most.load(Ordering::Relaxed)), (100, 3));

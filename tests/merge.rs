@@ -4,7 +4,6 @@
 mod support;
 
 use std::future::IntoFuture;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,10 +23,6 @@ fn context() -> StepContext {
 
 fn on(clock: &ManualClock) -> StepContext {
     context().with_clock(Arc::new(clock.clone()))
-}
-
-fn turns(messages: usize) -> NonZeroUsize {
-    NonZeroUsize::new(messages).expect("not zero")
 }
 
 /// Panics when it is dropped.
@@ -72,7 +67,7 @@ fn every_ready_source_has_a_turn_between_two_turns_of_another() {
     for quantum in [1, 3, 64] {
         let sources: Vec<_> = (0..10).map(|s| stream::repeat(s).take(300)).collect();
         let (sender, receiver) = async_channel::unbounded();
-        block_on(merge(&context(), sources, sender).quantum(turns(quantum))).expect("it succeeds");
+        block_on(merge(&context(), sources, sender).quantum(quantum)).expect("it succeeds");
         let order = left_in(&receiver);
         let bound = 9 * quantum + 1;
         let mut last = [0; 10];
@@ -100,7 +95,7 @@ impl Stream for Eager {
 #[test]
 fn a_source_that_wakes_itself_has_no_more_turns_than_others() {
     let sources = [Eager(0, 100).boxed(), stream::repeat(1).take(99).boxed()];
-    let merged = merged(&context(), sources).quantum(turns(1));
+    let merged = merged(&context(), sources).quantum(1);
     let order: Vec<_> = block_on(merged.try_collect()).expect("it succeeds");
     assert_eq!(order, [0, 1].repeat(99));
 }
@@ -117,7 +112,7 @@ fn a_source_woken_during_a_turn_comes_before_the_next_turn_of_the_same_source() 
         }
         1
     });
-    let merged = merged(&context(), [late.boxed(), busy.boxed()]).quantum(turns(4));
+    let merged = merged(&context(), [late.boxed(), busy.boxed()]).quantum(4);
     let order: Vec<_> = block_on(merged.take(14).try_collect()).expect("it succeeds");
     assert_eq!(order, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1]);
 }
@@ -127,7 +122,7 @@ fn a_source_woken_during_a_turn_comes_before_the_next_turn_of_the_same_source() 
 fn one_poll_moves_a_bounded_number_of_messages() {
     let (sender, receiver) = async_channel::unbounded();
     let sources = [stream::repeat(1), stream::repeat(2)];
-    let mut merge = merge(&context(), sources, sender).quantum(NonZeroUsize::MAX).into_future();
+    let mut merge = merge(&context(), sources, sender).quantum(usize::MAX).into_future();
     for polls in 1..20 {
         assert!(poll_times(&mut merge, 1).is_none());
         assert!((polls..=polls * 256).contains(&receiver.len()), "after {polls} polls");
@@ -213,7 +208,7 @@ fn a_fault_ends_the_merge_and_closes_the_destination() {
         stream::iter([Ok(7), Err("connection lost"), Ok(8)]).boxed().faults().named("bad"),
     ];
     let (sender, receiver) = async_channel::unbounded();
-    let error = block_on(merge(&context(), sources, sender.clone()).quantum(turns(1)));
+    let error = block_on(merge(&context(), sources, sender.clone()).quantum(1));
     let error = error.expect_err("a fault");
     assert_eq!((error.code(), error.source_name()), (ErrorCode::Source, Some("bad")));
     assert_eq!((error.metadata("delivered"), error.metadata("undelivered")), (Some("3"), None));
@@ -229,7 +224,7 @@ fn a_fault_is_noticed_beside_a_source_that_is_always_ready() {
         stream::iter([Err("connection lost")]).boxed().faults(),
     ];
     let (sender, receiver) = async_channel::unbounded();
-    let error = block_on(merge(&context(), sources, sender).quantum(turns(5)));
+    let error = block_on(merge(&context(), sources, sender).quantum(5));
     assert_eq!(error.expect_err("a fault").code(), ErrorCode::Source);
     assert_eq!(receiver.len(), 5);
 }
@@ -424,7 +419,7 @@ fn a_merge_dropped_after_any_poll_loses_no_message() {
             let sources = [filled([1, 2, 3]), filled([4, 5]), filled([6, 7, 8])];
             let (sender, receiver) = async_channel::bounded(capacity);
             let mut all = Vec::new();
-            let merge = merge(&context(), sources.clone(), sender.clone()).quantum(turns(2));
+            let merge = merge(&context(), sources.clone(), sender.clone()).quantum(2);
             let mut merge = merge
                 .undelivered(|message| all.push(message.into_message().expect("it is closed")))
                 .into_future();
@@ -651,7 +646,7 @@ fn a_merge_that_has_ended_says_so_when_it_is_polled_again() {
 fn the_same_input_gives_the_same_order() {
     let run = || {
         let sources: Vec<_> = (0..7).map(|s| filled((0..s * 3).map(move |m| (s, m)))).collect();
-        let merged = merged(&on(&ManualClock::new()), sources).quantum(turns(2));
+        let merged = merged(&on(&ManualClock::new()), sources).quantum(2);
         block_on(merged.try_collect::<Vec<_>>()).expect("it succeeds")
     };
     assert_eq!(run(), run());
@@ -662,7 +657,7 @@ fn the_same_input_gives_the_same_order() {
 fn a_merged_stream_dropped_after_any_item_leaves_the_rest_in_the_sources() {
     for k in 0..=8 {
         let sources = [filled([1, 2, 3]), filled([4, 5]), filled([6, 7, 8])];
-        let mut merged = merged(&context(), sources.clone()).quantum(turns(2));
+        let mut merged = merged(&context(), sources.clone()).quantum(2);
         let mut all = Vec::new();
         for _ in 0..k {
             all.push(block_on(merged.next()).expect("there is one").expect("no error"));
@@ -714,7 +709,7 @@ fn a_merged_stream_contains_the_panic_of_a_source() {
 // Rule 2.4
 #[test]
 fn a_merged_stream_gives_the_thread_back_regularly() {
-    let merged = merged(&context(), [stream::repeat(1)]).quantum(NonZeroUsize::MAX);
+    let merged = merged(&context(), [stream::repeat(1)]).quantum(usize::MAX);
     let sum = merged.fold(0, |sum, item| async move { sum + item.expect("no error") });
     assert!(poll_times(&mut Box::pin(sum), 100).is_none());
 }

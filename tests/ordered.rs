@@ -4,24 +4,19 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::stream;
-use support::{Ledger, block_on, filled, left_in, poll_times, yields};
+use support::{Ledger, block_on, filled, left_in, poll_times, rests, yields};
 use watershed::{
     BoxError, CancellationSource, ErrorCode, FanIn, ManualClock, OnFailure, Source, StepContext,
     fan_in,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn at_most(count: usize) -> NonZeroUsize {
-    NonZeroUsize::new(count).expect("not zero")
-}
 
 /// What runs at the moment, by key, and the most there ever was.
 #[derive(Clone, Default)]
@@ -77,7 +72,7 @@ fn messages_of_one_key_keep_their_order_while_other_keys_run_beside_them() {
             Ok::<_, BoxError>(())
         }
     });
-    let drain = drain.concurrency(at_most(8)).ordered_by(|(key, _)| *key);
+    let drain = drain.concurrency(8).ordered_by(|(key, _)| *key);
     assert_eq!(block_on(drain).expect("no failure").sources()[0].handled(), 200);
     assert_eq!(running.most(), (5, 1), "all keys at once, each one message at a time");
     for (key, numbers) in running.ended() {
@@ -98,7 +93,7 @@ fn the_limits_of_the_drain_of_a_source_and_of_a_key_hold_beside_each_other() {
                 Ok::<_, BoxError>(())
             }
         });
-        let drain = drain.concurrency(at_most(all)).per_source_concurrency(at_most(per_source));
+        let drain = drain.concurrency(all).per_source_concurrency(per_source);
         let report = block_on(drain.ordered_by(|(key, _)| *key)).expect("no failure");
         assert_eq!(report.sources().len(), 2);
         assert_eq!((report.handled(), running.most()), (160, (expected, 1)), "{all}, {per_source}");
@@ -122,7 +117,7 @@ fn a_busy_key_lets_the_handlers_of_its_source_wait_and_not_those_of_others() {
             Ok::<_, BoxError>(())
         }
     });
-    let mut drain = drain.concurrency(at_most(8)).ordered_by(|number| *number).into_future();
+    let mut drain = drain.concurrency(8).ordered_by(|number| *number).into_future();
     assert!(poll_times(&mut drain, 5).is_none());
     assert_eq!(*log.lock().expect("no panic"), [7, 8]);
     assert_eq!(left_in(&sources[0]), [2], "nothing is taken past the message that waits");
@@ -141,13 +136,13 @@ fn dropping_the_drain_after_any_poll_puts_back_what_waits_for_its_key() {
         let drain = fan_in(&context, [source.clone()], |message: u32, _| {
             started.lock().expect("no panic").push(message);
             async {
-                yields(2).await;
+                rests(2).await;
                 Ok::<_, BoxError>(())
             }
         });
-        let drain = drain.concurrency(at_most(3)).ordered_by(|message| message / 10);
+        let drain = drain.concurrency(3).ordered_by(|message| message / 10);
         let drain =
-            drain.put_back(move |message| unhandled.send(message).expect("somebody listens"));
+            drain.put_back(move |_, message| unhandled.send(message).expect("somebody listens"));
         let mut drain = drain.into_future();
         let ended = poll_times(&mut drain, k).is_some();
         drop(drain);
@@ -172,10 +167,11 @@ fn a_failure_puts_back_what_waits_for_its_key() {
         yields(1).await;
         Err::<(), _>("no")
     });
-    let drain = drain.concurrency(at_most(4)).ordered_by(|number| *number);
-    let error =
-        block_on(drain.put_back(move |message| unhandled.send(message).expect("somebody listens")));
-    let error = error.expect_err("it fails");
+    let drain = drain.concurrency(4).ordered_by(|number| *number);
+    let error = block_on(
+        drain.put_back(move |_, message| unhandled.send(message).expect("somebody listens")),
+    );
+    let error = error.expect_err("it fails").into_error();
     assert_eq!((error.code(), error.message_number()), (ErrorCode::Handler, Some(1)));
     assert_eq!((waiting.try_recv(), left_in(&source)), (Ok(1), vec![2]));
 }
@@ -189,8 +185,8 @@ fn errors_carry_the_number_of_the_message_in_its_source_whichever_handle_took_it
             yields(number as usize % 4).await;
             if number == 36 { Err("no") } else { Ok(()) }
         });
-    let drain = drain.concurrency(at_most(7)).ordered_by(|number| *number);
-    let error = block_on(drain).expect_err("it fails");
+    let drain = drain.concurrency(7).ordered_by(|number| *number);
+    let error = block_on(drain).expect_err("it fails").into_error();
     assert_eq!((error.source_name(), error.message_number()), (Some("numbers"), Some(37)));
 }
 
@@ -200,7 +196,7 @@ fn a_fault_and_a_panic_of_the_key_end_the_drain() {
     let context = StepContext::new("t");
     let faulty = stream::iter([Ok(1), Err("connection lost"), Ok(2)]).faults();
     let drain = fan_in(&context, [faulty], |_: u32, _| async { Ok::<_, BoxError>(()) });
-    let error = block_on(drain.ordered_by(|number| *number)).expect_err("a fault");
+    let error = block_on(drain.ordered_by(|number| *number)).expect_err("a fault").into_error();
     assert_eq!(error.code(), ErrorCode::Source);
 
     let drain = fan_in(&context, [filled([1, 2])], |_: u32, _| async { Ok::<_, BoxError>(()) });
@@ -208,7 +204,7 @@ fn a_fault_and_a_panic_of_the_key_end_the_drain() {
         assert!(*number < 2, "no key");
         *number
     });
-    assert_eq!(block_on(drain).expect_err("a panic").code(), ErrorCode::Panic);
+    assert_eq!(block_on(drain).expect_err("a panic").error().code(), ErrorCode::Panic);
 }
 
 // Rule 2.2
@@ -225,7 +221,7 @@ fn idle_handles_are_woken_one_by_one_as_messages_arrive() {
             Ok::<_, BoxError>(())
         }
     });
-    let drain = drain.concurrency(at_most(4)).ordered_by(|number| *number);
+    let drain = drain.concurrency(4).ordered_by(|number| *number);
     let mut drain = drain.into_future();
     assert!(poll_times(&mut drain, 1).is_none());
     for number in 0..4 {
@@ -238,11 +234,11 @@ fn idle_handles_are_woken_one_by_one_as_messages_arrive() {
     assert_eq!(block_on(drain).expect("no failure").handled(), 4);
 }
 
-// Rules 2.1, 3.7
+// Rule 3.7
 #[test]
-fn a_message_whose_key_panics_is_put_back_and_not_lost() {
+fn a_message_whose_key_panics_has_failed_and_ends_the_drain() {
     /// A key whose comparison panics for one value.
-    #[derive(PartialEq, Eq)]
+    #[derive(Clone, PartialEq, Eq)]
     struct Picky(u32);
     impl std::hash::Hash for Picky {
         fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
@@ -257,19 +253,20 @@ fn a_message_whose_key_panics_is_put_back_and_not_lost() {
             yields(2).await;
             Ok::<_, BoxError>(())
         });
-        let drain = drain.concurrency(at_most(4)).ordered_by(|number| {
+        let drain = drain.concurrency(4).ordered_by(|number| {
             assert_ne!(*number, 13, "no key");
             Picky(*number)
         });
-        let drain = drain.put_back(move |message| {
+        let drain = drain.put_back(move |_, message| {
             unhandled.send(message).expect("somebody listens");
             panic!("this goes no further");
         });
-        let error = block_on(drain).expect_err("a panic");
+        let (error, report) = block_on(drain).expect_err("a panic").into_parts();
         assert_eq!((error.code(), error.metadata("handled")), (ErrorCode::Panic, Some("1")));
+        assert_eq!((error.message_number(), report.handled(), report.failed()), (Some(2), 1, 1));
         assert!(error.to_string().contains("no "), "the first panic is the cause: {error}");
         assert!(error.related().is_empty(), "{error:?}");
-        assert_eq!((left.try_iter().collect::<Vec<_>>(), left_in(&source)), (vec![bad], vec![15]));
+        assert_eq!((left.try_iter().collect::<Vec<_>>(), left_in(&source)), (vec![], vec![15]));
     }
 }
 
@@ -289,10 +286,10 @@ fn however_an_ordered_drain_ends_what_waits_for_its_key_is_put_back() {
                     Ok::<_, BoxError>(())
                 });
             let timeout = if cancels { Duration::MAX } else { SECOND * u32::from(during) };
-            let drain = drain.concurrency(at_most(4)).timeout(timeout).cancellation(stop.token());
+            let drain = drain.concurrency(4).timeout(timeout).cancellation(stop.token());
             let drain = drain.ordered_by(|number| number / 10);
             let mut drain = drain
-                .put_back(move |message| unhandled.send(message).expect("somebody listens"))
+                .put_back(move |_, message| unhandled.send(message).expect("somebody listens"))
                 .into_future();
             if during {
                 assert!(poll_times(&mut drain, 3).is_none());
@@ -302,7 +299,10 @@ fn however_an_ordered_drain_ends_what_waits_for_its_key_is_put_back() {
                 (false, true) => clock.advance(SECOND),
                 (false, false) => {}
             }
-            let error = poll_times(&mut drain, 3).expect("it is over").expect_err("it is stopped");
+            let error = poll_times(&mut drain, 3)
+                .expect("it is over")
+                .expect_err("it is stopped")
+                .into_error();
             let code = if cancels { ErrorCode::Canceled } else { ErrorCode::Timeout };
             let handled = if during { "2" } else { "0" };
             assert_eq!((error.code(), error.metadata("handled")), (code, Some(handled)));
@@ -327,16 +327,16 @@ fn a_handler_that_panics_or_is_late_puts_back_what_waits_for_its_key() {
             assert!(late, "the handler broke");
             futures::future::pending::<Result<(), BoxError>>().await
         });
-        let drain = drain.concurrency(at_most(2)).message_timeout(SECOND).ordered_by(|n| *n);
+        let drain = drain.concurrency(2).message_timeout(SECOND).ordered_by(|n| *n);
         let mut drain = drain
-            .put_back(move |message| unhandled.send(message).expect("somebody listens"))
+            .put_back(move |_, message| unhandled.send(message).expect("somebody listens"))
             .into_future();
         let ended = poll_times(&mut drain, 3).unwrap_or_else(|| {
             clock.advance(SECOND);
             poll_times(&mut drain, 3).expect("it is over")
         });
         let code = if late { ErrorCode::Timeout } else { ErrorCode::Panic };
-        assert_eq!(ended.expect_err("it fails").code(), code);
+        assert_eq!(ended.expect_err("it fails").error().code(), code);
         assert_eq!((left.try_iter().collect::<Vec<_>>(), left_in(&source)), (vec![1], vec![2]));
     }
 }
@@ -351,9 +351,9 @@ fn a_key_is_busy_until_its_failed_message_is_rolled_back() {
         ledger.apply_slowly(&step, message);
         async move { if message == 11 { Err("no") } else { Ok(()) } }
     });
-    let drain = drain.concurrency(at_most(3)).on_failure(OnFailure::RollBackMessage);
+    let drain = drain.concurrency(3).on_failure(OnFailure::Continue);
     let report = block_on(drain.ordered_by(|number| number / 10)).expect("it goes on");
-    assert_eq!((report.handled(), report.rolled_back()), (2, 1));
+    assert_eq!((report.handled(), report.failed()), (2, 1));
     let log = log.into_inner().expect("no panic");
     assert_eq!(log.iter().find(|(message, _)| *message == 12), Some(&(12, 1)), "undone before");
 }
@@ -371,7 +371,7 @@ fn empty_ordered_sources_are_a_success_and_are_polled_to_their_end_once() {
         })
     });
     let drain = fan_in(&context, sources, |_, _| async { Ok::<_, BoxError>(()) });
-    let report = block_on(drain.concurrency(at_most(5)).ordered_by(|number| *number));
+    let report = block_on(drain.concurrency(5).ordered_by(|number| *number));
     assert_eq!(report.expect("no failure").handled(), 0);
     assert_eq!(polls.load(Ordering::Relaxed), 2, "five handles, and none asks after the end");
     let none: [stream::Empty<u32>; 0] = [];
@@ -395,20 +395,18 @@ fn the_handles_of_a_source_share_its_turn_its_weight_and_its_priority() {
     for (quantum, handles, weight) in [(8, 4, 1), (64, 8, 1), (6, 3, 2), (1, 4, 1), (2, 1, 3)] {
         let context = StepContext::new("t");
         let handled = Mutex::new(Vec::new());
-        let weight = NonZeroU32::new(weight).expect("not zero");
-        let sources =
-            [filled(0..900).weighted(weight), filled(1000..1900).weighted(NonZeroU32::MIN)];
+        let sources = [filled(0..900).weighted(weight), filled(1000..1900).weighted(1)];
         let drain = fan_in(&context, sources, |number: u32, _| {
             handled.lock().expect("no panic").push(number);
             async { Ok::<_, BoxError>(()) }
         });
-        let drain = drain.concurrency(at_most(16)).per_source_concurrency(at_most(handles));
-        let drain = drain.quantum(at_most(quantum)).ordered_by(|number| *number);
+        let drain = drain.concurrency(16).per_source_concurrency(handles);
+        let drain = drain.quantum(quantum).ordered_by(|number| *number);
         assert_eq!(block_on(drain).expect("no failure").handled(), 1800);
         let handled = handled.into_inner().expect("no panic");
         let (longest, first) = turns_of(&handled);
         let case = format!("quantum {quantum}, {handles} handles, weight {weight}");
-        let weight = weight.get() as usize;
+        let weight = weight as usize;
         // Each handle has one message at least.
         assert!(longest <= (quantum * weight).max(handles), "{case}: {longest} in one turn");
         if quantum >= handles {
@@ -425,7 +423,7 @@ fn the_handles_of_a_source_share_its_turn_its_weight_and_its_priority() {
         handled.lock().expect("no panic").push(number);
         async { Ok::<_, BoxError>(()) }
     });
-    block_on(drain.quantum(at_most(4)).ordered_by(|number| *number)).expect("no failure");
+    block_on(drain.quantum(4).ordered_by(|number| *number)).expect("no failure");
     let handled = handled.into_inner().expect("no panic");
     let urgent = handled.iter().rposition(|n| *n >= 1000).expect("they were handled");
     let others = handled[..urgent].iter().filter(|n| **n < 1000).count();
@@ -435,7 +433,7 @@ fn the_handles_of_a_source_share_its_turn_its_weight_and_its_priority() {
 // Rule 6.2
 #[test]
 fn a_limit_without_end_is_as_good_as_any_other() {
-    for per_source in [None, Some(NonZeroUsize::MAX)] {
+    for per_source in [None, Some(usize::MAX)] {
         let context = StepContext::new("t");
         let (gate, opened) = async_channel::bounded::<()>(1);
         let started = AtomicUsize::new(0);
@@ -447,7 +445,7 @@ fn a_limit_without_end_is_as_good_as_any_other() {
                 Ok::<_, BoxError>(())
             }
         });
-        let drain = drain.concurrency(NonZeroUsize::MAX);
+        let drain = drain.concurrency(usize::MAX);
         let drain = match per_source {
             Some(most) => drain.per_source_concurrency(most),
             None => drain,
@@ -462,8 +460,8 @@ fn a_limit_without_end_is_as_good_as_any_other() {
 
 // Rules 2.2, 5.2
 async fn keys_run_beside_each_other() {
-    fn keyed<S, H>(drain: FanIn<S, H>) -> FanIn<S, H> {
-        drain.concurrency(NonZeroUsize::new(6).expect("not zero"))
+    fn keyed<S: Source, H>(drain: FanIn<S, H>) -> FanIn<S, H> {
+        drain.concurrency(6)
     }
     let (context, running) = (StepContext::new("suite"), Running::default());
     let source = stream::iter((0..90_u32).map(|number| (number % 3, number)));

@@ -9,10 +9,10 @@ const NOT_APPLICABLE: [(u32, &str); 0] = [];
 
 /// The shortcomings of the original by their number, and a test that shows the better thing.
 const BETTER: [(u32, &str); 18] = [
-    (1, "a_drain_clears_only_what_its_own_messages_staged"),
+    (1, "success_clears_what_the_messages_staged_and_nothing_else"),
     (2, "absorbed_scopes_roll_back_in_reverse_of_registration_over_any_nesting"),
     (3, "every_subset_of_failing_actions_is_attempted_reported_and_kept"),
-    (4, "policies_run_nothing_all_at_once_or_up_to_a_limit_and_contain_panics"),
+    (4, "nothing_runs_by_the_policy_none_and_a_limit_of_none_at_all_is_an_error"),
     (5, "when_one_fails_all_are_undone_in_reverse_the_failing_one_included"),
     (6, "an_operation_is_tried_until_it_succeeds_and_failed_attempts_are_undone_before_the_next"),
     (7, "a_handler_that_panics_before_its_first_await_loses_nothing"),
@@ -34,7 +34,7 @@ const BETTER: [(u32, &str); 18] = [
 fn sources() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut text = String::new();
-    for folder in ["tests", "examples"] {
+    for folder in ["tests", "tests/contract", "examples"] {
         for entry in std::fs::read_dir(root.join(folder)).expect("the folder is there") {
             let path = entry.expect("it can be read").path();
             if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("parity.rs") {

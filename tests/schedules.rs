@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,17 +13,10 @@ use futures::stream::{self, LocalBoxStream, StreamExt};
 use watershed::channels::{SourceEnd, live, window};
 use watershed::streams::StepStreamExt;
 use watershed::testing::{Ledger, Script, Simulation, World, for_every_poll};
-use watershed::{
-    BoxError, CancellationToken, Clock, CompensationPolicy, Error, StepContext, fan_in,
-    run_compensation,
-};
+use watershed::{BoxError, Clock, CompensationPolicy, Error, StepContext, fan_in};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SEEDS: u64 = 60;
-
-fn at_most(count: usize) -> NonZeroUsize {
-    NonZeroUsize::new(count).expect("not zero")
-}
 
 /// Does an effect for an item, between other tasks.
 async fn work(
@@ -148,7 +140,7 @@ fn operations_over_streams_may_be_dropped_after_any_poll() {
                 assert!(in_flight <= 1 && (!ended || in_flight == 0), "{name}: {in_flight}");
             }
             let policy = CompensationPolicy::sequential_reverse();
-            let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+            let rollback = context.scope().roll_back(&policy);
             simulation.run(rollback).expect("it ends").expect("it succeeds");
             ledger.check().unwrap_or_else(|lost| panic!("{name}, poll {}: {lost}", point.polls()));
         });
@@ -169,7 +161,7 @@ fn a_window_closes_when_full_or_on_the_tick_and_never_otherwise() {
         let taken = Rc::new(RefCell::new(Vec::new()));
         let (log, clock) = (Rc::clone(&taken), world.clock().clone());
         let source = script.clone().inspect(move |_| log.borrow_mut().push(clock.now()));
-        let windows = window(&world.context("t"), source).count(at_most(most)).every(every);
+        let windows = window(&world.context("t"), source).count(most).every(every);
         let clock = world.clock().clone();
         let windows = windows.stream().expect("valid").map(move |window| (clock.now(), window));
         let windows: Vec<_> = simulation.run(windows.collect::<Vec<_>>()).expect("it ends");
@@ -212,8 +204,8 @@ fn live_sources_come_pause_and_go_under_any_schedule_and_no_message_is_lost() {
                 for _ in 0..12 {
                     let which = usize::try_from(world.below(4)).expect("small");
                     match world.below(4) {
-                        0 => live_ones[which].pause(),
-                        1 | 2 => live_ones[which].resume(),
+                        0 => drop(live_ones[which].pause()),
+                        1 | 2 => drop(live_ones[which].resume()),
                         _ => {
                             // Some removals are not waited for.
                             if world.below(2) == 0 {
@@ -230,7 +222,9 @@ fn live_sources_come_pause_and_go_under_any_schedule_and_no_message_is_lost() {
                     }
                     world.pause().await;
                 }
-                live_ones.iter().for_each(watershed::channels::SourceHandle::resume);
+                for handle in &live_ones {
+                    handle.resume();
+                }
                 let mut ends = Vec::new();
                 for handle in live_ones {
                     ends.push(handle.ended().await);
@@ -248,7 +242,7 @@ fn live_sources_come_pause_and_go_under_any_schedule_and_no_message_is_lost() {
                 Ok::<_, BoxError>(())
             }
         });
-        let drain = drain.incoming(incoming).concurrency(at_most(1 + seed as usize % 3));
+        let drain = drain.incoming(incoming).concurrency(1 + seed as usize % 3);
         let (report, ends) = simulation
             .run(futures::future::join(drain.into_future(), owner))
             .unwrap_or_else(|stopped| panic!("seed {seed}: {stopped}"));
@@ -305,7 +299,7 @@ fn messages_of_a_key_keep_their_order_under_any_schedule_and_handlers_are_as_man
                 Ok::<_, BoxError>(())
             }
         });
-        let drain = drain.concurrency(at_most(all)).per_source_concurrency(at_most(per_source));
+        let drain = drain.concurrency(all).per_source_concurrency(per_source);
         let report = simulation.run(drain.ordered_by(key));
         let report = report.unwrap_or_else(|stopped| panic!("seed {seed}: {stopped}"));
         assert_eq!(report.expect("no failure").handled(), 40);

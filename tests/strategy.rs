@@ -4,7 +4,6 @@
 mod support;
 
 use std::future::IntoFuture;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Wake, Waker};
@@ -14,7 +13,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use support::{block_on, filled, left_in, poll_times};
 use watershed::channels::{
-    MergeStrategy, SourceState, merge_with_strategy, priority, round_robin, weighted,
+    MergeStrategy, SourceState, Unsettled, merge_with_strategy, priority, round_robin, weighted,
 };
 use watershed::{CancellationSource, Error, ErrorCode, ManualClock, Source, StepContext};
 
@@ -22,13 +21,9 @@ fn context() -> StepContext {
     StepContext::new("t")
 }
 
-fn weights<const N: usize>(weights: [u32; N]) -> [NonZeroU32; N] {
-    weights.map(|weight| NonZeroU32::new(weight).expect("not zero"))
-}
-
 /// Merges what the sources hold.
 fn merge_all<T: Send + 'static>(
-    sources: impl IntoIterator<Item: Source<Message = T>>,
+    sources: impl IntoIterator<Item: Source<Message = T, Receipt = Unsettled>>,
     strategy: impl MergeStrategy,
 ) -> Vec<T> {
     let (sender, receiver) = async_channel::unbounded();
@@ -184,8 +179,7 @@ fn no_source_waits_longer_than_the_bound() {
                     })
                     .collect();
                 let bound = if weigh {
-                    let merge =
-                        merge_with_strategy(&context(), sources, sender, weighted(weights(shares)));
+                    let merge = merge_with_strategy(&context(), sources, sender, weighted(shares));
                     block_on(merge).expect("it succeeds");
                     2 * (sum - shares[watched])
                 } else {
@@ -209,7 +203,7 @@ fn no_source_waits_longer_than_the_bound() {
 #[test]
 fn weights_share_the_destination_exactly_while_all_are_ready() {
     let sources: Vec<_> = (0..3).map(|source| stream::repeat(source).take(1_000)).collect();
-    let merged = merge_all(sources, weighted(weights([5, 3, 2])));
+    let merged = merge_all(sources, weighted([5, 3, 2]));
     for round in merged[..1_000].chunks(10) {
         let share = |source| round.iter().filter(|message| **message == source).count();
         assert_eq!([share(0), share(1), share(2)], [5, 3, 2]);
@@ -219,7 +213,7 @@ fn weights_share_the_destination_exactly_while_all_are_ready() {
 // A source of few messages has its whole share, although it is found empty after each
 #[test]
 fn to_be_found_empty_does_not_use_up_a_share() {
-    let mut strategy = weighted(weights([2, 8]));
+    let mut strategy = weighted([2, 8]);
     let (r, p) = (SourceState::Ready, SourceState::Pending);
     let mut picked = Vec::new();
     for states in [[r, r], [p, r], [r, r], [p, r], [r, r], [r, r]] {
@@ -233,7 +227,7 @@ fn to_be_found_empty_does_not_use_up_a_share() {
 fn weights_that_do_not_fit_the_sources_are_an_error_before_anything_is_taken() {
     let sources = [filled([1]), filled([2])];
     let (sender, receiver) = async_channel::bounded(9);
-    let three = weighted(weights([1, 2, 3]));
+    let three = weighted([1, 2, 3]);
     let merge = merge_with_strategy(&context(), sources.clone(), sender.clone(), three);
     let error = block_on(merge).expect_err("three for two");
     assert_eq!(error.code(), ErrorCode::Validation);
@@ -292,7 +286,7 @@ fn without_sources_the_strategy_is_not_asked() {
     let none: [async_channel::Receiver<u32>; 0] = [];
     let strategy = |_: &[SourceState]| -> Option<usize> { panic!("asked") };
     assert_eq!(merge_all(none, strategy), []);
-    assert_eq!(merge_all([filled::<u32>([])], weighted(weights([1]))), []);
+    assert_eq!(merge_all([filled::<u32>([])], weighted([1])), []);
 }
 
 // Rule 3.7
@@ -389,7 +383,7 @@ async fn live_producers_are_merged_by_weight() {
     });
     let (sender, receiver) = async_channel::bounded(2);
     let sources = [from_left, from_right];
-    let merge = merge_with_strategy(&context(), sources, sender, weighted(weights([3, 1])));
+    let merge = merge_with_strategy(&context(), sources, sender, weighted([3, 1]));
     let sum = receiver.fold(0, |sum, message| async move { sum + message });
     let (report, sum) = futures::join!(merge.into_future(), sum);
     assert_eq!(report.expect("it succeeds").delivered(), 600);

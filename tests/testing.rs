@@ -21,8 +21,7 @@ use watershed::testing::{
     Entry, Fault, Ledger, Simulation, Stopped, explore, for_every_fault, for_every_poll,
 };
 use watershed::{
-    BoxError, CancellationToken, Clock, CompensationPolicy, ErrorCode, StepContext, Tick, fan_in,
-    run_compensation, timers,
+    BoxError, Clock, CompensationPolicy, ErrorCode, StepContext, Tick, fan_in, timers,
 };
 
 /// Four tasks that each take five turns, and the order in which they took them.
@@ -74,7 +73,7 @@ fn a_drain_with_a_seed_leaves_the_same_trace_twice() {
                 Ok::<_, BoxError>(())
             }
         });
-        let drain = drain.concurrency(const { std::num::NonZeroUsize::new(2).unwrap() });
+        let drain = drain.concurrency(2);
         assert_eq!(simulation.run(drain).expect("it ends").expect("it succeeds").handled(), 40);
         world.trace()
     };
@@ -372,10 +371,11 @@ fn every_point_fails_once_by_an_error_and_once_by_a_panic() {
                 Ok::<_, BoxError>(())
             }
         });
-        let code = simulation.run(drain).expect("it ends").err().map(|error| error.code());
+        let code =
+            simulation.run(drain).expect("it ends").err().map(|failure| failure.error().code());
         fired.push((faults.fault(), faults.fired(), code));
         let policy = CompensationPolicy::sequential_reverse();
-        let rollback = run_compensation(&policy, context.scope(), CancellationToken::never());
+        let rollback = context.scope().roll_back(&policy);
         simulation.run(rollback).expect("it ends").expect("it succeeds");
         assert_eq!(ledger.open().is_empty(), code.is_some());
     });

@@ -11,10 +11,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
-use watershed::{
-    BoxError, CancellationToken, CompensationPolicy, OnFailure, Source, StepContext, fan_in,
-    labelled, run_compensation,
-};
+use watershed::{BoxError, CompensationPolicy, OnFailure, Source, StepContext, fan_in, labelled};
 
 /// Writes down what happens: spans by name, fields and parent.
 #[derive(Clone, Default)]
@@ -105,20 +102,20 @@ fn every_compensation_that_ends_is_an_event_within_the_message_that_it_undoes() 
             step.register_compensation(|| async { Err("no connection") });
             Err::<(), BoxError>("declined".into())
         });
-        block_on(drain.on_failure(OnFailure::RollBackMessage)).expect("the drain goes on");
+        block_on(drain.on_failure(OnFailure::Continue)).expect("the drain goes on");
         let policy = CompensationPolicy::sequential_reverse();
-        let again = run_compensation(&policy, context.scope(), CancellationToken::never());
+        let again = context.scope().roll_back(&policy);
         futures::executor::block_on(again).expect_err("it fails again");
         context.scope().clear();
     });
     let expected = [
         r#"-/drain step="orders""#,
         r#"drain/message source="source 0" number=1"#,
-        "WARN in message message=a compensation failed attempts=1 error=the compensation failed",
+        "WARN in message message=a compensation failed attempts=1 error=\"the compensation failed: no connection\"",
         r#"DEBUG in message message=compensated label="seat" attempts=1"#,
         r#"message ends outcome="error.handler""#,
         r#"drain ends outcome="ok""#,
-        "WARN in - message=a compensation failed attempts=1 error=the compensation failed",
+        "WARN in - message=a compensation failed attempts=1 error=\"the compensation failed: no connection\"",
     ];
     assert_eq!(lines, expected);
 }

@@ -3,7 +3,6 @@
 #[macro_use]
 mod support;
 
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use support::{block_on, filled, left_in};
-use watershed::channels::{Windows, window};
+use watershed::channels::{Unsettled, Windows, window};
 use watershed::{
     CancellationSource, Clock, Error, ErrorCode, ManualClock, Sleep, Source, StepContext, Tick,
 };
@@ -23,11 +22,7 @@ fn context(clock: &ManualClock) -> StepContext {
     StepContext::new("t").with_clock(Arc::new(clock.clone()))
 }
 
-fn at_most(count: usize) -> NonZeroUsize {
-    NonZeroUsize::new(count).expect("not zero")
-}
-
-fn poll<S: Source>(
+fn poll<S: Source<Receipt = Unsettled>>(
     windows: &mut Pin<Box<Windows<S>>>,
 ) -> Poll<Option<Result<Vec<S::Message>, ErrorCode>>> {
     let poll = windows.as_mut().poll_next(&mut Context::from_waker(Waker::noop()));
@@ -43,7 +38,7 @@ fn ready<T>(window: T) -> Poll<Option<Result<T, ErrorCode>>> {
 fn a_window_closes_when_it_is_full_or_old_enough_whichever_comes_first() {
     let clock = ManualClock::new();
     let (sender, receiver) = async_channel::unbounded();
-    let windows = window(&context(&clock), receiver).count(at_most(3)).every(SECOND).stream();
+    let windows = window(&context(&clock), receiver).count(3).every(SECOND).stream();
     let mut windows = Box::pin(windows.expect("valid"));
     for message in 1..=4 {
         sender.try_send(message).expect("the channel is open");
@@ -64,7 +59,7 @@ fn a_window_closes_when_it_is_full_or_old_enough_whichever_comes_first() {
 fn without_an_end_of_the_interval_windows_are_full_but_for_the_last() {
     let clock = ManualClock::new();
     for every in [None, Some(Duration::MAX)] {
-        let window = window(&context(&clock), stream::iter(0..7)).count(at_most(3));
+        let window = window(&context(&clock), stream::iter(0..7)).count(3);
         let window = if let Some(every) = every { window.every(every) } else { window };
         let windows = window.stream().expect("valid");
         let windows: Vec<_> = block_on(windows.try_collect()).expect("no failure");
@@ -80,8 +75,8 @@ fn cancellation_hands_out_what_is_open_and_ends_the_stream() {
         let (of_context, of_call) = (CancellationSource::new(), CancellationSource::new());
         let context = StepContext::new("t").with_cancellation(of_context.token());
         let (sender, receiver) = async_channel::unbounded();
-        let window = window(&context, receiver.clone()).count(at_most(9));
-        let windows = window.cancellation(of_call.token()).stream().expect("valid");
+        let window = window(&context, receiver.clone()).count(9);
+        let windows = window.stream().expect("valid").cancellation(of_call.token());
         let mut windows = Box::pin(windows);
         sender.try_send(1).expect("the channel is open");
         sender.try_send(2).expect("the channel is open");
@@ -121,8 +116,9 @@ fn time_that_passes_before_any_message_closes_nothing() {
 fn an_interval_of_zero_and_a_window_without_bounds_are_refused_before_anything_is_taken() {
     let (context, source) = (StepContext::new("t"), filled([1]));
     let zero = window(&context, source.clone()).every(Duration::ZERO).stream();
+    let none = window(&context, source.clone()).count(0).stream();
     let unbounded = window(&context, source.clone()).stream();
-    for refused in [zero, unbounded] {
+    for refused in [zero, none, unbounded] {
         assert_eq!(refused.expect_err("not valid").code(), ErrorCode::Validation);
     }
     assert_eq!(source.len(), 1);
@@ -135,8 +131,8 @@ fn a_timeout_hands_out_what_is_open_and_zero_takes_nothing() {
     let source = filled([1, 2]);
     let window_of = |timeout| {
         let window = window(&context(&clock), source.clone().chain(stream::pending()));
-        let windows = window.count(at_most(9)).timeout(timeout).stream();
-        Box::pin(windows.expect("valid"))
+        let windows = window.count(9).stream().expect("valid");
+        Box::pin(windows.timeout(timeout))
     };
     let mut zero = window_of(Duration::ZERO);
     assert_eq!(poll(&mut zero), Poll::Ready(Some(Err(ErrorCode::Timeout))));
@@ -154,7 +150,7 @@ fn a_timeout_hands_out_what_is_open_and_zero_takes_nothing() {
 fn a_fault_and_a_panic_come_after_what_was_open() {
     let context = StepContext::new("t");
     let faulty = stream::iter([Ok(1), Ok(2), Err("connection lost"), Ok(3)]).faults().named("f");
-    let windows = window(&context, faulty).count(at_most(9)).stream().expect("valid");
+    let windows = window(&context, faulty).count(9).stream().expect("valid");
     let items: Vec<Result<Vec<u32>, Error>> = block_on(windows.collect());
     assert_eq!(items[0].as_ref().expect("a window"), &[1, 2]);
     let error = items[1].as_ref().expect_err("the fault");
@@ -162,7 +158,7 @@ fn a_fault_and_a_panic_come_after_what_was_open() {
     assert_eq!(items.len(), 2);
 
     let panicking = stream::iter([1, 2]).inspect(|number| assert!(*number < 2, "no more"));
-    let windows = window(&context, panicking).count(at_most(9)).stream().expect("valid");
+    let windows = window(&context, panicking).count(9).stream().expect("valid");
     let items: Vec<Result<Vec<u32>, Error>> = block_on(windows.collect());
     assert_eq!(items[0].as_ref().expect("a window"), &[1]);
     assert_eq!(items[1].as_ref().expect_err("the panic").code(), ErrorCode::Panic);
@@ -171,7 +167,7 @@ fn a_fault_and_a_panic_come_after_what_was_open() {
 // Rule 3.1
 #[test]
 fn an_empty_source_has_no_windows() {
-    let windows = window(&StepContext::new("t"), filled::<u32>([])).count(at_most(3)).stream();
+    let windows = window(&StepContext::new("t"), filled::<u32>([])).count(3).stream();
     let windows: Vec<_> = block_on(windows.expect("valid").try_collect()).expect("no failure");
     assert_eq!(windows, Vec::<Vec<u32>>::new());
 }
@@ -199,7 +195,7 @@ fn an_always_ready_source_starves_neither_the_interval_nor_the_cancellation_nor_
 #[test]
 fn nothing_is_taken_ahead_of_a_window_that_nobody_has_taken() {
     let source = filled(0..10);
-    let windows = window(&StepContext::new("t"), source.clone()).count(at_most(3)).stream();
+    let windows = window(&StepContext::new("t"), source.clone()).count(3).stream();
     let mut windows = Box::pin(windows.expect("valid"));
     assert_eq!(source.len(), 10);
     assert_eq!(poll(&mut windows), ready(vec![0, 1, 2]));
@@ -238,7 +234,7 @@ fn stopping_after_any_poll_accounts_for_every_message() {
             }
             channel.try_recv().map_or(Poll::Ready(None), |message| Poll::Ready(Some(message)))
         });
-        let windows = window(&StepContext::new("t"), slow).count(at_most(3)).stream();
+        let windows = window(&StepContext::new("t"), slow).count(3).stream();
         let mut windows = Box::pin(windows.expect("valid"));
         let mut all = Vec::new();
         for _ in 0..k {
@@ -272,12 +268,14 @@ impl Clock for BrokenClock {
 fn a_clock_that_panics_loses_no_message_that_was_taken() {
     let context = StepContext::new("t").with_clock(Arc::new(BrokenClock));
     let source = filled([1, 2, 3]);
-    let windows = window(&context, source.clone()).count(at_most(2)).every(SECOND).stream();
+    let waiting = source.clone().chain(stream::pending());
+    let windows = window(&context, waiting).count(2).every(SECOND).stream();
     let mut windows = Box::pin(windows.expect("valid"));
-    assert_eq!(poll(&mut windows), ready(vec![1]));
+    assert_eq!(poll(&mut windows), ready(vec![1, 2]), "nobody had to wait");
+    assert_eq!(poll(&mut windows), ready(vec![3]));
     assert_eq!(poll(&mut windows), Poll::Ready(Some(Err(ErrorCode::Panic))));
     assert_eq!(poll(&mut windows), Poll::Ready(None));
-    assert_eq!(left_in(&source), [2, 3]);
+    assert!(source.is_empty());
 
     // An interval without end needs no timer.
     let windows = window(&context, filled([1])).every(Duration::MAX).stream().expect("valid");
@@ -285,11 +283,11 @@ fn a_clock_that_panics_loses_no_message_that_was_taken() {
     assert_eq!(windows, [[1]]);
 }
 
-/// A clock that was set back while its timers went on.
+/// A clock that stands still while its timers ring.
 #[derive(Debug)]
-struct SetBackClock;
+struct HastyClock;
 
-impl Clock for SetBackClock {
+impl Clock for HastyClock {
     fn now(&self) -> Tick {
         Tick::ZERO
     }
@@ -301,16 +299,17 @@ impl Clock for SetBackClock {
 
 // Rule 5.4
 #[test]
-fn a_timer_that_rings_closes_the_window_whatever_the_clock_says_and_rings_once() {
-    let context = StepContext::new("t").with_clock(Arc::new(SetBackClock));
+fn a_timer_that_rings_too_early_closes_no_window_and_keeps_the_thread_from_nobody() {
+    let context = StepContext::new("t").with_clock(Arc::new(HastyClock));
     let (sender, receiver) = async_channel::unbounded();
     let windows = window(&context, receiver).every(SECOND).stream().expect("valid");
     let mut windows = Box::pin(windows);
     for message in [1, 2] {
         sender.try_send(message).expect("the channel is open");
-        assert_eq!(poll(&mut windows), ready(vec![message]));
-        assert!(poll(&mut windows).is_pending(), "no empty window");
+        assert!(poll(&mut windows).is_pending(), "its second is not over");
     }
+    drop(sender);
+    assert_eq!(poll(&mut windows), ready(vec![1, 2]));
 }
 
 // Rules 2.6, 3.1, 3.2, 3.5
@@ -343,7 +342,7 @@ fn a_source_is_dropped_when_the_windows_end_and_not_polled_after_it() {
                 }
                 _ => panic!("it has ended"),
             });
-        let windows = window(&context, source.faults()).count(at_most(2)).stream();
+        let windows = window(&context, source.faults()).count(2).stream();
         let mut windows = Box::pin(windows.expect("valid"));
         assert_eq!(poll(&mut windows), ready(vec![1]));
         assert_eq!(Arc::strong_count(&alive), 1, "{last:?}: the source is gone");
@@ -359,16 +358,19 @@ fn cancelled_or_late_before_the_first_poll_takes_nothing() {
     let (clock, stop) = (ManualClock::new(), CancellationSource::new());
     let source = filled([1, 2]);
     let windows_of = |context: &StepContext| {
-        let windows = window(context, source.clone()).count(at_most(1)).timeout(SECOND).stream();
-        Box::pin(windows.expect("valid"))
+        let windows = window(context, source.clone()).count(1).stream().expect("valid");
+        Box::pin(windows.timeout(SECOND))
     };
-    let mut late = windows_of(&context(&clock));
-    clock.advance(SECOND);
-    assert_eq!(poll(&mut late), Poll::Ready(Some(Err(ErrorCode::Timeout))), "from `stream` on");
     let mut cancelled = windows_of(&context(&clock).with_cancellation(stop.token()));
     stop.cancel();
     assert_eq!(poll(&mut cancelled), Poll::Ready(Some(Err(ErrorCode::Canceled))));
-    assert_eq!(left_in(&source), [1, 2]);
+    assert_eq!(source.len(), 2);
+    let mut late = windows_of(&context(&clock));
+    clock.advance(SECOND);
+    assert_eq!(poll(&mut late), ready(vec![1]), "its time begins with the first poll");
+    clock.advance(SECOND);
+    assert_eq!(poll(&mut late), Poll::Ready(Some(Err(ErrorCode::Timeout))));
+    assert_eq!(left_in(&source), [2]);
 }
 
 /// Counts how often it was woken.
@@ -389,8 +391,8 @@ fn the_interval_the_timeout_the_cancellation_and_a_message_each_wake_who_waits()
         let context = context(&clock).with_cancellation(stop.token());
         let (sender, receiver) = async_channel::unbounded();
         let every = if cause == 0 { SECOND } else { 9 * SECOND };
-        let windows = window(&context, receiver).every(every).count(at_most(2)).timeout(5 * SECOND);
-        let mut windows = Box::pin(windows.stream().expect("valid"));
+        let windows = window(&context, receiver).every(every).count(2).stream();
+        let mut windows = Box::pin(windows.expect("valid").timeout(5 * SECOND));
         if open {
             sender.try_send(1).expect("the channel is open");
         }
@@ -421,7 +423,7 @@ fn the_interval_the_timeout_the_cancellation_and_a_message_each_wake_who_waits()
 fn windows_of_any_size_are_full_to_the_message() {
     for size in [1, 2, 255, 256, 257, 1024, 1025, 3000] {
         let total = 2 * size + 1;
-        let windows = window(&StepContext::new("t"), stream::iter(0..total)).count(at_most(size));
+        let windows = window(&StepContext::new("t"), stream::iter(0..total)).count(size);
         let windows = windows.stream().expect("valid");
         let windows: Vec<Vec<usize>> = block_on(windows.try_collect()).expect("no failure");
         let sizes: Vec<_> = windows.iter().map(Vec::len).collect();
@@ -436,7 +438,7 @@ fn the_window_after_one_that_was_full_or_taken_has_a_whole_interval() {
     let clock = ManualClock::new();
     for taken in [false, true] {
         let (sender, receiver) = async_channel::unbounded();
-        let windows = window(&context(&clock), receiver).count(at_most(2)).every(SECOND).stream();
+        let windows = window(&context(&clock), receiver).count(2).every(SECOND).stream();
         let mut windows = Box::pin(windows.expect("valid"));
         let send = |message: u32| sender.try_send(message).expect("the channel is open");
         send(1);
@@ -464,7 +466,7 @@ async fn windows_follow_live_producers() {
     let producer =
         std::thread::spawn(move || (0..500_u32).all(|number| sender.send_blocking(number).is_ok()));
     let context = StepContext::new("suite");
-    let windows = window(&context, receiver).count(at_most(7)).every(SECOND / 500).stream();
+    let windows = window(&context, receiver).count(7).every(SECOND / 500).stream();
     let windows: Vec<Vec<u32>> = windows.expect("valid").try_collect().await.expect("no failure");
     assert!(windows.iter().all(|window| !window.is_empty() && window.len() <= 7));
     assert!(windows.into_iter().flatten().eq(0..500));

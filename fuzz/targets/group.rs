@@ -107,7 +107,7 @@ pub fn group(bytes: &[u8]) {
     }
     drop(simulation);
     let policy = CompensationPolicy::sequential_reverse();
-    let rest = context.scope().run_compensation(&policy, watershed::CancellationToken::never());
+    let rest = context.roll_back(&policy);
     rest.now_or_never().expect("nothing in it waits").expect("nothing in it fails");
     let mut undone = std::mem::take(&mut *undone.lock().expect("no panic under the lock"));
     undone.sort_unstable();

@@ -36,7 +36,7 @@ pub fn live_sources(bytes: &[u8]) {
     let yields = bytes.below(3);
     let (adder, incoming) = live::<Receiver<(usize, u32)>>();
     let stop = CancellationSource::new();
-    let handlers = std::num::NonZeroUsize::MIN.saturating_add(bytes.below(3).into());
+    let handlers = 1 + usize::from(bytes.below(3));
     let commit = if bytes.one_in(2) { Commit::Never } else { Commit::Message };
     let drain = fan_in(&context, [], move |message, step: StepContext| {
         called.lock().expect("no panic under the lock").push(message);
@@ -65,12 +65,12 @@ pub fn live_sources(bytes: &[u8]) {
             (0 | 1, _) if !many => {
                 let Some(adder) = &adder else { continue };
                 let (sender, rest) = async_channel::unbounded();
-                match adder.add(rest.clone()) {
-                    Ok(handle) => {
-                        assert!(drain.is_some(), "a drain that is gone took a source");
-                        sources.push(Fed { sender, rest, handle, sent: 0, removed: false });
-                    }
-                    Err(_) => assert!(drain.is_none(), "a drain refused a source"),
+                if let Ok(handle) = adder.add(rest.clone()) {
+                    assert!(drain.is_some(), "a drain that is gone took a source");
+                    sources.push(Fed { sender, rest, handle, sent: 0, removed: false });
+                } else {
+                    let ended = drain.is_none() || stop.token().is_cancelled();
+                    assert!(ended, "a drain refused a source");
                 }
             }
             (2..=4, Some(fed)) => {
@@ -83,8 +83,9 @@ pub fn live_sources(bytes: &[u8]) {
             }
             (6, Some(fed)) => {
                 let before = count(index);
-                fed.handle.pause();
-                assert_eq!(fed.handle.is_paused(), !fed.removed);
+                let there = fed.handle.pause();
+                assert_eq!(fed.handle.is_paused(), there);
+                assert!(!there || !fed.removed, "paused what was removed");
                 if let Some(drain) = &mut drain {
                     if Pin::new(drain).poll(&mut cx).is_pending() {
                         assert_eq!(count(index), before, "taken from a paused source");
@@ -93,7 +94,10 @@ pub fn live_sources(bytes: &[u8]) {
                 }
                 drain = None;
             }
-            (7, Some(fed)) => fed.handle.resume(),
+            (7, Some(fed)) => {
+                fed.handle.resume();
+                assert!(!fed.handle.is_paused());
+            }
             (8, Some(fed)) => {
                 fed.removed = true;
                 if let Some(Some(source)) = fed.handle.remove().now_or_never() {
@@ -116,8 +120,8 @@ pub fn live_sources(bytes: &[u8]) {
                         let called = handled.lock().expect("no panic under the lock").len();
                         assert_eq!(report.handled(), u64::try_from(called).expect("a few"));
                     }
-                    Err(error) => {
-                        assert_eq!(error.code(), ErrorCode::Canceled);
+                    Err(failure) => {
+                        assert_eq!(failure.error().code(), ErrorCode::Canceled);
                         assert!(stop.token().is_cancelled());
                     }
                 }

@@ -4,14 +4,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::{Future, IntoFuture};
-use std::num::NonZeroUsize;
 use std::pin::pin;
 
 use watershed::testing::{DropPoint, for_every_poll};
-use watershed::{
-    CancellationSource, CancellationToken, CompensationPolicy, ErrorCode, OnFailure, Rollback,
-    run_compensation,
-};
+use watershed::{CancellationSource, CompensationPolicy, ErrorCode, OnFailure, Rollback};
 
 use crate::effort::effort;
 use crate::mixture::{self, Faults, Mixture, Run};
@@ -93,7 +89,7 @@ fn assert_all_at_once(what: &str, most: &BTreeMap<usize, usize>) {
 
 /// How a rollback may go about its work, and whether that keeps an order.
 fn policies() -> [(&'static str, CompensationPolicy, bool); 3] {
-    let limited = CompensationPolicy::parallel_limited(NonZeroUsize::MIN.saturating_add(2));
+    let limited = CompensationPolicy::parallel_limited(3);
     let sequential = CompensationPolicy::sequential_reverse();
     let parallel = CompensationPolicy::parallel();
     [("sequential", sequential, true), ("parallel", parallel, false), ("limited", limited, false)]
@@ -101,7 +97,7 @@ fn policies() -> [(&'static str, CompensationPolicy, bool); 3] {
 
 /// A rollback of everything that a drain has left, its stop being that of the scenario.
 fn rollback(scenario: &Scenario, policy: &CompensationPolicy) -> Rollback {
-    run_compensation(policy, scenario.context.scope(), scenario.stop.token())
+    scenario.context.scope().roll_back(policy).cancellation(scenario.stop.token())
 }
 
 // Rules 2.1, 3.8, 4.1, 4.2, 4.3, 4.9
@@ -176,9 +172,9 @@ fn a_rollback_is_cancelled_after_every_poll() {
                     assert_eq!(report.succeeded(), undone);
                     assert!(scenario.context.scope().is_empty());
                 }
-                Err(error) => {
-                    assert_eq!(error.code(), ErrorCode::Canceled);
-                    assert_eq!(error.metadata("succeeded"), Some(&*undone.to_string()));
+                Err(failure) => {
+                    assert_eq!(failure.error().code(), ErrorCode::Canceled);
+                    assert_eq!(failure.report().succeeded(), undone);
                     assert!(scenario.context.scope().has_actions());
                 }
             }
@@ -197,8 +193,7 @@ fn one_of_two_rollbacks_is_dropped_after_every_poll() {
             let ended = scenario.simulation.run(scenario.drain()).expect("it ends");
             let before = scenario.shop.book().undone.len();
             let staged = scenario.context.scope().len();
-            let other =
-                run_compensation(&policy, scenario.context.scope(), CancellationToken::never());
+            let other = scenario.context.scope().roll_back(&policy);
             let other = scenario.simulation.spawn("other", other);
             let cut = point.cut(rollback(&scenario, &policy));
             let dropped = scenario.simulation.run(cut).expect("it ends").is_none();
@@ -313,7 +308,7 @@ fn a_rollback_that_tries_again_after_pauses_is_dropped_and_cancelled_after_every
                 // What fails for good, or was interrupted, is undone in another rollback.
                 let whole = matches!(result, Some(Ok(_)));
                 failed += match &result {
-                    Some(Err(error)) => error.related().len() as u64,
+                    Some(Err(failure)) => failure.error().related_total(),
                     _ => 0,
                 };
                 retries += run.retries();

@@ -1,6 +1,5 @@
 //! Every subset of the compensations fails.
 
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,8 +7,8 @@ use std::time::Duration;
 
 use watershed::testing::Simulation;
 use watershed::{
-    BoxError, CancellationToken, CompensationPolicy, CompensationScope, Error, ErrorCode,
-    RetryPolicy, RollbackFailed, RollbackReport, labelled, run_compensation,
+    BoxError, Clock, CompensationPolicy, CompensationScope, Error, ErrorCode, Failure as Failed,
+    RetryPolicy, RollbackReport, labelled,
 };
 
 use crate::effort::effort;
@@ -85,9 +84,12 @@ impl Staged {
         Location::caller()
     }
 
-    fn roll_back(&self, policy: &CompensationPolicy) -> Result<RollbackReport, Error> {
-        let policy = policy.clone().clock(Arc::new(self.simulation.world().clock().clone()));
-        let rollback = run_compensation(&policy, &self.scope, CancellationToken::never());
+    fn roll_back(
+        &self,
+        policy: &CompensationPolicy,
+    ) -> Result<RollbackReport, Failed<RollbackReport>> {
+        let clock: Arc<dyn Clock> = Arc::new(self.simulation.world().clock().clone());
+        let rollback = self.scope.roll_back(policy).clock(&clock);
         self.simulation.run(rollback).expect("the rollback ends")
     }
 
@@ -103,7 +105,7 @@ fn in_reverse(count: usize, subset: u64) -> Vec<usize> {
 }
 
 fn policies() -> [(CompensationPolicy, bool); 3] {
-    let limited = CompensationPolicy::parallel_limited(NonZeroUsize::MIN.saturating_add(2));
+    let limited = CompensationPolicy::parallel_limited(3);
     let sequential = CompensationPolicy::sequential_reverse();
     [(sequential, true), (CompensationPolicy::parallel(), false), (limited, false)]
 }
@@ -119,7 +121,7 @@ fn ordered(mut numbers: Vec<usize>, in_order: bool) -> Vec<usize> {
 /// What a rollback told of those that failed: nothing left out, nothing twice.
 fn check_report(
     staged: &Staged,
-    result: Result<RollbackReport, Error>,
+    result: Result<RollbackReport, Failed<RollbackReport>>,
     failed: &[usize],
     failure: Failure,
     in_order: bool,
@@ -130,10 +132,10 @@ fn check_report(
             assert_eq!(report.succeeded(), staged.places.len());
             return;
         }
-        Err(error) => error,
+        Err(failure) => failure,
     };
+    let (error, report) = error.into_parts();
     assert_eq!(error.code(), ErrorCode::Compensation);
-    let report = error.downcast_ref::<RollbackFailed>().expect("its report").report();
     assert_eq!(report.succeeded(), staged.places.len() - failed.len());
     assert_eq!(report.failures().len(), failed.len());
     let number = |error: &Error| -> usize {
@@ -208,8 +210,7 @@ fn every_subset_of_the_compensations_succeeds_at_the_second_attempt() {
             for failure in [Failure::Error, Failure::PanicInCall, Failure::PanicInPoll] {
                 for (policy, in_order) in policies() {
                     for wait in [Duration::ZERO, Duration::from_millis(7)] {
-                        let twice = NonZeroU32::MIN.saturating_add(1);
-                        let policy = policy.clone().retry(RetryPolicy::fixed(twice, wait));
+                        let policy = policy.clone().retry(RetryPolicy::fixed(2, wait));
                         let staged = Staged::new(count, subset, failure, true);
                         let report = staged.roll_back(&policy).expect("all succeed in the end");
                         assert_eq!((report.succeeded(), staged.scope.len()), (count, 0));

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -146,7 +145,7 @@ fn send_at_random(
             Poll::Ready(Ok::<_, BoxError>(()))
         })
     });
-    let mut drain = drain.concurrency(NonZeroUsize::new(handlers).expect("not zero")).into_future();
+    let mut drain = drain.concurrency(handlers).into_future();
     let woken = Arc::new(Woken(AtomicBool::new(true)));
     let (mut polls, pending) = run_while_woken(&mut drain, &woken);
     assert!(pending.is_pending());

@@ -1,13 +1,9 @@
 //! Where every message and every effect is at the end, the order, and who was told of what.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use watershed::{
-    CancellationToken, Commit, CompensationPolicy, Error, ErrorCode, OnFailure, RollbackReport,
-    run_compensation,
-};
+use watershed::{Commit, CompensationPolicy, Error, ErrorCode, OnFailure, RollbackReport};
 
 use super::shop::Effect;
 use super::{Ended, Feeding, Run};
@@ -26,8 +22,7 @@ impl Run {
         let cleared = self.cleared();
         let staged = self.context.scope().len();
         let policy = CompensationPolicy::sequential_reverse();
-        let policy = policy.clock(Arc::new(self.simulation.world().clock().clone()));
-        let last = run_compensation(&policy, self.context.scope(), CancellationToken::never());
+        let last = self.context.roll_back(&policy);
         let report: RollbackReport =
             self.simulation.run(last).expect("it ends").expect("nothing fails now");
         assert_eq!(report.succeeded(), staged, "{}", what());
@@ -143,7 +138,7 @@ impl Run {
                 assert!(!self.stop.is_cancelled(), "{}", what());
                 let handled = usize::try_from(report.handled()).expect("few");
                 assert_eq!(handled + letters.len(), book.started.len(), "{}", what());
-                assert_eq!(report.rolled_back(), letters.len() as u64, "{}", what());
+                assert_eq!(report.failed(), letters.len() as u64, "{}", what());
                 assert_eq!(book.put_back, [0; 0], "{}", what());
                 // One of the live sources was removed.
                 let all = self.case.feeding != Feeding::Live;

@@ -1,20 +1,18 @@
 //! The sources of a mixture, and its drain.
 
 use std::future::IntoFuture;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
-use futures::{FutureExt, Stream};
+use futures::{FutureExt, Stream, TryFutureExt};
 use watershed::channels::{LiveSources, SourceHandle, live};
 use watershed::testing::{Ledger, Script, Simulation};
 use watershed::{
-    BoxError, CancellationSource, CancellationToken, Clock, CompensationPolicy, Error,
-    FailedMessage, FanIn, FanInReport, OnFailure, Rollback, Source, StepContext, Tick, fan_in,
-    run_compensation,
+    BoxError, CancellationSource, CancellationToken, Clock, CompensationPolicy, Error, Failure,
+    FanIn, FanInReport, Letter, OnFailure, Rollback, Source, StepContext, Tick, fan_in,
 };
 
 use super::accounts::texts;
@@ -60,7 +58,7 @@ impl<S: Source> Conductor<S> {
                 }
                 self.handles[1].pause();
             }
-            2 => self.handles[1].resume(),
+            2 => drop(self.handles[1].resume()),
             3 => {
                 self.live = None;
                 drop(self.handles[2].remove().now_or_never());
@@ -107,7 +105,8 @@ impl Run {
             };
             let own = (0..count).map(|turn| source * PER_SOURCE + turn);
             numbers.extend(own.clone());
-            let message = |number| Message { number, guard: shop.guard(Part::Message(number)) };
+            let message =
+                |number| Message { number, guard: Some(shop.guard(Part::Message(number))) };
             let script = world.script(format!("source {source}"));
             scripts.push(match source {
                 0 => script.items(own.map(message)),
@@ -141,15 +140,24 @@ impl Run {
             fragile.faults().named(format!("source {index}"))
         };
         let mut sources: Vec<_> = self.scripts.iter().enumerate().map(source).collect();
-        match self.case.feeding {
-            Feeding::Plain => self.start(fan_in(&self.context, sources, self.handler(|| ()))),
+        let on_failure = self.case.on_failure;
+        let letters = |letter: Letter<Message>| {
+            self.note_letter(&letter);
+            std::future::ready(())
+        };
+        let drained = match self.case.feeding {
+            Feeding::Plain => {
+                let drain = self.options(fan_in(&self.context, sources, self.handler(|| ())));
+                drain.dead_letters(letters).on_failure(on_failure).into_future().boxed_local()
+            }
             Feeding::Ordered => {
                 let shop = self.shop.clone();
-                let drain = fan_in(&self.context, sources, self.handler(|| ()));
+                let drain = self.options(fan_in(&self.context, sources, self.handler(|| ())));
                 let drain = drain.ordered_by(|message: &Message| message.number % KEYS);
-                self.start(drain.put_back(move |message: Message| {
+                let drain = drain.put_back(move |_, message: Message| {
                     shop.book().put_back.push(message.number);
-                }))
+                });
+                drain.dead_letters(letters).on_failure(on_failure).into_future().boxed_local()
             }
             Feeding::Live => {
                 let (live, incoming) = live();
@@ -158,9 +166,11 @@ impl Run {
                 let handles = live.add(first).into_iter().collect();
                 let mut conductor = Conductor { live: Some(live), waiting, handles, calls: 0 };
                 let conducted = self.handler(move || conductor.step());
-                self.start(fan_in(&self.context, [], conducted).incoming(incoming))
+                let drain = self.options(fan_in(&self.context, [], conducted)).incoming(incoming);
+                drain.dead_letters(letters).on_failure(on_failure).into_future().boxed_local()
             }
-        }
+        };
+        drained.map_err(Failure::into_error).boxed_local()
     }
 
     fn handler<'a>(&'a self, mut each: impl FnMut() + 'a) -> Handler<'a> {
@@ -182,25 +192,19 @@ impl Run {
         })
     }
 
-    fn start<'a, S, N>(
+    /// Sets every option that does not depend on how the drain is fed.
+    fn options<'a, S: Source<Message = Message>>(
         &'a self,
-        drain: FanIn<S, Handler<'a>, fn(FailedMessage), N>,
-    ) -> LocalBoxFuture<'a, Ended>
-    where
-        S: Source<Message = Message> + 'a,
-        N: Stream<Item = S> + 'a,
-    {
-        let drain = drain
-            .concurrency(NonZeroUsize::new(self.case.handlers).expect("not zero"))
+        drain: FanIn<S, Handler<'a>>,
+    ) -> FanIn<S, Handler<'a>> {
+        drain
+            .concurrency(self.case.handlers)
             .commit(self.case.commit)
-            .on_failure(self.case.on_failure)
             .message_compensation(self.case.message_policy())
             .cancellation(self.stop.token())
             .grace(self.case.grace())
             .timeout(self.case.timeout().unwrap_or(Duration::MAX))
             .message_timeout(self.case.message_timeout().unwrap_or(Duration::MAX))
-            .dead_letter(|failed| self.note_letter(&failed));
-        drain.into_future().boxed_local()
     }
 
     fn note_start(&self, number: u32) {
@@ -229,7 +233,7 @@ impl Run {
         book.most_in_flight = book.most_in_flight.max(book.in_flight.len());
     }
 
-    fn note_letter(&self, failed: &FailedMessage) {
+    fn note_letter(&self, failed: &Letter<Message>) {
         let error = failed.error();
         let source = error.source_name().and_then(|name| name.strip_prefix("source "));
         let source: u32 = source.and_then(|source| source.parse().ok()).expect("a source");
@@ -237,12 +241,12 @@ impl Run {
         let number = source * PER_SOURCE + turn;
         let mut told = texts(error);
         // The source of such an error tells of all of them once more.
-        let undoing = failed.rollback().err().map_or(&[][..], Error::related);
+        let undoing = failed.rollback().err().map_or(&[][..], |undoing| undoing.error().related());
         told.extend(undoing.iter().flat_map(texts));
-        self.shop.book().letters.push((number, told));
         // A panic: here nobody is told of an error.
         let never = self.shop.faults.pass(&format!("<dead letter {number}>"), false);
         debug_assert!(never.is_ok(), "no error is tried here");
+        self.shop.book().letters.push((number, told));
     }
 
     /// How many handlers ran at once.
@@ -265,7 +269,7 @@ impl Run {
         policy: &CompensationPolicy,
         token: CancellationToken,
     ) -> Rollback {
-        let policy = policy.clone().clock(Arc::new(self.simulation.world().clock().clone()));
-        run_compensation(&policy, self.context.scope(), token)
+        let clock = self.context.clock();
+        self.context.scope().roll_back(policy).clock(clock).cancellation(token)
     }
 }

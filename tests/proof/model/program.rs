@@ -4,11 +4,10 @@
 //! choice everywhere: fewer and smaller bytes are a simpler program, which is how one is shrunk.
 
 use std::fmt;
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use watershed::{Clock, Commit, CompensationPolicy, ManualClock, OnFailure, RetryPolicy};
+use watershed::{Commit, CompensationPolicy, OnFailure, RetryPolicy};
 
 #[derive(Debug)]
 pub struct Program {
@@ -25,9 +24,9 @@ pub struct Program {
 
 #[derive(Debug)]
 pub struct Drain {
-    pub concurrency: NonZeroUsize,
-    pub per_source: Option<NonZeroUsize>,
-    pub quantum: NonZeroUsize,
+    pub concurrency: usize,
+    pub per_source: Option<usize>,
+    pub quantum: usize,
     /// How many keys there are, if messages are ordered by key.
     pub keys: Option<usize>,
     pub commit: Commit,
@@ -146,7 +145,7 @@ pub enum Order {
 #[derive(Clone, Copy)]
 pub struct Policy {
     pub order: Order,
-    pub attempts: NonZeroU32,
+    pub attempts: u32,
     pub wait: Duration,
 }
 
@@ -195,19 +194,16 @@ impl fmt::Debug for Policy {
 impl Policy {
     /// The policy of the last rollback.
     pub const PLAIN: Self =
-        Self { order: Order::SequentialReverse, attempts: NonZeroU32::MIN, wait: Duration::ZERO };
+        Self { order: Order::SequentialReverse, attempts: 1, wait: Duration::ZERO };
 
-    pub fn build(self, clock: &ManualClock) -> CompensationPolicy {
+    pub fn build(self) -> CompensationPolicy {
         let policy = match self.order {
             Order::SequentialReverse => CompensationPolicy::sequential_reverse(),
             Order::Parallel => CompensationPolicy::parallel(),
-            Order::Limited => {
-                CompensationPolicy::parallel_limited(NonZeroUsize::MIN.saturating_add(1))
-            }
+            Order::Limited => CompensationPolicy::parallel_limited(2),
             Order::None => CompensationPolicy::none(),
         };
-        let clock: Arc<dyn Clock> = Arc::new(clock.clone());
-        policy.retry(RetryPolicy::fixed(self.attempts, self.wait)).clock(clock)
+        policy.retry(RetryPolicy::fixed(self.attempts, self.wait))
     }
 }
 
@@ -256,8 +252,8 @@ impl<'b> Bytes<'b> {
     }
 }
 
-fn at_least_one(more: u8) -> NonZeroUsize {
-    NonZeroUsize::MIN.saturating_add(more.into())
+fn at_least_one(more: u8) -> usize {
+    1 + usize::from(more)
 }
 
 impl Program {
@@ -287,7 +283,7 @@ impl Drain {
             _ => Commit::Never,
         };
         let alone = modes & 0b1100 == 0b1100;
-        let on_failure = if alone { OnFailure::RollBackMessage } else { OnFailure::Abort };
+        let on_failure = if alone { OnFailure::Continue } else { OnFailure::Abort };
         let policy = if alone { Policy::decode(bytes) } else { Policy::PLAIN };
         let quantum =
             if modes & 16 == 16 { at_least_one(bytes.below(3)) } else { at_least_one(63) };
@@ -443,7 +439,7 @@ impl Policy {
             _ => Order::SequentialReverse,
         };
         let retry = bytes.below(9);
-        let attempts = NonZeroU32::MIN.saturating_add(u32::from(retry % 3));
+        let attempts = 1 + u32::from(retry % 3);
         Self { order, attempts, wait: Duration::from_micros(500) * u32::from(retry / 3) }
     }
 }

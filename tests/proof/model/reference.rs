@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use watershed::testing::World;
 use watershed::{
-    Clock, Commit, Error, ErrorCode, FailedMessage, FanInReport, OnFailure, RollbackFailed,
-    RollbackReport, Tick,
+    Clock, Commit, Error, ErrorCode, FanInReport, Letter, OnFailure, RollbackReport, Tick,
 };
 
 use super::program::{Drain, Failure, Order, Plan, Policy};
@@ -371,7 +370,8 @@ impl Model {
         if staged {
             effect.state = State::Withdrawn;
         }
-        let expected = staged && !effect.out_of_reach;
+        // Also where the action has moved to another scope (4.13).
+        let expected = staged;
         self.must(withdrawn == expected, || {
             format!("disarm of {id} said {withdrawn}, expected {expected}")
         });
@@ -527,7 +527,7 @@ impl Model {
             return;
         }
         self.numbers.failed_attempts += 1;
-        if effect.attempts < policy.attempts.get() {
+        if effect.attempts < policy.attempts {
             effect.state = State::Retrying(now + policy.wait);
         } else {
             self.numbers.stuck_once += 1;
@@ -591,7 +591,7 @@ impl Model {
     pub fn rollback_ended(
         &mut self,
         number: usize,
-        result: &Result<RollbackReport, Error>,
+        result: &Result<RollbackReport, watershed::Failure<RollbackReport>>,
         cancelled: bool,
     ) {
         let policy = self.rollbacks[number].policy;
@@ -601,7 +601,8 @@ impl Model {
             self.rollbacks[number].over = true;
             return;
         }
-        let gave_up = result.as_ref().is_err_and(|error| error.code() == ErrorCode::Canceled);
+        let gave_up =
+            result.as_ref().is_err_and(|failure| failure.error().code() == ErrorCode::Canceled);
         let given_up = self.frames[ROOT].given_up.clone();
         let left: Vec<_> =
             self.staged(ROOT).into_iter().filter(|id| !given_up.contains(id)).collect();
@@ -618,14 +619,7 @@ impl Model {
         }
         let (succeeded, failures) = match result {
             Ok(report) => (report.succeeded(), Vec::new()),
-            Err(error) => {
-                let failed = if gave_up { error.related().first() } else { Some(error) };
-                let report = failed.and_then(|error| error.downcast_ref::<RollbackFailed>());
-                let labels = report.map_or_else(Vec::new, |report| labels(report.report()));
-                let metadata = error.metadata("succeeded").and_then(|count| count.parse().ok());
-                let succeeded = report.map(|report| report.report().succeeded()).or(metadata);
-                (succeeded.unwrap_or(usize::MAX), labels)
-            }
+            Err(failure) => (failure.report().succeeded(), labels(failure.report())),
         };
         self.must(failures == given_up, || format!("{failures:?} are reported, not {given_up:?}"));
         self.must_count("the count of actions that succeeded", succeeded, expected);
@@ -667,20 +661,16 @@ impl Model {
     }
 
     /// Whether the rollback of a frame has run what it should, and says so.
-    fn check_frame_rollback(&mut self, id: FrameId, result: Result<&RollbackReport, &Error>) {
+    fn check_frame_rollback(&mut self, id: FrameId, told: Option<usize>, failures: &[EffectId]) {
         let frame = &self.frames[id];
         let (given_up, succeeded) = (frame.given_up.clone(), frame.succeeded);
         let runs = frame.policy.order != Order::None;
         let mut left = self.staged(id);
         left.retain(|effect| !given_up.contains(effect));
         self.must(!runs || left.is_empty(), || format!("{left:?} were not rolled back"));
-        let failures = match result {
-            Ok(report) => {
-                self.must_count("the count of a message's actions", report.succeeded(), succeeded);
-                Vec::new()
-            }
-            Err(error) => reported(error),
-        };
+        if let Some(told) = told {
+            self.must_count("the count of a frame's actions", told, succeeded);
+        }
         self.must(failures == given_up, || format!("{failures:?} are reported, not {given_up:?}"));
     }
 
@@ -740,7 +730,7 @@ impl Model {
         self.must(legal, || format!("an operation that came to {ended:?} gave {result:?}"));
         if let (true, Some(ErrorCode::Timeout), Err(error)) = (rolling, code, result) {
             if let Some(error) = error.related().first() {
-                self.check_frame_rollback(id, Err(error));
+                self.check_frame_rollback(id, None, &reported(error));
             } else {
                 let nothing = self.frames[id].given_up.is_empty();
                 self.must(nothing, || "a timeout hides what could not be undone".into());
@@ -875,11 +865,11 @@ impl Model {
         if run.token.is_cancelled() {
             run.calls_after_cancel += 1;
         }
-        refuse(run.calls_after_cancel >= plan.quantum.get(), "it was told to stop, a turn ago");
-        refuse(active >= plan.concurrency.get(), "too many handlers run");
+        refuse(run.calls_after_cancel >= plan.quantum, "it was told to stop, a turn ago");
+        refuse(active >= plan.concurrency, "too many handlers run");
         let most = match plan.keys {
             None => 1,
-            Some(_) => plan.per_source.unwrap_or(plan.concurrency).get(),
+            Some(_) => plan.per_source.unwrap_or(plan.concurrency),
         };
         refuse(same.len() >= most, "too many of its source run");
         if plan.keys.is_none() {
@@ -916,7 +906,7 @@ impl Model {
         let now = self.now();
         let drain = self.frames[message].parent;
         let plan = Arc::clone(&self.run(drain).plan);
-        let alone = plan.on_failure == OnFailure::RollBackMessage;
+        let alone = plan.on_failure == OnFailure::Continue;
         let call = self.call(message);
         call.end = Some(end);
         let (source, at) = (call.source, call.at);
@@ -957,7 +947,7 @@ impl Model {
     }
 
     /// Rule 3.8: a message was rolled back alone.
-    pub fn dead_letter(&mut self, drain: FrameId, failed: &FailedMessage, panics: bool) {
+    pub fn dead_letter<M>(&mut self, drain: FrameId, failed: &Letter<M>, panics: bool) {
         self.numbers.dead_letters += 1;
         let cause = self.classify(drain, failed.error());
         let listed = |failure: &&mut Failed| Some(failure.cause) == cause && !failure.ends;
@@ -969,7 +959,11 @@ impl Model {
         };
         let position = self.run(drain).failures.iter().position(|other| Some(other.cause) == cause);
         self.run(drain).failures.remove(position.unwrap_or_default());
-        self.check_frame_rollback(message, failed.rollback());
+        let undone = match failed.rollback() {
+            Ok(report) => report,
+            Err(failure) => failure.report(),
+        };
+        self.check_frame_rollback(message, Some(undone.succeeded()), &labels(undone));
         self.close(message);
         // What is left is no longer the drain's.
         self.frames[message].parent = self.frames[drain].parent;
@@ -1000,7 +994,7 @@ impl Model {
             ErrorCode::Handler => error.downcast_ref().map(|Broke(frame)| Cause::Handler(*frame)),
             ErrorCode::Source => source().map(Cause::Fault),
             ErrorCode::Panic if text.contains("the source") => source().map(Cause::SourcePanic),
-            ErrorCode::Panic if text.contains("dead-letter") => {
+            ErrorCode::Panic if text.contains("the dead letters") => {
                 message().map(Cause::DeadLetterPanic)
             }
             ErrorCode::Panic => message().map(Cause::HandlerPanic),
@@ -1027,11 +1021,23 @@ impl Model {
         self.check_sources(drain);
         if result.is_ok() {
             self.numbers.succeeded += 1;
-            if self.run(drain).plan.commit == Commit::Pipeline {
+            // One that is nested in a message is final when the message is (4.3).
+            if self.run(drain).plan.commit == Commit::Pipeline && !self.is_in_message(drain) {
                 self.commit(drain);
             }
         }
         self.close(drain);
+    }
+
+    fn is_in_message(&self, frame: FrameId) -> bool {
+        let mut outer = self.frames[frame].parent;
+        loop {
+            match self.frames[outer].kind {
+                Kind::Root => return false,
+                Kind::Message(_) => return true,
+                Kind::Drain(_) | Kind::Timeout { .. } => outer = self.frames[outer].parent,
+            }
+        }
     }
 
     pub fn drain_dropped(&mut self, drain: FrameId) {
@@ -1087,9 +1093,10 @@ impl Model {
         if run.sources.iter().any(|source| !source.ended) {
             wrong.push("a source was not polled to its end");
         }
-        let sources = report.sources().iter().zip(&run.sources).all(|(told, own)| {
-            (told.handled(), told.rolled_back()) == (own.succeeded, own.rolled_back)
-        });
+        let sources =
+            report.sources().iter().zip(&run.sources).all(|(told, own)| {
+                (told.handled(), told.failed()) == (own.succeeded, own.rolled_back)
+            });
         if !sources || report.sources().len() != run.sources.len() {
             wrong.push("the report counts wrongly");
         }
@@ -1201,6 +1208,6 @@ fn labels(report: &RollbackReport) -> Vec<EffectId> {
 
 /// The effects that the error of a rollback names.
 fn reported(error: &Error) -> Vec<EffectId> {
-    let failed = error.downcast_ref::<RollbackFailed>();
-    failed.map_or_else(Vec::new, |failed| labels(failed.report()))
+    let labels = error.related().iter().map(|error| error.metadata("label")?.parse().ok());
+    labels.map(|label| label.unwrap_or(usize::MAX)).collect()
 }

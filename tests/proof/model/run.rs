@@ -1,21 +1,21 @@
 //! Running a program: in a simulation, with everything it does told to the model.
 
 use std::cell::Cell;
-use std::future::{Future, IntoFuture};
+use std::future::{Future, IntoFuture, Ready};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt, LocalBoxFuture, join_all};
+use futures::future::{BoxFuture, FutureExt, LocalBoxFuture, TryFutureExt, join_all};
 use futures::stream::StreamExt;
 use watershed::testing::{Event, Script, Simulation, World};
 use watershed::timers::with_timeout;
 use watershed::{
     BoxError, CancellationSource, CancellationToken, Clock, Compensated, CompensationScope, Error,
-    FailedMessage, FanIn, FanInReport, Reservation, Sleep, Source, StepContext, fan_in, labelled,
-    run_compensation,
+    Failure as Failed, FanIn, FanInReport, Letter, Reservation, Sleep, Source, StepContext, fan_in,
+    labelled,
 };
 
 use super::program::{
@@ -212,8 +212,9 @@ impl Interpreter {
     pub fn roll_back(&self, policy: Policy, stop: &CancellationSource) -> Told {
         let (book, token) = (self.book.clone(), stop.token());
         let number = book.lock().new_rollback(policy);
-        let policy = policy.build(self.world.clock());
-        let rollback = Some(run_compensation(&policy, &self.root, token.clone()));
+        let clock: Arc<dyn Clock> = Arc::new(self.world.clock().clone());
+        let rollback = self.root.roll_back(&policy.build()).clock(&clock);
+        let rollback = Some(rollback.cancellation(token.clone()));
         Told { book, number, token, rollback }
     }
 
@@ -318,17 +319,28 @@ impl Interpreter {
             let message = own.run.book.lock().called(drain, number.source, number.index);
             handle(own.clone(), message, number, step)
         };
-        let settled = fan_in(context, sources, handler);
+        let settled = place.options(fan_in(context, sources, handler));
+        let letters = place.letters();
         let ended = match plan.keys {
-            None => place.start(settled),
+            None => settled
+                .dead_letters(letters)
+                .on_failure(plan.on_failure)
+                .into_future()
+                .boxed_local(),
             Some(keys) => {
                 let book = self.book.clone();
                 let ordered = settled.ordered_by(move |number: &Number| number.index % keys);
-                place.start(ordered.put_back(move |number: Number| {
+                let ordered = ordered.put_back(move |_, number: Number| {
                     book.lock().put_back(drain, number.source);
-                }))
+                });
+                ordered
+                    .dead_letters(letters)
+                    .on_failure(plan.on_failure)
+                    .into_future()
+                    .boxed_local()
             }
         };
+        let ended = ended.map_err(Failed::into_error).boxed_local();
         DrainTold { book: self.book.clone(), drain, scripts, ended: Some(ended), begun: false }
             .boxed_local()
     }
@@ -382,32 +394,16 @@ impl Interpreter {
 }
 
 impl Place {
-    /// Sets every option of the drain.
-    fn start<S, H, F>(
-        &self,
-        drain: FanIn<S, H>,
-    ) -> LocalBoxFuture<'static, Result<FanInReport, Error>>
-    where
-        S: Source<Message = Number> + 'static,
-        H: FnMut(Number, StepContext) -> F + 'static,
-        F: Future<Output = Result<Compensated<()>, BoxError>> + 'static,
-    {
+    /// Sets every option of the drain that does not change its type.
+    fn options<S: Source, H>(&self, mut drain: FanIn<S, H>) -> FanIn<S, H> {
         let plan = &self.plan;
-        let (book, number, panics) = (self.run.book.clone(), self.drain, plan.dead_letter_panics);
-        let mut drain = drain
+        drain = drain
             .concurrency(plan.concurrency)
             .quantum(plan.quantum)
             .commit(plan.commit)
-            .on_failure(plan.on_failure)
             .grace(plan.grace)
             .cancellation(self.stop.token())
-            .message_compensation(plan.policy.build(self.run.world.clock()))
-            .dead_letter(move |failed: FailedMessage| {
-                book.lock().dead_letter(number, &failed, panics);
-                if panics {
-                    panic_quietly();
-                }
-            });
+            .message_compensation(plan.policy.build());
         if let Some(handlers) = plan.per_source {
             drain = drain.per_source_concurrency(handlers);
         }
@@ -417,7 +413,19 @@ impl Place {
         if let Some(timeout) = plan.message_timeout {
             drain = drain.message_timeout(timeout);
         }
-        drain.into_future().boxed_local()
+        drain
+    }
+
+    fn letters(&self) -> impl FnMut(Letter<Number>) -> Ready<()> + use<> {
+        let (book, number) = (self.run.book.clone(), self.drain);
+        let panics = self.plan.dead_letter_panics;
+        move |letter| {
+            book.lock().dead_letter(number, &letter, panics);
+            if panics {
+                panic_quietly();
+            }
+            std::future::ready(())
+        }
     }
 }
 
@@ -535,7 +543,7 @@ async fn perform_one(place: &Place, frame: FrameId, step: &StepContext, op: &Op)
                     result
                 }
             };
-            let policy = policy.build(run.world.clock());
+            let policy = policy.build();
             let result = with_timeout(step, *after, work).compensation(policy).await;
             let cancelled = step.cancellation().is_cancelled();
             run.book.lock().operation_ended(operation, ended.get(), &result, cancelled);

@@ -1,7 +1,6 @@
 //! Rollbacks that are dropped, cancelled, or run by several callers at once.
 
 use std::future::{Future, poll_fn};
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,8 +9,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures::executor::block_on;
 use futures::stream::{FuturesUnordered, StreamExt};
 use watershed::{
-    Action, CancellationSource, CancellationToken, CompensationPolicy, CompensationScope, Error,
-    ErrorCode, Rollback, RollbackFailed, RollbackReport, labelled,
+    Action, CancellationSource, CompensationPolicy, CompensationScope, ErrorCode, Failure,
+    Rollback, RollbackReport, labelled,
 };
 
 /// What every action did.
@@ -88,16 +87,16 @@ fn policies() -> [CompensationPolicy; 4] {
     [
         CompensationPolicy::sequential_reverse(),
         CompensationPolicy::parallel(),
-        CompensationPolicy::parallel_limited(NonZeroUsize::MIN),
-        CompensationPolicy::parallel_limited(NonZeroUsize::new(3).unwrap()),
+        CompensationPolicy::parallel_limited(1),
+        CompensationPolicy::parallel_limited(3),
     ]
 }
 
 fn start(scope: &CompensationScope, policy: &CompensationPolicy) -> Rollback {
-    scope.run_compensation(policy, CancellationToken::never())
+    scope.roll_back(policy)
 }
 
-fn poll(rollback: &mut Rollback) -> Poll<Result<RollbackReport, Error>> {
+fn poll(rollback: &mut Rollback) -> Poll<Result<RollbackReport, Failure<RollbackReport>>> {
     Pin::new(rollback).poll(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -211,7 +210,7 @@ fn cancelling_after_any_poll_leaves_what_has_not_succeeded() {
         for polls in 0..total {
             let (scope, tally) = staged(9);
             let source = CancellationSource::new();
-            let mut rollback = scope.run_compensation(&policy, source.token());
+            let mut rollback = scope.roll_back(&policy).cancellation(source.token());
             (0..polls).for_each(|_| assert!(poll(&mut rollback).is_pending()));
             source.cancel();
             let Poll::Ready(result) = poll(&mut rollback) else {
@@ -221,9 +220,9 @@ fn cancelling_after_any_poll_leaves_what_has_not_succeeded() {
             match result {
                 Ok(report) => assert_eq!((report.succeeded(), scope.len()), (9, 0)),
                 Err(error) => {
-                    assert_eq!(error.code(), ErrorCode::Canceled);
+                    assert_eq!(error.error().code(), ErrorCode::Canceled);
                     let succeeded = tally.successes().to_string();
-                    assert_eq!(error.metadata("succeeded"), Some(&*succeeded));
+                    assert_eq!(error.error().metadata("succeeded"), Some(&*succeeded));
                     assert!(scope.has_actions());
                 }
             }
@@ -242,7 +241,7 @@ fn a_cancellation_wakes_a_rollback_whose_action_never_ends() {
         scope.register_compensation(std::future::pending::<()>);
         let (source, flag) = (CancellationSource::new(), Arc::new(Flag::default()));
         let waker = Waker::from(Arc::clone(&flag));
-        let mut rollback = scope.run_compensation(&policy, source.token());
+        let mut rollback = scope.roll_back(&policy).cancellation(source.token());
         let mut cx = Context::from_waker(&waker);
         // Polled until it really waits: a poll may ask for another one.
         let mut polls = 0;
@@ -265,8 +264,8 @@ fn a_token_cancelled_before_the_first_poll_runs_nothing() {
         let (scope, tally) = staged(3);
         let source = CancellationSource::new();
         source.cancel();
-        let error = block_on(scope.run_compensation(&policy, source.token())).unwrap_err();
-        assert_eq!(error.code(), ErrorCode::Canceled);
+        let error = block_on(scope.roll_back(&policy).cancellation(source.token())).unwrap_err();
+        assert_eq!(error.error().code(), ErrorCode::Canceled);
         assert_eq!((scope.clear(), tally.successes(), tally.restarted()), (3, 0, 0));
     }
 }
@@ -284,10 +283,10 @@ fn a_cancelled_rollback_names_the_actions_that_failed_before() {
     });
     scope.register_compensation(labelled("the seat", || async { Err("no connection") }));
     let policy = CompensationPolicy::sequential_reverse();
-    let error = block_on(scope.run_compensation(&policy, source.token())).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::Canceled);
-    assert_eq!(error.metadata("succeeded"), Some("1"));
-    let failures = error.related()[0].downcast_ref::<RollbackFailed>().unwrap().report();
+    let error = block_on(scope.roll_back(&policy).cancellation(source.token())).unwrap_err();
+    assert_eq!(error.error().code(), ErrorCode::Canceled);
+    assert_eq!(error.error().metadata("succeeded"), Some("1"));
+    let failures = error.report();
     assert_eq!(failures.failures()[0].label(), Some("the seat"));
     assert_eq!(scope.clear(), 2);
 }
@@ -323,13 +322,10 @@ fn a_rollback_that_comes_later_does_not_count_what_had_succeeded_before() {
     let policy = CompensationPolicy::sequential_reverse();
     let stop = CancellationSource::new();
     let scope = CompensationScope::new();
-    let mut yielded = false;
-    scope.register_compensation(move || {
-        let pending = !std::mem::replace(&mut yielded, true);
-        async move {
-            if pending {
-                futures::pending!();
-            }
+    let open = Arc::new(AtomicBool::new(false));
+    scope.register_compensation_with(Arc::clone(&open), |open| async move {
+        while !open.load(Ordering::SeqCst) {
+            futures::pending!();
         }
     });
     for _ in 0..3 {
@@ -341,11 +337,12 @@ fn a_rollback_that_comes_later_does_not_count_what_had_succeeded_before() {
     let mut second = start(&scope, &policy);
     assert!(poll(&mut second).is_pending());
     assert_eq!(scope.len(), 1, "a look at the session takes nothing from its count");
-    let mut cancelled = scope.run_compensation(&policy, stop.token());
+    let mut cancelled = scope.roll_back(&policy).cancellation(stop.token());
     assert!(poll(&mut cancelled).is_pending());
     stop.cancel();
     let Poll::Ready(Err(error)) = poll(&mut cancelled) else { panic!("cancelled") };
-    assert_eq!(error.metadata("succeeded"), Some("0"));
+    assert_eq!(error.error().metadata("succeeded"), Some("0"));
+    open.store(true, Ordering::SeqCst);
     let Poll::Ready(Ok(report)) = poll(&mut first) else { panic!("the last one has ended") };
     assert_eq!(report.succeeded(), 4);
     let Poll::Ready(Ok(report)) = poll(&mut second) else { panic!("nothing is left") };
@@ -468,12 +465,12 @@ fn a_waiting_rollback_that_is_cancelled_answers_at_once_and_leaves_the_runner_al
     let policy = CompensationPolicy::sequential_reverse();
     let source = CancellationSource::new();
     let mut runner = start(&scope, &policy);
-    let mut waiting = scope.run_compensation(&policy, source.token());
+    let mut waiting = scope.roll_back(&policy).cancellation(source.token());
     assert!(poll(&mut runner).is_pending());
     assert!(poll(&mut waiting).is_pending());
     source.cancel();
     let Poll::Ready(Err(error)) = poll(&mut waiting) else { panic!("not cancelled") };
-    assert_eq!(error.code(), ErrorCode::Canceled);
+    assert_eq!(error.error().code(), ErrorCode::Canceled);
     assert_eq!(block_on(runner).unwrap().succeeded(), 9);
     tally.assert_each_started_once();
 }
@@ -506,7 +503,7 @@ fn an_action_that_failed_is_run_once_and_reported_to_both() {
                 });
             }
             for error in &errors {
-                let report = error.downcast_ref::<RollbackFailed>().unwrap().report();
+                let report = error.report();
                 assert_eq!(report.succeeded(), 6);
                 assert_eq!(report.failures().len(), 1);
                 assert_eq!(report.failures()[0].label(), Some("the seat"));
@@ -663,8 +660,11 @@ fn an_action_that_cancels_the_rollback_is_the_last_one_to_run() {
         scope.register_compensation(noting(&log, number, cancel));
     }
     let policy = CompensationPolicy::sequential_reverse();
-    let error = block_on(scope.run_compensation(&policy, stop.token())).unwrap_err();
-    assert_eq!((error.code(), error.metadata("succeeded")), (ErrorCode::Canceled, Some("60")));
+    let error = block_on(scope.roll_back(&policy).cancellation(stop.token())).unwrap_err();
+    assert_eq!(
+        (error.error().code(), error.error().metadata("succeeded")),
+        (ErrorCode::Canceled, Some("60"))
+    );
     assert_eq!(scope.len(), 40);
     assert_eq!(block_on(start(&scope, &policy)).unwrap().succeeded(), 40);
     assert!(log.lock().unwrap().iter().copied().eq((0..100).rev()));
@@ -680,15 +680,12 @@ fn a_rollback_that_does_not_have_the_thread_keeps_nothing_it_has_not_started() {
     let mut first = start(&scope, &CompensationPolicy::sequential_reverse());
     assert!(poll(&mut first).is_pending(), "in the middle, at action 300");
     assert_eq!((tally.successes(), scope.len()), (99, 301));
-    // A rollback that may run beside it takes all the rest while the first is not polled.
-    let mut second = start(&scope, &CompensationPolicy::parallel());
-    while tally.successes() < 399 {
-        assert!(poll(&mut second).is_pending());
-    }
-    assert!(poll(&mut second).is_pending(), "it waits for the one that runs");
+    let elsewhere = CompensationScope::new();
+    elsewhere.absorb(&scope);
+    assert_eq!((elsewhere.len(), scope.len()), (300, 1));
+    scope.absorb(&elsewhere);
     assert_eq!(block_on(first).unwrap().succeeded(), 400);
-    assert_eq!(block_on(second).unwrap().succeeded(), 301);
-    tally.assert_each_succeeded_once();
+    tally.assert_each_started_once();
 }
 
 // Rule 4.13
@@ -727,6 +724,13 @@ fn an_action_that_was_running_when_its_scope_was_cleared_survives_the_drop_of_it
     }
 }
 
+/// Polls a rollback on another thread while an action runs on this one.
+fn poll_elsewhere(
+    rollback: &mut Rollback,
+) -> Poll<Result<RollbackReport, Failure<RollbackReport>>> {
+    std::thread::scope(|threads| threads.spawn(|| poll(rollback)).join().unwrap())
+}
+
 /// Runs 100 actions, of which the one numbered 60 does `more` with the scope and then starts another
 /// rollback, which joins. Returns what ran.
 fn joined_at_60(
@@ -743,7 +747,7 @@ fn joined_at_60(
                 more(&inner, &inner_log);
                 let len = inner.len();
                 let mut other = start(&inner, &joining);
-                assert!(poll(&mut other).is_pending());
+                assert!(poll_elsewhere(&mut other).is_pending());
                 assert_eq!(inner.len(), len);
                 *joined.lock().unwrap() = Some(other);
             }
@@ -788,7 +792,7 @@ fn a_clear_after_another_rollback_has_joined_finds_what_the_runner_has_not_start
                 // The last batch: nothing is left for the other one to take.
                 if number == 1 {
                     let mut other = start(&inner, &joining);
-                    assert!(poll(&mut other).is_pending());
+                    assert!(poll_elsewhere(&mut other).is_pending());
                     *cleared.lock().unwrap() = Some((inner.clear(), other));
                 }
             }));

@@ -1,0 +1,230 @@
+//! What the handlers do, and what happened.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::select;
+use watershed::channels::{AnySource, LiveSources, SourceHandle};
+use watershed::timers::delay;
+use watershed::{
+    Answer, BoxError, CancellationSource, Clock, LocalUndos, ManualClock, Progress, SourceId,
+    StepContext, Tick,
+};
+
+use super::case::{Case, Order};
+use crate::support::ending::assert_adds_up;
+use crate::support::fed::{Fed, Gates};
+use crate::support::yields;
+
+pub(super) type Batch = Vec<u32>;
+pub(super) type Boxed = AnySource<'static, Batch>;
+
+/// A call of the handler.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) source: usize,
+    pub(super) batch: Batch,
+    pub(super) at: Tick,
+    pub(super) ok: bool,
+    /// How often its first and its last effect were undone; the first is always there.
+    pub(super) effects: Vec<usize>,
+}
+
+/// Times that each effect was undone.
+pub(super) type Undone = Arc<Mutex<HashMap<usize, usize>>>;
+
+pub(super) struct World {
+    pub(super) case: Case,
+    pub(super) context: StepContext,
+    pub(super) clock: ManualClock,
+    pub(super) stop: CancellationSource,
+    pub(super) shutdown: CancellationSource,
+    pub(super) progress: Progress,
+    pub(super) undos: LocalUndos,
+    pub(super) live: RefCell<Option<LiveSources<Boxed>>>,
+    pub(super) fed: RefCell<Vec<Fed<u32>>>,
+    pub(super) handles: RefCell<Vec<SourceHandle<Boxed>>>,
+    pub(super) calls: RefCell<Vec<Call>>,
+    pub(super) back: RefCell<Vec<(SourceId, u32)>>,
+    pub(super) letters: Cell<u64>,
+    /// Letters that were begun and never stored.
+    pub(super) hanging: Gates<()>,
+    pub(super) undone: Undone,
+    effects: Cell<usize>,
+    /// Running handlers: all, by source, and by what they have to be in order in.
+    running: RefCell<(usize, HashMap<usize, usize>, HashMap<(usize, u32), u32>)>,
+    /// The last message that began, by source and key.
+    last: RefCell<HashMap<(usize, u32), u32>>,
+    /// The window that each message was in.
+    source_of: RefCell<HashMap<SourceId, usize>>,
+}
+
+/// Ends the entry of a handler that runs, however it ends.
+struct Running<'a>(&'a World, usize, (usize, u32));
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut running = self.0.running.borrow_mut();
+        running.0 -= 1;
+        *running.1.entry(self.1).or_default() -= 1;
+        running.2.remove(&self.2);
+    }
+}
+
+impl World {
+    pub(super) fn new(case: Case) -> Rc<Self> {
+        let clock = ManualClock::new();
+        Rc::new(Self {
+            case,
+            context: StepContext::new("crossing").with_clock(Arc::new(clock.clone())),
+            clock,
+            stop: CancellationSource::new(),
+            shutdown: CancellationSource::new(),
+            progress: Progress::new(),
+            undos: LocalUndos::new(),
+            live: RefCell::default(),
+            fed: RefCell::default(),
+            handles: RefCell::default(),
+            calls: RefCell::default(),
+            back: RefCell::default(),
+            letters: Cell::new(0),
+            hanging: Gates::default(),
+            undone: Undone::default(),
+            effects: Cell::new(0),
+            running: RefCell::default(),
+            last: RefCell::default(),
+            source_of: RefCell::default(),
+        })
+    }
+
+    /// A new source is known.
+    pub(super) fn know(&self, id: SourceId, number: usize) {
+        self.source_of.borrow_mut().insert(id, number);
+    }
+
+    /// One effect, that is undone on whatever way there is.
+    fn effect(&self, step: &StepContext, call: usize, local: bool, fails_first: bool) {
+        let effect = self.effects.get();
+        self.effects.set(effect + 1);
+        self.calls.borrow_mut()[call].effects.push(effect);
+        let undone = Arc::clone(&self.undone);
+        let failed = Arc::new(Mutex::new(!fails_first));
+        let undo = move || {
+            let (undone, failed) = (Arc::clone(&undone), Arc::clone(&failed));
+            async move {
+                yields(1).await;
+                if !std::mem::replace(&mut *failed.lock().expect("no panic"), true) {
+                    return Err("not at the first try");
+                }
+                *undone.lock().expect("no panic").entry(effect).or_default() += 1;
+                Ok(())
+            }
+        };
+        if local {
+            self.undos.register(step, undo);
+        } else {
+            step.register_compensation(undo);
+        }
+    }
+
+    /// What may happen at the call of a handler.
+    fn steer(&self, call: usize, source: usize) {
+        let case = &self.case;
+        if case.cancelled_at == Some(call) {
+            self.stop.cancel();
+        }
+        if case.shut_down_at == Some(call) {
+            self.shutdown.cancel();
+        }
+        let handles = self.handles.borrow();
+        let Some(handle) = handles.get(source) else { return };
+        if case.pauses_at == Some(call) {
+            handle.pause();
+        }
+        if case.removes_at == Some(call) {
+            handle.request_removal();
+        }
+    }
+
+    fn begin(&self, batch: &Batch, step: &StepContext) -> (Running<'_>, usize, usize) {
+        assert!(!batch.is_empty(), "an empty window");
+        let id = step.source_id().expect("it is a step of a drain");
+        let source = self.source_of.borrow()[&id];
+        assert!(batch.iter().all(|message| *message as usize / 100 == source), "{batch:?}");
+        if self.case.progress {
+            let now = self.progress.report();
+            assert_adds_up(&now);
+            assert!(now.in_flight() > 0, "this message is: {now:?}");
+        }
+        let key = batch[0] % 3;
+        let lane = match self.case.shape.order {
+            Order::InOrder => (source, 0),
+            Order::Unordered => (batch[0] as usize, 0),
+            Order::ByKey => (source, key),
+            Order::Across => (0, key),
+        };
+        {
+            let mut running = self.running.borrow_mut();
+            running.0 += 1;
+            assert!(running.0 <= self.case.concurrency(), "{} run at once", running.0);
+            let of_source = running.1.entry(source).or_default();
+            *of_source += 1;
+            assert!(*of_source <= self.case.per_source(), "{of_source} of one source");
+            let busy = running.2.insert(lane, batch[0]);
+            assert_eq!(busy, None, "it runs beside {batch:?}");
+        }
+        if self.case.shape.order != Order::Unordered {
+            let last = self.last.borrow_mut().insert((source, lane.1), batch[0]);
+            assert!(last <= Some(batch[0]), "{last:?} came before {batch:?}");
+        }
+        let call = self.calls.borrow().len();
+        let (at, batch, effects) = (self.clock.now(), batch.clone(), Vec::new());
+        self.calls.borrow_mut().push(Call { source, batch, at, ok: false, effects });
+        (Running(self, source, lane), call, source)
+    }
+
+    pub(super) async fn handle(&self, batch: Batch, step: StepContext) -> Result<Answer, BoxError> {
+        let (_running, call, source) = self.begin(&batch, &step);
+        self.steer(call, source);
+        let (case, number) = (&self.case, batch[0] % 100);
+        self.effect(&step, call, false, case.undo_fails && number == 5);
+        if case.yields {
+            yields((batch[0] % 4) as usize).await;
+        }
+        if case.sleeps && number % 4 == 1 {
+            let slept = delay(&step, Duration::from_millis(u64::from(number) * 70)).await;
+            self.effect(&step, call, false, false);
+            slept?;
+        }
+        if case.hangs && number == 6 {
+            let (cancelled, let_go) = (step.cancellation().cancelled(), self.hanging.wait(()));
+            select(cancelled, Box::pin(let_go)).await;
+            return Err("hung".into());
+        }
+        self.effect(&step, call, case.shape.undos, false);
+        if case.undo_fails && number == 5 {
+            return Err("and is not undone at the first try".into());
+        }
+        assert!(!(case.panics && number == 7), "thrown");
+        if case.fails && (number == 8 || number % 3 == 0 && step.attempt() == 1) {
+            return Err("fails".into());
+        }
+        let calls = self.calls.borrow().iter().filter(|other| other.batch == batch).count();
+        if case.comes_later && number == 4 && calls == 1 {
+            return Ok(Answer::Later(Duration::from_millis(400)));
+        }
+        self.calls.borrow_mut()[call].ok = true;
+        Ok(Answer::Done)
+    }
+
+    pub(super) async fn store(&self) {
+        if self.case.letters_hang {
+            self.hanging.wait(()).await;
+        }
+        yields(1).await;
+        self.letters.set(self.letters.get() + 1);
+    }
+}
