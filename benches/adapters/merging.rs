@@ -6,16 +6,18 @@ use futures::executor::block_on;
 use futures::stream::{Stream, StreamExt};
 use watershed::{StepContext, channels};
 
+use crate::support::marks::{Bound, Mark};
 use crate::support::measure::draining;
 use crate::support::merges::{Buffered, Group, Merge, Merged, SelectAll, StreamMap, Unicycle};
 use crate::support::section::{BY_SOURCES, Contender, Role, Section};
 
 const OURS: &str = "merged";
+const FIGURE: &str = "ns a message";
 
 pub(crate) const SECTION: Section = Section {
     name: "merged",
     title: "many channels as one stream",
-    figures: &["ns a message"],
+    figures: &[FIGURE],
     columns: BY_SOURCES,
     contenders: &[
         Contender {
@@ -35,7 +37,20 @@ pub(crate) const SECTION: Section = Section {
         peer::<Unicycle>(),
         peer::<Buffered>(),
     ],
-    targets: &[],
+    marks: &[Mark {
+        what: "the fastest peer to merged",
+        figure: FIGURE,
+        of: &[
+            SelectAll::NAME,
+            Merged::NAME,
+            Group::NAME,
+            StreamMap::NAME,
+            Unicycle::NAME,
+            Buffered::NAME,
+        ],
+        to: Some(OURS),
+        bound: Bound::Even(&[1, 64, 1_024, 16_384]),
+    }],
     countable: true,
     note: "",
 };

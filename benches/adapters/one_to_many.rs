@@ -5,16 +5,18 @@ use futures::executor::block_on;
 use futures::stream::StreamExt;
 use watershed::{StepContext, channels};
 
+use crate::support::marks::{Bound, Mark};
 use crate::support::measure::draining;
 use crate::support::section::{Column, Contender, Role, Section};
 
 const OURS: &str = "broadcast";
+const FIGURE: &str = "ns a message";
 const MANY: u64 = 8;
 
 pub(crate) const SECTION: Section = Section {
     name: "broadcast",
     title: "one channel into 8",
-    figures: &["ns a message"],
+    figures: &[FIGURE],
     columns: &[Column::new("1 channel", 1, 1_000_000)],
     contenders: &[
         Contender {
@@ -50,7 +52,13 @@ pub(crate) const SECTION: Section = Section {
             },
         },
     ],
-    targets: &[],
+    marks: &[Mark {
+        what: "the fastest peer to broadcast",
+        figure: FIGURE,
+        of: &["loop_by_hand"],
+        to: Some(OURS),
+        bound: Bound::Even(&[1]),
+    }],
     countable: true,
     note: "",
 };

@@ -6,15 +6,17 @@ use futures_concurrency::future::Race;
 use watershed::channels::Select;
 use watershed::{ErrorCode, StepContext, channels};
 
+use crate::support::marks::{Bound, Mark};
 use crate::support::measure::draining;
 use crate::support::section::{Column, Contender, Role, Section};
 
 const OURS: &str = "select";
+const FIGURE: &str = "ns a message";
 
 pub(crate) const SECTION: Section = Section {
     name: "select",
     title: "a select over 8 channels in a loop",
-    figures: &["ns a message"],
+    figures: &[FIGURE],
     columns: &[Column::new("8 channels", 8, 1_000_000)],
     contenders: &[
         Contender { name: OURS, role: Role::Ours, once: |load| draining(load, by_select) },
@@ -25,7 +27,13 @@ pub(crate) const SECTION: Section = Section {
         },
         Contender { name: "race", role: Role::PeerOf(OURS), once: |load| draining(load, by_race) },
     ],
-    targets: &[],
+    marks: &[Mark {
+        what: "the fastest peer to select",
+        figure: FIGURE,
+        of: &["future_select_all", "race"],
+        to: Some(OURS),
+        bound: Bound::Even(&[8]),
+    }],
     countable: true,
     note: "",
 };

@@ -1,6 +1,5 @@
 //! Windows of 64 messages of one channel.
 
-use std::num::NonZeroUsize;
 use std::pin::pin;
 
 use async_channel::Receiver;
@@ -8,16 +7,18 @@ use futures::executor::block_on;
 use futures::stream::{Stream, StreamExt};
 use watershed::{StepContext, channels};
 
+use crate::support::marks::{Bound, Mark};
 use crate::support::measure::draining;
 use crate::support::section::{Column, Contender, Role, Section};
 
 const OURS: &str = "window";
+const FIGURE: &str = "ns a message";
 const COUNT: usize = 64;
 
 pub(crate) const SECTION: Section = Section {
     name: "window",
     title: "windows of 64 messages",
-    figures: &["ns a message"],
+    figures: &[FIGURE],
     columns: &[Column::new("1 channel", 1, 1_000_000)],
     contenders: &[
         Contender { name: OURS, role: Role::Ours, once: |load| draining(load, by_window) },
@@ -32,7 +33,13 @@ pub(crate) const SECTION: Section = Section {
             once: |load| draining(load, |all| sum(only(all).ready_chunks(COUNT))),
         },
     ],
-    targets: &[],
+    marks: &[Mark {
+        what: "the fastest peer to window",
+        figure: FIGURE,
+        of: &["chunks", "ready_chunks"],
+        to: Some(OURS),
+        bound: Bound::Even(&[1]),
+    }],
     countable: true,
     note: "",
 };
@@ -42,9 +49,8 @@ fn only(mut channels: Vec<Receiver<u64>>) -> Receiver<u64> {
 }
 
 fn by_window(channels: Vec<Receiver<u64>>) -> u64 {
-    let count = NonZeroUsize::new(COUNT).expect("not zero");
     let context = StepContext::new("sum");
-    let windows = channels::window(&context, only(channels)).count(count).stream();
+    let windows = channels::window(&context, only(channels)).count(COUNT).stream();
     sum(windows.expect("it is valid").map(|window| window.expect("no source fails")))
 }
 

@@ -1,6 +1,6 @@
 //! `cargo bench --bench memory`: how many bytes the library and its peers take.
 //!
-//! - `idle_sources`: a source without messages
+//! - `idle_sources`: a source without messages; `idle_keyed`: the same, ordered by key at a high limit
 //! - `in_flight`, `in_flight_of_one`: a message whose handler waits
 //! - `staged_actions`: a staged compensation
 //! - `steady`: what a long drain has gained at its end
@@ -23,8 +23,14 @@ use std::process::ExitCode;
 
 use support::section::Section;
 
-static SECTIONS: [Section; 5] =
-    [sources::SECTION, in_flight::OF_MANY, in_flight::OF_ONE, staged::SECTION, steady::SECTION];
+static SECTIONS: [Section; 6] = [
+    sources::IDLE,
+    sources::KEYED,
+    in_flight::OF_MANY,
+    in_flight::OF_ONE,
+    staged::SECTION,
+    steady::SECTION,
+];
 
 fn main() -> ExitCode {
     support::run(&SECTIONS)

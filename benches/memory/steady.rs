@@ -11,32 +11,33 @@ use watershed::{BoxError, Commit, StepContext, fan_in};
 
 use crate::counting::live;
 use crate::support::channels::Load;
+use crate::support::marks::{Bound, Mark};
 use crate::support::merges::{Merge, SelectAll};
 use crate::support::section::{Column, Contender, Role, Section};
-use crate::support::targets::{Bound, Target, To};
-use crate::undo::Undo;
+use crate::undo::{OfShared, Undo};
 
 const OURS: &str = "fan_in_commit_message";
+const RESIDENT: &str = "KiB resident";
+const ALLOCATED: &str = "KiB allocated";
 const SOURCES: u64 = 8;
 
 pub(crate) const SECTION: Section = Section {
     name: "steady",
     title: "what is gained from the first tenth of the messages to the last, two actions each",
-    figures: &["KiB resident", "KiB allocated"],
+    figures: &[RESIDENT, ALLOCATED],
     columns: &[Column::new("3,000,000 messages", 0, 3_000_000)],
     contenders: &[
-        Contender { name: "by_hand_per_message", role: Role::Beside(OURS), once: by_hand },
+        Contender { name: "by_hand_per_message", role: Role::PeerOf(OURS), once: by_hand },
         Contender { name: OURS, role: Role::Ours, once: by_fan_in },
     ],
-    targets: &[Target {
-        what: "fan_in: at most 64 KiB",
-        of: OURS,
-        to: To::One,
-        bound: Bound::Most(64.0),
-    }],
+    marks: &[mark(RESIDENT), mark(ALLOCATED)],
     countable: false,
     note: "Resident memory is what Linux says; 0 elsewhere.",
 };
+
+const fn mark(figure: &'static str) -> Mark {
+    Mark { what: "fan_in", figure, of: &[OURS], to: None, bound: Bound::Most(&[(0, 64.0)]) }
+}
 
 /// The memory at the first tenth, and what is gained since.
 struct Gain {
@@ -94,8 +95,8 @@ fn by_hand(load: Load) -> Vec<f64> {
         let mut messages = pin!(SelectAll::merge(sources(load)));
         let mut staged = Vec::new();
         while let Some(message) = messages.next().await {
-            staged.push(Undo::new(&undone, message).boxed());
-            staged.push(Undo::new(&undone, message).boxed());
+            staged.push(OfShared::boxed(&undone, message));
+            staged.push(OfShared::boxed(&undone, message));
             gain.handle(message);
             staged.clear();
         }
@@ -109,9 +110,8 @@ fn by_fan_in(load: Load) -> Vec<f64> {
     let handler = |message, step: StepContext| {
         let (gain, undone) = (&gain, &undone);
         async move {
-            let (first, second) = (Undo::new(undone, message), Undo::new(undone, message));
-            step.register_compensation(move || first.attempt());
-            step.register_compensation(move || second.attempt());
+            OfShared::stage(undone, message, step.scope());
+            OfShared::stage(undone, message, step.scope());
             gain.handle(message);
             Ok::<_, BoxError>(())
         }

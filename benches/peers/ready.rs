@@ -9,31 +9,25 @@ use async_channel::Receiver;
 use futures::executor::block_on;
 
 use crate::draining::{by_fan_in, drain};
+use crate::support::marks::{Bound, Mark};
 use crate::support::measure::draining;
 use crate::support::merges::{Buffered, Group, Merge, Merged, SelectAll, StreamMap, Unicycle};
 use crate::support::section::{BY_SOURCES, Contender, Role, Section};
-use crate::support::targets::{Bound, Target, To};
 
 /// Messages a source in one turn: `fan_in`'s default.
 const QUANTUM: usize = 64;
 
 const OURS: &str = "fan_in";
 const FLOOR: &str = "try_recv";
+const FIGURE: &str = "ns a message";
 
 pub(crate) const SECTION: Section = Section {
     name: "ready",
     title: "sources that are always ready",
-    figures: &["ns a message"],
+    figures: &[FIGURE],
     columns: BY_SOURCES,
     contenders: &[
         Contender { name: FLOOR, role: Role::Floor, once: |load| draining(load, take) },
-        Contender {
-            name: "one_channel",
-            role: Role::Floor,
-            once: |load| {
-                draining(load.in_channels(1), |mut all| drain(all.pop().expect("there is one")))
-            },
-        },
         peer::<SelectAll>(),
         peer::<Merged>(),
         peer::<Group>(),
@@ -46,22 +40,52 @@ pub(crate) const SECTION: Section = Section {
             once: |load| draining(load, |all| block_on(by_fan_in(all))),
         },
     ],
-    targets: &[
-        Target {
-            what: "fan_in to taking alone: at most 1.25, beyond 1,024 sources 1.4",
-            of: OURS,
-            to: To::Contender(FLOOR),
-            bound: Bound::MostThen(1.25, 1_024, 1.4),
+    marks: &[
+        Mark {
+            what: "fan_in to taking by hand",
+            figure: FIGURE,
+            of: &[OURS],
+            to: Some(FLOOR),
+            bound: Bound::Most(&[(1, 1.4), (64, 1.4), (1_024, 1.4), (16_384, 1.5)]),
         },
-        Target {
-            what: "select_all to fan_in: at least 2.5",
-            of: SelectAll::NAME,
-            to: To::Contender(OURS),
-            bound: Bound::Least(2.5),
+        Mark {
+            what: "select_all to fan_in",
+            figure: FIGURE,
+            of: &[SelectAll::NAME],
+            to: Some(OURS),
+            bound: Bound::Least(&[(1, 2.6), (64, 2.6), (1_024, 2.6), (16_384, 2.6)]),
+        },
+        Mark {
+            what: "futures-buffered to fan_in",
+            figure: FIGURE,
+            of: &[Buffered::NAME],
+            to: Some(OURS),
+            bound: Bound::Least(&[(1, 1.7), (64, 1.7), (1_024, 1.7), (16_384, 1.7)]),
+        },
+        Mark {
+            what: "StreamMap to fan_in, one source",
+            figure: FIGURE,
+            of: &[StreamMap::NAME],
+            to: Some(OURS),
+            bound: Bound::Least(&[(1, 1.0 / 1.15)]),
+        },
+        Mark {
+            what: "StreamMap to fan_in",
+            figure: FIGURE,
+            of: &[StreamMap::NAME],
+            to: Some(OURS),
+            bound: Bound::Even(&[64, 1_024, 16_384]),
+        },
+        Mark {
+            what: "every other peer to fan_in",
+            figure: FIGURE,
+            of: &[Merged::NAME, Group::NAME, Unicycle::NAME],
+            to: Some(OURS),
+            bound: Bound::Even(&[1, 64, 1_024, 16_384]),
         },
     ],
     countable: true,
-    note: "try_recv takes alone, in turns of 64 messages; one_channel has all messages in one.",
+    note: "try_recv takes alone, in turns of 64 messages.",
 };
 
 const fn peer<M: Merge>() -> Contender {

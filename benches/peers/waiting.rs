@@ -2,7 +2,6 @@
 //! source of its own, or all on one source.
 
 use std::future::poll_fn;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
@@ -17,12 +16,23 @@ use crate::support::channels::Load;
 use crate::support::concurrent::{
     BufferUnordered, BufferedForEach, BufferedUnordered, Co, Concurrent, ForEachConcurrent,
 };
+use crate::support::marks::{Bound, Mark};
 use crate::support::measure::draining;
 use crate::support::merges::{Merge, Merged, SelectAll};
 use crate::support::section::{Column, Contender, Role, Section};
-use crate::support::targets::{Bound, Target, To};
 
 const OURS: &str = "fan_in";
+const UNORDERED: &str = "fan_in_unordered";
+const BY_KEY: &str = "fan_in_by_64_keys";
+const BUFFERED_SELECT_ALL: &str = "futures_buffered_select_all";
+
+/// The forms of `futures-buffered` over many sources, and over one.
+const BUFFERED: &[&str] = &[BufferedUnordered::NAME, BufferedForEach::NAME, BUFFERED_SELECT_ALL];
+
+const FIGURE: &str = "ns a message";
+const KEYS: u64 = 64;
+/// The sources where these are many and permits few.
+const SOURCES: u32 = 1_024;
 
 const YIELDING_COLUMNS: &[Column] = &[
     Column::new("1 at once", 1, 200_000),
@@ -31,68 +41,107 @@ const YIELDING_COLUMNS: &[Column] = &[
     Column::new("4,096 at once", 4_096, 200_000),
 ];
 
-const TIMED_COLUMNS: &[Column] = &[
-    Column::new("1 at once", 1, 100),
-    Column::new("16 at once", 16, 1_600),
-    Column::new("256 at once", 256, 25_600),
-    Column::new("4,096 at once", 4_096, 102_400),
-];
+const TIMED_COLUMNS: &[Column] =
+    &[Column::new("256 at once", 256, 51_200), Column::new("4,096 at once", 4_096, 204_800)];
 
 pub(crate) const YIELDING: Section = Section {
     name: "yielding",
     title: "handlers that yield once, each on a source of its own",
-    figures: &["ns a message"],
+    figures: &[FIGURE],
     columns: YIELDING_COLUMNS,
     contenders: &of_many::<Yielding>(),
-    targets: TARGETS,
+    marks: &[Mark {
+        what: "futures-buffered, its best form, to fan_in",
+        figure: FIGURE,
+        of: BUFFERED,
+        to: Some(OURS),
+        bound: Bound::Least(&[(1, 1.8), (16, 1.8), (256, 1.6), (4_096, 1.15)]),
+    }],
     countable: true,
     note: OF_MANY_NOTE,
 };
 
-pub(crate) const YIELDING_OF_ONE: Section = Section {
-    name: "yielding_of_one",
+pub(crate) const PERMITS: Section = Section {
+    name: "permits",
+    title: "handlers that yield once, on 1,024 sources that wait for permits",
+    figures: &[FIGURE],
+    columns: &[Column::new("1 permit", 1, 200_000), Column::new("16 permits", 16, 200_000)],
+    contenders: &of_sources::<Yielding>(),
+    marks: &[Mark {
+        what: "futures-buffered, its best form, to fan_in",
+        figure: FIGURE,
+        of: BUFFERED,
+        to: Some(OURS),
+        bound: Bound::Least(&[(1, 1.1), (16, 1.1)]),
+    }],
+    countable: true,
+    note: OF_MANY_NOTE,
+};
+
+pub(crate) const ONE_SOURCE: Section = Section {
+    name: "one_source",
     title: "handlers that yield once, all on one source",
-    figures: &["ns a message"],
+    figures: &[FIGURE],
     columns: YIELDING_COLUMNS,
     contenders: &of_one::<Yielding>(),
-    targets: TARGETS,
+    marks: &[
+        Mark {
+            what: "futures-buffered, its best form, to fan_in, unordered",
+            figure: FIGURE,
+            of: BUFFERED,
+            to: Some(UNORDERED),
+            bound: Bound::Least(&[(1, 1.25), (16, 1.25), (256, 1.25), (4_096, 1.25)]),
+        },
+        Mark {
+            what: "futures-buffered, its best form, to fan_in, by 64 keys",
+            figure: FIGURE,
+            of: BUFFERED,
+            to: Some(BY_KEY),
+            bound: Bound::Even(&[1, 16, 256, 4_096]),
+        },
+    ],
     countable: true,
     note: OF_ONE_NOTE,
 };
 
-pub(crate) const TIMED: Section = Section {
+pub(crate) const TIMERS: Section = Section {
     name: "timers",
     title: "handlers that wait 1 ms, each on a source of its own",
-    figures: &["ns a message"],
+    figures: &[FIGURE],
     columns: TIMED_COLUMNS,
     contenders: &of_many::<Timed>(),
-    targets: TARGETS,
+    marks: &[Mark {
+        what: "futures-buffered, its best form, to fan_in",
+        figure: FIGURE,
+        of: BUFFERED,
+        to: Some(OURS),
+        bound: Bound::Even(&[256, 4_096]),
+    }],
     countable: false,
     note: OF_MANY_NOTE,
 };
 
-pub(crate) const TIMED_OF_ONE: Section = Section {
+pub(crate) const TIMERS_OF_ONE: Section = Section {
     name: "timers_of_one",
     title: "handlers that wait 1 ms, all on one source",
-    figures: &["ns a message"],
+    figures: &[FIGURE],
     columns: TIMED_COLUMNS,
     contenders: &of_one::<Timed>(),
-    targets: TARGETS,
+    marks: &[Mark {
+        what: "futures-buffered, its best form, to fan_in, unordered",
+        figure: FIGURE,
+        of: BUFFERED,
+        to: Some(UNORDERED),
+        bound: Bound::Even(&[256, 4_096]),
+    }],
     countable: false,
     note: OF_ONE_NOTE,
 };
 
-const TARGETS: &[Target] = &[Target {
-    what: "for_each_concurrent to fan_in: at least 1",
-    of: ForEachConcurrent::NAME,
-    to: To::Contender(OURS),
-    bound: Bound::Peer,
-}];
-
-const OF_MANY_NOTE: &str = "The peers run over the merge of futures-concurrency, select_all_… over \
-                            select_all; they do not keep the order within a source.";
-const OF_ONE_NOTE: &str = "fan_in is ordered by a key, which is another one in each message; the \
-                           peers know no order.";
+const OF_MANY_NOTE: &str = "The peers run over the merge of futures-concurrency, select_all_… and \
+                            …_select_all over select_all; they do not keep the order within a \
+                            source.";
+const OF_ONE_NOTE: &str = "The peers know no order.";
 
 /// What handlers wait for.
 trait Wait {
@@ -122,7 +171,8 @@ impl Wait for Timed {
     }
 }
 
-const fn of_many<W: Wait>() -> [Contender; 7] {
+/// So many handlers at once as there are sources.
+const fn of_many<W: Wait>() -> [Contender; 8] {
     [
         Contender {
             name: "select_all_for_each_concurrent",
@@ -133,6 +183,13 @@ const fn of_many<W: Wait>() -> [Contender; 7] {
         },
         peer_of_many::<W, ForEachConcurrent>(),
         peer_of_many::<W, BufferUnordered>(),
+        Contender {
+            name: BUFFERED_SELECT_ALL,
+            role: Role::PeerOf(OURS),
+            once: |load| {
+                draining(load, |all| peer::<W, BufferedUnordered>(load, SelectAll::merge(all)))
+            },
+        },
         peer_of_many::<W, BufferedUnordered>(),
         peer_of_many::<W, BufferedForEach>(),
         peer_of_many::<W, Co>(),
@@ -144,7 +201,30 @@ const fn of_many<W: Wait>() -> [Contender; 7] {
     ]
 }
 
-const fn of_one<W: Wait>() -> [Contender; 6] {
+/// So many handlers at once as the size says, always on as many sources.
+const fn of_sources<W: Wait>() -> [Contender; 5] {
+    [
+        Contender {
+            name: BUFFERED_SELECT_ALL,
+            role: Role::PeerOf(OURS),
+            once: |load| {
+                draining(load.in_channels(SOURCES), |all| {
+                    peer::<W, BufferedUnordered>(load, SelectAll::merge(all))
+                })
+            },
+        },
+        peer_of_sources::<W, ForEachConcurrent>(),
+        peer_of_sources::<W, BufferedUnordered>(),
+        peer_of_sources::<W, BufferedForEach>(),
+        Contender {
+            name: OURS,
+            role: Role::Ours,
+            once: |load| draining(load.in_channels(SOURCES), |all| fan_in_of_many::<W>(load, all)),
+        },
+    ]
+}
+
+const fn of_one<W: Wait>() -> [Contender; 7] {
     [
         peer_of_one::<W, ForEachConcurrent>(),
         peer_of_one::<W, BufferUnordered>(),
@@ -152,9 +232,14 @@ const fn of_one<W: Wait>() -> [Contender; 6] {
         peer_of_one::<W, BufferedForEach>(),
         peer_of_one::<W, Co>(),
         Contender {
-            name: OURS,
+            name: UNORDERED,
             role: Role::Ours,
-            once: |load| draining(load.in_channels(1), |all| fan_in_of_one::<W>(load, only(all))),
+            once: |load| draining(load.in_channels(1), |all| unordered::<W>(load, all)),
+        },
+        Contender {
+            name: BY_KEY,
+            role: Role::Ours,
+            once: |load| draining(load.in_channels(1), |all| by_key::<W>(load, all)),
         },
     ]
 }
@@ -167,10 +252,20 @@ const fn peer_of_many<W: Wait, C: Concurrent>() -> Contender {
     }
 }
 
-const fn peer_of_one<W: Wait, C: Concurrent>() -> Contender {
+const fn peer_of_sources<W: Wait, C: Concurrent>() -> Contender {
     Contender {
         name: C::NAME,
         role: Role::PeerOf(OURS),
+        once: |load| {
+            draining(load.in_channels(SOURCES), |all| peer::<W, C>(load, Merged::merge(all)))
+        },
+    }
+}
+
+const fn peer_of_one<W: Wait, C: Concurrent>() -> Contender {
+    Contender {
+        name: C::NAME,
+        role: Role::PeerOf(UNORDERED),
         once: |load| draining(load.in_channels(1), |all| peer::<W, C>(load, only(all))),
     }
 }
@@ -184,9 +279,15 @@ async fn handle<W: Wait>(message: u64, sum: &AtomicU64) {
     sum.fetch_add(message, Ordering::Relaxed);
 }
 
+async fn handle_step<W: Wait>(message: u64, sum: &AtomicU64) -> Result<(), BoxError> {
+    handle::<W>(message, sum).await;
+    Ok(())
+}
+
 fn peer<W: Wait, C: Concurrent>(load: Load, messages: impl Stream<Item = u64>) -> u64 {
     let sum = AtomicU64::new(0);
-    block_on(C::for_each(messages, most(load), |message| handle::<W>(message, &sum)));
+    let most = load.size as usize;
+    block_on(C::for_each(messages, most, |message| handle::<W>(message, &sum)));
     sum.into_inner()
 }
 
@@ -194,29 +295,26 @@ fn fan_in_of_many<W: Wait>(load: Load, channels: Vec<Receiver<u64>>) -> u64 {
     let sum = AtomicU64::new(0);
     let context = StepContext::new("waiting");
     let handler = |message, _| handle_step::<W>(message, &sum);
-    let drain = async { fan_in(&context, channels, handler).concurrency(most(load)).await };
-    block_on(drain).expect("no handler fails");
+    let drain = fan_in(&context, channels, handler).concurrency(load.size as usize);
+    block_on(async { drain.await }).expect("no handler fails");
     sum.into_inner()
 }
 
-fn fan_in_of_one<W: Wait>(load: Load, channel: Receiver<u64>) -> u64 {
+fn unordered<W: Wait>(load: Load, channel: Vec<Receiver<u64>>) -> u64 {
     let sum = AtomicU64::new(0);
     let context = StepContext::new("waiting");
     let handler = |message, _| handle_step::<W>(message, &sum);
-    let drain = async {
-        let drain = fan_in(&context, [channel], handler).concurrency(most(load));
-        drain.ordered_by(|message| *message).await
-    };
-    block_on(drain).expect("no handler fails");
+    let drain = fan_in(&context, channel, handler).concurrency(load.size as usize).unordered();
+    block_on(async { drain.await }).expect("no handler fails");
     sum.into_inner()
 }
 
-async fn handle_step<W: Wait>(message: u64, sum: &AtomicU64) -> Result<(), BoxError> {
-    handle::<W>(message, sum).await;
-    Ok(())
-}
-
-/// How many handlers may run at once.
-fn most(load: Load) -> NonZeroUsize {
-    NonZeroUsize::new(load.size as usize).expect("one at least")
+fn by_key<W: Wait>(load: Load, channel: Vec<Receiver<u64>>) -> u64 {
+    let sum = AtomicU64::new(0);
+    let context = StepContext::new("waiting");
+    let handler = |message, _| handle_step::<W>(message, &sum);
+    let drain = fan_in(&context, channel, handler).concurrency(load.size as usize);
+    let drain = drain.ordered_by(|message| *message % KEYS);
+    block_on(async { drain.await }).expect("no handler fails");
+    sum.into_inner()
 }

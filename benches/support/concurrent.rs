@@ -14,7 +14,7 @@ pub(crate) trait Concurrent {
 
     fn for_each<S, F>(
         messages: S,
-        most: NonZeroUsize,
+        most: usize,
         handler: impl Fn(S::Item) -> F + Clone,
     ) -> impl Future<Output = ()>
     where
@@ -29,14 +29,14 @@ impl Concurrent for ForEachConcurrent {
 
     fn for_each<S, F>(
         messages: S,
-        most: NonZeroUsize,
+        most: usize,
         handler: impl Fn(S::Item) -> F + Clone,
     ) -> impl Future<Output = ()>
     where
         S: Stream,
         F: Future<Output = ()>,
     {
-        StreamExt::for_each_concurrent(messages, most.get(), handler)
+        StreamExt::for_each_concurrent(messages, most, handler)
     }
 }
 
@@ -47,14 +47,14 @@ impl Concurrent for BufferUnordered {
 
     fn for_each<S, F>(
         messages: S,
-        most: NonZeroUsize,
+        most: usize,
         handler: impl Fn(S::Item) -> F + Clone,
     ) -> impl Future<Output = ()>
     where
         S: Stream,
         F: Future<Output = ()>,
     {
-        let results = messages.map(handler).buffer_unordered(most.get());
+        let results = messages.map(handler).buffer_unordered(most);
         results.for_each(|()| async {})
     }
 }
@@ -67,14 +67,14 @@ impl Concurrent for BufferedUnordered {
 
     fn for_each<S, F>(
         messages: S,
-        most: NonZeroUsize,
+        most: usize,
         handler: impl Fn(S::Item) -> F + Clone,
     ) -> impl Future<Output = ()>
     where
         S: Stream,
         F: Future<Output = ()>,
     {
-        let results = messages.map(handler).buffered_unordered(most.get());
+        let results = messages.map(handler).buffered_unordered(most);
         results.for_each(|()| async {})
     }
 }
@@ -87,14 +87,14 @@ impl Concurrent for BufferedForEach {
 
     fn for_each<S, F>(
         messages: S,
-        most: NonZeroUsize,
+        most: usize,
         handler: impl Fn(S::Item) -> F + Clone,
     ) -> impl Future<Output = ()>
     where
         S: Stream,
         F: Future<Output = ()>,
     {
-        BufferedStreamExt::for_each_concurrent(messages, most.get(), handler)
+        BufferedStreamExt::for_each_concurrent(messages, most, handler)
     }
 }
 
@@ -106,13 +106,13 @@ impl Concurrent for Co {
 
     fn for_each<S, F>(
         messages: S,
-        most: NonZeroUsize,
+        most: usize,
         handler: impl Fn(S::Item) -> F + Clone,
     ) -> impl Future<Output = ()>
     where
         S: Stream,
         F: Future<Output = ()>,
     {
-        messages.co().limit(Some(most)).for_each(handler)
+        messages.co().limit(NonZeroUsize::new(most)).for_each(handler)
     }
 }

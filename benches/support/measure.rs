@@ -1,6 +1,7 @@
 //! Measuring in turns: contender after contender, size after size, round after round.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_channel::Receiver;
@@ -33,9 +34,9 @@ impl Series {
         self.rounds.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    /// The median of the ratios within each round.
+    /// The ratio of the medians: both took turns through all rounds of one run.
     pub(crate) fn ratio(&self, to: &Self) -> f64 {
-        median(self.rounds.iter().zip(&to.rounds).map(|(own, other)| own / other).collect())
+        self.median() / to.median()
     }
 }
 
@@ -115,7 +116,20 @@ pub(crate) fn timing<T>(run: impl FnOnce() -> T) -> (T, Duration) {
 /// What a profiler may restrict itself to by name.
 #[inline(never)]
 fn timed(run: &mut dyn FnMut()) -> Duration {
+    let on_cpu = COUNTS_CPU_TIME.load(Ordering::Relaxed).then(cpu_time).flatten();
     let start = Instant::now();
     run();
-    start.elapsed()
+    let took = start.elapsed();
+    on_cpu.and_then(|before| cpu_time()?.checked_sub(before)).unwrap_or(took)
+}
+
+/// Whether [`timing`] gives the time that the thread had a processor, where that can be known.
+pub(crate) static COUNTS_CPU_TIME: AtomicBool = AtomicBool::new(false);
+
+/// For how long this thread had a processor so far, as Linux tells it.
+fn cpu_time() -> Option<Duration> {
+    // A thread that yields has its time brought up to date.
+    std::thread::yield_now();
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(told.split_whitespace().next()?.parse().ok()?))
 }

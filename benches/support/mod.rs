@@ -3,7 +3,7 @@
 //! - `settings`: the arguments
 //! - `section`: contenders for the same work; `measure`: they take turns
 //! - `instructions`: the same by callgrind
-//! - `report`: the tables; `chart`: the picture; `targets`: what is to be reached, and whether it was
+//! - `report`: the tables; `chart`: the picture; `marks`: what is to be reached, and whether it was
 //! - `channels`: the sources; `merges`: the usual ways to make one stream of them; `concurrent`: the
 //!   usual ways to handle several of its messages at once
 
@@ -13,20 +13,21 @@ pub(crate) mod channels;
 mod chart;
 pub(crate) mod concurrent;
 mod instructions;
+pub(crate) mod marks;
 pub(crate) mod measure;
 pub(crate) mod merges;
 pub(crate) mod report;
 pub(crate) mod section;
 pub(crate) mod settings;
-pub(crate) mod targets;
 
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
+use marks::Tally;
 use section::Section;
 use settings::Settings;
-use targets::Tally;
 
-/// Measures the sections that are wanted, and holds them against their targets.
+/// Measures the sections that are wanted, and holds them against their marks.
 pub(crate) fn run(sections: &'static [Section]) -> ExitCode {
     let settings = Settings::from_arguments();
     println!("{settings}\n");
@@ -38,6 +39,8 @@ pub(crate) fn run(sections: &'static [Section]) -> ExitCode {
 
     let mut measured = Vec::new();
     for section in sections {
+        let by_cpu_time = settings.counts_cpu_time() && section.countable;
+        measure::COUNTS_CPU_TIME.store(by_cpu_time, Ordering::Relaxed);
         let figures = section.measure(&settings);
         if figures.is_empty() {
             continue;
@@ -60,7 +63,7 @@ pub(crate) fn run(sections: &'static [Section]) -> ExitCode {
         }
     }
     if settings.is_quick() {
-        println!("Too short a run to be held against targets.");
+        println!("Too short a run to be held against marks.");
         return ExitCode::SUCCESS;
     }
 

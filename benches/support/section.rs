@@ -1,9 +1,9 @@
 //! What is measured: contenders for the same work, at several sizes of it.
 
 use super::channels::Load;
+use super::marks::Mark;
 use super::measure::{Measured, in_turns};
 use super::settings::Settings;
-use super::targets::Target;
 
 /// Contenders for the same work, and how they are to compare.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(crate) struct Section {
     pub(crate) figures: &'static [&'static str],
     pub(crate) columns: &'static [Column],
     pub(crate) contenders: &'static [Contender],
-    pub(crate) targets: &'static [Target],
+    pub(crate) marks: &'static [Mark],
     /// Whether instructions can be counted: all of it happens on one thread, and not in waiting.
     pub(crate) countable: bool,
     /// Who is left out, and why.
@@ -39,11 +39,10 @@ impl Column {
 
 /// The size is the number of sources that the messages lie in.
 pub(crate) const BY_SOURCES: &[Column] = &[
-    Column::new("1 source", 1, 1_000_000),
-    Column::new("8 sources", 8, 1_000_000),
-    Column::new("64 sources", 64, 1_000_000),
-    Column::new("1,024 sources", 1_024, 1_000_000),
-    Column::new("16,384 sources", 16_384, 1_000_000),
+    Column::new("1 source", 1, 400_000),
+    Column::new("64 sources", 64, 400_000),
+    Column::new("1,024 sources", 1_024, 400_000),
+    Column::new("16,384 sources", 16_384, 400_000),
 ];
 
 /// One way to do the work.
@@ -61,17 +60,15 @@ pub(crate) enum Role {
     /// The least that the work can cost: less than the work is done.
     Floor,
     Ours,
-    /// Does the same as the one of ours with this name, which is to be no slower.
+    /// Does the same as the one of ours with this name.
     PeerOf(&'static str),
-    /// The same, without a target.
-    Beside(&'static str),
 }
 
 impl Contender {
     /// The contender that its ratio is taken to in the table.
     pub(crate) fn compares_to(&self) -> Option<&'static str> {
         match self.role {
-            Role::PeerOf(ours) | Role::Beside(ours) => Some(ours),
+            Role::PeerOf(ours) => Some(ours),
             Role::Floor | Role::Ours => None,
         }
     }

@@ -40,9 +40,14 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     messages: Option<u32>,
 
-    /// How often every contender has its turn [default: 7, when quick 1]
+    /// How often every contender has its turn [default: 15, when quick 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
+
+    /// Measure the time that the draining thread has a processor instead of the time that passes,
+    /// for a machine that does other work as well (Linux; not where handlers or threads wait)
+    #[arg(long)]
+    cpu: bool,
 
     /// Count instructions as well: runs the same program again under valgrind
     #[arg(long)]
@@ -78,6 +83,10 @@ impl Settings {
         Load { kind: self.channels, size: column.size, messages }
     }
 
+    pub(crate) fn counts_cpu_time(&self) -> bool {
+        self.cpu
+    }
+
     pub(crate) fn counts_instructions(&self) -> bool {
         self.instructions
     }
@@ -95,7 +104,7 @@ impl Settings {
     }
 
     pub(crate) fn rounds(&self) -> u32 {
-        self.rounds.unwrap_or(if self.is_quick() { 1 } else { 7 })
+        self.rounds.unwrap_or(if self.is_quick() { 1 } else { 15 })
     }
 
     pub(crate) fn wants(&self, section: &Section, contender: &Contender) -> bool {
