@@ -248,7 +248,11 @@ impl<C: Drains> Slot<C> {
     }
 
     /// Books a message that has failed.
-    fn failed(mut self: Pin<&mut Self>, info: &mut Info, state: &mut State<C>) -> Ended<C> {
+    pub(super) fn failed(
+        mut self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+    ) -> Ended<C> {
         let this = self.as_mut().project();
         let job = this.job.take();
         *this.booked = false;

@@ -309,7 +309,10 @@ impl<C: Drains> Slot<C> {
         shared: &Shared<C>,
     ) -> Ended<C> {
         let this = self.as_mut().project();
-        *this.job = None;
+        // What was kept for another attempt is the user's, and the message has been handled.
+        if let Some(message) = this.job.take().and_then(|job| job.message) {
+            panics::drop_contained(|| drop(message));
+        }
         *this.deadline = Tick::MAX;
         *this.stop = None;
         this.span.end(Ok(()));
@@ -409,14 +412,9 @@ impl<C: Drains> Slot<C> {
             }
             None => {
                 this.span.end(Err(&error));
-                *this.job = None;
-                self.end_staged(state);
-                state.accounts.change(info.row, |n| {
-                    n.in_flight -= 1;
-                    n.failed += 1;
-                });
+                self.as_mut().end_staged(state);
                 state.fail(error);
-                return Poll::Ready(Ended::Booked);
+                return Poll::Ready(self.failed(info, state));
             }
         };
         self.undo(then, info, state, shared, cx)

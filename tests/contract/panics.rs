@@ -1,6 +1,7 @@
 //! Rule 3.7: a panic never crosses the drain as a panic, whoever it comes from.
 
 use std::cell::{Cell, RefCell};
+use std::future::IntoFuture;
 use std::hash::{Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt, stream};
 use watershed::{
-    BoxError, Clock, ErrorCode, Letter, ManualClock, OnFailure, Sleep, StepContext, Tick, fan_in,
+    BoxError, Clock, ErrorCode, Letter, ManualClock, OnFailure, RetryPolicy, Sleep, StepContext,
+    Tick, fan_in,
 };
 
 use crate::support::ending::{assert_settled, report};
@@ -298,4 +300,45 @@ fn a_neighbour_that_panics_costs_the_others_nothing() {
     assert_eq!((report.handled(), report.failed(), calls.get()), (300, 600, 900));
     assert_eq!(done.borrow().len(), 300);
     assert_settled(&report);
+}
+
+/// A message whose clone, kept for another attempt, cannot be dropped.
+struct Kept {
+    number: u32,
+    is_clone: bool,
+}
+
+impl Clone for Kept {
+    fn clone(&self) -> Self {
+        Self { number: self.number, is_clone: true }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        assert!(!self.is_clone || self.number != 2, "it cannot be dropped");
+    }
+}
+
+// Rules 2.1 and 3.7
+#[test]
+fn a_kept_message_that_cannot_be_dropped_changes_no_result() {
+    let context = StepContext::new("kept");
+    for fails in [false, true] {
+        let messages = (1..4).map(|number| Kept { number, is_clone: false });
+        let drain = fan_in(&context, [stream::iter(messages)], async |message: Kept, _| {
+            // The handler has the message itself: the clone is what waits for another attempt.
+            if fails && message.number == 2 { Err("no") } else { Ok(()) }
+        });
+        let result = drain.retry(RetryPolicy::fixed(1, Duration::from_secs(1))).into_future();
+        let result = result.now_or_never().expect("nothing waits");
+        match result {
+            Ok(report) => assert_eq!((fails, report.handled(), report.failed()), (false, 3, 0)),
+            Err(failure) => {
+                assert!(fails);
+                assert_eq!(failure.error().code(), ErrorCode::Handler);
+                assert_eq!((failure.report().handled(), failure.report().failed()), (1, 1));
+            }
+        }
+    }
 }
