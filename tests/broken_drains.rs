@@ -2,6 +2,9 @@
 //! named after what was seen.
 
 #![allow(dead_code, unused_imports, clippy::all, clippy::pedantic, reason = "kept as they came")]
+#[macro_use]
+mod support;
+
 use futures::{FutureExt, Stream, StreamExt, stream};
 use std::future::*;
 use std::pin::Pin;
@@ -511,10 +514,7 @@ fn message_whose_clone_panics_is_lost_without_a_count() {
         .progress(&progress)
         .into_future(),
     );
-    let report = match &r {
-        Ok(r) => r.clone(),
-        Err(f) => f.report().clone(),
-    };
+    let report = support::ending::report(&r).clone();
     assert_eq!(
         popped.load(Ordering::SeqCst),
         report.taken(),
@@ -550,10 +550,7 @@ fn key_whose_hash_panics_ends_a_drain_that_goes_on_after_failures() {
             .put_back(|_, m| back.lock().unwrap().push(m))
             .into_future(),
     );
-    let report = match &r {
-        Ok(r) => r.clone(),
-        Err(f) => f.report().clone(),
-    };
+    let report = support::ending::report(&r).clone();
     assert!(
         r.is_ok(),
         "{} handled {} failed {} unfinished {} put back {:?}",
@@ -586,10 +583,7 @@ fn key_whose_clone_panics_ends_a_drain_that_goes_on_after_failures() {
             .put_back(|_, m| back.lock().unwrap().push(m))
             .into_future(),
     );
-    let report = match &r {
-        Ok(r) => r.clone(),
-        Err(f) => f.report().clone(),
-    };
+    let report = support::ending::report(&r).clone();
     assert!(
         r.is_ok(),
         "{} handled {} failed {} unfinished {} put back {:?}",

@@ -241,8 +241,7 @@ impl<C: Drains> Slot<C> {
         *this.deadline = Tick::MAX;
         state.fail(error);
         if let Some(job) = this.job.take() {
-            state.accounts.change(info.row, |n| n.in_flight -= 1);
-            state.give_back(info.origin.id, info.row, job.message);
+            state.give_back_in_flight(info, job.message);
         }
         Poll::Ready(Ended::Booked)
     }
@@ -317,9 +316,9 @@ impl<C: Drains> After<C> {
                 state.accounts.dropped.letters += 1;
                 panics::drop_contained(|| drop(future));
                 state.fail(error);
-                state.give_back(info.origin.id, info.row, job.message);
+                state.give_back(info, job.message);
             }
-            Self::Kept { .. } => state.give_back(info.origin.id, info.row, job.message),
+            Self::Kept { .. } => state.give_back(info, job.message),
         }
     }
 }

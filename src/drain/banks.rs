@@ -175,19 +175,18 @@ impl<S> Banks<S> {
         }
     }
 
-    /// The turn of a bank is over: the next one is woken. Returns whether there is one.
-    pub(super) fn pass_on(&mut self) -> bool {
+    /// The turn of a bank is over: the next one is woken, if there is one.
+    pub(super) fn pass_on(&mut self) {
         self.turn = None;
         while let Some(bank) = self.ring.pop_front() {
             if let Some(Some(entry)) = self.entries.get_mut(bank as usize) {
                 if std::mem::take(&mut entry.in_ring) {
                     self.turn = Some(bank);
                     entry.inbox.rouse();
-                    return true;
+                    return;
                 }
             }
         }
-        false
     }
 
     /// Whether a bank waits for its turn.

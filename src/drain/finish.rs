@@ -1,15 +1,17 @@
 //! The end of a drain: what is left is dropped or put back, what was staged is committed or kept,
 //! and the errors are gathered.
 
+use super::accounts::Accounts;
 use super::report::FanInReport;
 use super::running::Running;
 use super::settings::Commit;
 use super::slot::destructor_panicked;
-use super::state::{Phase, State};
+use super::state::{Failures, Phase, State};
 use super::types::Drains;
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode, Failure};
 use crate::panics;
+use crate::undo::DrainScope;
 
 type Finished = Result<FanInReport, Failure<FanInReport>>;
 
@@ -23,29 +25,9 @@ impl<C: Drains> Running<C> {
         report.elapsed = elapsed.unwrap_or_default();
         let (mut related, mut more) = (Vec::new(), 0);
         if let Some(state) = self.close() {
-            let State {
-                mut accounts,
-                failures,
-                scope,
-                handler,
-                letters,
-                put_back,
-                order,
-                undos,
-                keys,
-                ..
-            } = *state;
+            let Parts { mut accounts, failures, scope, drop_users } = take_apart(*state);
             related = failures.first;
-            let parts = [
-                panics::contain(|| drop(handler)),
-                panics::contain(|| drop(letters)),
-                panics::contain(|| drop(put_back)),
-                panics::contain(|| drop(order)),
-                panics::contain(|| drop(undos)),
-                panics::contain(|| drop(keys)),
-            ];
-            let panicked = parts.into_iter().filter_map(Result::err);
-            related.extend(panicked.map(|text| Error::panic("a destructor", &text)));
+            related.extend(drop_users().iter().map(|text| Error::panic("a destructor", text)));
             more = failures.more;
             accounts.flush();
             report.total = accounts.total;
@@ -112,20 +94,39 @@ impl<C: Drains> Running<C> {
     pub(super) fn end_dropped(mut self: Box<Self>) {
         self.handlers.cancel();
         if let Some(state) = self.close() {
-            let State {
-                mut accounts, scope, handler, letters, put_back, order, undos, keys, ..
-            } = *state;
+            let Parts { mut accounts, scope, drop_users, .. } = take_apart(*state);
             accounts.flush();
             scope.keep();
-            panics::drop_contained(|| drop(handler));
-            panics::drop_contained(|| drop(letters));
-            panics::drop_contained(|| drop(put_back));
-            panics::drop_contained(|| drop(order));
-            panics::drop_contained(|| drop(undos));
-            panics::drop_contained(|| drop(keys));
+            COUNTERS.contained_panics.add(drop_users().len() as u64);
         }
         COUNTERS.drains_dropped.add(1);
     }
+}
+
+/// A drain's state in parts.
+struct Parts<D> {
+    accounts: Accounts,
+    failures: Failures,
+    scope: DrainScope,
+    /// Drops the user's functions and keys, each however the others end; returns their panics.
+    drop_users: D,
+}
+
+fn take_apart<C: Drains>(state: State<C>) -> Parts<impl FnOnce() -> Vec<String>> {
+    let State { accounts, failures, scope, handler, letters, put_back, order, undos, keys, .. } =
+        state;
+    let drop_users = move || {
+        let dropped = [
+            panics::contain(|| drop(handler)),
+            panics::contain(|| drop(letters)),
+            panics::contain(|| drop(put_back)),
+            panics::contain(|| drop(order)),
+            panics::contain(|| drop(undos)),
+            panics::contain(|| drop(keys)),
+        ];
+        dropped.into_iter().filter_map(Result::err).collect()
+    };
+    Parts { accounts, failures, scope, drop_users }
 }
 
 /// The error of a drain, with what came beside its cause.

@@ -226,11 +226,13 @@ impl<C: Drains> Lane<C> {
 
     /// An attempt begins.
     #[inline]
-    pub(super) fn count_attempt(self: Pin<&mut Self>, state: &mut State<C>, shared: &Shared<C>) {
-        let this = self.project();
-        *this.in_turn += 1;
-        state.budget = state.budget.saturating_sub(1);
-        if let Some(rate) = this.rate {
+    pub(super) fn count_attempt(
+        mut self: Pin<&mut Self>,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+    ) {
+        self.as_mut().count_turn(state);
+        if let Some(rate) = self.project().rate {
             rate.begin(shared.now());
         }
         if let Some(rate) = &mut state.slots.rate {
@@ -360,10 +362,10 @@ impl<C: Drains> Lane<C> {
         self.as_mut().set_due(false, state);
         self.as_mut().give_back_many(state);
         let mut this = self.project();
-        let (id, row) = (this.info.origin.id, this.info.row);
+        let row = this.info.row;
         if let Some(waiting) = this.retry.take() {
             state.accounts.change(row, |n| n.waiting -= 1);
-            state.give_back(id, row, waiting.job.message);
+            state.give_back(this.info, waiting.job.message);
         }
         let held = u64::from(std::mem::take(this.held));
         if held > 0 {
@@ -373,7 +375,7 @@ impl<C: Drains> Lane<C> {
             let taken = panics::contain(|| source.as_mut().take_held());
             match taken {
                 Ok(Some(delivery)) => match delivery.body {
-                    Body::Message(message) => state.give_back(id, row, Some(message)),
+                    Body::Message(message) => state.give_back(this.info, Some(message)),
                     Body::Failed(_) | Body::Skipped | Body::Held => {}
                 },
                 Ok(None) | Err(_) => break,

@@ -26,6 +26,15 @@ use crate::ready::ReadyQueue;
 pub(super) type Key<C> = <C as DrainTypes>::Key;
 type Busy<C> = <C as DrainTypes>::Busy;
 
+/// Where the key of a message is noted as busy: over all sources, or within its own.
+#[inline]
+pub(super) fn keys<'a, C: Drains>(
+    across: &'a mut Busy<C>,
+    within: &'a mut Busy<C>,
+) -> &'a mut Busy<C> {
+    if <C::Order as Order<C::Message>>::ACROSS { across } else { within }
+}
+
 /// What a lane has beside one that handles a message at a time.
 pub(super) struct Many<C: DrainTypes> {
     pub(super) busy: Busy<C>,
@@ -342,11 +351,10 @@ impl<C: Drains> Place<'_, C> {
                 Taken::End => return Next::None(Turn::Ended),
             };
             let number = self.lane.info.number;
-            let across = <C::Order as Order<C::Message>>::ACROSS;
             let this = self.lane.as_mut().project();
             let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
             let order = &mut desk.state.order;
-            let keys = if across { &mut desk.state.keys } else { &mut many.busy };
+            let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
             let mut begin = || {
                 let key = order.key(&message);
                 let is_free = keys.begin(&key, None);
@@ -375,7 +383,7 @@ impl<C: Drains> Place<'_, C> {
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
         let Some(held) = many.held.as_mut() else { return Next::None(Turn::Pending) };
-        let keys = if across { &mut desk.state.keys } else { &mut many.busy };
+        let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
         // Comparing keys is the user's code, as making them is.
         let begun = panics::contain(|| {
             let begun = keys.begin(&held.key, held.ticket);
@@ -460,14 +468,14 @@ impl<C: Drains> Lane<C> {
     /// Puts back what the lane itself holds: what waits for its next attempt, or for its key.
     pub(super) fn give_back_many(self: Pin<&mut Self>, state: &mut super::state::State<C>) {
         let this = self.project();
-        let (id, row) = (this.info.origin.id, this.info.row);
+        let row = this.info.row;
         let Some(many) = this.many else { return };
         let across = <C::Order as Order<C::Message>>::ACROSS;
         for (_, (key, job)) in std::mem::take(&mut many.waiting) {
             state.accounts.change(row, |n| n.waiting -= 1);
-            let keys = if across { &mut state.keys } else { &mut many.busy };
+            let keys = keys::<C>(&mut state.keys, &mut many.busy);
             panics::drop_contained(|| keys.end(&key));
-            state.give_back(id, row, job.message);
+            state.give_back(this.info, job.message);
         }
         if let Some(Held { message, key, ticket, .. }) = many.held.take() {
             state.accounts.change(row, |n| n.held -= 1);
@@ -475,7 +483,7 @@ impl<C: Drains> Lane<C> {
                 let keys = &mut state.keys;
                 panics::drop_contained(|| keys.leave(&key, ticket));
             }
-            state.give_back(id, row, Some(message));
+            state.give_back(this.info, Some(message));
         }
     }
 }

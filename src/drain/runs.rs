@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use futures::task::waker_ref;
 
 use super::lane::{Turn, Waiting};
-use super::many::{Key, Place};
-use super::order::{BusyKeys, Order};
+use super::many::{Key, Place, keys};
+use super::order::BusyKeys;
 use super::serial::Desk;
 use super::slot::{Ended, SlotBox};
 use super::types::{DrainTypes, Drains};
@@ -87,9 +87,7 @@ impl<C: Drains> Place<'_, C> {
         }
         many.in_flight -= 1;
         if let Some(key) = key {
-            let across = <C::Order as Order<C::Message>>::ACROSS;
-            let keys = if across { &mut desk.state.keys } else { &mut many.busy };
-            keys.end(&key);
+            keys::<C>(&mut desk.state.keys, &mut many.busy).end(&key);
         }
         true
     }
@@ -109,18 +107,14 @@ impl<C: Drains> Place<'_, C> {
         let (state, row) = (&mut *desk.state, this.info.row);
         let Waiting { job, until } = waiting;
         if !state.is_running() || this.info.leaving {
-            state.accounts.change(row, |n| n.in_flight -= 1);
-            state.give_back(this.info.origin.id, row, job.message);
+            state.give_back_in_flight(this.info, job.message);
             many.in_flight -= 1;
             if let Some(key) = key {
-                let across = <C::Order as Order<C::Message>>::ACROSS;
-                let keys = if across { &mut state.keys } else { &mut many.busy };
-                keys.end(&key);
+                keys::<C>(&mut state.keys, &mut many.busy).end(&key);
             }
             return true;
         }
-        let most = u64::try_from(desk.shared.settings.max_waiting()).unwrap_or(u64::MAX);
-        if let (true, Some(slot)) = (state.accounts.total.waiting >= most, run.slot.as_mut()) {
+        if let (false, Some(slot)) = (state.may_wait(desk.shared), run.slot.as_mut()) {
             slot.as_mut().keep(job, until);
             run.key = key;
             desk.alarms.set(run.node.number, until);
@@ -210,7 +204,7 @@ impl<C: Drains> Place<'_, C> {
                 many.waiting.insert((until, many.waited), (key, job));
                 many.retry_next |= is_due;
             }
-            None => desk.state.give_back(this.info.origin.id, row, job.message),
+            None => desk.state.give_back(this.info, job.message),
         }
         if is_due {
             return self.lane_goes_on(at, desk);

@@ -136,19 +136,16 @@ impl<C: Drains> Lane<C> {
     #[cold]
     fn serial_waits(self: Pin<&mut Self>, waiting: Box<Waiting<C>>, desk: &mut Desk<'_, C>) {
         let (this, state) = (self.project(), &mut *desk.state);
-        let row = this.info.row;
         if !state.is_running() || this.info.leaving {
-            state.accounts.change(row, |n| n.in_flight -= 1);
-            return state.give_back(this.info.origin.id, row, waiting.job.message);
+            return state.give_back_in_flight(this.info, waiting.job.message);
         }
-        let most = u64::try_from(desk.shared.settings.max_waiting()).unwrap_or(u64::MAX);
-        if state.accounts.total.waiting >= most {
+        if !state.may_wait(desk.shared) {
             if let Some(slot) = this.slot {
                 slot.as_mut().keep(waiting.job, waiting.until);
                 return state.keep(desk.node);
             }
         }
-        state.accounts.change(row, |n| {
+        state.accounts.change(this.info.row, |n| {
             n.in_flight -= 1;
             n.waiting += 1;
         });
@@ -168,13 +165,11 @@ impl<C: Drains> Lane<C> {
         }
         let job = slot.as_mut().take_kept()?;
         desk.state.forget_kept(desk.node);
-        let row = this.info.row;
         if !desk.state.is_running() || this.info.leaving {
-            desk.state.accounts.change(row, |n| n.in_flight -= 1);
-            desk.state.give_back(this.info.origin.id, row, job.message);
+            desk.state.give_back_in_flight(this.info, job.message);
             return None;
         }
-        desk.state.accounts.change(row, |n| {
+        desk.state.accounts.change(this.info.row, |n| {
             n.in_flight -= 1;
             n.waiting += 1;
         });

@@ -122,7 +122,7 @@ impl<C: Drains> Slots<C> {
     #[inline]
     #[must_use = "whoever is granted a slot is to be polled"]
     pub(super) fn give_back(&mut self, slot: SlotBox<C>) -> Option<Spot> {
-        let granted = if self.rate.is_none() { self.queue.grant_first() } else { None };
+        let granted = self.grant_next();
         match granted {
             Some(_) => self.reserved.push(slot),
             None => self.idle.push(slot),
@@ -130,9 +130,16 @@ impl<C: Drains> Slots<C> {
         granted
     }
 
+    /// Grants a slot that has become free to the one that has waited longest; where attempts are
+    /// limited, that is for the rate to say.
+    #[inline]
+    fn grant_next(&mut self) -> Option<Spot> {
+        if self.rate.is_none() { self.queue.grant_first() } else { None }
+    }
+
     /// A slot that was to be made was not.
     fn forget(&mut self) -> Option<Spot> {
-        let granted = if self.rate.is_none() { self.queue.grant_first() } else { None };
+        let granted = self.grant_next();
         if granted.is_none() {
             self.made -= 1;
         }

@@ -21,7 +21,7 @@ use crate::cancellation::CancellationToken;
 use crate::clock::Tick;
 use crate::error::Error;
 use crate::lock::Lock;
-use crate::origin::{Origin, SourceId, SourceRef};
+use crate::origin::{Origin, SourceRef};
 use crate::panics;
 use crate::ready::Node;
 use crate::step::StepContext;
@@ -189,12 +189,13 @@ pub(super) struct State<C: DrainTypes> {
 
 impl<C: Drains> State<C> {
     /// Hands a message out that will not be handled any more.
-    pub(super) fn give_back(&mut self, source: SourceId, row: u32, message: Option<C::Message>) {
+    pub(super) fn give_back(&mut self, info: &Info, message: Option<C::Message>) {
+        let row = info.row;
         let Some(message) = message else {
             return self.accounts.change(row, |n| n.unfinished += 1);
         };
         let put_back = &mut self.put_back;
-        match panics::contain(|| put_back.take(source, message)) {
+        match panics::contain(|| put_back.take(info.origin.id, message)) {
             Ok(()) if C::PutBack::GIVEN => self.accounts.change(row, |n| n.put_back += 1),
             Ok(()) => self.accounts.change(row, |n| n.unfinished += 1),
             Err(text) => {
@@ -202,6 +203,18 @@ impl<C: Drains> State<C> {
                 self.fail(Error::panic("put_back", &text));
             }
         }
+    }
+
+    /// The same for a message that is booked as being in flight.
+    pub(super) fn give_back_in_flight(&mut self, info: &Info, message: Option<C::Message>) {
+        self.accounts.change(info.row, |n| n.in_flight -= 1);
+        self.give_back(info, message);
+    }
+
+    /// Whether another message may wait for its next attempt without a slot.
+    pub(super) fn may_wait(&self, shared: &Shared<C>) -> bool {
+        let most = u64::try_from(shared.settings.max_waiting()).unwrap_or(u64::MAX);
+        self.accounts.total.waiting < most
     }
 
     /// Gives a slot back, or on to the one that has waited longest.

@@ -386,14 +386,7 @@ impl CompensationScope {
         if actions.is_empty() && place.is_none() {
             return;
         }
-        let mut scope = self.clone();
-        loop {
-            let next = scope.inner.look(|state| scope.take_in(state, actions, place));
-            match next {
-                Ok(wakers) => return state::wake(wakers),
-                Err(forward) => scope = forward.to,
-            }
-        }
+        self.receive_unless(actions, place, |_| false);
     }
 
     /// The same for what a nested drain has done with success: it belongs to the message, and is
@@ -403,6 +396,17 @@ impl CompensationScope {
         actions: &mut Columns,
         place: Option<&Arc<Place>>,
     ) -> bool {
+        self.receive_unless(actions, place, |forward| forward.is_final)
+    }
+
+    /// Takes actions in here, or where those of this scope have gone, unless one of the scopes on the
+    /// way has ended in a certain manner. Returns whether one has.
+    fn receive_unless(
+        &self,
+        actions: &mut Columns,
+        place: Option<&Arc<Place>>,
+        has_ended: impl Fn(&Forward) -> bool,
+    ) -> bool {
         let mut scope = self.clone();
         loop {
             let next = scope.inner.look(|state| scope.take_in(state, actions, place));
@@ -411,7 +415,7 @@ impl CompensationScope {
                     state::wake(wakers);
                     return false;
                 }
-                Err(forward) if forward.is_final => return true,
+                Err(forward) if has_ended(&forward) => return true,
                 Err(forward) => scope = forward.to,
             }
         }

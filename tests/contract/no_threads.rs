@@ -11,27 +11,11 @@ use watershed::channels::{merged, select};
 use watershed::combinators::{retry_with_policy, when_all, when_any};
 use watershed::timers::{after, delay, ticker, with_timeout};
 use watershed::{
-    BoxError, Clock, Error, ErrorCode, ExecutionPolicy, ManualClock, RetryPolicy, Sleep,
-    StepContext, SystemClock, Tick,
+    BoxError, Clock, Error, ErrorCode, ExecutionPolicy, ManualClock, RetryPolicy, StepContext,
+    SystemClock,
 };
 
-/// A clock that can tell the time, and cannot wait.
-#[derive(Debug, Default)]
-struct CannotWait(ManualClock);
-
-impl Clock for CannotWait {
-    fn now(&self) -> Tick {
-        self.0.now()
-    }
-
-    fn sleep_until(&self, _: Tick) -> Sleep {
-        panic!("it was not asked whether it can wait");
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        Err(Error::new(ErrorCode::Clock, "there is nobody to wake"))
-    }
-}
+use crate::support::cannot_wait::CannotWait;
 
 /// Whatever has to wait for `context` fails with the code of the clock, and has called nothing.
 fn everything_that_waits_says_what_is_missing(context: &StepContext) {

@@ -12,6 +12,8 @@ use watershed::{
     CancellationSource, Clock, Error, ErrorCode, ManualClock, Sleep, Source, StepContext, Tick,
 };
 
+use crate::support::cannot_wait::CannotWait;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn manual() -> (StepContext, ManualClock) {
@@ -88,24 +90,6 @@ fn a_window_without_a_valid_option_is_refused_before_anything_is_taken() {
         ErrorCode::Validation
     );
     assert_eq!(receiver.len(), 1);
-}
-
-/// A clock that can tell the time, and cannot wait.
-#[derive(Debug, Default)]
-struct CannotWait(ManualClock);
-
-impl Clock for CannotWait {
-    fn now(&self) -> Tick {
-        self.0.now()
-    }
-
-    fn sleep_until(&self, _: Tick) -> Sleep {
-        panic!("it was not asked whether it can wait");
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        Err(Error::new(ErrorCode::Clock, "there is nobody to wake"))
-    }
 }
 
 // Rule 5.6

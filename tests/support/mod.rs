@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod alone;
+pub mod cannot_wait;
 pub mod ending;
 pub mod fed;
 #[macro_use]

@@ -172,16 +172,24 @@ async fn opened(gate: &CancellationSource) {
     gate.token().cancelled().await;
 }
 
+/// Two gates, each with a thread that opens it.
+fn gates_that_threads_open() -> ([CancellationSource; 2], [thread::JoinHandle<()>; 2]) {
+    let gates = [(); 2].map(|()| CancellationSource::new());
+    let threads = gates.each_ref().map(|gate| {
+        let gate = gate.clone();
+        thread::spawn(move || {
+            gate.cancel();
+        })
+    });
+    (gates, threads)
+}
+
 // Rules 2.2 and 2.5
 #[test]
 fn handlers_that_other_threads_wake_hand_their_slots_on() {
     every_schedule("two sources wait for one slot and for two threads", Some(2), || {
         let context = StepContext::new("model");
-        let gates = [(); 2].map(|()| CancellationSource::new());
-        let threads = gates.each_ref().map(|gate| {
-            let gate = gate.clone();
-            thread::spawn(move || gate.cancel())
-        });
+        let (gates, threads) = gates_that_threads_open();
         let handler = async |index: usize, _: StepContext| {
             opened(&gates[index]).await;
             Ok::<_, BoxError>(())
@@ -197,11 +205,7 @@ fn handlers_that_other_threads_wake_hand_their_slots_on() {
 fn messages_of_one_source_are_woken_each_for_itself() {
     every_schedule("two messages of one source wait for two threads", Some(2), || {
         let context = StepContext::new("model");
-        let gates = [(); 2].map(|()| CancellationSource::new());
-        let threads = gates.each_ref().map(|gate| {
-            let gate = gate.clone();
-            thread::spawn(move || gate.cancel())
-        });
+        let (gates, threads) = gates_that_threads_open();
         let handler = async |index: usize, _: StepContext| {
             opened(&gates[index]).await;
             Ok::<_, BoxError>(())
