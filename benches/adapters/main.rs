@@ -1,4 +1,4 @@
-//! `cargo bench --bench adapters`: the adapters beside their nearest peers, in one run, with the
+//! `cargo bench -p benches --bench adapters`: the adapters beside their nearest peers, in one run, with the
 //! same measuring and the same arguments as the bench `peers`.
 //!
 //! - `merged`, a stream over many channels, beside `select_all`, the merge of `futures-concurrency`

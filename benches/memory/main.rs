@@ -1,4 +1,4 @@
-//! `cargo bench --bench memory`: how many bytes the library and its peers take.
+//! `cargo bench -p benches --bench memory`: how many bytes the library and its peers take.
 //!
 //! - `idle_sources`: a source without messages; `idle_keyed`: the same, ordered by key at a high limit
 //! - `in_flight`, `in_flight_of_one`: a message whose handler waits

@@ -1,4 +1,4 @@
-//! `cargo bench --bench peers`: the library beside its peers, in one run and on the same work.
+//! `cargo bench -p benches --bench peers`: the library beside its peers, in one run and on the same work.
 //!
 //! - `ready`: messages in 1 to 16,384 channels, nothing in the handler
 //! - `yielding`: handlers that yield once, so many at once, each on a source of its own; `permits`:

@@ -2,7 +2,7 @@
 //!
 //! Most wake-ups come from the very code that a bank is polling: a handler that yields, a channel
 //! that is filled by another handler. These go to a list of the thread instead of the inbox, which
-//! is 1.3 to 1.6 times faster for handlers that yield (`cargo bench --bench peers`, "handlers that
+//! is 1.3 to 1.6 times faster for handlers that yield (`cargo bench -p benches --bench peers`, "handlers that
 //! yield"). The list is empty between turns, and a thread that is ending goes without one.
 
 use std::cell::{Cell, RefCell};

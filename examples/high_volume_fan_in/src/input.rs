@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The earthquakes that are built into the program.
 macro_rules! embedded {
     ($($file:literal),* $(,)?) => {
-        [$(($file, include_bytes!(concat!("earthquakes/", $file)).as_slice())),*]
+        [$(($file, include_bytes!(concat!("../earthquakes/", $file)).as_slice())),*]
     };
 }
 

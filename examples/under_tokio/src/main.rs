@@ -5,7 +5,7 @@
 //! else from tokio: the time is the context's clock's.
 //!
 //! ```text
-//! cargo run --example tokio
+//! cargo run -p under_tokio
 //! ```
 
 use std::future::pending;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use comfy_table::modifiers::UTF8_ROUND_CORNERS;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, Table};
+use comfy_table::{Cell, CellAlignment, Table};
 
 use crate::cli::Options;
 use crate::event::EventError;
@@ -34,7 +34,7 @@ fn table(summary: &Summary) -> Table {
     table.load_preset(UTF8_FULL_CONDENSED).apply_modifier(UTF8_ROUND_CORNERS);
     let header =
         ["feed", "transport", "messages", "handled", "rolled back", "done", "time", "messages/s"];
-    table.set_header(header.map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
+    table.set_header(header);
     for feed in &summary.feeds {
         let transport = Cell::new(feed.transport.as_str());
         table.add_row(row(Cell::new(&feed.name), transport, feed, feed.time));
@@ -50,7 +50,7 @@ fn table(summary: &Summary) -> Table {
         time: summary.drained.elapsed,
     };
     let cells = row(Cell::new("all"), Cell::new(""), &total, total.time);
-    table.add_row(cells.map(|cell| cell.add_attribute(Attribute::Bold)));
+    table.add_row(cells);
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -58,15 +58,13 @@ fn table(summary: &Summary) -> Table {
 }
 
 fn row(name: Cell, transport: Cell, feed: &FeedSummary, time: Duration) -> [Cell; 8] {
-    let rolled_back = Cell::new(grouped(feed.rolled_back));
-    let done = Cell::new(grouped(feed.done));
     [
         name,
         transport,
         Cell::new(grouped(feed.messages)),
         Cell::new(grouped(feed.handled)),
-        if feed.rolled_back > 0 { rolled_back.fg(Color::Yellow) } else { rolled_back },
-        if feed.done == feed.messages { done.fg(Color::Green) } else { done },
+        Cell::new(grouped(feed.rolled_back)),
+        Cell::new(grouped(feed.done)),
         Cell::new(if feed.handled == 0 { "-".to_owned() } else { short(time) }),
         Cell::new(rate(feed.handled, time)),
     ]

@@ -2,7 +2,7 @@
 //! in the reverse of the order in which they did it.
 //!
 //! ```text
-//! cargo run --example async_std
+//! cargo run -p under_async_std
 //! ```
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! the loop advances by one frame's length, and does its work while the loop polls it.
 //!
 //! ```text
-//! cargo run --example custom_executor
+//! cargo run -p under_custom_executor
 //! ```
 
 use std::future::Future;

@@ -8,7 +8,7 @@
 //! completely or has left no trace.
 //!
 //! ```text
-//! cargo run --release --example high_volume_fan_in -- --help
+//! cargo run --release -p high_volume_fan_in -- --help
 //! ```
 //!
 //! Read `worker` first: it has the handler and the drain. Then `effect` (what is done and undone),

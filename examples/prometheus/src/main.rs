@@ -1,7 +1,7 @@
 //! The counters of the library as a Prometheus page, by way of the `metrics` facade.
 //!
 //! ```console
-//! cargo run --release --example prometheus --features metrics
+//! cargo run --release -p prometheus
 //! ```
 
 use futures::stream;

@@ -16,7 +16,7 @@ use crate::report;
 use crate::run::{self, Summary};
 use crate::schema::Recovered;
 
-const EXECUTORS: [&str; 5] = ["futures", "smol", "async-std", "tokio", "custom"];
+const EXECUTORS: [&str; 4] = ["futures", "smol", "tokio", "custom"];
 const ALL: u64 = 1707;
 
 /// A folder for a database and for input.
@@ -413,8 +413,7 @@ fn a_partition_that_was_cut_off_is_a_fault_of_its_source() {
 
 #[test]
 fn the_embedded_input_is_the_folder_beside_this_file() {
-    let folder =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/high_volume_fan_in/earthquakes");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("earthquakes");
     let repeat = std::num::NonZeroU32::MIN;
     let (embedded, read) = (Input::load(None, repeat), Input::load(Some(&folder), repeat));
     let (embedded, read) = (embedded.unwrap(), read.unwrap());

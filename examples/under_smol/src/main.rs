@@ -4,7 +4,7 @@
 //! that send the orders.
 //!
 //! ```text
-//! cargo run --example smol
+//! cargo run -p under_smol
 //! ```
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //! sources the compensations that are staged.
 //!
 //! ```console
-//! cargo run --release --example live_picture
+//! cargo run --release -p live_picture
 //! ```
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What polls the drain: four executors off the shelf, and one that is written here.
+//! What polls the drain: three executors off the shelf, and one that is written here.
 //!
 //! The drain does not know which one it runs on. Its future is `Send`, so those that have worker
 //! threads run it there.
@@ -21,8 +21,6 @@ pub(crate) enum Executor {
     Futures,
     /// A task of smol's global executor
     Smol,
-    /// A task of async-std
-    AsyncStd,
     /// A task of tokio's multi-thread runtime
     Tokio,
     /// Forty lines, written in this example
@@ -50,7 +48,6 @@ impl Executor {
         match self {
             Self::Futures => Ok(futures::executor::block_on(future)),
             Self::Smol => Ok(smol::block_on(smol::spawn(future))),
-            Self::AsyncStd => Ok(async_std::task::block_on(async_std::task::spawn(future))),
             Self::Tokio => {
                 let runtime = tokio::runtime::Runtime::new()?;
                 runtime.block_on(runtime.spawn(future)).map_err(io::Error::other)
