@@ -26,11 +26,13 @@
 //! - [`shutdown`]: stopping in good order
 //! - [`progress`]: watching a drain while it runs
 //! - [`testing`]: time by hand with `ManualClock`, and every schedule by seed
+//! - [`contract`]: what you may rely on, rule by rule
 //! - [`reliability`]: what is promised, how it is tested, and what is not promised
 //!
 //! For those who know something else already: [`from_dotnet`], [`from_futures`], [`from_go`].
 
 pub mod batching;
+pub mod contract;
 pub mod dead_letters;
 pub mod deadlines;
 pub mod draining;
