@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{FutureExt, Sink, SinkExt, StreamExt, stream};
-use support::{block_on, filled, left_in, poll_times};
+use support::{Hand, block_on, filled, left_in, poll_times};
 use watershed::channels::{
-    Destination, IntoDestination, Refused, SenderDestination, Undelivered, into_sink, merge,
+    Destination, IntoDestination, OnClosed, Refused, SenderDestination, Undelivered, broadcast,
+    into_sink, merge, route,
 };
 use watershed::{CancellationSource, Error, ErrorCode, ManualClock, StepContext};
 
@@ -118,6 +119,64 @@ fn a_sink_is_flushed_while_the_sources_are_idle() {
     sender.try_send(1).expect("open");
     assert!(poll_times(&mut merge, 1).is_none());
     valve.with(|state| assert_eq!(state.flushed, [1]));
+}
+
+// Fault d19
+#[test]
+fn what_one_sink_has_is_flushed_while_another_one_has_no_room() {
+    let (quick, slow) = (Valve::default(), Valve::default());
+    quick.with(|state| state.room = 9);
+    slow.with(|state| state.room = 1);
+    let sinks = || [&quick, &slow].map(|valve| into_sink(Pipe(valve.clone())));
+    let mut broadcast = broadcast(&context(), filled([1, 2]), sinks()).into_future();
+    assert!(poll_times(&mut broadcast, 3).is_none(), "the slow one has no room for the second");
+    quick.with(|state| assert_eq!(state.flushed, [1]));
+    drop(broadcast);
+
+    quick.with(|state| *state = State { room: 9, ..State::default() });
+    let [left, right] = sinks();
+    let routed = route(|number| number % 2 == 0, left, right);
+    let mut merge = merge(&context(), [filled([2, 1])], routed).into_future();
+    slow.with(|state| *state = State { room: 1, ..State::default() });
+    assert!(poll_times(&mut merge, 3).is_none(), "the other side has no room any more");
+    quick.with(|state| assert_eq!(state.flushed, [2]));
+}
+
+// Fault d20
+#[test]
+fn an_idle_operation_hears_that_nobody_receives_any_more() {
+    let quiet = || stream::pending::<u32>();
+    let channels = || (async_channel::bounded(1), async_channel::bounded(1));
+
+    let ((sender, receiver), _) = channels();
+    let mut merged = Hand::new(merge(&context(), [quiet()], sender).into_future());
+    assert!(merged.run().is_pending());
+    drop(receiver);
+    let error = merged.finish().expect_err("nobody receives");
+    assert_eq!(error.code(), ErrorCode::ChannelCompleted);
+
+    let ((left, from_left), (right, from_right)) = channels();
+    let routed = route(|_| true, left, right);
+    let mut routed = Hand::new(merge(&context(), [quiet()], routed).into_future());
+    assert!(routed.run().is_pending());
+    drop(from_right);
+    let error = routed.finish().expect_err("nobody receives from one side");
+    assert_eq!(error.code(), ErrorCode::ChannelCompleted);
+    drop(from_left);
+
+    for on_closed in [OnClosed::Fail, OnClosed::Detach] {
+        let ((left, from_left), (right, from_right)) = channels();
+        let operation = broadcast(&context(), quiet(), [left, right]).on_closed(on_closed);
+        let mut operation = Hand::new(operation.into_future());
+        assert!(operation.run().is_pending());
+        drop(from_left);
+        if on_closed == OnClosed::Detach {
+            assert!(operation.run().is_pending(), "the other one is still there");
+            drop(from_right);
+        }
+        let error = operation.finish().expect_err("nobody receives");
+        assert_eq!(error.code(), ErrorCode::ChannelCompleted);
+    }
 }
 
 #[test]

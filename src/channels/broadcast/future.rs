@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::super::destination::{Destination, Ending, full};
+use super::super::destination::{Destination, Ending, closed, full};
 use super::super::merge::POLLS_AT_ONCE;
 use super::leg::{Leg, Offer, Standing, is_closed};
 use super::report::{BroadcastReport, Missed};
@@ -241,6 +241,9 @@ where
         loop {
             if self.delivering {
                 if self.deliver(cx)?.is_pending() {
+                    if let Poll::Ready(error) = self.poll_flush(cx) {
+                        return Poll::Ready(Err(error));
+                    }
                     return self.poll_deadline(cx);
                 }
                 self.delivering = false;
@@ -258,7 +261,7 @@ where
                 return Poll::Pending;
             }
             if self.poll_ready(cx)?.is_pending() {
-                return Poll::Pending;
+                return self.poll_flush(cx).map(Err);
             }
             self.doing = Doing::Source;
             let Some(source) = &mut self.source else { return Poll::Ready(Ok(())) };
@@ -274,7 +277,10 @@ where
                 }
                 Poll::Pending => {
                     self.offers = POLLS_AT_ONCE;
-                    return self.poll_flush(cx).map(Err);
+                    if let Poll::Ready(error) = self.poll_flush(cx) {
+                        return Poll::Ready(Err(error));
+                    }
+                    return self.poll_closed(cx).map(Err);
                 }
             }
         }
@@ -380,12 +386,25 @@ where
         sleep.poll(cx).map(|()| Err(Error::timeout("the delivery of an item", timeout)))
     }
 
-    /// Lets buffered items go on; ready only with an error.
+    /// Lets buffered items go on, whoever else has to wait; ready only with an error.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         for index in 0..self.legs.len() {
             self.doing = Doing::Destination(index);
             if let Poll::Ready(Err(error)) = self.legs[index].poll_flush(cx) {
                 if let Err(error) = self.lose(index, error) {
+                    return Poll::Ready(error);
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Hears of destinations that nobody receives from any more; ready only with an error.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        for index in 0..self.legs.len() {
+            self.doing = Doing::Destination(index);
+            if self.legs[index].poll_closed(cx).is_ready() {
+                if let Err(error) = self.lose(index, closed()) {
                     return Poll::Ready(error);
                 }
             }

@@ -166,6 +166,12 @@ impl<D: Destination> Leg<D> {
         destination.as_mut().poll_flush(cx)
     }
 
+    /// Ready when nobody receives any more.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(destination) = &mut self.destination else { return Poll::Pending };
+        destination.as_mut().poll_closed(cx)
+    }
+
     /// Closes or flushes for the last time; it is not asked again when that is done.
     pub(super) fn poll_end(
         &mut self,

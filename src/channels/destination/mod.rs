@@ -162,6 +162,13 @@ pub trait Destination {
     ///
     /// When the destination has failed.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>>;
+
+    /// Ready when nobody receives any more, so that an operation without messages hears of it as
+    /// well. By default it is pending, and that is noticed when something is sent.
+    fn poll_closed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Pending
+    }
 }
 
 /// What can be given as a destination: every [`Destination`], and the sender of a channel.
@@ -234,6 +241,10 @@ impl<D: Destination + Unpin + ?Sized> Destination for &mut D {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Pin::new(&mut **self).poll_close(cx)
+    }
+
+    fn poll_closed(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut **self).poll_closed(cx)
     }
 }
 

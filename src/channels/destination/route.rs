@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
@@ -73,9 +73,16 @@ where
     type Message = L::Message;
 
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let this = self.project();
-        ready!(this.left.poll_ready(cx))?;
-        this.right.poll_ready(cx)
+        let mut this = self.project();
+        let left = this.left.as_mut().poll_ready(cx)?;
+        let right = this.right.as_mut().poll_ready(cx)?;
+        // What one side has goes on while the other one has no room.
+        if left.is_pending() {
+            let _ = this.right.poll_flush(cx)?;
+        } else if right.is_pending() {
+            let _ = this.left.poll_flush(cx)?;
+        }
+        both(left, right)
     }
 
     fn try_send(
@@ -96,15 +103,22 @@ where
         cx: &mut Context<'_>,
         hand: &mut Option<L::Message>,
     ) -> Poll<Result<(), Error>> {
-        let this = self.project();
+        let mut this = self.project();
         if let (None, Some(message)) = (&this.sending, &hand) {
             let left = (this.predicate)(message);
             *this.sending = Some(if left { Side::Left } else { Side::Right });
         }
         let sent = match this.sending {
-            Some(Side::Left) => ready!(this.left.poll_send(cx, hand)),
-            Some(Side::Right) => ready!(this.right.poll_send(cx, hand)),
-            None => Ok(()),
+            Some(Side::Left) => this.left.as_mut().poll_send(cx, hand),
+            Some(Side::Right) => this.right.as_mut().poll_send(cx, hand),
+            None => Poll::Ready(Ok(())),
+        };
+        let Poll::Ready(sent) = sent else {
+            let _ = match this.sending {
+                Some(Side::Left) => this.right.poll_flush(cx)?,
+                _ => this.left.poll_flush(cx)?,
+            };
+            return Poll::Pending;
         };
         *this.sending = None;
         Poll::Ready(sent)
@@ -145,6 +159,13 @@ where
         // Both are asked, so that a failure of one leaves the other closed as well.
         let (left, right) = (this.left.poll_close(cx), this.right.poll_close(cx));
         both(left?, right?)
+    }
+
+    /// A message for the side that is closed would end the operation, whatever the other one does.
+    fn poll_closed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let (left, right) = (this.left.poll_closed(cx), this.right.poll_closed(cx));
+        if left.is_ready() || right.is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -5,6 +5,7 @@
 //! the channel is closed, which an operation does when it ends, and not before.
 
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -36,6 +37,8 @@ pub struct SenderDestination<T> {
     sender: Sender<T>,
     /// A message that waits for room.
     waiting: Option<Waiting<T>>,
+    /// What wakes whoever waits for the end of the channel, and whom.
+    closed: Option<(Waker, Pin<Box<dyn Future<Output = ()> + Send>>)>,
 }
 
 impl<T: Send + 'static> SenderDestination<T> {
@@ -48,7 +51,7 @@ impl<T: Send + 'static> SenderDestination<T> {
     /// ```
     #[must_use]
     pub fn new(sender: Sender<T>) -> Self {
-        Self { sender, waiting: None }
+        Self { sender, waiting: None, closed: None }
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), T>> {
@@ -148,6 +151,27 @@ impl<T: Send + 'static> Destination for SenderDestination<T> {
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.sender.close();
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_closed(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if this.sender.is_closed() {
+            return Poll::Ready(());
+        }
+        match &mut this.closed {
+            // It is known to the channel already.
+            Some((waker, _)) if waker.will_wake(cx.waker()) => return Poll::Pending,
+            Some((waker, _)) => waker.clone_from(cx.waker()),
+            None => {
+                let sender = this.sender.clone();
+                let closed = Box::pin(async move { sender.closed().await });
+                this.closed = Some((cx.waker().clone(), closed));
+            }
+        }
+        match &mut this.closed {
+            Some((_, closed)) => closed.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 }
 

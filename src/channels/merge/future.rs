@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::super::destination::{Destination, Ending, Settings, Undelivered};
+use super::super::destination::{Destination, Ending, Settings, Undelivered, closed};
 use super::Merge;
 use super::intake::{FairTurns, Intake, Order};
 use super::report::{MergeReport, MergedSource};
@@ -264,7 +264,8 @@ where
                     if let Poll::Ready(Err(error)) = self.destination.as_mut().poll_flush(cx) {
                         return Poll::Ready(Stop::Destination(error));
                     }
-                    return Poll::Pending;
+                    let closes = self.destination.as_mut().poll_closed(cx);
+                    return closes.map(|()| Stop::Destination(closed()));
                 }
             }
         }
