@@ -2,7 +2,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::Waker;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 
 use crate::diagnostics;
 
@@ -33,6 +34,52 @@ pub(crate) fn wake_each(wakers: impl IntoIterator<Item = Waker>) {
             diagnostics::COUNTERS.contained_panics.add(1);
         }
     }
+}
+
+/// The waker of a task, as it is given to other crates' lists of wakers, which a panic would break.
+#[derive(Debug)]
+pub(crate) struct ContainedWaker {
+    /// There until it is dropped.
+    task: Option<Waker>,
+}
+
+impl ContainedWaker {
+    /// Makes one of `waker`, unless `known`, which was made before, is of the same task.
+    pub(crate) fn of<'a>(waker: &Waker, known: &'a mut Option<Arc<Self>>) -> &'a Arc<Self> {
+        let is_same = known.as_ref().and_then(|known| known.task.as_ref());
+        if is_same.is_none_or(|task| !task.will_wake(waker)) {
+            *known = None;
+        }
+        known.get_or_insert_with(|| Arc::new(Self { task: Some(waker.clone()) }))
+    }
+}
+
+impl Wake for ContainedWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(task) = &self.task {
+            drop_contained(|| task.wake_by_ref());
+        }
+    }
+}
+
+impl Drop for ContainedWaker {
+    fn drop(&mut self) {
+        drop_each(self.task.take());
+    }
+}
+
+/// Polls with a waker whose panics are contained.
+pub(crate) fn poll_contained<T>(
+    cx: &Context<'_>,
+    known: &mut Option<Arc<ContainedWaker>>,
+    poll: impl FnOnce(&mut Context<'_>) -> T,
+) -> T {
+    let waker = Waker::from(Arc::clone(ContainedWaker::of(cx.waker(), known)));
+    poll(&mut Context::from_waker(&waker))
 }
 
 /// The text of a panic. The payload is the user's as well, so it is dropped with care.

@@ -72,7 +72,8 @@ impl Progress {
         if let Some((clock, started)) = running {
             report.elapsed = clock.now().since(started);
             report.late = late;
-            report.staged = scopes.iter().map(|scope| scope.len() as u64).sum();
+            // That of the drain, which is the first, comes last: actions move there from the others.
+            report.staged = scopes.iter().rev().map(|scope| scope.len() as u64).sum();
         }
         report
     }

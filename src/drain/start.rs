@@ -9,6 +9,7 @@ use futures::stream::{SelectAll, Stream};
 use super::accounts::Accounts;
 use super::bank::Bank;
 use super::banks::{Arrival, Banks, SOURCES_PER_BANK};
+use super::letters::DeadLetters;
 use super::progress::Progress;
 use super::rate::Rate;
 use super::running::{Running, state_is_gone};
@@ -68,7 +69,7 @@ impl<C: Drains> Running<C> {
         let token = CancellationToken::linked([outer.clone(), handlers.token()]);
         let shutdown = settings.shutdown.as_ref().map(CancellationToken::cancelled);
         let mut invalid = settings.validate().err();
-        if needs_time(&settings) && invalid.is_none() {
+        if (needs_time(&settings) || C::Letters::GIVEN) && invalid.is_none() {
             invalid = clock.check().err();
         }
         let limits = Limits::new(&clock, outer.clone(), settings.timeout).unwrap_or_else(|error| {
@@ -182,6 +183,9 @@ impl<C: Drains> Running<C> {
         self.sources += 1;
         if let Some(error) = &profile.invalid {
             self.invalid.get_or_insert_with(|| error.clone());
+        }
+        if profile.rate.is_some() && self.invalid.is_none() {
+            self.invalid = self.shared.context.clock().check().err();
         }
         let row = state.accounts.add_source(&origin);
         Arrival { source, profile, origin, row }

@@ -6,8 +6,9 @@ use super::related::MAX_RELATED;
 /// The first errors of any number, by value, and how many there were.
 ///
 /// Each has a place, such as the number of its task; those with the lowest places are kept, and of
-/// one place those that came first. It keeps one less than an [`Error`] does, so that what is attached
-/// behind them, such as the error of the rollback that follows, is kept as well.
+/// one place those that came first. It keeps as many as an [`Error`] does, and attaches one less to
+/// one, so that what is attached behind them, such as the error of the rollback that follows, is kept
+/// as well: an operation whose own error is the first of them tells of as many others.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
     /// In the order of their places.
@@ -16,7 +17,7 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    const MOST: usize = MAX_RELATED - 1;
+    const MOST: usize = MAX_RELATED;
 
     pub(crate) fn is_empty(&self) -> bool {
         self.total == 0
@@ -60,8 +61,9 @@ impl Gathered {
 impl Error {
     /// The same error with what was gathered attached, in the order of the places.
     pub(crate) fn with_gathered(self, gathered: Gathered) -> Self {
-        let unkept = gathered.total - gathered.kept.len() as u64;
-        let kept = gathered.kept.into_iter().map(|(_, error)| error);
+        let attached = gathered.kept.len().min(MAX_RELATED - 1);
+        let unkept = gathered.total - attached as u64;
+        let kept = gathered.kept.into_iter().take(attached).map(|(_, error)| error);
         self.with_related(kept).with_more_related(unkept)
     }
 }

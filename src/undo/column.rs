@@ -25,6 +25,16 @@ pub(super) trait Stored: Send + 'static {
     fn is_withdrawn(&self) -> bool {
         false
     }
+
+    /// Whether it is to be withdrawn.
+    fn is_disarmed(&self) -> bool {
+        false
+    }
+
+    /// Whether it can never be run, and was told to be lost.
+    fn is_lost(&self) -> bool {
+        false
+    }
 }
 
 /// An action in a column.
@@ -87,6 +97,15 @@ impl<A: Stored> Column<A> {
         self.unsorted = unsorted;
     }
 
+    /// Removes the empty entries once they are many, and those at the end in any case.
+    fn tidy(&mut self) {
+        if self.withdrawn > FEW_WITHDRAWN && 2 * self.withdrawn > self.entries.len() {
+            self.entries.retain(|entry| !entry.action.is_withdrawn());
+            self.withdrawn = 0;
+        }
+        self.trim();
+    }
+
     fn downcast(column: &mut dyn AnyColumn) -> Option<&mut Self> {
         column.as_any().downcast_mut::<Self>()
     }
@@ -125,6 +144,10 @@ pub(super) trait AnyColumn: Send {
     fn drop_all(&mut self);
     /// Takes out the action with this number.
     fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>>;
+    /// Takes out the actions that are to be withdrawn.
+    fn withdraw_disarmed(&mut self, withdrawn: &mut Vec<Box<dyn Send>>);
+    /// How many actions can never be run, and were told to be lost.
+    fn lost(&self) -> usize;
 }
 
 impl<A: Stored> AnyColumn for Column<A> {
@@ -234,11 +257,23 @@ impl<A: Stored> AnyColumn for Column<A> {
         let position = self.entries.binary_search_by_key(&number, |entry| entry.number).ok()?;
         let action = self.entries[position].action.withdraw()?;
         self.withdrawn += 1;
-        if self.withdrawn > FEW_WITHDRAWN && 2 * self.withdrawn > self.entries.len() {
-            self.entries.retain(|entry| !entry.action.is_withdrawn());
-            self.withdrawn = 0;
-        }
-        self.trim();
+        self.tidy();
         Some(action)
+    }
+
+    fn withdraw_disarmed(&mut self, withdrawn: &mut Vec<Box<dyn Send>>) {
+        let before = withdrawn.len();
+        for entry in self.entries.iter_mut().filter(|entry| entry.action.is_disarmed()) {
+            withdrawn.extend(entry.action.withdraw());
+        }
+        if withdrawn.len() > before {
+            self.withdrawn += withdrawn.len() - before;
+            self.sort();
+            self.tidy();
+        }
+    }
+
+    fn lost(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.action.is_lost()).count()
     }
 }

@@ -188,6 +188,20 @@ impl Columns {
         Some(found)
     }
 
+    /// Takes out the actions that were disarmed while they were out of reach.
+    pub(super) fn withdraw_disarmed(&mut self, withdrawn: &mut Vec<Box<dyn Send>>) {
+        for slot in &mut self.slots {
+            let before = withdrawn.len();
+            slot.column.withdraw_disarmed(withdrawn);
+            self.len -= withdrawn.len() - before;
+        }
+    }
+
+    /// How many of the actions can never be run, and were told to be lost.
+    pub(super) fn lost(&self) -> usize {
+        self.slots.iter().map(|slot| slot.column.lost()).sum()
+    }
+
     /// Drops every action, one by one, so that a panicking destructor leaks no neighbour. Returns
     /// how many there were, and the first panic.
     pub(crate) fn clear(&mut self) -> (usize, Option<String>) {

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::moves::Ending;
 use super::scope::CompensationScope;
 use super::state::Forward;
 use crate::diagnostics::COUNTERS;
@@ -53,16 +54,10 @@ impl DrainScope {
     /// drain is nested in. Returns how many were dropped, and the first panic of a destructor.
     pub(crate) fn commit(mut self) -> (usize, Option<String>) {
         self.open = false;
+        // What is nested in a message that is final is final, too.
         let nested = self.parent.is_nested();
-        let (mut actions, place) = self.scope.end_with(self.forward(!nested));
-        if nested {
-            if !self.parent.receive_success(&mut actions, place.as_ref()) {
-                return (0, None);
-            }
-            // What is nested in its messages is final, too.
-            let old = self.scope.end_again_with(self.forward(true));
-            drop(old);
-        }
+        let ending = if nested { Ending::DroppedIfFinal } else { Ending::Dropped };
+        let mut actions = self.scope.end(self.forward(), &ending);
         let (count, panicked) = actions.clear();
         COUNTERS.compensations_cleared.add(count as u64);
         (count, panicked)
@@ -73,16 +68,15 @@ impl DrainScope {
         drop(self);
     }
 
-    fn forward(&self, is_final: bool) -> Forward {
-        Forward { to: self.parent.clone(), is_final, late: None }
+    fn forward(&self) -> Forward {
+        Forward { to: self.parent.clone(), is_final: false, late: None }
     }
 }
 
 impl Drop for DrainScope {
     fn drop(&mut self) {
         if std::mem::replace(&mut self.open, false) {
-            let (mut actions, place) = self.scope.end_with(self.forward(false));
-            self.parent.receive(&mut actions, place.as_ref());
+            drop(self.scope.end(self.forward(), &Ending::Moved));
         }
     }
 }

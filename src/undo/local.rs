@@ -23,7 +23,8 @@ use futures::future::LocalBoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::CompensationScope;
-use super::action::{Action, ActionOutput, Attempt, Labelled};
+use super::action::{ActionOutput, Attempt, BoxAttempt, Labelled};
+use super::column;
 use super::report::RollbackReport;
 use super::reservation::Reservation;
 use super::rollback::Rollback;
@@ -145,7 +146,7 @@ impl LocalUndos {
     /// ```
     #[track_caller]
     pub fn register<A: LocalAction>(&self, at: &impl AsRef<CompensationScope>, action: A) {
-        at.as_ref().stage(self.add(action), Location::caller());
+        at.as_ref().stage_stored(self.add(action), Location::caller());
     }
 
     /// Stages `action` before its effect; see
@@ -164,7 +165,7 @@ impl LocalUndos {
         at: &impl AsRef<CompensationScope>,
         action: A,
     ) -> Reservation {
-        at.as_ref().reserve(self.add(action))
+        at.as_ref().reserve_stored(self.add(action), Location::caller())
     }
 
     /// How many actions there are, on whatever scopes.
@@ -216,10 +217,11 @@ impl Shared {
     }
 }
 
-/// The actions can never be run.
+/// The actions can never be run. They are told to be lost now, and not once more by their scopes.
 impl Drop for Shared {
     fn drop(&mut self) {
         self.forget();
+        self.link.asked.lock().is_lost = true;
         let actions = std::mem::take(self.actions.get_mut());
         let lost = actions.len();
         if lost > 0 {
@@ -254,6 +256,8 @@ struct Asked {
     gone: Vec<u64>,
     /// The rollback that runs the actions, while it waits.
     waker: Option<Waker>,
+    /// The value has gone away, and its actions were told to be lost.
+    is_lost: bool,
 }
 
 /// One attempt, between the run of the scope, which waits for it, and the rollback that runs it.
@@ -278,18 +282,19 @@ struct Place {
     label: Option<String>,
 }
 
-impl Action for Place {
-    fn attempt(
-        &mut self,
-        undoing: &Undoing,
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+impl column::Stored for Place {
+    fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
         let given = undoing.local.as_ref().is_some_and(|link| Arc::ptr_eq(link, &self.link));
         let ticket = given.then(Arc::<Ticket>::default);
-        PlaceAttempt { link: Arc::clone(&self.link), key: self.key, ticket, asked: false }
+        Box::pin(PlaceAttempt { link: Arc::clone(&self.link), key: self.key, ticket, asked: false })
     }
 
-    fn label(&self) -> Option<&str> {
-        self.label.as_deref()
+    fn label(&self) -> Option<String> {
+        self.label.clone()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.link.asked.lock().is_lost
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::columns::Columns;
 use super::drain_scope::DrainScope;
+use super::moves::Ending;
 use super::scope::CompensationScope;
 use super::state::Forward;
 use crate::diagnostics::COUNTERS;
@@ -104,12 +105,12 @@ impl MessageScope {
         if self.ended == Some(Ended::Kept) {
             scope.inner.forget_mark();
         }
-        Self::move_to(&self.drain, scope, &mut self.spare)
+        Self::move_to(&self.drain, scope)
     }
 
     /// Moves what the last message has staged to the scope of the drain's context.
     pub(crate) fn hand_over_to_context(&mut self, scope: &CompensationScope) {
-        let (count, panicked) = Self::move_to(&self.context, scope, &mut self.spare);
+        let (count, panicked) = Self::move_to(&self.context, scope);
         Self::tell_later(scope, count, panicked);
     }
 
@@ -123,21 +124,8 @@ impl MessageScope {
         }
     }
 
-    fn move_to(
-        to: &CompensationScope,
-        scope: &CompensationScope,
-        spare: &mut Columns,
-    ) -> (usize, Option<String>) {
-        scope.inner.touched.store(false, Ordering::Relaxed);
-        let (place, dropped) = scope.inner.look(|state| {
-            std::mem::swap(&mut state.staged, spare);
-            if let Some(session) = &mut state.session {
-                session.take_failed(spare);
-            }
-            (state.place.take(), state.dropped.count > 0)
-        });
-        to.receive(spare, place.as_ref());
-        if dropped { Self::told(scope) } else { (0, None) }
+    fn move_to(to: &CompensationScope, scope: &CompensationScope) -> (usize, Option<String>) {
+        if scope.hand_over(to) { Self::told(scope) } else { (0, None) }
     }
 
     /// What was dropped since this was asked last.
@@ -164,16 +152,13 @@ impl MessageScope {
             is_final: committed,
             late: Some(Arc::clone(&self.late)),
         };
-        let (mut actions, place) = scope.end_with(forward);
+        let ending = if committed { Ending::Dropped } else { Ending::Moved };
+        let mut actions = scope.end(forward, &ending);
         let mut dropped = std::mem::take(&mut scope.inner.lock().dropped);
-        if committed {
-            let (count, panicked) = actions.clear();
-            COUNTERS.compensations_cleared.add(count as u64);
-            dropped.count += count;
-            dropped.note(panicked);
-        } else {
-            self.drain.receive(&mut actions, place.as_ref());
-        }
+        let (count, panicked) = actions.clear();
+        COUNTERS.compensations_cleared.add(count as u64);
+        dropped.count += count;
+        dropped.note(panicked);
         dropped.into()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::action::{Action, BoxAttempt};
+use super::action::BoxAttempt;
 use super::column::Stored;
 use super::place::Place;
 use super::undoing::Undoing;
@@ -86,16 +86,16 @@ impl<A> Reserved<A> {
     }
 }
 
-impl<A: Action> Stored for Reserved<A> {
+impl<A: Stored> Stored for Reserved<A> {
     fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
         match &mut self.action {
-            Some(action) if self.armed.load(Ordering::Acquire) => Box::pin(action.attempt(undoing)),
+            Some(action) if self.armed.load(Ordering::Acquire) => action.attempt(undoing),
             _ => Box::pin(std::future::ready(Ok(()))),
         }
     }
 
     fn label(&self) -> Option<String> {
-        self.action.as_ref()?.label().map(ToOwned::to_owned)
+        self.action.as_ref()?.label()
     }
 
     fn withdraw(&mut self) -> Option<Box<dyn Send>> {
@@ -104,5 +104,13 @@ impl<A: Action> Stored for Reserved<A> {
 
     fn is_withdrawn(&self) -> bool {
         self.action.is_none()
+    }
+
+    fn is_disarmed(&self) -> bool {
+        self.action.is_some() && !self.armed.load(Ordering::Acquire)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.action.as_ref().is_some_and(Stored::is_lost)
     }
 }

@@ -5,10 +5,9 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use super::CompensationPolicy;
-use super::columns::Columns;
 use super::local::{Link, LocalRollback, LocalUndos};
 use super::policy::RunOrder;
 use super::report::RollbackReport;
@@ -54,6 +53,9 @@ use crate::sync::{Weak, this_thread};
 pub struct Rollback {
     terms: Arc<Terms>,
     joined: Option<Joined>,
+    /// The rollback of a scope that has ended in this one, which waits for what another rollback has
+    /// in hand there.
+    lent: Option<Box<Rollback>>,
     cancelled: Option<Cancelled>,
     started: bool,
 }
@@ -74,6 +76,8 @@ enum Look {
     Drive { run: Option<Box<Run>>, alone: bool, foreign: bool },
     /// Another thread has the run in its hands.
     Wait,
+    /// A rollback of this scope, which has ended in the one that is rolled back, has actions in hand.
+    Lent(CompensationScope),
     /// Nothing is left.
     Done,
     /// Cancelled with actions left.
@@ -105,7 +109,18 @@ fn ring(scope: &CompensationScope) {
 impl Rollback {
     pub(super) fn new(scope: &CompensationScope, policy: &CompensationPolicy) -> Self {
         let terms = Terms { policy: policy.clone(), undoing: Undoing::of(scope) };
-        Self { terms: Arc::new(terms), joined: None, cancelled: None, started: false }
+        Self::under(terms)
+    }
+
+    fn under(terms: Terms) -> Self {
+        let terms = Arc::new(terms);
+        Self { terms, joined: None, lent: None, cancelled: None, started: false }
+    }
+
+    /// What waits for the actions that a rollback of `scope` has in hand, and drives them.
+    fn of_lent(&self, scope: CompensationScope) -> Self {
+        let Terms { policy, undoing } = &*self.terms;
+        Self::under(Terms { policy: policy.clone(), undoing: Undoing { scope, ..undoing.clone() } })
     }
 
     fn undoing(&mut self) -> Option<&mut Undoing> {
@@ -158,7 +173,12 @@ impl Rollback {
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut registered = false;
         loop {
+            if let Some(lent) = &mut self.lent {
+                ready!(lent.drive(cx))?;
+                self.lent = None;
+            }
             match self.look() {
+                Look::Lent(scope) => self.lent = Some(Box::new(self.of_lent(scope))),
                 Look::Drive { run, alone, foreign } => {
                     let mut hand = Hand { scope: self.scope().clone(), run };
                     if !alone && !std::mem::replace(&mut registered, true) {
@@ -208,11 +228,17 @@ impl Rollback {
             if driver.is_some() {
                 return if cancelled { Look::Cancelled } else { Look::Wait };
             }
+            if session.run.is_none() && !cancelled {
+                // What came last is in other hands, and comes back before the rest has its turn.
+                if let Some(scope) = state.lent.first() {
+                    return Look::Lent(scope);
+                }
+            }
             if joined.again && session.run.is_none() && state.staged.is_empty() {
                 joined.again = false;
                 state.staged.append(&mut session.again);
             }
-            if session.run.is_none() && state.staged.is_empty() {
+            if session.run.is_none() && state.staged.is_empty() && state.lent.count() == 0 {
                 return Look::Done;
             }
             if cancelled {
@@ -242,16 +268,15 @@ impl Rollback {
 
     /// Ends this rollback's part of the session and reports what happened during it.
     fn leave(&mut self) -> RollbackReport {
+        self.lent = None;
         let Some(joined) = self.joined.take() else { return RollbackReport::default() };
         let scope = &self.terms.undoing.scope;
-        let mut left_over = Columns::default();
         let mut left = Left::default();
-        scope.inner.look(|state| joined.leave(state, scope, &mut left_over, &mut left));
+        scope.inner.look(|state| joined.leave(state, scope, &mut left));
         if let Some(run) = left.run.take() {
             Hand { scope: scope.clone(), run: Some(run) }.abandon();
-            scope.inner.look(|state| joined.leave(state, scope, &mut left_over, &mut left));
+            scope.inner.look(|state| joined.leave(state, scope, &mut left));
         }
-        scope.receive(&mut left_over, None);
         state::wake(left.woken);
         panics::drop_each(left.waker);
         left.report
@@ -292,13 +317,7 @@ impl Joined {
 
     /// Leaves the session, or takes out the run that is this rollback's: then it is to be called once
     /// more. Where another one drives that run, it is told.
-    fn leave(
-        &self,
-        state: &mut state::State,
-        scope: &CompensationScope,
-        left_over: &mut Columns,
-        left: &mut Left,
-    ) {
+    fn leave(&self, state: &mut state::State, scope: &CompensationScope, left: &mut Left) {
         let Some(mut session) = state.session.take() else { return };
         if session.owner == self.id && session.driver.is_some() {
             session.orphaned = true;
@@ -317,8 +336,8 @@ impl Joined {
             state.session = Some(session);
             return;
         }
-        session.take_failed(left_over);
-        state.restore(left_over);
+        // Those of a scope that is over have gone where it has.
+        session.take_failed(&mut state.staged);
         left.session = Some(session);
     }
 

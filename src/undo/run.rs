@@ -7,6 +7,7 @@ use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::columns::Columns;
+use super::moves::{Afterwards, GivenBack};
 use super::policy::RunOrder;
 use super::report::FailedAction;
 use super::scope::CompensationScope;
@@ -14,6 +15,7 @@ use super::session::Session;
 use super::single::{Failed, Single, Terms};
 use crate::cancellation::Cancelled;
 use crate::diagnostics::COUNTERS;
+use crate::panics;
 
 /// Actions that one poll starts or ends before it lets the executor have its thread back.
 const ACTIONS_PER_POLL: usize = 128;
@@ -251,28 +253,39 @@ impl Run {
         COUNTERS.compensations_run.add(succeeded as u64);
         COUNTERS.compensations_failed.add(failures.len() as u64);
         let mut rest = self.current.take_rest();
-        let mut cleared = Columns::default();
+        let (mut cleared, mut withdrawn) = (Columns::default(), Vec::new());
+        let mut after = Afterwards::default();
         let taken = &mut self.current.taken;
         let value = scope.inner.look(|state| {
             let mut session = state.session.take()?;
-            session.running -= count + rest.len();
+            let given_back = count + rest.len();
+            session.running -= given_back;
             session.succeeded += succeeded;
-            session.failed.append(&mut failed);
-            session.failures.append(&mut failures);
             scope.inner.signals.reset();
             session.batch = 0;
             if std::mem::take(&mut session.cleared) {
                 std::mem::swap(&mut cleared, &mut rest);
             }
-            state.restore(&mut rest);
+            // Under the lock: who disarms from here on finds them.
+            failed.withdraw_disarmed(&mut withdrawn);
+            rest.withdraw_disarmed(&mut withdrawn);
+            if state.forward.is_some() {
+                session.failures.extend(failures.iter().cloned());
+                let back = GivenBack { count: given_back, succeeded, failed, failures, rest };
+                state.give_back(scope.inner.born, back, &mut after);
+            } else {
+                session.failed.append(&mut failed);
+                session.failures.append(&mut failures);
+                state.staged.append(&mut rest);
+            }
             let value = then(&mut session, &mut state.staged, taken);
             state.session = Some(session);
             Some(value)
         });
-        COUNTERS.compensations_cleared.add(cleared.len() as u64);
+        after.finish();
+        COUNTERS.compensations_cleared.add((cleared.len() + withdrawn.len()) as u64);
         drop(cleared);
-        // Where the scope is over, they go where it has gone.
-        scope.receive(&mut rest, None);
+        panics::drop_each(withdrawn);
         value
     }
 

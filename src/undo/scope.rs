@@ -7,15 +7,14 @@ use std::panic::Location;
 use super::CompensationPolicy;
 use super::action::{Action, ActionOutput, Plain, WithState};
 use super::column::Stored;
-use super::columns::Columns;
 use super::order;
 use super::place::Place;
 use super::reservation::{Reservation, Reserved};
 use super::rollback::Rollback;
-use super::state::{self, Forward, Inner, State, Wakers};
+use super::state::{self, Inner, State, Wakers};
 use crate::diagnostics::COUNTERS;
 use crate::panics;
-use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Arc, MutexGuard, Weak};
 
 /// The ordered collection of the compensations staged so far.
@@ -138,8 +137,7 @@ impl CompensationScope {
     /// ```
     #[track_caller]
     pub fn reserve(&self, action: impl Action) -> Reservation {
-        let (reserved, armed) = Reserved::new(action);
-        self.stage_reserved(Some(reserved), armed, Location::caller())
+        self.reserve_stored(Plain(action), Location::caller())
     }
 
     /// Whether any action is staged or being run.
@@ -152,9 +150,13 @@ impl CompensationScope {
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.look(|state| {
+            if state.forward.is_some() {
+                // What a rollback has in hand is the next scope's.
+                return 0;
+            }
             let session = state.session.as_deref();
             let held = session.map_or(0, |session| session.held(&self.inner.signals));
-            state.staged.len() + held
+            state.staged.len() + held + state.lent.count()
         })
     }
 
@@ -192,25 +194,6 @@ impl CompensationScope {
         }
         COUNTERS.compensations_cleared.add(count as u64);
         count + taken
-    }
-
-    /// Moves every action of `other` into this scope. They keep their place in the order of
-    /// registration, whichever scope they were registered on.
-    ///
-    /// ```
-    /// use watershed::CompensationScope;
-    ///
-    /// let (order, payment) = (CompensationScope::new(), CompensationScope::new());
-    /// payment.register_compensation(async || {});
-    /// order.absorb(&payment);
-    /// assert_eq!((order.len(), payment.len()), (1, 0));
-    /// # order.clear();
-    /// ```
-    pub fn absorb(&self, other: &CompensationScope) {
-        if !Arc::ptr_eq(&self.inner, &other.inner) {
-            let (mut actions, place) = other.inner.look(State::take);
-            self.receive(&mut actions, place.as_ref());
-        }
     }
 
     /// Runs every staged action as `policy` says, and reports.
@@ -318,7 +301,11 @@ impl CompensationScope {
     }
 
     #[inline]
-    fn stage_stored<A: Stored>(&self, action: A, registered_at: &'static Location<'static>) {
+    pub(super) fn stage_stored<A: Stored>(
+        &self,
+        action: A,
+        registered_at: &'static Location<'static>,
+    ) {
         let mut state = self.inner.lock();
         if state.forward.is_some() {
             return Self::stage_late(state, action, registered_at);
@@ -351,12 +338,13 @@ impl CompensationScope {
         Some(to)
     }
 
-    fn stage_reserved<A: Action>(
+    pub(super) fn reserve_stored<A: Stored>(
         &self,
-        mut reserved: Option<Reserved<A>>,
-        armed: Arc<AtomicBool>,
+        action: A,
         registered_at: &'static Location<'static>,
     ) -> Reservation {
+        let (reserved, armed) = Reserved::new(action);
+        let mut reserved = Some(reserved);
         let mut scope = self.clone();
         loop {
             // A look, so that the place of what is reserved from now on is a new one.
@@ -381,63 +369,6 @@ impl CompensationScope {
         }
     }
 
-    /// Takes in actions that have their number already, and the place of those that are reserved.
-    pub(super) fn receive(&self, actions: &mut Columns, place: Option<&Arc<Place>>) {
-        if actions.is_empty() && place.is_none() {
-            return;
-        }
-        self.receive_unless(actions, place, |_| false);
-    }
-
-    /// The same for what a nested drain has done with success: it belongs to the message, and is
-    /// final when the message is. Returns whether it was, and then leaves the actions to the caller.
-    pub(super) fn receive_success(
-        &self,
-        actions: &mut Columns,
-        place: Option<&Arc<Place>>,
-    ) -> bool {
-        self.receive_unless(actions, place, |forward| forward.is_final)
-    }
-
-    /// Takes actions in here, or where those of this scope have gone, unless one of the scopes on the
-    /// way has ended in a certain manner. Returns whether one has.
-    fn receive_unless(
-        &self,
-        actions: &mut Columns,
-        place: Option<&Arc<Place>>,
-        has_ended: impl Fn(&Forward) -> bool,
-    ) -> bool {
-        let mut scope = self.clone();
-        loop {
-            let next = scope.inner.look(|state| scope.take_in(state, actions, place));
-            match next {
-                Ok(wakers) => {
-                    state::wake(wakers);
-                    return false;
-                }
-                Err(forward) if has_ended(&forward) => return true,
-                Err(forward) => scope = forward.to,
-            }
-        }
-    }
-
-    /// Takes actions in, unless this scope is over. Hands out those who are to be woken.
-    pub(super) fn take_in(
-        &self,
-        state: &mut State,
-        actions: &mut Columns,
-        place: Option<&Arc<Place>>,
-    ) -> Result<Option<Wakers>, Forward> {
-        if let Some(forward) = &state.forward {
-            return Err(forward.clone());
-        }
-        if let Some(place) = place {
-            place.move_to(state.place.get_or_insert_with(|| Place::in_scope(&self.inner)));
-        }
-        state.staged.append(actions);
-        Ok(self.announced(state))
-    }
-
     /// Says that something was staged: to the drain, and to rollbacks that wait or have a batch.
     #[inline]
     fn announce(&self, mut state: MutexGuard<'_, State>) {
@@ -449,7 +380,7 @@ impl CompensationScope {
         }
     }
 
-    fn announced(&self, state: &mut State) -> Option<Wakers> {
+    pub(super) fn announced(&self, state: &mut State) -> Option<Wakers> {
         self.inner.touched.store(true, Ordering::Release);
         let session = state.session.as_deref_mut()?;
         self.inner.signals.want();
@@ -462,35 +393,6 @@ impl CompensationScope {
             let session = state.session.as_deref_mut();
             state.staged.withdraw(number).or_else(|| session?.withdraw(number))
         })
-    }
-
-    /// Ends this scope: what it has, and what comes later, goes to another one.
-    pub(crate) fn forward_to(&self, to: &CompensationScope) {
-        let forward = Forward { to: to.clone(), is_final: false, late: None };
-        let (mut actions, place) = self.end_with(forward);
-        to.receive(&mut actions, place.as_ref());
-    }
-
-    /// Ends this scope, and takes out what it has.
-    pub(super) fn end_with(&self, forward: Forward) -> (Columns, Option<Arc<Place>>) {
-        let (taken, old) = self.inner.look(|state| {
-            let old = state.forward.replace(forward);
-            (state.take(), old)
-        });
-        drop(old);
-        taken
-    }
-
-    /// Changes how a scope that is over has ended.
-    pub(super) fn end_again_with(&self, forward: Forward) -> Option<Forward> {
-        self.inner.lock().forward.replace(forward)
-    }
-
-    /// Moves what is staged here to another scope.
-    pub(crate) fn hand_over(&self, to: &CompensationScope) {
-        self.inner.touched.store(false, Ordering::Relaxed);
-        let (mut actions, place) = self.inner.look(State::take);
-        to.receive(&mut actions, place.as_ref());
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the handles of a scope share: its actions, and where they go when it is over.
 //!
 //! Everything is behind one short lock, and nothing of the user's runs under it: actions, wakers
-//! and errors are moved out and dropped, woken or shown after it is released. Where two scopes are
-//! locked at once, the inner one is first: a scope never locks one that ends in it.
+//! and errors are moved out and dropped, woken or shown after it is released. For two scopes that are
+//! locked at once see `moves`.
 //!
 //! A scope that serves one message after another has a *mark*: actions with a lower number belong
 //! to messages that have ended. Setting it is one store; the actions are dropped, or moved to the
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::task::Waker;
 
 use super::columns::Columns;
+use super::moves::{Afterwards, Lent};
 use super::order;
 use super::place::Place;
 use super::scope::CompensationScope;
@@ -22,8 +23,9 @@ use crate::panics;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, MutexGuard};
 
-#[derive(Default)]
 pub(super) struct Inner {
+    /// Greater than that of every older scope.
+    pub(super) born: u64,
     /// Set once something was staged here: a drain asks it after each message without locking.
     pub(super) touched: AtomicBool,
     /// The mark; 0 for none.
@@ -47,6 +49,7 @@ pub(super) struct State {
     pub(super) place: Option<Arc<Place>>,
     /// What the rollbacks of this scope have in common, while there are any.
     pub(super) session: Option<Box<Session>>,
+    pub(super) lent: Lent,
 }
 
 /// How many actions were dropped without being run, and the first panic of a destructor.
@@ -69,20 +72,16 @@ pub(super) struct Forward {
 /// Those who are to be woken once no lock is held.
 pub(super) type Wakers = BTreeMap<u64, Waker>;
 
-/// What is done after the lock of a scope is released.
-#[derive(Default)]
-struct Afterwards {
-    below: Columns,
-    /// Where they go now that their drain is over.
-    to: Option<(CompensationScope, Option<Arc<Place>>)>,
-    wakers: Option<Wakers>,
-}
-
 impl Inner {
     pub(super) fn new(nested: bool) -> Self {
-        let mut inner = Self::default();
-        inner.nested = nested;
-        inner
+        Self {
+            born: order::draw(),
+            touched: AtomicBool::default(),
+            mark: AtomicU64::default(),
+            nested,
+            signals: Signals::default(),
+            state: Lock::default(),
+        }
     }
 
     /// Locks the scope without a look at the mark: for staging alone.
@@ -94,43 +93,21 @@ impl Inner {
     /// Everything that looks at a scope comes by here.
     pub(super) fn look<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
-        if self.mark.load(Ordering::Relaxed) == 0 {
+        if !self.has_mark() {
             return look(&mut state);
         }
-        let after = self.clear_below(&mut state);
+        let mut after = Afterwards::default();
+        let below = self.clear_below(&mut state, &mut after);
         let value = look(&mut state);
         drop(state);
-        self.finish(after);
+        after.finish();
+        self.drop_below(below);
         value
     }
 
-    /// Takes out what is below the mark.
+    /// Drops actions of messages that have ended.
     #[cold]
-    fn clear_below(&self, state: &mut State) -> Afterwards {
-        let mark = self.mark.swap(0, Ordering::Relaxed);
-        let mut after = Afterwards::default();
-        state.staged.move_below(mark, &mut after.below);
-        let place = state.place.take();
-        let Some(drain) = &state.below_to else {
-            state.dropped.count += after.below.len();
-            return after;
-        };
-        // Under both locks: a drain that ends meanwhile finds them in one scope or the other. It
-        // has no mark of its own, so nothing of the user's runs here.
-        let into = &mut drain.inner.lock();
-        match drain.take_in(into, &mut after.below, place.as_ref()) {
-            Ok(wakers) => after.wakers = wakers,
-            Err(forward) => after.to = Some((forward.to, place)),
-        }
-        after
-    }
-
-    #[cold]
-    fn finish(&self, Afterwards { mut below, to, wakers }: Afterwards) {
-        wake(wakers);
-        if let Some((scope, place)) = to {
-            return scope.receive(&mut below, place.as_ref());
-        }
+    pub(super) fn drop_below(&self, mut below: Columns) {
         let (count, panicked) = below.clear();
         COUNTERS.compensations_cleared.add(count as u64);
         if panicked.is_some() {
@@ -146,6 +123,19 @@ impl Inner {
 
     pub(super) fn forget_mark(&self) {
         self.mark.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_mark(&self) -> bool {
+        self.mark.load(Ordering::Relaxed) != 0
+    }
+
+    pub(super) fn take_mark(&self) -> u64 {
+        self.mark.swap(0, Ordering::Relaxed)
+    }
+
+    /// Whatever is staged is about to be moved.
+    pub(super) fn untouch(&self) {
+        self.touched.store(false, Ordering::Relaxed);
     }
 }
 
@@ -164,13 +154,6 @@ impl From<Dropped> for (usize, Option<String>) {
 }
 
 impl State {
-    /// Puts actions back, unless they belong elsewhere by now: then they stay with the caller.
-    pub(super) fn restore(&mut self, actions: &mut Columns) {
-        if self.forward.is_none() {
-            self.staged.append(actions);
-        }
-    }
-
     /// Everything that is staged, what a rollback has given up included, and the place of what is
     /// reserved.
     pub(super) fn take(&mut self) -> (Columns, Option<Arc<Place>>) {
@@ -186,6 +169,12 @@ pub(super) fn wake(wakers: Option<Wakers>) {
     panics::wake_each(wakers.into_iter().flat_map(BTreeMap::into_values));
 }
 
+impl Default for Inner {
+    fn default() -> Self {
+        Self::new(false)
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         let state = self.state.get_mut();
@@ -198,9 +187,9 @@ impl Drop for Inner {
 
 /// Tells that actions went away without having been run. This is called by destructors.
 pub(super) fn report_lost(lost: &Columns) {
-    if lost.is_empty() {
-        return;
+    let count = lost.len() - lost.lost();
+    if count > 0 {
+        COUNTERS.compensations_lost.add(count as u64);
+        trace::lost(count, &lost.places());
     }
-    COUNTERS.compensations_lost.add(lost.len() as u64);
-    trace::lost(lost.len(), &lost.places());
 }

@@ -141,9 +141,13 @@ where
         let clock = Arc::clone(context.clock());
         let tokens = [context.cancellation().clone(), options.settings.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
-        let timeout = options.settings.timeout;
-        let timed =
-            panics::contain(|| Ok((clock.now(), Limits::new(&clock, token.clone(), timeout)?)));
+        let Options { settings, item_timeout, .. } = &options;
+        let timed = panics::contain(|| {
+            let started = clock.now();
+            // Whether items can be waited for is asked before the first one is taken.
+            item_timeout.map(|timeout| Alarm::after(&clock, timeout)).transpose()?;
+            Ok((started, Limits::new(&clock, token.clone(), settings.timeout)?))
+        });
         let profile = panics::contain(|| source.profile());
         let legs: Vec<_> = destinations.into_iter().map(Leg::new).collect();
         let mut error =

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use async_channel::{SendError, Sender, TrySendError};
@@ -14,6 +15,7 @@ use async_channel::{SendError, Sender, TrySendError};
 use super::undelivered::{Undelivered, Waiting};
 use super::{Destination, IntoDestination, Refused, closed};
 use crate::error::Error;
+use crate::panics::{self, ContainedWaker};
 
 /// The sender of a channel as a [`Destination`]. Closing it closes the channel, whoever else holds
 /// a sender of it.
@@ -37,8 +39,10 @@ pub struct SenderDestination<T> {
     sender: Sender<T>,
     /// A message that waits for room.
     waiting: Option<Waiting<T>>,
-    /// What wakes whoever waits for the end of the channel, and whom.
-    closed: Option<(Waker, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    /// Ready when the channel is closed, once somebody has asked for that.
+    closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// What the channel wakes, on the thread that receives.
+    waker: Option<Arc<ContainedWaker>>,
 }
 
 impl<T: Send + 'static> SenderDestination<T> {
@@ -51,12 +55,13 @@ impl<T: Send + 'static> SenderDestination<T> {
     /// ```
     #[must_use]
     pub fn new(sender: Sender<T>) -> Self {
-        Self { sender, waiting: None, closed: None }
+        Self { sender, waiting: None, closed: None, waker: None }
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), T>> {
         let Some(waiting) = &mut self.waiting else { return Poll::Ready(Ok(())) };
-        let result = ready!(waiting.as_mut().poll(cx));
+        let polled = panics::poll_contained(cx, &mut self.waker, |cx| waiting.as_mut().poll(cx));
+        let result = ready!(polled);
         self.waiting = None;
         Poll::Ready(result)
     }
@@ -158,20 +163,11 @@ impl<T: Send + 'static> Destination for SenderDestination<T> {
         if this.sender.is_closed() {
             return Poll::Ready(());
         }
-        match &mut this.closed {
-            // It is known to the channel already.
-            Some((waker, _)) if waker.will_wake(cx.waker()) => return Poll::Pending,
-            Some((waker, _)) => waker.clone_from(cx.waker()),
-            None => {
-                let sender = this.sender.clone();
-                let closed = Box::pin(async move { sender.closed().await });
-                this.closed = Some((cx.waker().clone(), closed));
-            }
-        }
-        match &mut this.closed {
-            Some((_, closed)) => closed.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
+        let closed = this.closed.get_or_insert_with(|| {
+            let sender = this.sender.clone();
+            Box::pin(async move { sender.closed().await })
+        });
+        panics::poll_contained(cx, &mut this.waker, |cx| closed.as_mut().poll(cx))
     }
 }
 

@@ -25,7 +25,7 @@ pub use wrapper::LiveSource;
 
 use super::Source;
 use crate::origin::SourceId;
-use crate::panics;
+use crate::panics::{self, ContainedWaker};
 use crate::sync::Arc;
 use control::Control;
 use registry::Registry;
@@ -57,7 +57,8 @@ use registry::Registry;
 /// ```
 pub fn live<S: Source>() -> (LiveSources<S>, IncomingSources<S>) {
     let (sender, receiver) = async_channel::unbounded();
-    (LiveSources { sender, registry: Arc::default() }, IncomingSources { receiver })
+    let incoming = IncomingSources { receiver, waker: None };
+    (LiveSources { sender, registry: Arc::default() }, incoming)
 }
 
 /// Adds sources to a drain that runs, see [`live`]. Clones add to the same drain.
@@ -149,6 +150,8 @@ pin_project! {
     pub struct IncomingSources<S> {
         #[pin]
         receiver: Receiver<LiveSource<S>>,
+        // What the channel wakes, on the thread that adds a source.
+        waker: Option<std::sync::Arc<ContainedWaker>>,
     }
 
     impl<S> PinnedDrop for IncomingSources<S> {
@@ -164,7 +167,8 @@ impl<S> Stream for IncomingSources<S> {
     type Item = LiveSource<S>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<LiveSource<S>>> {
-        self.project().receiver.poll_next(cx)
+        let this = self.project();
+        panics::poll_contained(cx, this.waker, |cx| this.receiver.poll_next(cx))
     }
 }
 

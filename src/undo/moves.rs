@@ -1,0 +1,337 @@
+//! Moving actions from one scope to another.
+//!
+//! Both scopes are locked while actions move, so that a thread which looks at where they were and
+//! then at where they go finds each of them. Every scope has the number of its birth, and of two that
+//! are locked at once the newer one is first: a scope ends in an older one.
+//!
+//! What a rollback has in hand cannot be moved. When its scope ends meanwhile, the scope that
+//! follows counts these actions as *lent*: they come back to it, and its own rollback waits for
+//! them, and drives them where the other one is not polled.
+
+use std::collections::BTreeMap;
+
+use super::columns::Columns;
+use super::place::Place;
+use super::report::FailedAction;
+use super::scope::CompensationScope;
+use super::state::{Forward, Inner, State, Wakers, wake};
+use crate::sync::{Arc, MutexGuard, Weak};
+
+/// What is done after the locks are released.
+#[derive(Default)]
+pub(super) struct Afterwards {
+    wakers: Vec<Wakers>,
+    /// Actions of messages that have ended, by their scope.
+    dropped: Vec<(CompensationScope, Columns)>,
+}
+
+impl Afterwards {
+    pub(super) fn finish(self) {
+        self.wakers.into_iter().for_each(|wakers| wake(Some(wakers)));
+        for (scope, actions) in self.dropped {
+            scope.inner.drop_below(actions);
+        }
+    }
+}
+
+/// Actions in the hands of rollbacks of scopes that have ended here, by the births of these.
+#[derive(Default)]
+pub(super) struct Lent {
+    count: usize,
+    by: BTreeMap<u64, (Weak<Inner>, usize)>,
+}
+
+impl Lent {
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// A scope whose rollback has some in hand.
+    pub(super) fn first(&mut self) -> Option<CompensationScope> {
+        loop {
+            let (scope, _) = self.by.first_key_value()?.1;
+            if let Some(scope) = scope.upgrade() {
+                return Some(CompensationScope::from(scope));
+            }
+            let gone = self.by.pop_first().map_or(0, |(_, (_, count))| count);
+            self.count -= gone;
+        }
+    }
+
+    fn add(&mut self, scope: &Arc<Inner>, count: usize) {
+        if count > 0 {
+            self.count += count;
+            self.by.insert(scope.born, (Arc::downgrade(scope), count));
+        }
+    }
+
+    fn append(&mut self, other: &mut Self) {
+        self.count += std::mem::take(&mut other.count);
+        self.by.append(&mut other.by);
+    }
+
+    fn give_back(&mut self, born: u64, count: usize) {
+        let Some((_, left)) = self.by.get_mut(&born) else { return };
+        let count = count.min(*left);
+        *left -= count;
+        self.count -= count;
+        if *left == 0 {
+            self.by.remove(&born);
+        }
+    }
+}
+
+/// What a rollback of a scope that is over has no more in hand.
+pub(super) struct GivenBack {
+    pub(super) count: usize,
+    pub(super) succeeded: usize,
+    pub(super) failed: Columns,
+    pub(super) failures: Vec<FailedAction>,
+    /// Those to be staged again.
+    pub(super) rest: Columns,
+}
+
+/// Calls `change` with the scope where what goes to `to` is by now, unless `stop` says so of a scope
+/// on the way that is over. The caller may hold the lock of a scope that ends in `to`.
+pub(super) fn at_end_of<T>(
+    to: &CompensationScope,
+    after: &mut Afterwards,
+    stop: impl Fn(&Forward) -> bool,
+    change: impl FnOnce(&CompensationScope, &mut State, &mut Afterwards) -> T,
+) -> Option<T> {
+    let mut scope = to.clone();
+    loop {
+        let mut state = scope.inner.lock();
+        let Some(forward) = &state.forward else {
+            if scope.inner.has_mark() {
+                let below = scope.inner.clear_below(&mut state, after);
+                after.dropped.push((scope.clone(), below));
+            }
+            return Some(change(&scope, &mut state, after));
+        };
+        if stop(forward) {
+            return None;
+        }
+        // Who follows is kept by the one before it, so that no handle is the last one here.
+        let next = forward.to.clone();
+        drop(state);
+        scope = next;
+    }
+}
+
+/// Where the actions of a scope go when it ends.
+pub(super) enum Ending {
+    /// They are the next scope's.
+    Moved,
+    /// They are done with.
+    Dropped,
+    /// They are done with if a scope on the way has ended with final success, and the next one's
+    /// if not.
+    DroppedIfFinal,
+}
+
+impl CompensationScope {
+    /// Moves every action of `other` into this scope. They keep their place in the order of
+    /// registration, whichever scope they were registered on.
+    ///
+    /// ```
+    /// use watershed::CompensationScope;
+    ///
+    /// let (order, payment) = (CompensationScope::new(), CompensationScope::new());
+    /// payment.register_compensation(async || {});
+    /// order.absorb(&payment);
+    /// assert_eq!((order.len(), payment.len()), (1, 0));
+    /// # order.clear();
+    /// ```
+    pub fn absorb(&self, other: &CompensationScope) {
+        let mut to = self.clone();
+        while !Arc::ptr_eq(&to.inner, &other.inner) {
+            let (mut from, mut into) = lock_both(&other.inner, &to.inner);
+            if let Some(forward) = &into.forward {
+                let next = forward.to.clone();
+                drop((from, into));
+                to = next;
+                continue;
+            }
+            let (mut actions, place) = from.take();
+            let wakers = to.take_in(&mut into, &mut actions, place.as_ref());
+            drop((from, into));
+            return wake(wakers);
+        }
+    }
+
+    /// Moves what is staged here to the scope in which this one will end. Returns whether actions
+    /// were dropped of which the drain was not told.
+    pub(crate) fn hand_over(&self, to: &CompensationScope) -> bool {
+        self.inner.untouch();
+        let mut after = Afterwards::default();
+        let dropped = self.inner.look(|state| {
+            state.move_to(to, &mut after);
+            state.dropped.count > 0
+        });
+        after.finish();
+        dropped
+    }
+
+    /// Ends this scope: what it has, and what comes later, goes to another one.
+    pub(crate) fn forward_to(&self, to: &CompensationScope) {
+        let forward = Forward { to: to.clone(), is_final: false, late: None };
+        drop(self.end(forward, &Ending::Moved));
+    }
+
+    /// Ends this scope, and hands out what is done with.
+    pub(super) fn end(&self, mut forward: Forward, ending: &Ending) -> Columns {
+        let to = forward.to.clone();
+        let mut after = Afterwards::default();
+        let (done_with, old) = self.inner.look(|state| {
+            if state.forward.is_none() {
+                self.lend(state, &to, &mut after);
+            }
+            let moved = match ending {
+                Ending::Moved => Some(state.move_to(&to, &mut after)),
+                Ending::Dropped => None,
+                Ending::DroppedIfFinal => state.move_unless(&to, &mut after, |next| next.is_final),
+            };
+            forward.is_final |= moved.is_none();
+            let done_with = if moved.is_none() { state.take().0 } else { Columns::default() };
+            (done_with, state.forward.replace(forward))
+        });
+        after.finish();
+        drop(old);
+        done_with
+    }
+
+    /// What is in the hands of rollbacks is the next scope's, once it is there again.
+    fn lend(&self, state: &mut State, to: &CompensationScope, after: &mut Afterwards) {
+        let running = state.session.as_ref().map_or(0, |session| session.running);
+        if running == 0 && state.lent.count == 0 {
+            return;
+        }
+        // A batch comes back at once.
+        self.inner.signals.want();
+        at_end_of(
+            to,
+            after,
+            |_| false,
+            |_, into, _| {
+                into.lent.add(&self.inner, running);
+                into.lent.append(&mut state.lent);
+            },
+        );
+    }
+
+    /// Takes actions in, and the place of those that are reserved. Hands out who is to be woken.
+    fn take_in(
+        &self,
+        state: &mut State,
+        actions: &mut Columns,
+        place: Option<&Arc<Place>>,
+    ) -> Option<Wakers> {
+        if let Some(place) = place {
+            place.move_to(state.place.get_or_insert_with(|| Place::in_scope(&self.inner)));
+        }
+        state.staged.append(actions);
+        self.announced(state)
+    }
+
+    /// Takes back what the rollback of a scope that has ended here had in hand.
+    fn take_back(&self, state: &mut State, born: u64, mut back: GivenBack) -> Option<Wakers> {
+        state.lent.give_back(born, back.count);
+        match &mut state.session {
+            // Its rollbacks were there when these ended.
+            Some(session) => {
+                session.succeeded += back.succeeded;
+                session.failed.append(&mut back.failed);
+                session.failures.append(&mut back.failures);
+            }
+            None => state.staged.append(&mut back.failed),
+        }
+        state.staged.append(&mut back.rest);
+        self.announced(state)
+    }
+}
+
+impl State {
+    /// Moves what is staged to where the actions of `to` are.
+    fn move_to(&mut self, to: &CompensationScope, after: &mut Afterwards) {
+        self.move_unless(to, after, |_| false);
+    }
+
+    fn move_unless(
+        &mut self,
+        to: &CompensationScope,
+        after: &mut Afterwards,
+        stop: impl Fn(&Forward) -> bool,
+    ) -> Option<()> {
+        if let Some(session) = &mut self.session {
+            session.take_failed(&mut self.staged);
+        }
+        let place = self.place.as_ref();
+        if self.staged.is_empty() && place.is_none() {
+            // Whether to stop is asked all the same.
+            return at_end_of(to, after, stop, |_, _, _| ());
+        }
+        let staged = &mut self.staged;
+        at_end_of(to, after, stop, |scope, into, after| {
+            after.wakers.extend(scope.take_in(into, staged, place));
+        })?;
+        self.place = None;
+        Some(())
+    }
+
+    /// Says to the scope that follows this one what a rollback has no more in hand.
+    pub(super) fn give_back(&self, born: u64, back: GivenBack, after: &mut Afterwards) {
+        let Some(forward) = &self.forward else { return };
+        at_end_of(
+            &forward.to,
+            after,
+            |_| false,
+            |scope, into, after| {
+                after.wakers.extend(scope.take_back(into, born, back));
+            },
+        );
+    }
+}
+
+impl Inner {
+    /// Takes out what is below the mark: moves it to the drain's scope, or hands it out to be
+    /// dropped.
+    #[cold]
+    pub(super) fn clear_below(&self, state: &mut State, after: &mut Afterwards) -> Columns {
+        let mut below = Columns::default();
+        state.staged.move_below(self.take_mark(), &mut below);
+        let place = state.place.take();
+        let Some(drain) = &state.below_to else {
+            state.dropped.count += below.len();
+            return below;
+        };
+        at_end_of(
+            drain,
+            after,
+            |_| false,
+            |scope, into, after| {
+                after.wakers.extend(scope.take_in(into, &mut below, place.as_ref()));
+            },
+        );
+        below
+    }
+}
+
+/// Locks two scopes that have nothing below their marks.
+fn lock_both<'a>(from: &'a Inner, to: &'a Inner) -> (MutexGuard<'a, State>, MutexGuard<'a, State>) {
+    loop {
+        let both = if from.born > to.born {
+            let from = from.lock();
+            (from, to.lock())
+        } else {
+            let to = to.lock();
+            (from.lock(), to)
+        };
+        if !from.has_mark() && !to.has_mark() {
+            return both;
+        }
+        drop(both);
+        from.look(|_| ());
+        to.look(|_| ());
+    }
+}

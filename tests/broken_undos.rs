@@ -1,0 +1,413 @@
+//! Programs of somebody who tried to break compensations and groups with nothing but the contract and
+//! the docs. Each is named after what was seen.
+
+#![allow(dead_code, unused_imports, clippy::all, clippy::pedantic, reason = "kept as they came")]
+
+use std::future::{Future, IntoFuture, pending};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt, stream};
+use watershed::diagnostics::{Snapshot, snapshot};
+use watershed::*;
+
+/// The counters are those of the process: who looks at them is alone.
+static COUNTERS: Mutex<()> = Mutex::new(());
+
+fn counted<T>(f: impl FnOnce(&dyn Fn() -> Snapshot) -> T) -> T {
+    let _alone = COUNTERS.lock().unwrap_or_else(|e| e.into_inner());
+    let before = snapshot();
+    f(&|| snapshot().since(&before))
+}
+fn block_on<F: IntoFuture>(f: F) -> F::Output {
+    futures::executor::block_on(f.into_future())
+}
+/// Fails when `f` takes longer than 10 s (the thread is left behind).
+fn within<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (s, r) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = s.send(std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)));
+    });
+    match r.recv_timeout(Duration::from_secs(10)).expect("it hangs") {
+        Ok(x) => x,
+        Err(p) => std::panic::resume_unwind(p),
+    }
+}
+#[derive(Default)]
+struct Flag(AtomicUsize);
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+fn flag() -> (Arc<Flag>, Waker) {
+    let f = Arc::new(Flag::default());
+    (f.clone(), Waker::from(f))
+}
+fn poll1<F: Future + Unpin>(f: &mut F) -> Poll<F::Output> {
+    pollw(f, Waker::noop())
+}
+fn pollw<F: Future + Unpin>(f: &mut F, w: &Waker) -> Poll<F::Output> {
+    Pin::new(f).poll(&mut Context::from_waker(w))
+}
+/// Polls as long as it is woken, at most 1,000 times.
+fn drive<F: Future + Unpin>(f: &mut F) -> Result<F::Output, String> {
+    let (flag, w) = flag();
+    for n in 0..1000 {
+        let before = flag.0.load(SeqCst);
+        if let Poll::Ready(v) = pollw(f, &w) {
+            return Ok(v);
+        }
+        if flag.0.load(SeqCst) == before {
+            return Err(format!("pending and not woken after {} polls", n + 1));
+        }
+    }
+    Err("still waking itself after 1,000 polls".into())
+}
+fn seq() -> CompensationPolicy {
+    CompensationPolicy::sequential_reverse()
+}
+struct Bomb;
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("bomb")
+        }
+    }
+}
+/// An attempt that is done at once, and whose destructor panics.
+struct Done(Bomb, bool);
+impl Future for Done {
+    type Output = Result<(), BoxError>;
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(if self.1 { Ok(()) } else { Err("no".into()) })
+    }
+}
+struct Hangs(Bomb);
+impl Future for Hangs {
+    type Output = Result<(), BoxError>;
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Pending
+    }
+}
+struct PanicWake;
+impl Wake for PanicWake {
+    fn wake(self: Arc<Self>) {
+        panic!("waker")
+    }
+}
+
+/// 3.7, 4.4, 4.12
+#[test]
+fn a_finished_attempt_whose_destructor_panics_never_ends_its_rollback() {
+    within(|| {
+        for (p, attempts) in [
+            (seq(), 1),
+            (CompensationPolicy::parallel(), 1),
+            (seq().retry(RetryPolicy::fixed(3, Duration::ZERO)), 3),
+        ] {
+            for ok in [true, false] {
+                let (s, n) = (CompensationScope::new(), Arc::new(AtomicU32::new(0)));
+                let n2 = n.clone();
+                s.register_compensation(move || {
+                    n2.fetch_add(1, SeqCst);
+                    Done(Bomb, ok)
+                });
+                let r = drive(&mut s.roll_back(&p)).unwrap();
+                assert_eq!(r.is_ok(), ok);
+                assert_eq!(n.load(SeqCst), if ok { 1 } else { attempts });
+                assert_eq!(s.clear(), usize::from(!ok));
+            }
+        }
+    });
+}
+
+/// 3.7, 4.6, 4.12
+#[test]
+fn a_timed_out_attempt_whose_destructor_panics_never_ends_its_rollback() {
+    within(|| {
+        for p in [
+            seq(),
+            CompensationPolicy::parallel(),
+            seq().retry(RetryPolicy::fixed(2, Duration::ZERO)),
+        ] {
+            let c = ManualClock::new();
+            let k: Arc<dyn Clock> = Arc::new(c.clone());
+            let s = CompensationScope::new();
+            s.register_compensation(|| Hangs(Bomb));
+            let mut rb = s.roll_back(&p.attempt_timeout(Duration::from_secs(1))).clock(&k);
+            let mut end = None;
+            for _ in 0..20 {
+                match drive(&mut rb) {
+                    Ok(r) => {
+                        end = Some(r);
+                        break;
+                    }
+                    Err(_) => c.advance(Duration::from_secs(1)),
+                }
+            }
+            let failure = end.expect("it ends").unwrap_err();
+            assert_eq!(failure.report().failures()[0].error().code(), ErrorCode::Timeout);
+            assert_eq!(s.clear(), 1);
+        }
+    });
+}
+
+/// 3.7, 4.12: the same inside a drain, in a message's rollback
+#[test]
+fn a_drain_hangs_on_an_attempt_whose_destructor_panics() {
+    within(|| {
+        let ctx = StepContext::new("x");
+        let mut d = fan_in(&ctx, [stream::iter([1, 2])], async |m, s: StepContext| {
+            s.register_compensation(|| Done(Bomb, false));
+            if m == 1 { Err("no") } else { Ok(()) }
+        })
+        .on_failure(OnFailure::Continue)
+        .into_future();
+        assert_eq!(drive(&mut d).unwrap().unwrap().handled(), 1);
+        ctx.scope().clear();
+    });
+}
+
+/// 4.12, 6.2
+#[test]
+fn a_panicking_waker_crosses_live_add() {
+    within(|| {
+        let w = Waker::from(Arc::new(PanicWake));
+        let ctx = StepContext::new("x");
+        let (live, inc) = channels::live::<stream::Iter<std::vec::IntoIter<u32>>>();
+        let mut d =
+            fan_in(&ctx, [], async |_, _| Ok::<_, BoxError>(())).incoming(inc).into_future();
+        assert!(pollw(&mut d, &w).is_pending());
+        assert!(live.add(stream::iter(vec![1])).is_ok());
+        drop(live);
+        assert_eq!(drive(&mut d).unwrap().unwrap().handled(), 1);
+    });
+}
+
+/// 4.12: the same at the drop of the drain, which aborted the process
+#[test]
+fn a_panicking_waker_aborts_at_the_drop_of_incoming_sources() {
+    within(|| {
+        let w = Waker::from(Arc::new(PanicWake));
+        let ctx = StepContext::new("x");
+        let (live, inc) = channels::live::<stream::Iter<std::vec::IntoIter<u32>>>();
+        let mut d =
+            fan_in(&ctx, [], async |_, _| Ok::<_, BoxError>(())).incoming(inc).into_future();
+        assert!(pollw(&mut d, &w).is_pending());
+        drop(d);
+        assert!(live.add(stream::iter(vec![1])).is_err());
+        let (live, inc) = channels::live::<stream::Iter<std::vec::IntoIter<u32>>>();
+        let mut inc = Box::pin(inc);
+        assert!(inc.as_mut().poll_next_unpin(&mut Context::from_waker(&w)).is_pending());
+        drop(live);
+        assert!(inc.next().now_or_never().unwrap().is_none());
+    });
+}
+
+/// 4.12: the same where a channel is the destination
+#[test]
+fn a_panicking_waker_crosses_the_receiver_of_a_merge() {
+    within(|| {
+        let w = Waker::from(Arc::new(PanicWake));
+        let ctx = StepContext::new("x");
+        let (tx, rx) = async_channel::bounded(1);
+        let mut merge = channels::merge(&ctx, [stream::iter([1, 2])], tx).into_future();
+        assert!(pollw(&mut merge, &w).is_pending());
+        assert_eq!(rx.try_recv(), Ok(1));
+        assert!(drive(&mut merge).unwrap().is_ok());
+        assert_eq!(rx.try_recv(), Ok(2));
+    });
+}
+
+/// 4.1, 6.3
+#[test]
+fn late_registrations_are_not_in_diagnostics() {
+    counted(|now| {
+        let ctx = StepContext::new("x");
+        let kept: Arc<Mutex<Option<StepContext>>> = Arc::default();
+        let r = block_on(fan_in(&ctx, [stream::iter([1, 2])], async |m, s: StepContext| {
+            if m == 1 {
+                *kept.lock().unwrap() = Some(s)
+            } else {
+                kept.lock().unwrap().as_ref().unwrap().register_compensation(async || {})
+            }
+            Ok::<_, BoxError>(())
+        }))
+        .unwrap();
+        assert_eq!(r.late_registrations(), 1);
+        kept.lock().unwrap().take().unwrap().register_compensation(async || {});
+        assert_eq!(ctx.scope().clear(), 1);
+        assert_eq!(now().compensations_late, 2);
+    });
+}
+
+/// 6.3
+#[test]
+fn late_registrations_are_not_in_the_progress_of_a_running_drain() {
+    let (ctx, prog) = (StepContext::new("x"), Progress::new());
+    let kept: Arc<Mutex<Option<StepContext>>> = Arc::default();
+    let seen = AtomicU64::new(0);
+    block_on(
+        fan_in(&ctx, [stream::iter([1, 2, 3])], async |m, s: StepContext| {
+            match m {
+                1 => *kept.lock().unwrap() = Some(s),
+                2 => kept.lock().unwrap().as_ref().unwrap().register_compensation(async || {}),
+                _ => seen.store(prog.report().late_registrations(), SeqCst),
+            }
+            Ok::<_, BoxError>(())
+        })
+        .progress(&prog),
+    )
+    .unwrap();
+    assert_eq!(prog.report().late_registrations(), 1);
+    assert_eq!(seen.load(SeqCst), 1, "one message later, while it runs");
+}
+
+/// 4.11, 6.3
+#[test]
+fn lost_local_actions_are_counted_twice() {
+    counted(|now| {
+        for reserved in [false, true] {
+            let before = now().compensations_lost;
+            let lost = || now().compensations_lost - before;
+            let (s, u) = (CompensationScope::new(), LocalUndos::new());
+            u.register(&s, || async {});
+            if reserved {
+                drop(u.reserve(&s, || async {}));
+            } else {
+                u.register(&s, || async {});
+            }
+            s.register_compensation(async || {});
+            drop(u);
+            assert_eq!(lost(), 2);
+            drop(s);
+            assert_eq!(lost(), 3, "with the one that is the scope's own");
+        }
+        let before = now().compensations_lost;
+        let (s, u) = (CompensationScope::new(), LocalUndos::new());
+        u.register(&s, || async {});
+        drop(s);
+        drop(u);
+        assert_eq!(now().compensations_lost - before, 1, "the other way round");
+    });
+}
+
+/// A message's rollback that was begun in its handler and is kept.
+type Held = Arc<Mutex<Option<Rollback>>>;
+
+/// 4.1, 4.10
+#[test]
+fn a_rollback_of_the_context_answers_while_one_of_its_message_still_holds_an_action() {
+    let (ctx, held) = (StepContext::new("x"), Held::default());
+    let r = block_on(fan_in(&ctx, [stream::iter([1])], async |_, s: StepContext| {
+        s.register_compensation(|| pending::<()>());
+        let mut rb = s.roll_back(&seq());
+        assert!(poll1(&mut rb).is_pending());
+        *held.lock().unwrap() = Some(rb);
+        Err::<(), _>("no")
+    }));
+    assert!(r.is_err());
+    assert_eq!(ctx.scope().len(), 1);
+    assert!(ctx.scope().has_actions());
+    let mut c = ctx.roll_back(&seq());
+    assert!(poll1(&mut c).is_pending());
+    drop(held.lock().unwrap().take());
+    assert_eq!(ctx.scope().len(), 1, "it came back");
+    drop(c);
+    assert_eq!(ctx.scope().clear(), 1);
+}
+
+/// 4.9
+#[test]
+fn a_withdrawn_action_stays_in_the_scope() {
+    let s = CompensationScope::new();
+    let r = s.reserve(|| pending::<()>());
+    let mut rb = s.roll_back(&seq());
+    assert!(poll1(&mut rb).is_pending());
+    assert!(!r.disarm());
+    drop(rb);
+    assert_eq!(s.len(), 0);
+    assert_eq!(block_on(s.roll_back(&seq())).unwrap().succeeded(), 0);
+}
+
+/// 6.4, and docs of WaitGroup::wait and ErrGroup::wait: the first 31 by value
+#[test]
+fn a_group_keeps_30_errors_not_31() {
+    let ctx = StepContext::new("x");
+    let g = group::WaitGroup::new(&ctx);
+    for i in 0..100 {
+        g.go(None, move |_| async move { Err::<(), _>(format!("{i}")) }).unwrap();
+    }
+    let e = block_on(g.wait()).unwrap_err();
+    let g = group::ErrGroup::new(&ctx);
+    for i in 0..100 {
+        g.go(None, move |s| async move {
+            s.cancellation().cancelled().await;
+            Err::<(), _>(format!("{i}"))
+        })
+        .unwrap();
+    }
+    g.go(None, |_| async { Err::<(), _>("first") }).unwrap();
+    let e2 = block_on(g.wait()).unwrap_err();
+    assert_eq!((e.related().len(), e.related_total()), (31, 99));
+    assert_eq!((e2.related().len(), e2.related_total()), (31, 100));
+}
+
+/// A clock that cannot wait.
+#[derive(Debug, Default)]
+struct CannotWait(ManualClock);
+impl Clock for CannotWait {
+    fn now(&self) -> Tick {
+        self.0.now()
+    }
+    fn sleep_until(&self, at: Tick) -> Sleep {
+        self.0.sleep_until(at)
+    }
+    fn check(&self) -> Result<(), Error> {
+        Err(Error::new(ErrorCode::Clock, "no thread"))
+    }
+}
+
+/// 5.6
+#[test]
+fn operations_that_may_wait_begin_although_the_clock_cannot() {
+    const SEC: Duration = Duration::from_secs(1);
+    within(|| {
+        let c = StepContext::new("x").with_clock(Arc::new(CannotWait::default()));
+        let taken = AtomicU32::new(0);
+        let src = || stream::iter(0..3).inspect(|_| drop(taken.fetch_add(1, SeqCst)));
+        let fails = async |_: i32, s: StepContext| {
+            s.register_compensation(|| pending::<()>());
+            Err::<(), _>("x")
+        };
+        let code = |r: Result<(), Error>| {
+            assert_eq!(r.unwrap_err().code(), ErrorCode::Clock);
+            assert_eq!(taken.load(SeqCst), 0);
+        };
+        let (a, _b) = async_channel::bounded(1);
+        code(block_on(channels::broadcast(&c, src(), [a.clone()]).item_timeout(SEC)).map(drop));
+        code(block_on(channels::broadcast(&c, src(), [a.clone()]).timeout(SEC)).map(drop));
+        code(block_on(channels::merge(&c, [src()], a).timeout(SEC)).map(drop));
+        code(
+            block_on(fan_in(&c, [src()], fails).dead_letters(async |_| ()))
+                .map(drop)
+                .map_err(Error::from),
+        );
+        let timed = seq().attempt_timeout(SEC);
+        let drain = fan_in(&c, [src()], fails).on_failure(OnFailure::Continue);
+        code(block_on(drain.message_compensation(timed)).map(drop).map_err(Error::from));
+        let drain =
+            fan_in(&c, [src()], fails).finish_within(SEC).shutdown(CancellationToken::never());
+        code(block_on(drain).map(drop).map_err(Error::from));
+        let drain = fan_in(&c, [src().rate(1, SEC)], fails);
+        code(block_on(drain).map(drop).map_err(Error::from));
+        let mut select = channels::select(&c).pass(src()).timeout(SEC);
+        code(block_on(select.run()).map(drop));
+        let windows = channels::window(&c, src()).every(SEC).stream();
+        code(windows.and_then(|mut w| block_on(w.next()).unwrap()).map(drop));
+    });
+}
