@@ -186,6 +186,11 @@ impl CancellationToken {
         self.leaves.iter().any(|leaf| leaf.is_cancelled())
     }
 
+    /// Whether there is anybody who could cancel it.
+    pub(crate) fn is_linked(&self) -> bool {
+        !self.leaves.is_empty()
+    }
+
     /// Waits until the token is cancelled.
     ///
     /// # Cancel safety

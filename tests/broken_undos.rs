@@ -334,6 +334,168 @@ fn a_withdrawn_action_stays_in_the_scope() {
     assert_eq!(block_on(s.roll_back(&seq())).unwrap().succeeded(), 0);
 }
 
+/// 4.1 with 4.11: a leaked drain cannot be told from one that is not polled; this is what shows
+#[test]
+fn actions_of_a_leaked_drain_are_not_counted_as_lost() {
+    counted(|now| {
+        let ctx = StepContext::new("x");
+        let prog = Progress::new();
+        let mut d = fan_in(
+            &ctx,
+            [stream::iter([1]).chain(stream::pending())],
+            async |_, s: StepContext| {
+                s.register_compensation(async || {});
+                Ok::<_, BoxError>(())
+            },
+        )
+        .progress(&prog)
+        .into_future();
+        assert!(poll1(&mut d).is_pending());
+        std::mem::forget(d);
+        let n = now();
+        let ended = n.drains_succeeded + n.drains_failed + n.drains_timed_out;
+        assert!(n.drains_started > ended + n.drains_cancelled + n.drains_dropped);
+        assert_eq!(prog.report().staged(), 1);
+    });
+}
+
+/// 4.2, 4.10: one that is parallel joins one that is not, and is held up by its action
+#[test]
+fn a_parallel_rollback_that_joins_a_sequential_one_starts_nothing() {
+    for polled in [CompensationPolicy::parallel(), CompensationPolicy::parallel_limited(3)] {
+        let s = CompensationScope::new();
+        let log: Arc<Mutex<Vec<u32>>> = Arc::default();
+        for i in 0..4 {
+            let log = log.clone();
+            s.register_compensation(move || {
+                log.lock().unwrap().push(i);
+                async move {
+                    if i == 3 {
+                        pending::<()>().await
+                    }
+                }
+            });
+        }
+        let mut held = s.roll_back(&seq());
+        assert!(poll1(&mut held).is_pending());
+        assert_eq!(*log.lock().unwrap(), [3]);
+        let mut b = s.roll_back(&polled);
+        assert!(poll1(&mut b).is_pending());
+        assert_eq!(*log.lock().unwrap(), [3, 2, 1, 0], "in their order, beside the one that waits");
+        assert_eq!(s.len(), 1);
+        // The attempt is that of the one that started it: it goes with it, and is begun anew.
+        drop(held);
+        assert!(drive(&mut b).is_err());
+        assert_eq!(*log.lock().unwrap(), [3, 2, 1, 0, 3]);
+        drop(b);
+        assert_eq!(s.clear(), 1);
+    }
+}
+
+/// 4.10: an attempt goes by the token of the rollback that started it, whichever one is polled
+#[test]
+fn a_token_stops_the_attempts_of_its_own_rollback_only() {
+    for policy in [seq(), CompensationPolicy::parallel()] {
+        let s = CompensationScope::new();
+        let n = Arc::new(AtomicU32::new(0));
+        let n2 = n.clone();
+        s.register_compensation(move || {
+            n2.fetch_add(1, SeqCst);
+            pending::<()>()
+        });
+        let stop = CancellationSource::new();
+        let mut held = s.roll_back(&policy).cancellation(stop.token());
+        assert!(poll1(&mut held).is_pending());
+        let mut other = s.roll_back(&policy);
+        assert!(drive(&mut other).is_err());
+        assert_eq!(n.load(SeqCst), 1);
+        stop.cancel();
+        assert!(drive(&mut other).is_err());
+        assert_eq!((n.load(SeqCst), s.len()), (2, 1), "begun anew under its own");
+        assert_eq!(block_on(held).unwrap_err().error().code(), ErrorCode::Canceled);
+        assert!(drive(&mut other).is_err());
+        assert_eq!(n.load(SeqCst), 2, "which nobody has stopped");
+        drop(other);
+        assert_eq!(s.clear(), 1);
+    }
+}
+
+/// 4.1, 4.10: a rollback that is held past its message is driven by that of the context, and what comes
+/// of it is told to both
+#[test]
+fn a_rollback_of_the_context_drives_that_of_its_message() {
+    for fails in [false, true] {
+        for nested in [false, true] {
+            let (ctx, held) = (StepContext::new("x"), Held::default());
+            let (tx, rx) = async_channel::bounded::<()>(1);
+            let handler = async |_: i32, s: StepContext| {
+                let rx = rx.clone();
+                s.register_compensation(async || {});
+                s.register_compensation(move || {
+                    let rx = rx.clone();
+                    async move {
+                        rx.recv().await.unwrap();
+                        if fails { Err("no") } else { Ok(()) }
+                    }
+                });
+                let mut rb = s.roll_back(&seq());
+                assert!(poll1(&mut rb).is_pending());
+                *held.lock().unwrap() = Some(rb);
+                Err::<(), _>("no")
+            };
+            let r = if nested {
+                block_on(fan_in(&ctx, [stream::iter([1])], async |_, s: StepContext| {
+                    fan_in(&s, [stream::iter([1])], &handler).await.map(drop)
+                }))
+            } else {
+                block_on(fan_in(&ctx, [stream::iter([1])], &handler))
+            };
+            assert!(r.is_err());
+            assert_eq!(ctx.scope().len(), 2);
+            let mut c = ctx.roll_back(&seq());
+            assert!(drive(&mut c).is_err(), "it waits for the one in other hands");
+            assert_eq!(ctx.scope().len(), 2);
+            tx.try_send(()).unwrap();
+            let r = drive(&mut c).expect("driven, though the other one is not polled");
+            assert_eq!(r.is_err(), fails);
+            let succeeded = r.map(|r| r.succeeded()).unwrap_or_else(|f| f.report().succeeded());
+            assert_eq!(succeeded, 2 - usize::from(fails));
+            let own = drive(held.lock().unwrap().as_mut().unwrap()).unwrap();
+            assert_eq!(own.map(|r| r.succeeded()).ok(), (!fails).then_some(1));
+            drop(c);
+            assert_eq!(ctx.scope().clear(), usize::from(fails));
+        }
+    }
+}
+
+/// 4.10: an action in the hands of a message's rollback that awaits the rollback of the context
+#[test]
+fn an_action_that_awaits_the_rollback_it_is_lent_to_gets_an_error() {
+    within(|| {
+        let (ctx, held) = (StepContext::new("x"), Held::default());
+        let (tx, rx) = async_channel::bounded::<()>(1);
+        let r = block_on(fan_in(&ctx, [stream::iter([1])], async |_, s: StepContext| {
+            let (ctx, rx) = (ctx.clone(), rx.clone());
+            s.register_compensation(move || {
+                let (ctx, rx) = (ctx.clone(), rx.clone());
+                async move {
+                    rx.recv().await.unwrap();
+                    ctx.roll_back(&seq()).await.map(drop)
+                }
+            });
+            let mut rb = s.roll_back(&seq());
+            assert!(poll1(&mut rb).is_pending());
+            *held.lock().unwrap() = Some(rb);
+            Err::<(), _>("no")
+        }));
+        assert!(r.is_err());
+        tx.try_send(()).unwrap();
+        let failure = drive(held.lock().unwrap().as_mut().unwrap()).unwrap().unwrap_err();
+        assert!(format!("{failure:#}").contains("awaited the rollback"), "{failure:#}");
+        assert_eq!(ctx.scope().clear(), 1);
+    });
+}
+
 /// 6.4, and docs of WaitGroup::wait and ErrGroup::wait: the first 31 by value
 #[test]
 fn a_group_keeps_30_errors_not_31() {
@@ -379,7 +541,7 @@ fn operations_that_may_wait_begin_although_the_clock_cannot() {
     within(|| {
         let c = StepContext::new("x").with_clock(Arc::new(CannotWait::default()));
         let taken = AtomicU32::new(0);
-        let src = || stream::iter(0..3).inspect(|_| drop(taken.fetch_add(1, SeqCst)));
+        let src = || stream::iter(0..3).inspect(|_| _ = taken.fetch_add(1, SeqCst));
         let fails = async |_: i32, s: StepContext| {
             s.register_compensation(|| pending::<()>());
             Err::<(), _>("x")

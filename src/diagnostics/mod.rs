@@ -4,6 +4,14 @@
 //! read them with [`snapshot`], and subtract two snapshots with [`Snapshot::since`] to see an
 //! interval.
 //!
+//! # What is leaked
+//!
+//! A drain that is leaked ([`std::mem::forget`]) holds its scopes and that of its context for ever,
+//! and nothing tells it from one that is only not polled just now: no destructor runs that could
+//! count its compensations as lost. It shows as a drain that was started and never ends, which is
+//! what `drains_started` has more than the other five counts of drains together, and a
+//! [`Progress`](crate::Progress) of it goes on telling what it has staged.
+//!
 //! # The facades
 //!
 //! Both are features that are off by default, and cost nothing then.

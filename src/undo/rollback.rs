@@ -11,7 +11,7 @@ use super::CompensationPolicy;
 use super::local::{Link, LocalRollback, LocalUndos};
 use super::policy::RunOrder;
 use super::report::RollbackReport;
-use super::run::{Progress, Run};
+use super::run::{Driver, Progress, Run};
 use super::scope::CompensationScope;
 use super::session::Session;
 use super::single::Terms;
@@ -73,7 +73,7 @@ struct Joined {
 /// What a rollback finds in its session.
 enum Look {
     /// The run is in this rollback's hands. `alone`: nobody else is there.
-    Drive { run: Option<Box<Run>>, alone: bool, foreign: bool },
+    Drive { run: Option<Box<Run>>, alone: bool },
     /// Another thread has the run in its hands.
     Wait,
     /// A rollback of this scope, which has ended in the one that is rolled back, has actions in hand.
@@ -179,23 +179,21 @@ impl Rollback {
             }
             match self.look() {
                 Look::Lent(scope) => self.lent = Some(Box::new(self.of_lent(scope))),
-                Look::Drive { run, alone, foreign } => {
+                Look::Drive { run, alone } => {
                     let mut hand = Hand { scope: self.scope().clone(), run };
                     if !alone && !std::mem::replace(&mut registered, true) {
                         self.register(cx);
                     }
-                    let progress = hand.poll(cx, alone, foreign);
-                    match progress {
-                        Progress::Idle => hand.put_down(),
-                        Progress::Stopped => hand.abandon(),
-                        Progress::Waiting | Progress::Yielded => {
-                            if !std::mem::replace(&mut registered, true) {
-                                self.register(cx);
-                            }
-                            if hand.put_back(alone, progress) {
-                                return Poll::Pending;
-                            }
-                        }
+                    let progress = hand.poll(cx, alone, self.driver());
+                    if matches!(progress, Progress::Idle | Progress::Stopped) {
+                        hand.put_down();
+                        continue;
+                    }
+                    if !std::mem::replace(&mut registered, true) {
+                        self.register(cx);
+                    }
+                    if hand.put_back(alone, progress) {
+                        return Poll::Pending;
                     }
                 }
                 Look::Wait if registered => return Poll::Pending,
@@ -245,13 +243,14 @@ impl Rollback {
                 return Look::Cancelled;
             }
             session.driver = Some(this_thread());
-            if session.run.is_none() {
-                (session.owner, session.orphaned) = (joined.id, false);
-            }
-            let foreign = session.owner != joined.id;
-            let run = session.run.take().unwrap_or_else(|| Run::new(terms));
-            Look::Drive { run: Some(run), alone: session.members == 1, foreign }
+            let driver = Driver { terms, id: joined.id };
+            let run = session.run.take().unwrap_or_else(|| Run::new(driver));
+            Look::Drive { run: Some(run), alone: session.members == 1 }
         })
+    }
+
+    fn driver(&self) -> Driver<'_> {
+        Driver { terms: &self.terms, id: self.joined.as_ref().map_or(0, |joined| joined.id) }
     }
 
     /// Remembers whom to wake when the session has changed.
@@ -273,8 +272,10 @@ impl Rollback {
         let scope = &self.terms.undoing.scope;
         let mut left = Left::default();
         scope.inner.look(|state| joined.leave(state, scope, &mut left));
-        if let Some(run) = left.run.take() {
-            Hand { scope: scope.clone(), run: Some(run) }.abandon();
+        if let Some(mut run) = left.run.take() {
+            run.abandon(scope, |owner| owner == joined.id);
+            Hand { scope: scope.clone(), run: Some(run) }.put_down();
+            left.asked = true;
             scope.inner.look(|state| joined.leave(state, scope, &mut left));
         }
         state::wake(left.woken);
@@ -292,8 +293,10 @@ impl Rollback {
 /// What a rollback takes with it when it leaves.
 #[derive(Default)]
 struct Left {
-    /// Its run, which is to be abandoned before it leaves.
+    /// The run, whose attempts of its own are to be abandoned before it leaves.
     run: Option<Box<Run>>,
+    /// They are.
+    asked: bool,
     report: RollbackReport,
     woken: Option<Wakers>,
     waker: Option<Waker>,
@@ -315,14 +318,14 @@ impl Joined {
         }
     }
 
-    /// Leaves the session, or takes out the run that is this rollback's: then it is to be called once
-    /// more. Where another one drives that run, it is told.
+    /// Leaves the session, or takes out the run, in which there may be attempts of this rollback: then
+    /// it is to be called once more. Where another one drives the run, that one is told.
     fn leave(&self, state: &mut state::State, scope: &CompensationScope, left: &mut Left) {
         let Some(mut session) = state.session.take() else { return };
-        if session.owner == self.id && session.driver.is_some() {
-            session.orphaned = true;
+        if !left.asked && session.driver.is_some() {
+            session.gone.push(self.id);
             scope.inner.signals.want();
-        } else if session.owner == self.id && session.run.is_some() {
+        } else if !left.asked && session.run.is_some() {
             left.run = session.run.take();
             session.driver = Some(this_thread());
             state.session = Some(session);
@@ -362,63 +365,66 @@ struct Hand {
 }
 
 impl Hand {
-    fn poll(&mut self, cx: &mut Context<'_>, alone: bool, foreign: bool) -> Progress {
+    fn poll(&mut self, cx: &mut Context<'_>, alone: bool, driver: Driver<'_>) -> Progress {
         let Self { scope, run } = self;
         let Some(run) = run else { return Progress::Idle };
         if alone {
-            return run.poll(scope, cx, foreign);
+            return run.poll(scope, cx, driver);
         }
         // Whoever is polled next goes on.
         let bell = Arc::new(Bell(crate::sync::Arc::downgrade(&scope.inner)));
-        run.poll(scope, &mut Context::from_waker(&Waker::from(bell)), foreign)
+        run.poll(scope, &mut Context::from_waker(&Waker::from(bell)), driver)
     }
 
-    /// Nothing is left to run.
+    /// Puts down what is left of the run, for whoever looks next.
     fn put_down(&mut self) {
-        drop(self.run.take());
-        self.end();
-    }
-
-    /// Drops the attempts; what did not succeed is staged again.
-    fn abandon(&mut self) {
-        if let Some(run) = self.run.take() {
-            run.abandon(&self.scope);
+        loop {
+            drop(self.run.take_if(|run| run.is_empty()));
+            if self.give(|_| true) {
+                return;
+            }
         }
-        self.end();
-    }
-
-    /// Nobody drives from here on.
-    fn end(&mut self) {
-        let woken = self.scope.inner.look(|state| {
-            let session = state.session.as_mut()?;
-            (session.driver, session.orphaned) = (None, false);
-            Some(session.waiters.take())
-        });
-        state::wake(woken);
     }
 
     /// Puts the run back, to be driven on by whoever is polled next. Returns whether it is to be
-    /// waited for; otherwise its owner has gone away, and it was abandoned.
+    /// waited for; otherwise somebody has gone away meanwhile, whose attempts were abandoned.
     fn put_back(&mut self, alone: bool, progress: Progress) -> bool {
+        // The waker of the driver is that of the attempts where it was alone: if it is not any
+        // more, another one is to poll them with the waker of all.
+        let news = |members| progress == Progress::Yielded || (alone && members > 1);
+        let given = self.give(news);
+        if !given {
+            self.put_down();
+        }
+        given
+    }
+
+    /// Puts the run back unless a rollback has gone away meanwhile: then its attempts are abandoned.
+    /// `news`: whether the others are to be woken, by how many members there are.
+    fn give(&mut self, news: impl Fn(usize) -> bool) -> bool {
         let Self { scope, run } = self;
-        let woken = scope.inner.look(|state| -> Result<Option<Wakers>, ()> {
+        let given = scope.inner.look(|state| -> Result<Option<Wakers>, Vec<u64>> {
             let Some(session) = state.session.as_mut() else { return Ok(None) };
-            if session.orphaned {
-                return Err(());
+            let gone = std::mem::take(&mut session.gone);
+            if !gone.is_empty() && run.is_some() {
+                return Err(gone);
             }
             session.run = run.take();
             session.driver = None;
-            // The waker of the driver is that of the attempts where it was alone: if it is not any
-            // more, another one is to poll them with the waker of all.
-            let news = progress == Progress::Yielded || (alone && session.members > 1);
-            Ok(news.then(|| session.waiters.take()))
+            Ok(news(session.members).then(|| session.waiters.take()))
         });
-        if let Ok(woken) = woken {
-            state::wake(woken);
-            return true;
+        match (given, run) {
+            (Ok(woken), _) => {
+                state::wake(woken);
+                true
+            }
+            (Err(gone), run) => {
+                if let Some(run) = run {
+                    run.abandon(scope, |owner| gone.contains(&owner));
+                }
+                false
+            }
         }
-        self.abandon();
-        false
     }
 }
 

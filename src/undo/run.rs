@@ -1,9 +1,8 @@
-//! The actions that are being run, under the terms of the rollback that started them.
+//! The actions that are being run, each under the terms of the rollback that started it.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::columns::Columns;
@@ -13,7 +12,6 @@ use super::report::FailedAction;
 use super::scope::CompensationScope;
 use super::session::Session;
 use super::single::{Failed, Single, Terms};
-use crate::cancellation::Cancelled;
 use crate::diagnostics::COUNTERS;
 use crate::panics;
 
@@ -24,7 +22,6 @@ const ACTIONS_PER_POLL: usize = 128;
 const LARGEST_BATCH: usize = 64;
 
 pub(super) struct Run {
-    terms: Arc<Terms>,
     /// The action that runs alone, and those taken to run next.
     current: Single,
     /// The actions that run at once.
@@ -32,8 +29,13 @@ pub(super) struct Run {
     /// How many actions to take next.
     batch: usize,
     ended: Ended,
-    /// The wait for the token of the owner, where another one drives.
-    cancelled: Option<Cancelled>,
+}
+
+/// The rollback that is polled: it drives whatever runs, and starts actions under its own terms.
+#[derive(Clone, Copy)]
+pub(super) struct Driver<'a> {
+    pub(super) terms: &'a Arc<Terms>,
+    pub(super) id: u64,
 }
 
 /// What has ended since the session was last told.
@@ -42,6 +44,8 @@ struct Ended {
     succeeded: usize,
     failed: Columns,
     failures: Vec<FailedAction>,
+    /// Actions that were stopped, to be staged again.
+    stopped: Columns,
 }
 
 /// What became of a poll.
@@ -53,14 +57,13 @@ pub(super) enum Progress {
     Yielded,
     /// Nothing is staged and nothing runs.
     Idle,
-    /// Its owner is to stop, or has gone away.
+    /// The driver is to stop, or a rollback whose attempts it drives has gone away.
     Stopped,
 }
 
 /// What a run does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    Run,
+    Run(Columns),
     Empty,
     Stop,
 }
@@ -76,61 +79,79 @@ impl Ended {
 
     #[cold]
     fn add_failed(&mut self, Failed { mut action, failure }: Failed) {
-        self.failed.append(&mut action);
-        self.failures.push(failure);
+        match failure {
+            Some(failure) => {
+                self.failed.append(&mut action);
+                self.failures.push(failure);
+            }
+            None => self.stopped.append(&mut action),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.succeeded == 0 && self.failures.is_empty() && self.stopped.is_empty()
     }
 }
 
 impl Run {
-    pub(super) fn new(terms: &Arc<Terms>) -> Box<Self> {
+    pub(super) fn new(driver: Driver<'_>) -> Box<Self> {
         Box::new(Self {
-            terms: Arc::clone(terms),
-            current: Single::new(terms),
+            current: Single::new(driver.terms, driver.id),
             parallel: None,
             batch: 1,
             ended: Ended::default(),
-            cancelled: None,
         })
     }
 
-    /// Runs actions until they wait, or it is the turn of others, or there are none. `foreign`: the
-    /// driver is not the owner, and listens to the owner's token as well.
+    /// Whether nothing is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.at_once() == 0
+    }
+
+    /// Runs actions until they wait, or it is the turn of others, or there are none.
     pub(super) fn poll(
         &mut self,
         scope: &CompensationScope,
         cx: &mut Context<'_>,
-        foreign: bool,
+        driver: Driver<'_>,
     ) -> Progress {
-        let progress = match self.terms.policy.order {
+        match driver.terms.policy.order {
             RunOrder::None => Progress::Idle,
-            RunOrder::SequentialReverse => self.poll_sequential(scope, cx),
-            RunOrder::Parallel { limit } => self.poll_parallel(scope, cx, limit),
-        };
-        if progress == Progress::Waiting && foreign {
-            let token = &self.terms.undoing.token;
-            let cancelled = self.cancelled.get_or_insert_with(|| token.cancelled());
-            if cancelled.poll_unpin(cx).is_ready() {
-                return Progress::Stopped;
-            }
+            RunOrder::SequentialReverse => self.poll_sequential(scope, cx, driver),
+            RunOrder::Parallel { limit } => self.poll_parallel(scope, cx, driver, limit),
         }
-        progress
     }
 
-    fn poll_sequential(&mut self, scope: &CompensationScope, cx: &mut Context<'_>) -> Progress {
+    fn poll_sequential(
+        &mut self,
+        scope: &CompensationScope,
+        cx: &mut Context<'_>,
+        driver: Driver<'_>,
+    ) -> Progress {
         let mut left = ACTIONS_PER_POLL;
+        // What another rollback runs at once comes first.
+        while left > 0 && self.parallel.as_ref().is_some_and(|parallel| !parallel.is_empty()) {
+            let current = self.poll_current(cx);
+            if current.is_pending() && self.poll_started(cx).is_pending() {
+                self.give_batch_back(scope);
+                return Progress::Waiting;
+            }
+            left -= 1;
+        }
         while left > 0 {
             if self.current.is_busy() {
-                let Self { current, terms, ended, .. } = self;
+                let own = self.current.owner == driver.id;
+                let Self { current, ended, .. } = self;
                 let signals = &scope.inner.signals;
                 let mut counted = 0;
                 let polled = current.poll_actions(cx, |taken| {
                     counted += 1;
                     signals.tell_succeeded(ended.succeeded + counted);
                     // Whether the next action may run without a look at the session.
-                    counted < left
+                    own && counted < left
                         && !taken.is_empty()
                         && !signals.is_wanted()
-                        && !terms.undoing.token.is_cancelled()
+                        && !driver.terms.undoing.token.is_cancelled()
                 });
                 ended.succeeded += counted;
                 left -= counted.min(left);
@@ -147,12 +168,11 @@ impl Run {
                 }
                 continue;
             }
-            match self.settle_and_take(scope, self.batch) {
-                Next::Run => self.batch = (2 * self.batch).min(LARGEST_BATCH),
+            match self.settle_and_take(scope, driver, self.batch) {
+                Next::Run(taken) => self.start(taken, driver),
                 Next::Empty => return Progress::Idle,
                 Next::Stop => return Progress::Stopped,
             }
-            self.current.start();
         }
         self.give_batch_back(scope);
         Progress::Yielded
@@ -162,27 +182,27 @@ impl Run {
         &mut self,
         scope: &CompensationScope,
         cx: &mut Context<'_>,
+        driver: Driver<'_>,
         limit: usize,
     ) -> Progress {
         let mut left = ACTIONS_PER_POLL;
         while left > 0 {
+            // One that another rollback runs alone.
+            if self.poll_current(cx).is_ready() {
+                left -= 1;
+            }
             while left > 0 && self.at_once() < limit {
-                match self.settle_and_take(scope, 1) {
-                    Next::Run => self.start_parallel(),
-                    Next::Empty if self.at_once() == 0 => return Progress::Idle,
+                match self.settle_and_take(scope, driver, 1) {
+                    Next::Run(taken) => self.start_parallel(taken, driver),
+                    Next::Empty if self.is_empty() => return Progress::Idle,
                     Next::Empty => break,
                     Next::Stop => return Progress::Stopped,
                 }
                 left -= 1;
             }
-            let polled = self.parallel.as_mut().map(|parallel| parallel.poll_next_unpin(cx));
-            match polled {
-                Some(Poll::Ready(Some(result))) => self.ended.add(result),
-                Some(Poll::Pending) if left > 0 => {
-                    self.give_batch_back(scope);
-                    return Progress::Waiting;
-                }
-                _ => {}
+            if self.poll_started(cx).is_pending() && left > 0 {
+                self.give_batch_back(scope);
+                return Progress::Waiting;
             }
             left = left.saturating_sub(1);
         }
@@ -190,25 +210,58 @@ impl Run {
         Progress::Yielded
     }
 
+    /// Polls the action that runs alone. Ready when one has ended.
+    fn poll_current(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.current.is_busy() {
+            return Poll::Pending;
+        }
+        self.current.poll_actions(cx, |_| false).map(|result| self.ended.add(result))
+    }
+
+    /// Polls the actions that run at once. Ready when one has ended.
+    fn poll_started(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.parallel.as_mut().map(|parallel| parallel.poll_next_unpin(cx));
+        let Some(Poll::Ready(Some(result))) = polled else { return Poll::Pending };
+        self.ended.add(result);
+        Poll::Ready(())
+    }
+
     /// How many actions run at once.
     fn at_once(&self) -> usize {
-        self.parallel.as_ref().map_or(0, FuturesUnordered::len)
+        let parallel = self.parallel.as_ref().map_or(0, FuturesUnordered::len);
+        parallel + usize::from(self.current.is_busy())
+    }
+
+    /// Starts the last of the actions that were taken, to run alone.
+    fn start(&mut self, taken: Columns, driver: Driver<'_>) {
+        self.batch = (2 * self.batch).min(LARGEST_BATCH);
+        if self.current.owner != driver.id {
+            self.current = Single::new(driver.terms, driver.id);
+        }
+        self.current.taken = taken;
+        self.current.start();
     }
 
     /// Starts the action that was taken beside those that run.
-    fn start_parallel(&mut self) {
-        let mut single = Single::new(&self.terms);
-        std::mem::swap(&mut single.taken, &mut self.current.taken);
+    fn start_parallel(&mut self, taken: Columns, driver: Driver<'_>) {
+        let mut single = Single::new(driver.terms, driver.id);
+        single.taken = taken;
         single.start();
         self.parallel.get_or_insert_default().push(single);
     }
 
     /// Tells the session what has ended, and takes what is next.
-    fn settle_and_take(&mut self, scope: &CompensationScope, most: usize) -> Next {
-        let batch = self.terms.policy.order == RunOrder::SequentialReverse;
-        let cancelled = self.terms.undoing.token.is_cancelled();
+    fn settle_and_take(
+        &mut self,
+        scope: &CompensationScope,
+        driver: Driver<'_>,
+        most: usize,
+    ) -> Next {
+        let batch = driver.terms.policy.order == RunOrder::SequentialReverse;
+        let cancelled = driver.terms.undoing.token.is_cancelled();
+        let busy = self.current.is_busy();
         let next = self.settle(scope, |session, staged, taken| {
-            if session.orphaned {
+            if !session.gone.is_empty() {
                 return Next::Stop;
             }
             if staged.is_empty() {
@@ -217,14 +270,14 @@ impl Run {
             if cancelled {
                 return Next::Stop;
             }
-            let before = taken.len();
-            staged.take_last(most, taken);
-            let count = taken.len() - before;
-            session.running += count;
+            // The columns of the actions before are used again.
+            let mut next = if busy { Columns::default() } else { std::mem::take(taken) };
+            staged.take_last(most, &mut next);
+            session.running += next.len();
             if batch {
-                session.batch = count;
+                session.batch = next.len();
             }
-            Next::Run
+            Next::Run(next)
         });
         next.unwrap_or(Next::Stop)
     }
@@ -236,11 +289,10 @@ impl Run {
         if rest {
             self.batch = 1;
         }
-        if rest || self.ended.succeeded > 0 || !self.ended.failures.is_empty() {
+        if rest || !self.ended.is_empty() {
             self.settle(scope, |_, _, _| ());
         }
     }
-
     /// Books what has ended, puts back what was taken and not started, and goes on with `then`,
     /// all under one lock.
     fn settle<T>(
@@ -248,7 +300,8 @@ impl Run {
         scope: &CompensationScope,
         then: impl FnOnce(&mut Session, &mut Columns, &mut Columns) -> T,
     ) -> Option<T> {
-        let Ended { succeeded, mut failed, mut failures } = std::mem::take(&mut self.ended);
+        let Ended { succeeded, mut failed, mut failures, mut stopped } =
+            std::mem::take(&mut self.ended);
         let count = succeeded + failures.len();
         COUNTERS.compensations_run.add(succeeded as u64);
         COUNTERS.compensations_failed.add(failures.len() as u64);
@@ -258,7 +311,7 @@ impl Run {
         let taken = &mut self.current.taken;
         let value = scope.inner.look(|state| {
             let mut session = state.session.take()?;
-            let given_back = count + rest.len();
+            let given_back = count + rest.len() + stopped.len();
             session.running -= given_back;
             session.succeeded += succeeded;
             scope.inner.signals.reset();
@@ -266,6 +319,7 @@ impl Run {
             if std::mem::take(&mut session.cleared) {
                 std::mem::swap(&mut cleared, &mut rest);
             }
+            rest.append(&mut stopped);
             // Under the lock: who disarms from here on finds them.
             failed.withdraw_disarmed(&mut withdrawn);
             rest.withdraw_disarmed(&mut withdrawn);
@@ -289,16 +343,23 @@ impl Run {
         value
     }
 
-    /// Drops the attempts, and stages their actions again.
-    pub(super) fn abandon(mut self: Box<Self>, scope: &CompensationScope) {
+    /// Drops the attempts of some rollbacks, and stages their actions again.
+    pub(super) fn abandon(&mut self, scope: &CompensationScope, of: impl Fn(u64) -> bool) {
         // First what was not started: a scope that was cleared keeps only what was running.
         self.settle(scope, |_, _, _| ());
-        self.current.abandon();
-        for single in self.parallel.iter_mut().flatten() {
-            single.abandon();
-            self.current.taken.append(&mut single.taken);
+        if self.current.is_busy() && of(self.current.owner) {
+            self.current.abandon();
+            self.ended.stopped.append(&mut self.current.taken);
         }
-        self.parallel = None;
+        let some = |parallel: &mut FuturesUnordered<Single>| parallel.iter().any(|s| of(s.owner));
+        for mut single in self.parallel.take_if(some).into_iter().flatten() {
+            if of(single.owner) {
+                single.abandon();
+                self.ended.stopped.append(&mut single.taken);
+            } else {
+                self.parallel.get_or_insert_default().push(single);
+            }
+        }
         self.settle(scope, |_, _, _| ());
     }
 }

@@ -206,9 +206,10 @@ impl CompensationScope {
     /// The rollback goes by the [`SystemClock`](crate::SystemClock) and is never cancelled, unless
     /// [`Rollback::clock`] and [`Rollback::cancellation`] say otherwise.
     ///
-    /// One rollback of a scope works at a time. A second one waits, drives the first one's attempt
-    /// when that one is not polled, and takes what is left; each answers when what it waited for has
-    /// ended.
+    /// Two rollbacks of one scope at once share the work. Whichever is polled goes on with every attempt
+    /// that is on its way, under the policy of the one that started it, and starts further actions under
+    /// its own: one that runs actions at once does not wait for the attempt of one that does not. Each
+    /// answers when nothing is left to run.
     ///
     /// # Errors
     ///

@@ -1,12 +1,12 @@
 //! What the rollbacks of one scope that are there at the same time have in common.
 //!
-//! There is one run of actions at a time, under the terms of the rollback that started it. It lives
-//! here, in the scope: whichever rollback is polled takes it out, drives it, and puts it back, so
-//! that one which is held and not polled holds up nobody. When the rollback that started it goes
-//! away, its attempts are dropped and their actions are staged again, for the next one to start
-//! anew under its own terms. An action that failed for good waits here so that no rollback takes it
-//! again which was there when it failed, and each rollback answers when nothing is staged and
-//! nothing runs.
+//! The attempts that are on their way are one run, which lives here, in the scope: whichever rollback
+//! is polled takes it out, drives all of it, starts further actions under its own terms, and puts it
+//! back, so that one which is held and not polled holds up nobody. An attempt keeps the terms of the
+//! rollback that started it. When that one goes away, its attempts are dropped and their actions are
+//! staged again, for the next one to start anew. An action that failed for good waits here so that no
+//! rollback takes it again which was there when it failed, and each rollback answers when nothing is
+//! staged and nothing runs.
 //!
 //! The driver takes a batch of actions under one lock, and works through it within one poll. It looks
 //! at two atomics between actions instead: whether somebody wants it to come back to the lock, and
@@ -30,10 +30,8 @@ pub(super) struct Session {
     pub(super) run: Option<Box<Run>>,
     /// The thread that has the run in its hands.
     pub(super) driver: Option<ThreadId>,
-    /// The rollback that started the run.
-    pub(super) owner: u64,
-    /// The owner has gone away while another one drives its run.
-    pub(super) orphaned: bool,
+    /// Rollbacks that have gone away while another one had their attempts in its hands.
+    pub(super) gone: Vec<u64>,
     /// Actions of the run, those of a batch that have succeeded included.
     pub(super) running: usize,
     /// How many of these were taken as a batch.

@@ -10,6 +10,7 @@ use super::action::BoxAttempt;
 use super::columns::Columns;
 use super::report::FailedAction;
 use super::undoing::Undoing;
+use crate::cancellation::Cancelled;
 use crate::clock::Alarm;
 use crate::diagnostics::{COUNTERS, trace};
 use crate::error::Error;
@@ -25,6 +26,10 @@ pub(super) struct Terms {
 /// taken while it runs, so that it can go back.
 pub(super) struct Single {
     terms: Arc<Terms>,
+    /// The rollback whose terms these are.
+    pub(super) owner: u64,
+    /// The wait for its token: another rollback may be the one that is polled.
+    cancelled: Option<Cancelled>,
     pub(super) taken: Columns,
     /// The column whose last action is running.
     current: Option<usize>,
@@ -37,9 +42,11 @@ pub(super) struct Single {
 }
 
 impl Single {
-    pub(super) fn new(terms: &Arc<Terms>) -> Self {
+    pub(super) fn new(terms: &Arc<Terms>, owner: u64) -> Self {
         Self {
             terms: Arc::clone(terms),
+            owner,
+            cancelled: None,
             taken: Columns::default(),
             current: None,
             attempt: None,
@@ -98,8 +105,10 @@ impl Single {
     ) -> Poll<Result<(), Box<Failed>>> {
         loop {
             if self.pause.is_some() {
-                if let Err(error) = ready!(self.poll_pause(cx)) {
-                    return Poll::Ready(self.give_up(error));
+                match self.poll_pause(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(self.give_up(error)),
+                    Poll::Pending => return self.poll_cancelled(cx),
                 }
             }
             let mut result = Poll::Pending;
@@ -119,7 +128,11 @@ impl Single {
                     go_on(&self.taken);
                 }
             }
-            let Err(error) = ready!(result) else { return Poll::Ready(Ok(())) };
+            let error = match result {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => error,
+                Poll::Pending => return self.poll_cancelled(cx),
+            };
             if let Some(failed) = self.pause_or_give_up(error) {
                 return Poll::Ready(Err(failed));
             }
@@ -129,6 +142,18 @@ impl Single {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// An attempt that waits is stopped by the token of its rollback, whichever one is polled.
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Failed>>> {
+        let token = &self.terms.undoing.token;
+        if !token.is_linked() {
+            return Poll::Pending;
+        }
+        let cancelled = self.cancelled.get_or_insert_with(|| token.cancelled());
+        ready!(Pin::new(cancelled).poll(cx));
+        self.abandon();
+        Poll::Ready(Err(Box::new(Failed { action: self.take_rest(), failure: None })))
     }
 
     /// What becomes of an attempt that failed: a pause, another attempt at once, or the end.
@@ -177,7 +202,7 @@ impl Single {
         let mut action = Columns::default();
         self.taken.move_last(column, &mut action);
         let failure = FailedAction { label, registered_at, attempts: self.attempts, error };
-        Err(Box::new(Failed { action, failure }))
+        Err(Box::new(Failed { action, failure: Some(failure) }))
     }
 
     /// Polls the attempt that runs, or the next one. The action is gone when it has succeeded. If
@@ -236,10 +261,10 @@ impl Single {
     }
 }
 
-/// An action that failed for good, and how.
+/// An action that failed for good, and how; or one that was only stopped.
 pub(super) struct Failed {
     pub(super) action: Columns,
-    pub(super) failure: FailedAction,
+    pub(super) failure: Option<FailedAction>,
 }
 
 /// A run of one action, for rollbacks that run many at once.

@@ -55,6 +55,24 @@ fn two_sequential_rollbacks_run_each_action_once() {
     two_at_once("two sequential rollbacks", 3, &[0, 1, 0], policies);
 }
 
+// Rules 4.1 and 4.10
+#[test]
+fn a_rollback_waits_for_that_of_a_scope_which_has_ended_in_its_own() {
+    for policy in [CompensationPolicy::sequential_reverse(), CompensationPolicy::parallel()] {
+        every_schedule("a scope ends beside its rollback", Some(3), move || {
+            let (inner, effects) = staged(&[1]);
+            let outer = CompensationScope::new();
+            let (held, ended) = (start(&inner, &policy), effects.clone());
+            let other = thread::spawn(move || drop(block_on(held)));
+            inner.forward_to(&outer);
+            block_on(start(&outer, &policy)).unwrap();
+            ended.assert_undone();
+            assert!(inner.is_empty() && outer.is_empty());
+            other.join().unwrap();
+        });
+    }
+}
+
 // Rule 4.10
 #[test]
 fn two_parallel_rollbacks_run_each_action_once() {

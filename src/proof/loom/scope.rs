@@ -170,6 +170,32 @@ fn what_is_staged_while_a_step_ends_reaches_the_outer_one() {
     });
 }
 
+// Rule 4.1
+#[test]
+fn an_action_that_moves_is_always_somewhere() {
+    type Move = fn(&CompensationScope, &CompensationScope);
+    let ways: [(&str, Move); 3] = [
+        ("a look at both while actions are absorbed", |inner, outer| outer.absorb(inner)),
+        ("a look at both while they are handed over", |inner, outer| {
+            inner.hand_over(outer);
+        }),
+        ("a look at both while a scope ends", |inner, outer| inner.forward_to(outer)),
+    ];
+    for (name, moves) in ways {
+        every_schedule(name, None, move || {
+            let (outer, effects) = (CompensationScope::new(), Effects::new(1));
+            let inner = CompensationScope::child_of(&outer);
+            effects.stage(&inner, 0);
+            let scopes = [inner.clone(), outer.clone()];
+            let looking = thread::spawn(move || scopes.each_ref().map(CompensationScope::len));
+            moves(&inner, &outer);
+            assert!(looking.join().unwrap().contains(&1));
+            assert_eq!((inner.len(), outer.clear()), (0, 1));
+            effects.assert_gone();
+        });
+    }
+}
+
 // Rule 4.8
 #[test]
 fn drains_that_share_a_scope_clear_their_own_only() {

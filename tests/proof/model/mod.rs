@@ -32,7 +32,7 @@ fn seed() -> u64 {
 
 /// Rules 2.1 to 2.6, 3.1 to 3.8, 4.1 to 4.10, 5.4
 #[test]
-#[ignore = "open: the reference model does not know that one rollback drives another"]
+#[ignore = "open: the reference model is that of the heart before"]
 fn every_random_program_does_what_the_model_says() {
     for bytes in FOUND {
         run::check(bytes).unwrap_or_else(|wrong| panic!("{wrong}"));

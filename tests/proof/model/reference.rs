@@ -234,8 +234,6 @@ pub struct Model {
     effects: Vec<Effect>,
     frames: Vec<Frame>,
     rollbacks: Vec<Participant>,
-    /// The rollback that is being polled.
-    polling: Option<usize>,
     /// The last rollback: nothing fails any more.
     pub mild: bool,
     /// Whoever polls does so when it likes: things may be late.
@@ -256,7 +254,6 @@ impl Book {
             effects: Vec::new(),
             frames: vec![root],
             rollbacks: Vec::new(),
-            polling: None,
             mild: false,
             lenient: false,
             numbers: Numbers { programs: 1, ..Numbers::default() },
@@ -408,11 +405,12 @@ impl Model {
 
     // Attempts.
 
-    /// An attempt starts. Says whether it fails, and how many actions it registers.
-    pub fn begin_attempt(&mut self, id: EffectId) -> (Option<Failure>, u64) {
+    /// An attempt starts, of a rollback of the whole scope if it has an `owner`. Says whether it fails,
+    /// and how many actions it registers.
+    pub fn begin_attempt(&mut self, id: EffectId, owner: Option<usize>) -> (Option<Failure>, u64) {
         self.world.note(format!("attempt at {id}"));
         self.numbers.attempts += 1;
-        let runner = self.find_runner(id);
+        let runner = self.find_runner(id, owner);
         let now = self.now();
         let Some(runner) = runner else {
             self.wrong(format!("{id} is run, but nothing is rolled back"));
@@ -447,7 +445,7 @@ impl Model {
     }
 
     /// The innermost rollback that the effect is in.
-    fn find_runner(&self, id: EffectId) -> Option<Runner> {
+    fn find_runner(&self, id: EffectId, owner: Option<usize>) -> Option<Runner> {
         let mut frame = self.effects[id].frame;
         while frame != ROOT {
             if self.frames[frame].stage == Stage::Rolling {
@@ -455,7 +453,7 @@ impl Model {
             }
             frame = self.frames[frame].parent;
         }
-        self.polling.map(Runner::Rollback)
+        owner.map(Runner::Rollback)
     }
 
     fn is_over(&self, runner: Runner) -> bool {
@@ -561,8 +559,7 @@ impl Model {
         self.members().iter().any(|number| order(number) != Order::SequentialReverse)
     }
 
-    pub fn begin_poll(&mut self, number: usize) {
-        self.polling = Some(number);
+    pub fn join(&mut self, number: usize) {
         if self.rollbacks[number].joined || self.rollbacks[number].policy.order == Order::None {
             return;
         }
@@ -581,10 +578,6 @@ impl Model {
         let before = self.frames[ROOT].succeeded;
         let own = &mut self.rollbacks[number];
         (own.joined, own.succeeded_before, own.mixed) = (true, before, mixed);
-    }
-
-    pub fn end_poll(&mut self) {
-        self.polling = None;
     }
 
     /// Rules 4.4 to 4.6 and 4.10: what a rollback answers.

@@ -13,15 +13,18 @@ use futures::stream::StreamExt;
 use watershed::testing::{Event, Script, Simulation, World};
 use watershed::timers::with_timeout;
 use watershed::{
-    BoxError, CancellationSource, CancellationToken, Clock, Compensated, CompensationScope, Error,
-    Failure as Failed, FanIn, FanInReport, Letter, Reservation, Sleep, Source, StepContext, fan_in,
-    labelled,
+    Action, BoxError, CancellationSource, CancellationToken, Clock, Compensated, CompensationScope,
+    Error, Failure as Failed, FanIn, FanInReport, Letter, Reservation, Sleep, Source, StepContext,
+    fan_in, labelled, with_step,
 };
 
 use super::program::{
     Act, Bytes, Cut, Drain, End, Failure, Message, Op, Plan, Policy, Program, Rollback,
 };
 use super::reference::{Book, Broke, EffectId, Ended, FrameId, Numbers, ROOT};
+
+/// The name of a rollback of the whole scope, before its number.
+const ROLLBACK: &str = "rollback ";
 
 /// A trace, an event a line.
 pub fn listed(trace: &[Event]) -> String {
@@ -213,7 +216,9 @@ impl Interpreter {
         let (book, token) = (self.book.clone(), stop.token());
         let number = book.lock().new_rollback(policy);
         let clock: Arc<dyn Clock> = Arc::new(self.world.clock().clone());
-        let rollback = self.root.roll_back(&policy.build()).clock(&clock);
+        // By its name an action knows who runs it: another rollback may be the one that is polled.
+        let step = StepContext::new(format!("{ROLLBACK}{number}")).with_scope(self.root.clone());
+        let rollback = step.roll_back(&policy.build()).clock(&clock);
         let rollback = Some(rollback.cancellation(token.clone()));
         Told { book, number, token, rollback }
     }
@@ -251,12 +256,13 @@ impl Interpreter {
         frame: FrameId,
         home: Option<&CompensationScope>,
         plan: Plan,
-    ) -> (EffectId, impl FnMut() -> BoxFuture<'static, Result<(), BoxError>> + Send + use<>) {
+    ) -> (EffectId, impl Action + use<>) {
         let effect = self.book.lock().register(frame, plan);
         let run = self.clone();
         let home = home.filter(|_| plan.registers > 0 && plan.at_home).cloned();
-        let action = move || {
-            let (fails, registers) = run.book.lock().begin_attempt(effect);
+        let action = move |step: StepContext| -> BoxFuture<'static, Result<(), BoxError>> {
+            let owner = step.name().strip_prefix(ROLLBACK).and_then(|number| number.parse().ok());
+            let (fails, registers) = run.book.lock().begin_attempt(effect, owner);
             let child = Plan { registers: 0, ..plan };
             for _ in 0..registers {
                 match &home {
@@ -282,7 +288,7 @@ impl Interpreter {
             }
             .boxed()
         };
-        (effect, action)
+        (effect, with_step(action))
     }
 
     // Drains.
@@ -710,9 +716,8 @@ impl Future for Told {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let Some(rollback) = &mut this.rollback else { return Poll::Pending };
-        this.book.lock().begin_poll(this.number);
+        this.book.lock().join(this.number);
         let poll = Pin::new(rollback).poll(cx);
-        this.book.lock().end_poll();
         let result = std::task::ready!(poll);
         this.rollback = None;
         let cancelled = this.token.is_cancelled();
