@@ -7,7 +7,6 @@ use std::path::Path;
 
 /// Runs a target over the files of its corpus, and fails if there are none.
 #[test]
-#[ignore = "open: the reference model is that of the heart before"]
 fn every_target_holds_over_its_corpus() {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     for (name, target) in targets::ALL {

@@ -66,8 +66,6 @@ struct Joined {
     waiter: Option<u64>,
     succeeded_before: usize,
     failures_before: usize,
-    /// There are actions that failed before this rollback joined: it is to run them again.
-    again: bool,
 }
 
 /// What a rollback finds in its session.
@@ -232,11 +230,8 @@ impl Rollback {
                     return Look::Lent(scope);
                 }
             }
-            if joined.again && session.run.is_none() && state.staged.is_empty() {
-                joined.again = false;
-                state.staged.append(&mut session.again);
-            }
-            if session.run.is_none() && state.staged.is_empty() && state.lent.count() == 0 {
+            let left = !state.staged.is_empty() || session.again_for(joined.id).is_some();
+            if session.run.is_none() && !left && state.lent.count() == 0 {
                 return Look::Done;
             }
             if cancelled {
@@ -305,16 +300,12 @@ struct Left {
 
 impl Joined {
     fn new(session: &mut Session, scope: &CompensationScope) -> Self {
-        session.members += 1;
-        session.last_id += 1;
-        let failed = &mut session.failed;
-        session.again.append(failed);
+        let id = session.join();
         Self {
-            id: session.last_id,
+            id,
             waiter: None,
             succeeded_before: session.succeeded + scope.inner.signals.succeeded(),
             failures_before: session.failures.len(),
-            again: !session.again.is_empty(),
         }
     }
 

@@ -264,7 +264,12 @@ impl Run {
             if !session.gone.is_empty() {
                 return Next::Stop;
             }
-            if staged.is_empty() {
+            let (from, most) = match session.again_for(driver.id) {
+                // One by one: what is put back is staged for everybody.
+                Some(again) if staged.is_empty() => (again, 1),
+                _ => (staged, most),
+            };
+            if from.is_empty() {
                 return Next::Empty;
             }
             if cancelled {
@@ -272,7 +277,7 @@ impl Run {
             }
             // The columns of the actions before are used again.
             let mut next = if busy { Columns::default() } else { std::mem::take(taken) };
-            staged.take_last(most, &mut next);
+            from.take_last(most, &mut next);
             session.running += next.len();
             if batch {
                 session.batch = next.len();

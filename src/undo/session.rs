@@ -42,8 +42,9 @@ pub(super) struct Session {
     /// The actions that failed for good, and how, in the order in which they were given up.
     pub(super) failed: Columns,
     pub(super) failures: Vec<FailedAction>,
-    /// Actions that had failed before a rollback joined that is still to run them.
-    pub(super) again: Columns,
+    /// Actions that had failed before a rollback joined, by its id: that one and later ones are still
+    /// to run them.
+    again: Vec<(u64, Columns)>,
 }
 
 /// What the driver of a run and the others tell each other without the lock.
@@ -56,18 +57,40 @@ pub(super) struct Signals {
 impl Session {
     /// How many actions are not among those that are staged.
     pub(super) fn held(&self, signals: &Signals) -> usize {
-        self.running - signals.succeeded() + self.failed.len() + self.again.len()
+        let again: usize = self.again.iter().map(|(_, actions)| actions.len()).sum();
+        self.running - signals.succeeded() + self.failed.len() + again
     }
 
     /// Takes out the actions that have failed for good.
     pub(super) fn take_failed(&mut self, actions: &mut Columns) {
-        actions.append(&mut self.again);
+        for (_, mut again) in self.again.drain(..) {
+            actions.append(&mut again);
+        }
         actions.append(&mut self.failed);
+    }
+
+    /// A rollback joins: what has failed so far is to be run again. Returns its id.
+    pub(super) fn join(&mut self) -> u64 {
+        self.members += 1;
+        self.last_id += 1;
+        if !self.failed.is_empty() {
+            self.again.retain(|(_, actions)| !actions.is_empty());
+            self.again.push((self.last_id, std::mem::take(&mut self.failed)));
+        }
+        self.last_id
+    }
+
+    /// What had failed before a rollback joined.
+    pub(super) fn again_for(&mut self, id: u64) -> Option<&mut Columns> {
+        let again = self.again.iter_mut().rev();
+        again.filter(|(by, _)| *by <= id).map(|(_, actions)| actions).find(|a| !a.is_empty())
     }
 
     /// Takes out an action that has failed for good.
     pub(super) fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>> {
-        self.failed.withdraw(number).or_else(|| self.again.withdraw(number))
+        let again = self.again.iter_mut();
+        let withdrawn = self.failed.withdraw(number);
+        withdrawn.or_else(|| again.filter_map(|(_, actions)| actions.withdraw(number)).next())
     }
 
     /// Forgets what the driver has taken and not started: it drops that when it comes back. Returns

@@ -151,6 +151,8 @@ impl Run {
 struct Source {
     taken: usize,
     put_back: usize,
+    /// Called, and put back all the same.
+    returned: usize,
     active: Vec<FrameId>,
     succeeded: u64,
     rolled_back: u64,
@@ -181,7 +183,6 @@ enum Cause {
     MessageTimeout(FrameId),
     Fault(usize),
     SourcePanic(usize),
-    DeadLetterPanic(FrameId),
     Timeout,
     Canceled,
 }
@@ -225,6 +226,8 @@ struct Participant {
     joined: bool,
     over: bool,
     succeeded_before: usize,
+    /// What had been given up when it joined is not what it has given up.
+    given_up_before: usize,
     /// Rollbacks that were abandoned or ran beside it make more than one order legal.
     mixed: bool,
 }
@@ -481,7 +484,10 @@ impl Model {
             }
         };
         let frame = &self.frames[outer];
-        let given_up = frame.given_up.contains(&id);
+        let given_up = match runner {
+            Runner::Rollback(number) => self.given_up_by(number).contains(&id),
+            Runner::Frame(_) => frame.given_up.contains(&id),
+        };
         let first_new = frame.first_new;
         let order = self.policy(runner).order;
         self.must(!given_up, || format!("{id} is run again by a rollback that gave it up"));
@@ -543,7 +549,9 @@ impl Model {
     pub fn new_rollback(&mut self, policy: Policy) -> usize {
         self.numbers.rollbacks += 1;
         let (joined, over, mixed) = (false, false, false);
-        self.rollbacks.push(Participant { policy, joined, over, succeeded_before: 0, mixed });
+        let (succeeded_before, given_up_before) = (0, 0);
+        let own = Participant { policy, joined, over, succeeded_before, given_up_before, mixed };
+        self.rollbacks.push(own);
         self.rollbacks.len() - 1
     }
 
@@ -575,9 +583,10 @@ impl Model {
         for member in members {
             self.rollbacks[member].mixed = true;
         }
-        let before = self.frames[ROOT].succeeded;
+        let (succeeded, given_up) = (self.frames[ROOT].succeeded, self.frames[ROOT].given_up.len());
         let own = &mut self.rollbacks[number];
-        (own.joined, own.succeeded_before, own.mixed) = (true, before, mixed);
+        (own.joined, own.mixed) = (true, mixed);
+        (own.succeeded_before, own.given_up_before) = (succeeded, given_up);
     }
 
     /// Rules 4.4 to 4.6 and 4.10: what a rollback answers.
@@ -596,7 +605,7 @@ impl Model {
         }
         let gave_up =
             result.as_ref().is_err_and(|failure| failure.error().code() == ErrorCode::Canceled);
-        let given_up = self.frames[ROOT].given_up.clone();
+        let given_up = self.given_up_by(number).to_vec();
         let left: Vec<_> =
             self.staged(ROOT).into_iter().filter(|id| !given_up.contains(id)).collect();
         let expected = self.frames[ROOT].succeeded - self.rollbacks[number].succeeded_before;
@@ -617,6 +626,11 @@ impl Model {
         self.must(failures == given_up, || format!("{failures:?} are reported, not {given_up:?}"));
         self.must_count("the count of actions that succeeded", succeeded, expected);
         self.leave(number);
+    }
+
+    /// What was given up since a rollback joined.
+    fn given_up_by(&self, number: usize) -> &[EffectId] {
+        &self.frames[ROOT].given_up[self.rollbacks[number].given_up_before..]
     }
 
     pub fn rollback_dropped(&mut self, number: usize) {
@@ -947,7 +961,8 @@ impl Model {
         let Some(failure) = self.run(drain).failures.iter_mut().find(listed) else {
             return self.wrong(format!("a dead letter of {}", failed.error()));
         };
-        let Some(message) = failure.cause.message() else {
+        let failed_by = failure.cause;
+        let Some(message) = failed_by.message() else {
             return self.wrong("a dead letter without a message");
         };
         let position = self.run(drain).failures.iter().position(|other| Some(other.cause) == cause);
@@ -962,11 +977,15 @@ impl Model {
         self.frames[message].parent = self.frames[drain].parent;
         let source = self.call(message).source;
         let state = &mut self.run(drain).sources[source];
-        state.rolled_back += 1;
         state.active.retain(|active| *active != message);
-        if panics {
+        if !panics {
+            state.rolled_back += 1;
+        } else {
+            // Nobody has taken it in.
+            state.returned += 1;
             self.numbers.faults += 1;
-            self.failed(drain, Cause::DeadLetterPanic(message), true);
+            // The message's own failure ends the drain, with the panic attached.
+            self.failed(drain, failed_by, true);
         }
     }
 
@@ -987,9 +1006,6 @@ impl Model {
             ErrorCode::Handler => error.downcast_ref().map(|Broke(frame)| Cause::Handler(*frame)),
             ErrorCode::Source => source().map(Cause::Fault),
             ErrorCode::Panic if text.contains("the source") => source().map(Cause::SourcePanic),
-            ErrorCode::Panic if text.contains("the dead letters") => {
-                message().map(Cause::DeadLetterPanic)
-            }
             ErrorCode::Panic => message().map(Cause::HandlerPanic),
             ErrorCode::Timeout if error.source_name().is_some() => {
                 message().map(Cause::MessageTimeout)
@@ -1052,7 +1068,8 @@ impl Model {
             }
         }
         for source in 0..self.run(drain).sources.len() {
-            let Source { taken, put_back, .. } = self.run(drain).sources[source];
+            let Source { taken, put_back, returned, .. } = self.run(drain).sources[source];
+            let put_back = put_back.saturating_sub(returned);
             let called = called.get(&source).copied().unwrap_or_default();
             let most = usize::from(ordered);
             self.must(put_back <= most && taken == called + put_back, || {
@@ -1110,7 +1127,9 @@ impl Model {
     /// Rules 3.2 to 3.6: the first cause is the cause, and nothing is lost.
     fn check_failure(&mut self, drain: FrameId, error: &Error) {
         let now = self.now();
-        let listed: Vec<_> = std::iter::once(error).chain(error.related()).collect();
+        let of_letters = |error: &&Error| error.to_string().contains("the dead letters panicked");
+        let related = error.related().iter().filter(|error| !of_letters(error));
+        let listed: Vec<_> = std::iter::once(error).chain(related).collect();
         let listed: Vec<_> = listed.into_iter().map(|error| self.classify(drain, error)).collect();
         let rolling = |certain: Option<bool>| {
             let failures = self.frames.iter().enumerate().filter(|(id, frame)| {
@@ -1132,8 +1151,8 @@ impl Model {
             frame.parent == drain && dropped && !listed && frame.stage != Stage::Rolling
         });
         let dropped = dropped_handlers.count() + rolling;
-        let told: usize =
-            error.metadata("dropped_handlers").map_or(0, |count| count.parse().unwrap_or(0));
+        let count = |key| error.metadata(key).map_or(0, |count| count.parse().unwrap_or(0));
+        let told: usize = count("dropped_handlers") + count("dropped_rollbacks");
         let run = self.run(drain);
         let mut wrong = Vec::new();
         let top = listed[0];
