@@ -3,7 +3,9 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use super::Error;
+use super::{BoxError, Error};
+use crate::drain::FanInReport;
+use crate::undo::RollbackReport;
 
 /// An [`Error`] and the report of the operation that failed with it: of a drain, of a rollback.
 ///
@@ -65,6 +67,19 @@ impl<R> Failure<R> {
     pub fn into_error(self) -> Error {
         self.0.error
     }
+}
+
+/// The library's own error that was boxed, by itself or with the report of a drain or a rollback.
+pub(super) fn own_error(cause: BoxError) -> Result<Error, BoxError> {
+    let cause = match cause.downcast::<Error>() {
+        Ok(error) => return Ok(*error),
+        Err(cause) => cause,
+    };
+    let cause = match cause.downcast::<Failure<FanInReport>>() {
+        Ok(failure) => return Ok(failure.into_error()),
+        Err(cause) => cause,
+    };
+    cause.downcast::<Failure<RollbackReport>>().map(|failure| failure.into_error())
 }
 
 /// Prints as its error does.

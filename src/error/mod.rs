@@ -125,7 +125,8 @@ impl Error {
         Self::new(ErrorCode::Validation, message)
     }
 
-    /// Wraps a foreign error under `code`. An [`Error`] is returned as it is, code and all.
+    /// Wraps a foreign error under `code`. An [`Error`] is returned as it is, code and all, and so is
+    /// that of a [`Failure`].
     ///
     /// ```
     /// use watershed::{Error, ErrorCode};
@@ -137,18 +138,20 @@ impl Error {
     /// ```
     #[must_use]
     pub fn from_error(code: ErrorCode, cause: impl Into<BoxError>) -> Self {
-        match cause.into().downcast::<Error>() {
-            Ok(error) => *error,
-            Err(cause) => {
-                let message = match code {
-                    ErrorCode::Handler => "the handler failed",
-                    ErrorCode::Source => "the source failed",
-                    ErrorCode::Compensation => "the compensation failed",
-                    _ => "the operation failed",
-                };
-                Self::new(code, message).with_source(cause)
-            }
+        match failure::own_error(cause.into()) {
+            Ok(error) => error,
+            Err(cause) => Self::new(code, wrapping(code)).with_source(cause),
         }
+    }
+
+    /// What wraps a foreign error is worded anew; an error with words of its own is the cause.
+    pub(crate) fn wrapped_as(mut self, code: ErrorCode, message: &'static str) -> Self {
+        if self.inner.source.is_none() || self.inner.message != wrapping(self.code()) {
+            return Self::new(code, message).with_source(self);
+        }
+        let inner = self.edit();
+        (inner.code, inner.message) = (code, message.into());
+        self
     }
 
     pub(crate) fn canceled() -> Self {
@@ -324,6 +327,16 @@ impl Error {
     #[must_use]
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         causes(self).find_map(|cause| cause.downcast_ref::<E>())
+    }
+}
+
+/// What wraps a foreign error says.
+fn wrapping(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Handler => "the handler failed",
+        ErrorCode::Source => "the source failed",
+        ErrorCode::Compensation => "the compensation failed",
+        _ => "the operation failed",
     }
 }
 

@@ -141,12 +141,13 @@ where
         let clock = Arc::clone(context.clock());
         let tokens = [context.cancellation().clone(), options.settings.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
-        let Options { settings, item_timeout, .. } = &options;
+        let timeout = options.settings.timeout;
+        let waits = options.item_timeout.is_some_and(|it| !it.is_zero() && it != Duration::MAX);
         let timed = panics::contain(|| {
-            let started = clock.now();
-            // Whether items can be waited for is asked before the first one is taken.
-            item_timeout.map(|timeout| Alarm::after(&clock, timeout)).transpose()?;
-            Ok((started, Limits::new(&clock, token.clone(), settings.timeout)?))
+            if waits {
+                clock.check()?;
+            }
+            Ok((clock.now(), Limits::new(&clock, token.clone(), timeout)?))
         });
         let profile = panics::contain(|| source.profile());
         let legs: Vec<_> = destinations.into_iter().map(Leg::new).collect();
