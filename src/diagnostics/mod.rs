@@ -228,7 +228,7 @@ counters! {
     tasks_dropped,
     /// Messages whose handler returned `Ok`.
     messages_succeeded,
-    /// Messages whose handler failed, panicked, timed out or was dropped.
+    /// Messages whose handler failed, panicked or timed out, and that had no attempts left.
     messages_failed,
     /// Attempts at a message that was tried before and had failed.
     messages_retried,
@@ -236,8 +236,8 @@ counters! {
     messages_later,
     /// Messages that were given to a dead-letter function.
     dead_letters,
-    /// Messages that waited for their next attempt when their drain ended, and that nobody took
-    /// back.
+    /// Messages that the end of their drain found without a result: their handler was dropped, or
+    /// they were held or waited and nobody took them back.
     messages_unfinished,
     /// Compensations that ran and succeeded.
     compensations_run,

@@ -4,7 +4,7 @@
 //! them. Where somebody watches the drain, every change is told at once.
 
 use super::progress::Progress;
-use super::report::{Counts, Dropped, SourceReport};
+use super::report::{Counts, Dropped, FanInReport, SourceReport};
 use crate::diagnostics::COUNTERS;
 use crate::origin::SourceRef;
 use crate::undo::CompensationScope;
@@ -23,6 +23,9 @@ pub(super) struct Accounts {
     watch: Option<Progress>,
     /// What the counters of the process were told.
     told: Counts,
+    /// Permits that failed messages keep, because too many wait, and how many there are.
+    kept: usize,
+    permits: usize,
 }
 
 struct Row {
@@ -32,8 +35,8 @@ struct Row {
 }
 
 impl Accounts {
-    pub(super) fn new(watch: Option<Progress>) -> Self {
-        Self { watch, ..Self::default() }
+    pub(super) fn new(watch: Option<Progress>, permits: usize) -> Self {
+        Self { watch, permits, ..Self::default() }
     }
 
     /// Makes room for sources that are about to come.
@@ -85,6 +88,30 @@ impl Accounts {
         }
     }
 
+    /// A failed message keeps its permit.
+    #[cold]
+    pub(super) fn keep_permit(&mut self) {
+        self.kept += 1;
+        if self.kept == self.permits {
+            self.tell_kept(true);
+        }
+    }
+
+    /// A failed message keeps its permit no longer.
+    #[cold]
+    pub(super) fn free_permit(&mut self) {
+        if self.kept == self.permits {
+            self.tell_kept(false);
+        }
+        self.kept -= 1;
+    }
+
+    fn tell_kept(&self, all: bool) {
+        if let Some(watch) = &self.watch {
+            watch.tell_kept(all);
+        }
+    }
+
     /// Tells the counters of the process what has come since the last time.
     pub(super) fn flush(&mut self) {
         let (now, told) = (self.total, self.told);
@@ -94,13 +121,16 @@ impl Accounts {
         self.told = now;
     }
 
-    /// The rows of the report.
-    pub(super) fn take_rows(&mut self) -> Vec<SourceReport> {
+    /// Hands everything over to the report of a drain that has ended.
+    pub(super) fn close(&mut self, report: &mut FanInReport) {
+        self.flush();
+        report.total = self.total;
+        report.dropped = self.dropped;
         let rows = std::mem::take(&mut self.rows).into_iter();
-        rows.map(|Row { source, counts }| SourceReport {
+        let rows = rows.map(|Row { source, counts }| SourceReport {
             source,
             counts: counts.map_or_else(Counts::default, |counts| *counts),
-        })
-        .collect()
+        });
+        report.sources = rows.collect();
     }
 }

@@ -125,9 +125,10 @@ impl<C: Drains> Slot<C> {
         let this = self.as_mut().project();
         let (error, interrupted) = match (then, &undone) {
             (Then::Again(wait, _), Ok(_)) => {
+                // Before the message leaves: the clock may panic.
+                let until = shared.now() + wait;
                 let Some(job) = this.job.take() else { return Poll::Ready(Ended::Booked) };
                 *this.booked = false;
-                let until = shared.now() + wait;
                 return Poll::Ready(Ended::Waits(Box::new(Waiting { job, until })));
             }
             // What cannot be undone cannot be done again.
@@ -265,8 +266,9 @@ impl<C: Drains> Slot<C> {
     }
 
     /// Lets a message wait here, because too many wait already.
-    pub(super) fn keep(mut self: Pin<&mut Self>, job: Job<C>, until: Tick) {
-        let this = self.as_mut().project();
+    pub(super) fn keep(self: Pin<&mut Self>, job: Job<C>, until: Tick, state: &mut State<C>) {
+        let this = self.project();
+        state.accounts.keep_permit();
         *this.job = Some(job);
         *this.booked = true;
         *this.deadline = until;
@@ -282,9 +284,10 @@ impl<C: Drains> Slot<C> {
     }
 
     /// Takes out the message that waits here.
-    pub(super) fn take_kept(mut self: Pin<&mut Self>) -> Option<Job<C>> {
-        let this = self.as_mut().project();
+    pub(super) fn take_kept(self: Pin<&mut Self>, state: &mut State<C>) -> Option<Job<C>> {
+        let this = self.project();
         this.after.take_if(|after| matches!(**after, After::Kept { .. }))?;
+        state.accounts.free_permit();
         *this.booked = false;
         *this.deadline = Tick::MAX;
         this.job.take()
@@ -294,31 +297,35 @@ impl<C: Drains> Slot<C> {
 impl<C: Drains> After<C> {
     /// The drain ends before this has.
     pub(super) fn abandon(self, job: Job<C>, info: &Info, state: &mut State<C>) {
-        state.accounts.change(info.row, |n| n.in_flight -= 1);
         match self {
             Self::Undo { rollback, then } => {
                 state.accounts.dropped.rollbacks += 1;
                 // It puts back what it was running.
                 panics::drop_contained(|| drop(rollback));
-                match then {
-                    Then::Again(_, Some(error)) | Then::GiveUp { error, .. } => {
-                        state.accounts.change(info.row, |n| n.failed += 1);
-                        state.fail(error);
-                        panics::drop_contained(|| drop(job));
-                    }
-                    Then::Again(_, None) => {
-                        state.accounts.change(info.row, |n| n.unfinished += 1);
-                        panics::drop_contained(|| drop(job));
-                    }
+                let failure = match then {
+                    Then::Again(_, failure) => failure,
+                    Then::GiveUp { error, .. } => Some(error),
+                };
+                let has_failed = failure.is_some();
+                state.accounts.change(info.row, |n| {
+                    n.in_flight -= 1;
+                    *(if has_failed { &mut n.failed } else { &mut n.unfinished }) += 1;
+                });
+                if let Some(error) = failure {
+                    state.fail(error);
                 }
+                panics::drop_contained(|| drop(job));
             }
             Self::Letter { future, error } => {
                 state.accounts.dropped.letters += 1;
                 panics::drop_contained(|| drop(future));
                 state.fail(error);
-                state.give_back(info, job.message);
+                state.give_back_in_flight(info, job.message);
             }
-            Self::Kept { .. } => state.give_back(info, job.message),
+            Self::Kept { .. } => {
+                state.accounts.free_permit();
+                state.give_back_in_flight(info, job.message);
+            }
         }
     }
 }
@@ -329,5 +336,5 @@ fn not_stored(error: Error) -> Error {
         return error;
     }
     // The user's own error comes as that of an action does.
-    Error::new(ErrorCode::Destination, "the dead letter was not stored").with_source(error)
+    error.wrapped_as(ErrorCode::Destination, "the dead letter was not stored")
 }

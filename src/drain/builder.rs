@@ -385,8 +385,9 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
     }
 
     /// Called once for each message that something held when the drain ended, with its source: a
-    /// message that waited for its next attempt or for its key, or was in an open window. Without
-    /// it they are counted as [unfinished](FanInReport::unfinished) and dropped.
+    /// message that waited for its next attempt or for its key, or was in an open window: those of
+    /// a window one by one, each as a window of its own. Without it they are counted as
+    /// [unfinished](FanInReport::unfinished) and dropped.
     ///
     /// ```
     /// # futures::executor::block_on(async {

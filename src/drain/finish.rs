@@ -19,31 +19,24 @@ impl<C: Drains> Running<C> {
     /// Drops what is left, commits or gathers the errors, and counts the result.
     pub(super) fn finish(mut self: Box<Self>, mut result: Result<(), Error>) -> Finished {
         self.handlers_hear(&result);
-        let mut report =
-            FanInReport { warnings: std::mem::take(&mut self.warnings), ..FanInReport::default() };
-        let elapsed = panics::contain(|| self.shared.now().since(self.started));
-        report.elapsed = elapsed.unwrap_or_default();
+        let mut report = self.open_report();
         let (mut related, mut more) = (Vec::new(), 0);
         if let Some(state) = self.close() {
             let Parts { mut accounts, failures, scope, drop_users } = take_apart(*state);
             related = failures.first;
             related.extend(drop_users().iter().map(|text| Error::panic("a destructor", text)));
             more = failures.more;
-            accounts.flush();
-            report.total = accounts.total;
-            report.dropped = accounts.dropped;
-            report.sources = accounts.take_rows();
+            accounts.close(&mut report);
+            report.late = scope.late();
             if result.is_ok()
                 && related.is_empty()
                 && self.shared.settings.commit == Commit::Pipeline
             {
-                report.late = scope.late();
                 let (_, panicked) = scope.commit();
                 if let Some(message) = panicked {
                     result = Err(destructor_panicked(&message));
                 }
             } else {
-                report.late = scope.late();
                 scope.keep();
             }
         }
@@ -65,6 +58,13 @@ impl<C: Drains> Running<C> {
             _ => COUNTERS.drains_failed.add(1),
         }
         Err(Failure::new(describe(error, &report, related, more), report))
+    }
+
+    /// The report of a drain that has ended, before its accounts are closed.
+    fn open_report(&mut self) -> FanInReport {
+        let warnings = std::mem::take(&mut self.warnings);
+        let elapsed = panics::contain(|| self.shared.now().since(self.started));
+        FanInReport { warnings, elapsed: elapsed.unwrap_or_default(), ..FanInReport::default() }
     }
 
     /// Whoever still works for a handler hears that the drain is gone.
@@ -93,10 +93,15 @@ impl<C: Drains> Running<C> {
     /// Nobody waits for the result.
     pub(super) fn end_dropped(mut self: Box<Self>) {
         self.handlers.cancel();
+        let mut report = self.open_report();
         if let Some(state) = self.close() {
             let Parts { mut accounts, scope, drop_users, .. } = take_apart(*state);
-            accounts.flush();
+            accounts.close(&mut report);
+            report.late = scope.late();
             scope.keep();
+            if let Some(progress) = &self.progress {
+                progress.finish(&report);
+            }
             COUNTERS.contained_panics.add(drop_users().len() as u64);
         }
         COUNTERS.drains_dropped.add(1);

@@ -19,7 +19,7 @@ use crate::clock::Tick;
 use crate::error::Error;
 use crate::panics;
 use crate::ready::Node;
-use crate::source::{Body, Gate, Source};
+use crate::source::{Body, Delivery, Gate, Source};
 
 pin_project! {
     pub(super) struct Lane<C: DrainTypes> {
@@ -32,8 +32,8 @@ pin_project! {
         pub(super) ticket: u32,
         // Messages begun since the lane was given its slot.
         pub(super) in_turn: u32,
-        // Messages that the source has taken and not yielded.
-        held: u32,
+        // The source has taken something and not yielded it, which is booked as held.
+        held: bool,
         // The last turn was cut short: the next one goes on with it.
         resumes: bool,
         // The source can be paused or taken out.
@@ -77,7 +77,8 @@ pub(super) enum Turn {
 
 /// What a source had.
 pub(super) enum Taken<C: DrainTypes> {
-    Message(C::Message),
+    /// Whether it is booked as being in flight: it was held.
+    Message(C::Message, bool),
     /// It cannot be decoded.
     Failed(Error),
     /// Something that needs no handler.
@@ -96,7 +97,7 @@ impl<C: Drains> Lane<C> {
             priority: profile.priority,
             ticket: NONE,
             in_turn: 0,
-            held: 0,
+            held: false,
             resumes: false,
             gated: profile.live,
             ready: false,
@@ -217,6 +218,21 @@ impl<C: Drains> Lane<C> {
         Ok(())
     }
 
+    /// Whether the source is being taken out, asked where nothing is started.
+    #[cold]
+    pub(super) fn look_whether_leaving(
+        self: Pin<&mut Self>,
+        state: &mut State<C>,
+        cx: &mut Context<'_>,
+    ) {
+        let this = self.project();
+        if let Some(source) = this.source.as_pin_mut().filter(|_| *this.gated) {
+            state.doing = Doing::Source;
+            this.info.leaving |= source.poll_gate(cx) == Poll::Ready(Gate::Removed);
+            state.doing = Doing::Own;
+        }
+    }
+
     /// Something was taken.
     #[inline]
     pub(super) fn count_turn(self: Pin<&mut Self>, state: &mut State<C>) {
@@ -232,12 +248,17 @@ impl<C: Drains> Lane<C> {
         shared: &Shared<C>,
     ) {
         self.as_mut().count_turn(state);
-        if let Some(rate) = self.project().rate {
-            rate.begin(shared.now());
+        if self.rate.is_none() && state.slots.rate.is_none() {
+            return;
         }
-        if let Some(rate) = &mut state.slots.rate {
-            rate.begin(shared.now());
-        }
+        // The message is in hand: a clock that panics here ends the drain, and loses nothing.
+        let now = panics::contain(|| shared.now()).unwrap_or_else(|message| {
+            state.fail(Error::panic("the clock", &message));
+            Tick::ZERO
+        });
+        let this = self.project();
+        let rates = this.rate.as_deref_mut().into_iter().chain(&mut state.slots.rate);
+        rates.for_each(|rate| rate.begin(now));
     }
 
     /// Asks for a slot, or queues for one.
@@ -267,11 +288,17 @@ impl<C: Drains> Lane<C> {
         let Some(mut source) = this.source.as_mut().as_pin_mut() else { return Taken::End };
         state.doing = Doing::Source;
         let polled = source.as_mut().poll_delivery(cx);
-        let held = u32::try_from(source.held()).unwrap_or(u32::MAX);
+        let holds = source.holds();
         state.doing = Doing::Own;
-        if held != *this.held {
-            let before = u64::from(std::mem::replace(this.held, held));
-            state.accounts.change(this.info.row, |n| n.held = n.held + u64::from(held) - before);
+        let held = std::mem::replace(this.held, holds);
+        let yielded =
+            matches!(polled, Poll::Ready(Some(Ok(Delivery { body: Body::Message(_), .. }))));
+        if held != holds || held && yielded {
+            let (before, now) = (u64::from(held), u64::from(holds));
+            state.accounts.change(this.info.row, |n| {
+                n.held = n.held + now - before;
+                n.in_flight += u64::from(held && yielded);
+            });
         }
         let ready = matches!(polled, Poll::Ready(Some(Ok(_))));
         state.urgency.set_ready(*this.priority, this.ready, ready);
@@ -280,7 +307,7 @@ impl<C: Drains> Lane<C> {
             Poll::Ready(Some(Ok(delivery))) => match delivery.body {
                 Body::Message(message) => {
                     this.info.number += 1;
-                    Taken::Message(message)
+                    Taken::Message(message, held)
                 }
                 Body::Failed(error) => {
                     this.info.number += 1;
@@ -308,7 +335,9 @@ impl<C: Drains> Lane<C> {
 
     /// The source has panicked.
     #[cold]
-    pub(super) fn blame_source(self: Pin<&mut Self>, message: &str, state: &mut State<C>) {
+    pub(super) fn blame_source(mut self: Pin<&mut Self>, message: &str, state: &mut State<C>) {
+        // What it had taken is not its own.
+        self.as_mut().give_back_of_source(state);
         let mut this = self.project();
         let mut error = Error::panic("the source", message).with_origin(this.info.message(0));
         if let Err(second) = panics::contain(|| this.source.set(None)) {
@@ -361,25 +390,35 @@ impl<C: Drains> Lane<C> {
         self.as_mut().leave_queue(state);
         self.as_mut().set_due(false, state);
         self.as_mut().give_back_many(state);
-        let mut this = self.project();
-        let row = this.info.row;
+        let this = self.as_mut().project();
         if let Some(waiting) = this.retry.take() {
-            state.accounts.change(row, |n| n.waiting -= 1);
-            state.give_back(this.info, waiting.job.message);
+            state.give_back(this.info, waiting.job.message, |n| n.waiting -= 1);
         }
-        let held = u64::from(std::mem::take(this.held));
-        if held > 0 {
-            state.accounts.change(row, |n| n.held -= held);
-        }
+        self.give_back_of_source(state);
+    }
+
+    /// Puts back what the source has taken and not yielded: one by one, so a window that was one
+    /// message is as many as were in it.
+    fn give_back_of_source(self: Pin<&mut Self>, state: &mut State<C>) {
+        let mut this = self.project();
+        let mut held = u64::from(std::mem::take(this.held));
         while let Some(mut source) = this.source.as_mut().as_pin_mut() {
             let taken = panics::contain(|| source.as_mut().take_held());
             match taken {
-                Ok(Some(delivery)) => match delivery.body {
-                    Body::Message(message) => state.give_back(this.info, Some(message)),
-                    Body::Failed(_) | Body::Skipped | Body::Held => {}
-                },
-                Ok(None) | Err(_) => break,
+                Ok(Some(Delivery { body: Body::Message(message), .. })) => {
+                    let first = std::mem::take(&mut held);
+                    state.give_back(this.info, Some(message), |n| n.held -= first);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(message) => {
+                    state.fail(Error::panic("the source", &message));
+                    break;
+                }
             }
+        }
+        if held > 0 {
+            state.give_back(this.info, None, |n| n.held -= held);
         }
     }
 

@@ -65,7 +65,7 @@ enum Next<C: DrainTypes> {
     New(Job<C>, C::Message, Key<C>),
     Retry(Key<C>, Job<C>),
     /// It has failed before its handler could be called.
-    Refused(Option<C::Message>, Error),
+    Refused(Job<C>, Error),
     /// Nothing: that is how the turn ends.
     None(Turn),
     /// Nothing, and the turn goes on.
@@ -132,6 +132,7 @@ impl<C: Drains> Place<'_, C> {
                 // A source that is taken out waits for what runs; so does one that has ended.
                 if this.info.leaving {
                     self.lane.as_mut().give_back_held(desk.state);
+                    self.runs.let_kept_go(self.index);
                 }
                 let many = self.lane.as_mut().project().many.as_mut();
                 if many.is_some_and(|many| many.in_flight > 0 || !many.waiting.is_empty()) {
@@ -332,11 +333,11 @@ impl<C: Drains> Place<'_, C> {
             if many.dry {
                 return Next::None(Turn::Pending);
             }
-            let message = match self.lane.as_mut().take(desk.state, cx) {
-                Taken::Message(message) => message,
+            let (message, booked) = match self.lane.as_mut().take(desk.state, cx) {
+                Taken::Message(message, booked) => (message, booked),
                 Taken::Failed(error) => {
                     self.lane.as_mut().count_turn(desk.state);
-                    return Next::Refused(None, error);
+                    return Next::Refused(Job::new(self.lane.info.number), error);
                 }
                 Taken::Other => {
                     self.lane.as_mut().count_turn(desk.state);
@@ -350,7 +351,7 @@ impl<C: Drains> Place<'_, C> {
                 }
                 Taken::End => return Next::None(Turn::Ended),
             };
-            let number = self.lane.info.number;
+            let job = Job { booked, ..Job::new(self.lane.info.number) };
             let this = self.lane.as_mut().project();
             let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
             let order = &mut desk.state.order;
@@ -366,12 +367,18 @@ impl<C: Drains> Place<'_, C> {
                 Ok(begin())
             };
             let key = match begun {
-                Ok((key, true)) => return Next::New(Job::new(number), message, key),
+                Ok((key, true)) => return Next::New(job, message, key),
                 Ok((key, false)) => key,
-                Err(text) => return Next::Refused(Some(message), Error::panic("the key", &text)),
+                Err(text) => {
+                    let job = Job { message: Some(message), ..job };
+                    return Next::Refused(job, Error::panic("the key", &text));
+                }
             };
-            desk.state.accounts.change(row, |n| n.held += 1);
-            many.held = Some(Held { message, number, key, ticket: None });
+            desk.state.accounts.change(row, |n| {
+                n.in_flight -= u64::from(booked);
+                n.held += 1;
+            });
+            many.held = Some(Held { message, number: job.number, key, ticket: None });
         }
         self.next_held(desk)
     }
@@ -398,18 +405,19 @@ impl<C: Drains> Place<'_, C> {
         let Some(Held { message, number, key, ticket }) = many.held.take() else {
             return Next::None(Turn::Pending);
         };
-        let goes_on = u64::from(begun.is_ok());
         desk.state.accounts.change(this.info.row, |n| {
             n.held -= 1;
-            n.in_flight += goes_on;
+            n.in_flight += 1;
         });
+        let job = Job { booked: true, ..Job::new(number) };
         match begun {
-            Ok(_) => Next::New(Job { booked: true, ..Job::new(number) }, message, key),
+            Ok(_) => Next::New(job, message, key),
             Err(text) => {
                 if let Some(ticket) = ticket {
                     panics::drop_contained(|| keys.leave(&key, ticket));
                 }
-                Next::Refused(Some(message), Error::panic("the key", &text))
+                let job = Job { message: Some(message), ..job };
+                Next::Refused(job, Error::panic("the key", &text))
             }
         }
     }
@@ -427,7 +435,6 @@ impl<C: Drains> Place<'_, C> {
             self.lane.as_mut().count_attempt(state, shared);
         }
         let this = self.lane.as_mut().project();
-        let number = this.info.number;
         let Some(many) = this.many.as_mut() else { return Poll::Ready(Ended::Booked) };
         many.in_flight += 1;
         let begun = match next {
@@ -444,8 +451,7 @@ impl<C: Drains> Place<'_, C> {
                     None => Poll::Ready(Ended::Booked),
                 }
             }
-            Next::Refused(message, error) => {
-                let job = Job { message, ..Job::new(number) };
+            Next::Refused(job, error) => {
                 slot.as_mut().refuse(job, error, this.info, state, shared, cx)
             }
             Next::None(_) | Next::Other => Poll::Ready(Ended::Booked),
@@ -468,22 +474,19 @@ impl<C: Drains> Lane<C> {
     /// Puts back what the lane itself holds: what waits for its next attempt, or for its key.
     pub(super) fn give_back_many(self: Pin<&mut Self>, state: &mut super::state::State<C>) {
         let this = self.project();
-        let row = this.info.row;
         let Some(many) = this.many else { return };
         let across = <C::Order as Order<C::Message>>::ACROSS;
         for (_, (key, job)) in std::mem::take(&mut many.waiting) {
-            state.accounts.change(row, |n| n.waiting -= 1);
             let keys = keys::<C>(&mut state.keys, &mut many.busy);
             panics::drop_contained(|| keys.end(&key));
-            state.give_back(this.info, job.message);
+            state.give_back(this.info, job.message, |n| n.waiting -= 1);
         }
         if let Some(Held { message, key, ticket, .. }) = many.held.take() {
-            state.accounts.change(row, |n| n.held -= 1);
             if let (true, Some(ticket)) = (across, ticket) {
                 let keys = &mut state.keys;
                 panics::drop_contained(|| keys.leave(&key, ticket));
             }
-            state.give_back(this.info, Some(message));
+            state.give_back(this.info, Some(message), |n| n.held -= 1);
         }
     }
 }

@@ -40,6 +40,8 @@ pub struct Progress {
 #[derive(Default)]
 struct Watched {
     report: FanInReport,
+    /// Failed messages keep every permit, because too many wait for their next attempt.
+    all_kept: bool,
     /// Since when the drain runs, while it does.
     running: Option<(Arc<dyn Clock>, Tick)>,
     /// The scopes in which it stages.
@@ -56,24 +58,27 @@ impl Progress {
     }
 
     /// What the drain has done so far; what it did, once it has ended. The counts are those of one
-    /// moment.
+    /// moment, and the messages [taken](FanInReport::taken) never become fewer.
     ///
     /// ```
     /// assert_eq!(watershed::Progress::new().report().taken(), 0);
     /// ```
     #[must_use]
     pub fn report(&self) -> FanInReport {
-        let (mut report, running, scopes, late) = {
+        let (mut report, running, scopes, late, all_kept) = {
             let watched = self.shared.lock();
             let scopes: Vec<_> = watched.scopes.iter().filter_map(WeakScope::upgrade).collect();
             let late = watched.late.load(Ordering::Relaxed);
-            (watched.report.clone(), watched.running.clone(), scopes, late)
+            (watched.report.clone(), watched.running.clone(), scopes, late, watched.all_kept)
         };
         if let Some((clock, started)) = running {
             report.elapsed = clock.now().since(started);
             report.late = late;
             // That of the drain, which is the first, comes last: actions move there from the others.
             report.staged = scopes.iter().rev().map(|scope| scope.len() as u64).sum();
+            if all_kept {
+                report.warnings.push(super::warnings::all_permits_are_kept());
+            }
         }
         report
     }
@@ -90,6 +95,7 @@ impl Progress {
         watched.running = Some((Arc::clone(clock), started));
         watched.scopes = vec![scope.scope().downgrade()];
         watched.late = Arc::clone(scope.late_counter());
+        watched.all_kept = false;
     }
 
     /// Another scope of a message.
@@ -112,6 +118,11 @@ impl Progress {
         if let (Some(row), Some(counts)) = (watched.report.sources.get_mut(row as usize), counts) {
             row.counts = *counts;
         }
+    }
+
+    /// Whether failed messages keep every permit.
+    pub(super) fn tell_kept(&self, all: bool) {
+        self.shared.lock().all_kept = all;
     }
 
     pub(super) fn finish(&self, report: &FanInReport) {

@@ -105,14 +105,16 @@ macro_rules! counts {
             self.$at.waiting
         }
 
-        /// Messages that were taken and whose handler was not called: of an open window, or with a
-        /// key that is busy. None in the report of a drain that has ended.
+        /// Messages that were taken and whose handler was not called: with a key that is busy, or
+        /// as a window that is open, which is one message as it is once it is closed. None in the
+        /// report of a drain that has ended.
         #[must_use]
         pub fn held(&self) -> u64 {
             self.$at.held
         }
 
-        /// Messages that went to [`put_back`](crate::FanIn::put_back).
+        /// Messages that went to [`put_back`](crate::FanIn::put_back): its calls. An open window goes
+        /// back one by one, as so many messages.
         #[must_use]
         pub fn put_back(&self) -> u64 {
             self.$at.put_back
@@ -182,7 +184,8 @@ impl FanInReport {
         &self.sources
     }
 
-    /// Options that can have no effect on this drain.
+    /// Options that can have no effect on this drain. In [`Progress`](crate::Progress) also
+    /// `max_waiting`, while failed messages keep every permit because so many wait.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
@@ -224,7 +227,7 @@ impl SourceReport {
     }
 }
 
-/// An option that can have no effect on a drain, see [`FanInReport::warnings`].
+/// An option that can have no effect on a drain, or holds it up: see [`FanInReport::warnings`].
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -241,6 +244,8 @@ impl SourceReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     pub(super) option: &'static str,
+    /// What is to be said of it, and why.
+    pub(super) what: &'static str,
     pub(super) reason: Cow<'static, str>,
 }
 
@@ -254,6 +259,6 @@ impl Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` has no effect: {}", self.option, self.reason)
+        write!(f, "`{}` {}: {}", self.option, self.what, self.reason)
     }
 }

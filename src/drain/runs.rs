@@ -14,6 +14,8 @@ use super::order::BusyKeys;
 use super::serial::Desk;
 use super::slot::{Ended, SlotBox};
 use super::types::{DrainTypes, Drains};
+use crate::error::Error;
+use crate::panics;
 use crate::ready::{Node, ReadyQueue};
 
 /// The room of one message of such a lane.
@@ -57,6 +59,16 @@ impl<C: Drains> Runs<C> {
         });
         self.places[run as usize].slot = Some(slot);
         run
+    }
+
+    /// The source of a lane is being taken out: those of its messages that keep a slot go back.
+    #[cold]
+    pub(super) fn let_kept_go(&self, lane: u32) {
+        for run in self.places.iter().filter(|run| run.lane == lane) {
+            if run.slot.as_ref().is_some_and(|slot| slot.kept_until().is_some()) {
+                run.node.notify();
+            }
+        }
     }
 
     /// Gives a run back, and hands its slot out.
@@ -115,7 +127,7 @@ impl<C: Drains> Place<'_, C> {
             return true;
         }
         if let (false, Some(slot)) = (state.may_wait(desk.shared), run.slot.as_mut()) {
-            slot.as_mut().keep(job, until);
+            slot.as_mut().keep(job, until, state);
             run.key = key;
             desk.alarms.set(run.node.number, until);
             state.keep(&run.node);
@@ -145,6 +157,10 @@ impl<C: Drains> Place<'_, C> {
         let waker = waker_ref(node);
         let cx = &mut Context::from_waker(&waker);
         let Some(slot) = slot.as_mut().filter(|slot| slot.is_busy()) else {
+            // Nothing of a message's: a panic that is nobody's ends the drain.
+            if let Some(message) = panicked {
+                desk.state.fail(Error::panic("the drain", message));
+            }
             return Turn::Pending;
         };
         let info = self.lane.as_mut().project().info;
@@ -190,21 +206,28 @@ impl<C: Drains> Place<'_, C> {
             desk.alarms.set(run.node.number, until);
             return Turn::Pending;
         }
-        let Some(job) = slot.as_mut().take_kept() else { return Turn::Pending };
+        let Some(job) = slot.as_mut().take_kept(desk.state) else { return Turn::Pending };
         desk.state.forget_kept(&run.node);
         let this = self.lane.as_mut().project();
-        let row = this.info.row;
-        desk.state.accounts.change(row, |n| n.in_flight -= 1);
         let Some(many) = this.many.as_mut() else { return Turn::Pending };
         many.in_flight -= 1;
-        match run.key.take().filter(|_| desk.state.is_running() && !leaving) {
-            Some(key) => {
-                desk.state.accounts.change(row, |n| n.waiting += 1);
+        match run.key.take() {
+            Some(key) if desk.state.is_running() && !leaving => {
+                desk.state.accounts.change(this.info.row, |n| {
+                    n.in_flight -= 1;
+                    n.waiting += 1;
+                });
                 many.waited += 1;
                 many.waiting.insert((until, many.waited), (key, job));
                 many.retry_next |= is_due;
             }
-            None => desk.state.give_back(this.info, job.message),
+            key => {
+                if let Some(key) = key {
+                    let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
+                    panics::drop_contained(|| keys.end(&key));
+                }
+                desk.state.give_back_in_flight(this.info, job.message);
+            }
         }
         if is_due {
             return self.lane_goes_on(at, desk);

@@ -85,7 +85,7 @@ impl<C: Drains> Lane<C> {
             return None;
         }
         if slot.kept_until().is_some() {
-            return self.serial_kept(desk);
+            return self.serial_kept(desk, cx);
         }
         match slot.as_mut().poll(this.info, desk.state, desk.shared, cx) {
             Poll::Pending => Some(Turn::Pending),
@@ -141,7 +141,7 @@ impl<C: Drains> Lane<C> {
         }
         if !state.may_wait(desk.shared) {
             if let Some(slot) = this.slot {
-                slot.as_mut().keep(waiting.job, waiting.until);
+                slot.as_mut().keep(waiting.job, waiting.until, state);
                 return state.keep(desk.node);
             }
         }
@@ -154,7 +154,12 @@ impl<C: Drains> Lane<C> {
 
     /// The message waits in its slot, because too many wait. It changes places with one that is due.
     #[cold]
-    fn serial_kept(mut self: Pin<&mut Self>, desk: &mut Desk<'_, C>) -> Option<Turn> {
+    fn serial_kept(
+        mut self: Pin<&mut Self>,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Option<Turn> {
+        self.as_mut().look_whether_leaving(desk.state, cx);
         let this = self.as_mut().project();
         let slot = this.slot.as_mut()?;
         let until = slot.kept_until()?;
@@ -163,7 +168,7 @@ impl<C: Drains> Lane<C> {
             desk.state.keep(desk.node);
             return Some(Turn::Pending);
         }
-        let job = slot.as_mut().take_kept()?;
+        let job = slot.as_mut().take_kept(desk.state)?;
         desk.state.forget_kept(desk.node);
         if !desk.state.is_running() || this.info.leaving {
             desk.state.give_back_in_flight(this.info, job.message);
@@ -202,7 +207,9 @@ impl<C: Drains> Lane<C> {
                 self.as_mut().serial_retry(desk, cx)
             } else {
                 match self.as_mut().take(desk.state, cx) {
-                    Taken::Message(message) => self.as_mut().serial_begin(message, desk, cx),
+                    Taken::Message(message, booked) => {
+                        self.as_mut().serial_begin(message, booked, desk, cx)
+                    }
                     Taken::Failed(error) => self.as_mut().serial_refuse(error, desk, cx),
                     Taken::Other => {
                         self.as_mut().count_turn(desk.state);
@@ -273,13 +280,14 @@ impl<C: Drains> Lane<C> {
     fn serial_begin(
         mut self: Pin<&mut Self>,
         message: C::Message,
+        booked: bool,
         desk: &mut Desk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
         self.as_mut().count_attempt(desk.state, desk.shared);
         let this = self.project();
         let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
-        let job = Job::new(this.info.number);
+        let job = Job { booked, ..Job::new(this.info.number) };
         slot.as_mut().begin(job, message, this.info, desk.state, desk.shared, cx)
     }
 

@@ -162,9 +162,11 @@ impl<C: Drains> Slot<C> {
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
-        *this.job = Some(job);
         *this.booked = true;
-        state.accounts.change(info.row, |n| n.in_flight += 1);
+        if !job.booked {
+            state.accounts.change(info.row, |n| n.in_flight += 1);
+        }
+        *this.job = Some(job);
         this.step.get_or_insert_with(|| new_step(state, shared));
         self.fail(error, info, state, shared, cx)
     }

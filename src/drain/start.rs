@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::stream::{SelectAll, Stream};
 
@@ -69,14 +70,14 @@ impl<C: Drains> Running<C> {
         let token = CancellationToken::linked([outer.clone(), handlers.token()]);
         let shutdown = settings.shutdown.as_ref().map(CancellationToken::cancelled);
         let mut invalid = settings.validate().err();
-        if (needs_time(&settings) || C::Letters::GIVEN) && invalid.is_none() {
+        if needs_time::<C>(&settings) && invalid.is_none() {
             invalid = clock.check().err();
         }
         let limits = Limits::new(&clock, outer.clone(), settings.timeout).unwrap_or_else(|error| {
             invalid.get_or_insert(error);
             Limits::by_token(outer.clone())
         });
-        let warnings = warnings::of::<C>(&settings, sources.len(), incoming.is_some());
+        let warnings = warnings::of::<C>(&settings, &sources, incoming.is_some());
         for warning in &warnings {
             trace::without_effect(warning.option, &warning.reason);
         }
@@ -105,7 +106,7 @@ impl<C: Drains> Running<C> {
             banks: Banks::default(),
             urgency: Urgency::default(),
             failures: Failures::default(),
-            accounts: Accounts::new(progress.clone()),
+            accounts: Accounts::new(progress.clone(), settings.concurrency),
             paced: 0,
             paused: 0,
             due: 0,
@@ -181,11 +182,12 @@ impl<C: Drains> Running<C> {
         let id = profile.id.unwrap_or_else(SourceId::next);
         let origin = SourceRef { id, name: SourceName::new(profile.name.clone(), self.sources) };
         self.sources += 1;
-        if let Some(error) = &profile.invalid {
-            self.invalid.get_or_insert_with(|| error.clone());
+        let mut invalid = profile.invalid.clone();
+        if profile.rate.is_some() && invalid.is_none() {
+            invalid = self.shared.context.clock().check().err();
         }
-        if profile.rate.is_some() && self.invalid.is_none() {
-            self.invalid = self.shared.context.clock().check().err();
+        if let Some(error) = invalid {
+            self.invalid.get_or_insert(error);
         }
         let row = state.accounts.add_source(&origin);
         Arrival { source, profile, origin, row }
@@ -212,11 +214,12 @@ impl<C: Drains> Running<C> {
 }
 
 /// Whether a drain has to wait for anything but its sources and handlers.
-fn needs_time(settings: &Settings) -> bool {
+fn needs_time<C: Drains>(settings: &Settings) -> bool {
     settings.timeout.is_some()
         || settings.message_timeout.is_some()
         || settings.finish_within.is_some()
         || settings.retry.is_some()
         || settings.policy.is_some()
         || settings.rate.is_some()
+        || (C::Letters::GIVEN && settings.letter_timeout() != Duration::MAX)
 }

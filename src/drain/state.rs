@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use super::accounts::Accounts;
 use super::banks::Banks;
 use super::put_back::PutBack;
+use super::report::Counts;
 use super::settings::Settings;
 use super::slot::SlotBox;
 use super::slots::Slots;
@@ -188,27 +189,34 @@ pub(super) struct State<C: DrainTypes> {
 }
 
 impl<C: Drains> State<C> {
-    /// Hands a message out that will not be handled any more.
-    pub(super) fn give_back(&mut self, info: &Info, message: Option<C::Message>) {
-        let row = info.row;
-        let Some(message) = message else {
-            return self.accounts.change(row, |n| n.unfinished += 1);
-        };
-        let put_back = &mut self.put_back;
-        match panics::contain(|| put_back.take(info.origin.id, message)) {
-            Ok(()) if C::PutBack::GIVEN => self.accounts.change(row, |n| n.put_back += 1),
-            Ok(()) => self.accounts.change(row, |n| n.unfinished += 1),
-            Err(text) => {
-                self.accounts.change(row, |n| n.unfinished += 1);
-                self.fail(Error::panic("put_back", &text));
+    /// Hands a message out that will not be handled any more. `leave` takes it out of the place where
+    /// it was counted: whoever watches sees it there, or where it went, and always once.
+    pub(super) fn give_back(
+        &mut self,
+        info: &Info,
+        message: Option<C::Message>,
+        leave: impl Fn(&mut Counts),
+    ) {
+        let mut went_back = false;
+        if let Some(message) = message {
+            let put_back = &mut self.put_back;
+            match panics::contain(|| put_back.take(info.origin.id, message)) {
+                Ok(()) => went_back = C::PutBack::GIVEN,
+                Err(text) => {
+                    let what = if C::PutBack::GIVEN { "put_back" } else { "a destructor" };
+                    self.fail(Error::panic(what, &text).with_origin(info.message(0)));
+                }
             }
         }
+        self.accounts.change(info.row, |n| {
+            leave(n);
+            *(if went_back { &mut n.put_back } else { &mut n.unfinished }) += 1;
+        });
     }
 
     /// The same for a message that is booked as being in flight.
     pub(super) fn give_back_in_flight(&mut self, info: &Info, message: Option<C::Message>) {
-        self.accounts.change(info.row, |n| n.in_flight -= 1);
-        self.give_back(info, message);
+        self.give_back(info, message, |n| n.in_flight -= 1);
     }
 
     /// Whether another message may wait for its next attempt without a slot.

@@ -7,18 +7,20 @@ use super::order::Order;
 use super::report::Warning;
 use super::settings::{OnFailure, Settings};
 use super::types::Drains;
+use crate::source::{Profile, Source};
 
-/// What of the settings can have no effect, with so many sources, and perhaps more to come.
+/// What of the settings can have no effect, with these sources, and perhaps more to come.
 pub(super) fn of<C: Drains>(
     settings: &Settings,
-    sources: usize,
+    given: &[C::Source],
     more_may_come: bool,
 ) -> Vec<Warning> {
+    let sources = given.len();
     let serial = <C::Order as Order<C::Message>>::SERIAL;
     let mut warnings = Vec::new();
     let mut warn = |applies: bool, option, reason: Cow<'static, str>| {
         if applies {
-            warnings.push(Warning { option, reason });
+            warnings.push(no_effect(option, reason));
         }
     };
     let most = if serial {
@@ -42,6 +44,11 @@ pub(super) fn of<C: Drains>(
         "per_source_concurrency",
         "messages of one source are handled one after another without `unordered` or `ordered_by`"
             .into(),
+    );
+    warn(
+        !serial && settings.per_source.is_some_and(|most| most >= settings.concurrency),
+        "per_source_concurrency",
+        "no more handlers than these may run at once over all sources".into(),
     );
     let undoes = settings.undoes_messages();
     warn(
@@ -69,5 +76,35 @@ pub(super) fn of<C: Drains>(
         "dead_letters",
         "`on_failure(OnFailure::Abort)` ends the drain with the first failure".into(),
     );
+    if !more_may_come {
+        warnings.extend(of_sources(given));
+    }
     warnings
+}
+
+/// What the sources were given and is nothing without others beside them.
+fn of_sources<S: Source>(sources: &[S]) -> Vec<Warning> {
+    let Some(first) = sources.first().map(Source::profile) else { return Vec::new() };
+    let alike = |profile: &Profile| profile.priority == first.priority;
+    let mut warnings = Vec::new();
+    if first.priority != Profile::default().priority
+        && sources.iter().all(|source| alike(&source.profile()))
+    {
+        warnings.push(no_effect("prioritized", "no source has another priority".into()));
+    }
+    if sources.len() == 1 && first.weight != 1 {
+        warnings.push(no_effect("weighted", "there is no other source to share with".into()));
+    }
+    warnings
+}
+
+fn no_effect(option: &'static str, reason: Cow<'static, str>) -> Warning {
+    Warning { option, what: "has no effect", reason }
+}
+
+/// What whoever watches is told while that is so.
+pub(super) fn all_permits_are_kept() -> Warning {
+    let reason = "so many messages wait for their next attempt that failed ones keep every permit, \
+                  and no message is taken until one is due";
+    Warning { option: "max_waiting", what: "is reached", reason: reason.into() }
 }

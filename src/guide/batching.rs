@@ -7,7 +7,8 @@
 //!
 //! At the end of its source, and when the drain is [idle](crate::FanIn::until_idle), the open window
 //! is handed out as it is. What is open when the drain ends otherwise goes to
-//! [`put_back`](crate::FanIn::put_back).
+//! [`put_back`](crate::FanIn::put_back), message by message. Reports and progress count a window as one
+//! message from the moment it opens, and those that go back as one each.
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};

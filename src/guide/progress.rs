@@ -2,8 +2,9 @@
 //!
 //! [`Progress`](crate::Progress) shows the report of a drain at any moment, from any thread: how many
 //! messages were handled, failed, are in flight or wait, in all and for each source, and how many
-//! compensations are staged. Each message taken is in exactly one of these counts; attempts are
-//! counted apart.
+//! compensations are staged. Each message taken is in exactly one of these counts, and they never become
+//! fewer; attempts are counted apart. While so many wait that failed messages keep every permit, a
+//! [warning](crate::FanInReport::warnings) says so.
 //!
 //! ```
 //! use std::time::Duration;

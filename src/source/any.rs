@@ -66,8 +66,8 @@ impl<M> Source for AnySource<'_, M> {
         self.0.is_paused()
     }
 
-    fn held(&self) -> usize {
-        self.0.held()
+    fn holds(&self) -> bool {
+        self.0.holds()
     }
 
     fn profile(&self) -> Profile {

@@ -72,8 +72,8 @@ impl<S: TryStream<Error: Into<BoxError>>> Source for Faults<S> {
     }
 
     #[inline]
-    fn held(&self) -> usize {
-        0
+    fn holds(&self) -> bool {
+        false
     }
 
     fn profile(&self) -> Profile {

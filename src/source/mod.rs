@@ -87,9 +87,10 @@ pub trait Source {
     #[doc(hidden)]
     fn is_paused(&self) -> bool;
 
-    /// How many messages were taken and not yielded.
+    /// Whether something was taken and not yielded: a window that is open, which is one message
+    /// however much is in it.
     #[doc(hidden)]
-    fn held(&self) -> usize;
+    fn holds(&self) -> bool;
 
     /// What an operation asks of the source before it takes a message.
     #[doc(hidden)]
@@ -245,8 +246,8 @@ impl<S: Stream> Source for S {
     }
 
     #[inline]
-    fn held(&self) -> usize {
-        0
+    fn holds(&self) -> bool {
+        false
     }
 
     fn profile(&self) -> Profile {

@@ -66,8 +66,8 @@ macro_rules! as_the_source_within {
         }
 
         #[inline]
-        fn held(&self) -> usize {
-            self.source.held()
+        fn holds(&self) -> bool {
+            self.source.holds()
         }
     };
 }

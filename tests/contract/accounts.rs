@@ -75,8 +75,8 @@ fn every_place_a_message_can_be_in_is_shown_while_it_is_there() {
     clock.advance(SECOND / 2);
     let now = progress.report();
     assert_adds_up(&now);
-    // One is handled, one failed, three are in flight, one waits, one and two are held.
-    assert_eq!(counts(&now), [1, 1, 3, 1, 3, 0, 0], "{now:?}");
+    // One is handled, one failed, three are in flight, one waits, one and a window are held.
+    assert_eq!(counts(&now), [1, 1, 3, 1, 2, 0, 0], "{now:?}");
     assert_eq!((now.attempts(), now.elapsed()), (6, SECOND / 2));
     // Those of 1, of 3 and 5, and two of 7.
     assert_eq!(now.staged(), 5, "{now:?}");
@@ -141,6 +141,99 @@ fn the_progress_adds_up_at_every_poll_and_from_every_thread() {
         watching.join().expect("it added up");
         assert_eq!(ended.expect("no failure").handled(), 900);
     }
+}
+
+// Rules 6.3, 2.1
+#[test]
+fn a_window_is_one_message_from_its_first_on_and_those_of_one_that_goes_back_are_one_each() {
+    for windows_within in [false, true] {
+        for put_back in [true, false] {
+            let ((context, clock), gates, progress) =
+                (manual("t"), Gates::default(), Progress::new());
+            let (sender, receiver) = async_channel::unbounded();
+            let stop = CancellationSource::new();
+            let last = std::cell::Cell::new(0);
+            let look = || {
+                let now = progress.report();
+                assert_adds_up(&now);
+                assert!(now.taken() >= last.replace(now.taken()), "{now:?}");
+                now
+            };
+            // A window within another one is no message of the drain.
+            let rows = window(&context, receiver).count(if windows_within { 2 } else { 4 });
+            let source = if windows_within {
+                let outer = window(&context, rows).count(2).every(SECOND);
+                outer.erased()
+            } else {
+                window(&context, rows.every(SECOND)).count(1).erased()
+            };
+            let drain = fan_in(&context, [source], async |batches: Vec<Vec<u32>>, _| {
+                assert_eq!(look().held(), 0);
+                gates.wait(batches[0][0]).await;
+                look();
+                Ok::<_, BoxError>(())
+            });
+            let drain = drain.concurrency(4).ordered_by(|batches| batches[0][0] / 100);
+            let drain = drain.progress(&progress).cancellation(stop.token());
+            let mut drain = Hand::new(if put_back {
+                let took = drain.put_back(|_, batches: Vec<Vec<u32>>| {
+                    assert!(batches[0].len() <= 2 || batches[0][0] == 5);
+                    look();
+                });
+                took.into_future().boxed_local()
+            } else {
+                drain.into_future().boxed_local()
+            });
+            for (number, places) in [
+                // held, and in flight
+                (1, (1, 0)),
+                (2, (1, 0)),
+                (3, (1, 0)),
+                (4, (0, 1)),
+                // Of the same key: held as an open window, and then as one whose key is busy.
+                (5, (1, 1)),
+                (6, (1, 1)),
+                (7, (1, 1)),
+                (8, (1, 1)),
+            ] {
+                sender.try_send(number).expect("it is open");
+                assert!(drain.run().is_pending());
+                let now = look();
+                assert_eq!((now.held(), now.in_flight()), places, "after {number}: {now:?}");
+            }
+            gates.open(1);
+            assert!(drain.run().is_pending());
+            assert_eq!(counts(&look()), [1, 0, 1, 0, 0, 0, 0]);
+            // The one that runs is finished; three of an open window go back.
+            for number in 9..12 {
+                sender.try_send(number).expect("it is open");
+            }
+            assert!(drain.run().is_pending());
+            assert_eq!(counts(&look()), [1, 0, 1, 0, 1, 0, 0]);
+            stop.cancel();
+            gates.open(5);
+            let failure = drain.finish_by(&clock).expect_err("cancelled");
+            // Of windows of two, one was closed and is one.
+            let went = if windows_within { 2 } else { 3 };
+            let [back, lost] = if put_back { [went, 0] } else { [0, went] };
+            assert_eq!(counts(failure.report()), [2, 0, 0, 0, 0, back, lost]);
+            assert_eq!(counts(&look()), counts(failure.report()));
+        }
+    }
+}
+
+// Rules 6.3, 2.1
+#[test]
+fn what_a_window_holds_whose_source_panics_goes_back() {
+    let ((context, _clock), back) = (manual("t"), RefCell::new(Vec::new()));
+    let source = futures::stream::iter([1, 2, 3]).inspect(|row| assert!(*row < 3, "thrown"));
+    let windows = window(&context, source).count(9);
+    let drain = fan_in(&context, [windows], async |_: Vec<u32>, _| Ok::<_, BoxError>(()));
+    let drain = drain.put_back(|_, rows| back.borrow_mut().push(rows));
+    let failure = Hand::new(drain.into_future()).finish().expect_err("its source panics");
+    assert_eq!(failure.error().code(), watershed::ErrorCode::Panic);
+    assert_eq!(counts(failure.report()), [0, 0, 0, 0, 0, 2, 0], "{:?}", failure.report());
+    assert_eq!(back.into_inner(), [[1], [2]]);
 }
 
 // Rule 6.3
@@ -235,7 +328,7 @@ fn retries_letters_and_undos_are_counted_once_each() {
 // Rule 6.3
 #[test]
 fn a_drain_that_was_dropped_or_never_polled_is_told_as_it_was() {
-    let (context, progress) = (StepContext::new("t"), Progress::new());
+    let ((context, clock), progress) = (manual("t"), Progress::new());
     let back = RefCell::new(Vec::new());
     let drain = fan_in(&context, [filled([1, 2]), filled([3])], async |message: u32, _| {
         if message == 1 {
@@ -255,6 +348,8 @@ fn a_drain_that_was_dropped_or_never_polled_is_told_as_it_was() {
     let now = progress.report();
     assert_adds_up(&now);
     assert_eq!(counts(&now), [1, 0, 0, 0, 0, 0, 2], "{now:?}");
+    clock.advance(SECOND);
+    assert_eq!(progress.report().elapsed(), Duration::ZERO, "it has ended");
     assert_eq!(back.into_inner(), [], "their handlers were called");
 }
 

@@ -366,7 +366,7 @@ fn a_removal_is_for_its_messages_what_the_end_of_the_drain_is() {
         assert!(drain.run().is_pending());
         let now = progress.report();
         assert_adds_up(&now);
-        assert_eq!((now.waiting(), now.held(), now.in_flight()), (1, 3, 1), "{now:?}");
+        assert_eq!((now.waiting(), now.held(), now.in_flight()), (1, 2, 1), "{now:?}");
         assert!(handles.iter().all(watershed::channels::SourceHandle::request_removal));
         assert!(drain.run().is_pending());
         gates.open(1);
@@ -392,6 +392,44 @@ fn a_removal_is_for_its_messages_what_the_end_of_the_drain_is() {
         assert_settled(&report);
         let counts = (report.handled(), report.put_back(), report.unfinished(), report.failed());
         assert_eq!(counts, if put_back { (1, 4, 0, 0) } else { (1, 0, 4, 0) });
+    }
+}
+
+// Rules 2.7, 3.10
+#[test]
+fn a_removal_ends_the_waiting_of_a_message_that_keeps_its_permit_and_frees_its_key() {
+    for order in 0..4 {
+        let ((context, _clock), (live, incoming)) = (manual("t"), live());
+        let (back, handled) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+        let add = |message: u32| live.add(Fed::open([message]).source()).expect("it will run");
+        let drain = fan_in(&context, [], async |message: u32, _| {
+            if message < 30 {
+                return Err("not yet");
+            }
+            Ok(handled.borrow_mut().push(message))
+        });
+        let drain = drain.retry(RetryPolicy::fixed(9, SECOND)).max_waiting(1).concurrency(2);
+        let drain = drain.incoming(incoming).put_back(|_, message| back.borrow_mut().push(message));
+        let key = |message: &u32| message % 10;
+        let mut drain = Hand::new(match order {
+            0 => drain.into_future().boxed_local(),
+            1 => drain.unordered().into_future().boxed_local(),
+            2 => drain.ordered_by(key).into_future().boxed_local(),
+            _ => drain.ordered_across_sources_by(key).into_future().boxed_local(),
+        });
+        let _waits = add(19);
+        assert!(drain.run().is_pending());
+        let kept = add(21);
+        assert!(drain.run().is_pending());
+        let _free = add(31);
+        assert!(drain.run().is_pending());
+        // Where keys count over all sources, the third one waits for that of the second.
+        assert_eq!(*handled.borrow(), if order == 3 { &[][..] } else { &[31] }, "order {order}");
+        assert!(kept.request_removal());
+        assert!(drain.run().is_pending());
+        assert_eq!(*back.borrow(), [21], "order {order}");
+        assert_eq!(kept.ended().now_or_never(), Some(SourceEnd::Removed), "order {order}");
+        assert_eq!(*handled.borrow(), [31], "order {order}");
     }
 }
 

@@ -303,7 +303,6 @@ fn the_greatest_limits_cost_nothing_and_work() {
 
 // Rule 2.2
 #[test]
-#[ignore = "open (2.2): weight and priority of an only source"]
 fn an_option_without_effect_is_told_in_the_report_and_the_progress() {
     let context = StepContext::new("t");
     let retry = || RetryPolicy::fixed(2, SECOND);

@@ -131,7 +131,6 @@ fn a_retry_that_waits_holds_no_permit_and_its_source_or_key_waits_with_it() {
 
 // Rule 3.10
 #[test]
-#[ignore = "open (3.10): progress does not say that all permits are kept"]
 fn beyond_max_waiting_a_failed_message_keeps_its_permit_and_changes_places_with_one_that_is_due() {
     let ((context, clock), progress) = (manual("t"), Progress::new());
     let attempts = Log::default();

@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures::executor::block_on;
 use futures::{FutureExt, StreamExt, stream};
 use watershed::channels::{AnySource, SourceEnd, live, mixed, window};
-use watershed::{BoxError, ErrorCode, ManualClock, Source, StepContext, fan_in};
+use watershed::{
+    BoxError, CancellationSource, ErrorCode, ManualClock, Source, StepContext, fan_in,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -122,9 +124,8 @@ fn an_idle_drain_gives_an_open_window_out_and_then_succeeds() {
 
 // Rules 2.7, 2.10
 #[test]
-#[ignore = "open (2.10): whether a drain with a paused source is idle"]
-fn an_idle_drain_gives_nothing_out_of_a_window_that_is_paused() {
-    for paused_within in [false, true] {
+fn a_drain_is_not_idle_and_gives_nothing_out_while_a_window_is_paused() {
+    for (paused_within, resumed) in [(false, false), (false, true), (true, false), (true, true)] {
         let (context, _clock) = manual();
         let (sender, receiver) = async_channel::unbounded();
         sender.try_send(1).unwrap();
@@ -136,15 +137,17 @@ fn an_idle_drain_gives_nothing_out_of_a_window_that_is_paused() {
         drop(live);
         let (gate, opened) = async_channel::bounded::<()>(1);
         let busy = window(&context, stream::iter([7])).count(1);
-        let back: Log<Vec<u32>> = Log::default();
+        let (seen, back): (Log<Vec<u32>>, Log<Vec<u32>>) = (Log::default(), Log::default());
+        let stop = CancellationSource::new();
         let mut drain = fan_in(&context, mixed((busy,)), |rows: Vec<u32>, _| {
             let opened = opened.clone();
+            seen.lock().unwrap().push(rows);
             async move {
-                assert_eq!(rows, [7], "it is paused");
                 let _ = opened.recv().await;
                 Ok::<_, BoxError>(())
             }
         })
+        .cancellation(stop.token())
         .concurrency(2)
         .incoming(incoming.map(Source::erased))
         .put_back(|_, rows| back.lock().unwrap().push(rows))
@@ -157,8 +160,18 @@ fn an_idle_drain_gives_nothing_out_of_a_window_that_is_paused() {
             assert!(outer.pause());
         }
         gate.close();
-        assert!(matches!(poll(&mut drain), Poll::Ready(Ok(report)) if report.put_back() == 1));
-        assert_eq!(take(&back), [[1]]);
+        assert!(poll(&mut drain).is_pending(), "it waits for the paused one");
+        assert_eq!((take(&seen), take(&back)), (vec![vec![7]], vec![]));
+        if resumed {
+            assert!(handle.resume() && outer.resume());
+            assert!(matches!(poll(&mut drain), Poll::Ready(Ok(report)) if report.handled() == 2));
+            assert_eq!((take(&seen), take(&back)), (vec![vec![1]], vec![]));
+        } else {
+            stop.cancel();
+            let Poll::Ready(Err(failure)) = poll(&mut drain) else { panic!("it is cancelled") };
+            assert_eq!((failure.report().handled(), failure.report().put_back()), (1, 1));
+            assert_eq!((take(&seen), take(&back)), (vec![], vec![vec![1]]));
+        }
     }
 }
 

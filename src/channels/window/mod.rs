@@ -212,8 +212,8 @@ impl<S: Source> Source for Window<S> {
         self.source.as_ref().is_some_and(Source::is_paused)
     }
 
-    fn held(&self) -> usize {
-        self.open.len() + self.source.as_ref().map_or(0, Source::held)
+    fn holds(&self) -> bool {
+        self.open.len() > 0 || self.source.as_ref().is_some_and(Source::holds)
     }
 
     fn profile(&self) -> Profile {

@@ -105,8 +105,8 @@ impl<S: Source> Source for LiveSource<S> {
         self.control.wished() == Wish::Pause || within()
     }
 
-    fn held(&self) -> usize {
-        self.source.as_ref().map_or(0, |source| source.held())
+    fn holds(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.holds())
     }
 
     fn profile(&self) -> Profile {

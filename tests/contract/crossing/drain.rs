@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt, StreamExt};
-use watershed::channels::{IncomingSources, LiveSource, live, window};
+use watershed::channels::{IncomingSources, LiveSource, SourceHandle, live, window};
 use watershed::{
     Commit, CompensationPolicy, FanIn, OnFailure, RetryPolicy, Source, StepContext, fan_in,
 };
@@ -20,6 +20,8 @@ use crate::support::ending::Ended;
 use crate::support::fed::Fed;
 
 const SOURCES: usize = 3;
+/// Messages of a full window.
+pub(super) const WINDOW: usize = 4;
 const MESSAGES: u32 = 12;
 
 /// A new source with a dozen messages, or so many as there are.
@@ -31,7 +33,7 @@ fn add(world: &World, messages: u32) {
     let fed = if case.until_idle { Fed::open(items) } else { Fed::closed(items) };
     let plain = fed.source();
     let source: Boxed = if case.windows && number % 2 == 0 {
-        let window = window(&world.context, plain).count(4);
+        let window = window(&world.context, plain).count(WINDOW);
         if number % 4 == 0 {
             window.every(Duration::from_millis(300)).erased()
         } else {
@@ -157,6 +159,8 @@ macro_rules! erased {
     (@put_back yes $drain:ident, $world:ident) => {{
         let world = Rc::clone(&$world);
         $drain.put_back(move |source, batch: Batch| {
+            world.look();
+            world.went_back.set(world.went_back.get() + 1);
             world.back.borrow_mut().extend(batch.into_iter().map(|message| (source, message)));
         })
     }};
@@ -266,19 +270,24 @@ fn execute(world: &World, mut drain: Erased) -> Option<Ended> {
             if let Poll::Ready(ended) = drain.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Some(ended);
             }
+            if world.case.progress {
+                world.look();
+            }
             continue;
         }
         if world.clock.advance_to_next() {
             continue;
         }
         // It waits, and not for the clock: whatever may hold it is let go, one after another.
+        // A handler may pause a source at any time, and a drain does not end while one is paused.
+        let paused = |handle: &&SourceHandle<Boxed>| handle.is_paused() && handle.resume();
+        if world.handles.borrow().iter().filter(paused).count() > 0 {
+            continue;
+        }
         match helped {
-            0 => world.handles.borrow().iter().for_each(|handle| {
-                let _ = handle.resume();
-            }),
-            1 => *world.live.borrow_mut() = None,
-            2 => world.fed.borrow().iter().for_each(Fed::close),
-            3 => world.hanging.open(()),
+            0 => *world.live.borrow_mut() = None,
+            1 => world.fed.borrow().iter().for_each(Fed::close),
+            2 => world.hanging.open(()),
             _ => panic!("it waits, and nobody will wake it"),
         }
         helped += 1;

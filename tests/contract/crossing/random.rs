@@ -80,25 +80,21 @@ fn steered(part: u64) {
 
 // Rules 2.5, 2.7, 3.1 to 3.11, 4.1, 4.3, 6.3; fault d1
 #[test]
-#[ignore = "open: the scenario counts windows that were put back in two units"]
 fn a_drain_that_is_steered_at_random_ends_and_its_accounts_are_exact_1() {
     steered(0);
 }
 
 #[test]
-#[ignore = "open: the scenario counts windows that were put back in two units"]
 fn a_drain_that_is_steered_at_random_ends_and_its_accounts_are_exact_2() {
     steered(1);
 }
 
 #[test]
-#[ignore = "open: the scenario counts windows that were put back in two units"]
 fn a_drain_that_is_steered_at_random_ends_and_its_accounts_are_exact_3() {
     steered(2);
 }
 
 #[test]
-#[ignore = "open: the scenario counts windows that were put back in two units"]
 fn a_drain_that_is_steered_at_random_ends_and_its_accounts_are_exact_4() {
     steered(3);
 }

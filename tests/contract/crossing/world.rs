@@ -10,8 +10,8 @@ use futures::future::select;
 use watershed::channels::{AnySource, LiveSources, SourceHandle};
 use watershed::timers::delay;
 use watershed::{
-    Answer, BoxError, CancellationSource, Clock, LocalUndos, ManualClock, Progress, SourceId,
-    StepContext, Tick,
+    Answer, BoxError, CancellationSource, Clock, FanInReport, LocalUndos, ManualClock, Progress,
+    SourceId, StepContext, Tick,
 };
 
 use super::case::{Case, Order};
@@ -49,11 +49,15 @@ pub(super) struct World {
     pub(super) handles: RefCell<Vec<SourceHandle<Boxed>>>,
     pub(super) calls: RefCell<Vec<Call>>,
     pub(super) back: RefCell<Vec<(SourceId, u32)>>,
+    /// Calls of `put_back`: each is a message of the drain.
+    pub(super) went_back: Cell<u64>,
     pub(super) letters: Cell<u64>,
     /// Letters that were begun and never stored.
     pub(super) hanging: Gates<()>,
     pub(super) undone: Undone,
     effects: Cell<usize>,
+    /// What was taken when the progress was looked at last.
+    taken: Cell<u64>,
     /// Running handlers: all, by source, and by what they have to be in order in.
     running: RefCell<(usize, HashMap<usize, usize>, HashMap<(usize, u32), u32>)>,
     /// The last message that began, by source and key.
@@ -90,14 +94,24 @@ impl World {
             handles: RefCell::default(),
             calls: RefCell::default(),
             back: RefCell::default(),
+            went_back: Cell::new(0),
             letters: Cell::new(0),
             hanging: Gates::default(),
             undone: Undone::default(),
             effects: Cell::new(0),
+            taken: Cell::new(0),
             running: RefCell::default(),
             last: RefCell::default(),
             source_of: RefCell::default(),
         })
+    }
+
+    /// What the progress says: each message is in one place, and none goes away.
+    pub(super) fn look(&self) -> FanInReport {
+        let now = self.progress.report();
+        assert_adds_up(&now);
+        assert!(now.taken() >= self.taken.replace(now.taken()), "taken goes back: {now:?}");
+        now
     }
 
     /// A new source is known.
@@ -155,9 +169,7 @@ impl World {
         let source = self.source_of.borrow()[&id];
         assert!(batch.iter().all(|message| *message as usize / 100 == source), "{batch:?}");
         if self.case.progress {
-            let now = self.progress.report();
-            assert_adds_up(&now);
-            assert!(now.in_flight() > 0, "this message is: {now:?}");
+            assert!(self.look().in_flight() > 0, "this message is");
         }
         let key = batch[0] % 3;
         let lane = match self.case.shape.order {
