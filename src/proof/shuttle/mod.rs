@@ -3,6 +3,7 @@
 //! What happens in a scene is drawn from the seed of its schedule as well. A schedule that fails is
 //! printed, with how to run it again.
 
+mod live;
 mod pipelines;
 mod rollbacks;
 

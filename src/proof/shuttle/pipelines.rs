@@ -204,7 +204,7 @@ fn drain(
         .cancellation(token(plan.stop))
         .shutdown(token(plan.shutdown))
         .progress(progress)
-        .put_back(move |_, _| drop(counted.fetch_add(1, SeqCst)));
+        .put_back(move |_, _| _ = counted.fetch_add(1, SeqCst));
     let run = Run { patience: plan.patience, changes_wakers: plan.changes_wakers };
     let result = match plan.order {
         Order::Serial => run.block_on(fan_in.into_future()),
