@@ -115,7 +115,8 @@ impl<C: Drains> Slot<C> {
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
-        if let (Err(_), Some(lent)) = (&undone, this.step.as_mut()) {
+        let stays = undone.is_err() || shared.policy.runs_nothing();
+        if let Some(lent) = this.step.as_mut().filter(|_| stays) {
             // It stays staged, whatever becomes of the drain.
             lent.hand_over_to_context();
         }

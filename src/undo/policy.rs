@@ -100,6 +100,11 @@ impl CompensationPolicy {
         self
     }
 
+    /// Whether everything stays staged.
+    pub(crate) fn runs_nothing(&self) -> bool {
+        self.order == RunOrder::None
+    }
+
     /// Whether a rollback can go by it.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self.order {

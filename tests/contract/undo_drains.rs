@@ -494,3 +494,25 @@ fn a_drain_that_is_not_send_undoes_state_that_is_not() {
         assert_eq!(lines.borrow().len(), 3 - left);
     }
 }
+
+// Rules 3.8, 4.3, 4.6; found by random programs
+#[test]
+fn what_a_policy_keeps_staged_of_a_failed_message_is_not_cleared_by_the_success_of_the_drain() {
+    for (commit, staged) in [(Commit::Pipeline, 2), (Commit::Message, 2), (Commit::Never, 4)] {
+        for kept in [false, true] {
+            let (context, steps) = (StepContext::new("t"), RefCell::new(Vec::new()));
+            let handler = async |message: u32, step: StepContext| {
+                step.register_compensation(async || {});
+                steps.borrow_mut().extend(kept.then(|| step.clone()));
+                if message % 2 == 0 { Err("fails") } else { Ok(()) }
+            };
+            let drain = fan_in(&context, [stream::iter(0..4)], handler)
+                .commit(commit)
+                .on_failure(OnFailure::Continue)
+                .message_compensation(CompensationPolicy::none());
+            let report = block_on(drain).expect("it goes on");
+            assert_eq!((report.handled(), report.failed()), (2, 2));
+            assert_eq!(context.scope().len(), staged, "{commit:?}, steps kept: {kept}");
+        }
+    }
+}
