@@ -35,6 +35,18 @@ pub(super) fn keys<'a, C: Drains>(
     if <C::Order as Order<C::Message>>::ACROSS { across } else { within }
 }
 
+/// Frees the key of a message that is not in work any more. Comparing and dropping keys is the user's
+/// code; the message has its result by then.
+#[inline]
+pub(super) fn free_key<C: Drains>(across: &mut Busy<C>, within: &mut Busy<C>, key: Key<C>) {
+    let keys = keys::<C>(across, within);
+    if <C::Order as Order<C::Message>>::KEYED {
+        panics::drop_contained(move || keys.end(&key));
+    } else {
+        keys.end(&key);
+    }
+}
+
 /// What a lane has beside one that handles a message at a time.
 pub(super) struct Many<C: DrainTypes> {
     pub(super) busy: Busy<C>,
@@ -477,8 +489,7 @@ impl<C: Drains> Lane<C> {
         let Some(many) = this.many else { return };
         let across = <C::Order as Order<C::Message>>::ACROSS;
         for (_, (key, job)) in std::mem::take(&mut many.waiting) {
-            let keys = keys::<C>(&mut state.keys, &mut many.busy);
-            panics::drop_contained(|| keys.end(&key));
+            free_key::<C>(&mut state.keys, &mut many.busy, key);
             state.give_back(this.info, job.message, |n| n.waiting -= 1);
         }
         if let Some(Held { message, key, ticket, .. }) = many.held.take() {

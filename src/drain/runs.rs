@@ -9,13 +9,11 @@ use std::task::{Context, Poll};
 use futures::task::waker_ref;
 
 use super::lane::{Turn, Waiting};
-use super::many::{Key, Place, keys};
-use super::order::BusyKeys;
+use super::many::{Key, Place, free_key};
 use super::serial::Desk;
 use super::slot::{Ended, SlotBox};
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
-use crate::panics;
 use crate::ready::{Node, ReadyQueue};
 
 /// The room of one message of such a lane.
@@ -99,7 +97,7 @@ impl<C: Drains> Place<'_, C> {
         }
         many.in_flight -= 1;
         if let Some(key) = key {
-            keys::<C>(&mut desk.state.keys, &mut many.busy).end(&key);
+            free_key::<C>(&mut desk.state.keys, &mut many.busy, key);
         }
         true
     }
@@ -122,7 +120,7 @@ impl<C: Drains> Place<'_, C> {
             state.give_back_in_flight(this.info, job.message);
             many.in_flight -= 1;
             if let Some(key) = key {
-                keys::<C>(&mut state.keys, &mut many.busy).end(&key);
+                free_key::<C>(&mut state.keys, &mut many.busy, key);
             }
             return true;
         }
@@ -223,8 +221,7 @@ impl<C: Drains> Place<'_, C> {
             }
             key => {
                 if let Some(key) = key {
-                    let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
-                    panics::drop_contained(|| keys.end(&key));
+                    free_key::<C>(&mut desk.state.keys, &mut many.busy, key);
                 }
                 desk.state.give_back_in_flight(this.info, job.message);
             }
