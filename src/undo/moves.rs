@@ -188,7 +188,7 @@ impl CompensationScope {
                 self.lend(state, &to, &mut after);
             }
             let moved = match ending {
-                Ending::Moved => Some(state.move_to(&to, &mut after)),
+                Ending::Moved => state.move_unless(&to, &mut after, |_| false),
                 Ending::Dropped => None,
                 Ending::DroppedIfFinal => state.move_unless(&to, &mut after, |next| next.is_final),
             };

@@ -88,9 +88,9 @@ impl Session {
 
     /// Takes out an action that has failed for good.
     pub(super) fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>> {
-        let again = self.again.iter_mut();
+        let mut again = self.again.iter_mut();
         let withdrawn = self.failed.withdraw(number);
-        withdrawn.or_else(|| again.filter_map(|(_, actions)| actions.withdraw(number)).next())
+        withdrawn.or_else(|| again.find_map(|(_, actions)| actions.withdraw(number)))
     }
 
     /// Forgets what the driver has taken and not started: it drops that when it comes back. Returns

@@ -174,7 +174,9 @@ impl<S> Stream for IncomingSources<S> {
 
 impl<S> fmt::Debug for IncomingSources<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IncomingSources").field("waiting", &self.receiver.len()).finish()
+        f.debug_struct("IncomingSources")
+            .field("waiting", &self.receiver.len())
+            .finish_non_exhaustive()
     }
 }
 

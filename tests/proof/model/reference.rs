@@ -223,6 +223,7 @@ impl std::error::Error for Broke {}
 /// A rollback of the whole scope.
 struct Participant {
     policy: Policy,
+    token: watershed::CancellationToken,
     joined: bool,
     over: bool,
     succeeded_before: usize,
@@ -461,7 +462,11 @@ impl Model {
 
     fn is_over(&self, runner: Runner) -> bool {
         match runner {
-            Runner::Rollback(number) => self.rollbacks[number].over,
+            // Once its token is cancelled, another one begins its attempts anew.
+            Runner::Rollback(number) => {
+                let Participant { over, token, .. } = &self.rollbacks[number];
+                *over || token.is_cancelled()
+            }
             Runner::Frame(frame) => self.frames[frame].stage != Stage::Rolling,
         }
     }
@@ -546,11 +551,12 @@ impl Model {
 
     // Rollbacks of the whole scope.
 
-    pub fn new_rollback(&mut self, policy: Policy) -> usize {
+    pub fn new_rollback(&mut self, policy: Policy, token: watershed::CancellationToken) -> usize {
         self.numbers.rollbacks += 1;
         let (joined, over, mixed) = (false, false, false);
         let (succeeded_before, given_up_before) = (0, 0);
-        let own = Participant { policy, joined, over, succeeded_before, given_up_before, mixed };
+        let own =
+            Participant { policy, token, joined, over, succeeded_before, given_up_before, mixed };
         self.rollbacks.push(own);
         self.rollbacks.len() - 1
     }
@@ -978,14 +984,13 @@ impl Model {
         let source = self.call(message).source;
         let state = &mut self.run(drain).sources[source];
         state.active.retain(|active| *active != message);
-        if !panics {
-            state.rolled_back += 1;
-        } else {
-            // Nobody has taken it in.
+        if panics {
+            // Nobody has taken it in, and its own failure ends the drain, with the panic attached.
             state.returned += 1;
             self.numbers.faults += 1;
-            // The message's own failure ends the drain, with the panic attached.
             self.failed(drain, failed_by, true);
+        } else {
+            state.rolled_back += 1;
         }
     }
 
@@ -1088,10 +1093,11 @@ impl Model {
         if run.failures.iter().any(|failed| !matches!(failed.cause, Cause::MessageTimeout(_))) {
             wrong.push("something had failed");
         }
-        if run.stopped_outside.is_some() {
+        // What has ended by the poll that would have seen it has succeeded.
+        if run.stopped_outside.is_some_and(|at| at < now) {
             wrong.push("it was told to stop");
         }
-        if run.plan.timeout.is_some_and(|timeout| now >= run.started + timeout) {
+        if run.plan.timeout.is_some_and(|timeout| now > run.started + timeout) {
             wrong.push("its time was over");
         }
         if run.dropping || run.sources.iter().any(|source| !source.active.is_empty()) {

@@ -214,7 +214,7 @@ impl Interpreter {
 
     pub fn roll_back(&self, policy: Policy, stop: &CancellationSource) -> Told {
         let (book, token) = (self.book.clone(), stop.token());
-        let number = book.lock().new_rollback(policy);
+        let number = book.lock().new_rollback(policy, token.clone());
         let clock: Arc<dyn Clock> = Arc::new(self.world.clock().clone());
         // By its name an action knows who runs it: another rollback may be the one that is polled.
         let step = StepContext::new(format!("{ROLLBACK}{number}")).with_scope(self.root.clone());
