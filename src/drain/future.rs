@@ -105,10 +105,14 @@ impl<C: Drains> Future for FanInFuture<C> {
 /// Dropped before its result, a drain lets go of everything as at its end.
 impl<C: DrainTypes> Drop for FanInFuture<C> {
     fn drop(&mut self) {
-        if let Stage::Running(running) = std::mem::replace(&mut self.stage, Stage::Over) {
-            // What drops it was noted when it began: here nothing is known of its types.
-            let drop_early = running.drop_early;
-            drop_early(running);
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Waiting(start) => start.let_go(),
+            Stage::Running(running) => {
+                // What drops it was noted when it began: here nothing is known of its types.
+                let drop_early = running.drop_early;
+                drop_early(running);
+            }
+            Stage::Over => {}
         }
     }
 }

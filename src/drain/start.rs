@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::lock::Lock;
 use crate::origin::{SourceId, SourceName, SourceRef};
+use crate::panics;
 use crate::source::Source;
 use crate::step::StepContext;
 use crate::sync::atomic::AtomicUsize;
@@ -53,6 +54,23 @@ pub(super) struct Parts<C: DrainTypes> {
     pub(super) put_back: C::PutBack,
     pub(super) order: C::Order,
     pub(super) undos: C::Undos,
+}
+
+impl<C: DrainTypes> Start<C> {
+    /// Drops it unpolled, each value of the user's whatever becomes of the others.
+    pub(super) fn let_go(self) {
+        let Self { sources, incoming, progress: _, parts } = self;
+        let Parts { context, settings, clone: _, handler, letters, put_back, order, undos } = parts;
+        panics::drop_each(sources);
+        panics::drop_contained(|| drop(incoming));
+        panics::drop_contained(|| drop(handler));
+        panics::drop_contained(|| drop(letters));
+        panics::drop_contained(|| drop(put_back));
+        panics::drop_contained(|| drop(order));
+        panics::drop_contained(|| drop(undos));
+        panics::drop_contained(|| drop(settings));
+        panics::drop_contained(|| drop(context));
+    }
 }
 
 impl<C: Drains> Running<C> {

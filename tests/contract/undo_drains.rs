@@ -1,11 +1,12 @@
 //! What becomes of the compensations of a drain's messages. Rules 3.8, 4.1 to 4.3, 4.8, 4.9, 4.12.
 
+use std::cell::RefCell;
 use std::future::IntoFuture;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use futures::FutureExt;
+use futures::{FutureExt, stream};
 use watershed::{
     BoxError, Commit, Compensated, CompensationPolicy, CompensationScope, Error, ErrorCode, Letter,
     LocalUndos, OnFailure, StepContext, fan_in,
