@@ -17,11 +17,12 @@
 #[path = "../support/mod.rs"]
 #[macro_use]
 mod support;
+#[path = "../support/crossing/mod.rs"]
+mod crossing;
 
 mod accounts;
 mod bounds;
 mod coming_and_going;
-mod crossing;
 mod deadlines;
 mod driving;
 mod endings;
@@ -33,6 +34,7 @@ mod idle_and_rate;
 mod live;
 mod no_threads;
 mod order_and_limits;
+mod pairs;
 mod panics;
 mod retries;
 mod sources;

@@ -5,6 +5,21 @@
 //! minute; with `WATERSHED_PROOF=long` in the environment every count is larger. A debug build, or
 //! `WATERSHED_PROOF=short`, runs the same tests with small counts.
 
+#[path = "../support/mod.rs"]
+#[allow(clippy::pedantic, unused_macros, reason = "the proof needs a part of it")]
+mod support;
+
+#[path = "../support/crossing/mod.rs"]
+#[allow(
+    clippy::pedantic,
+    clippy::enum_variant_names,
+    clippy::type_complexity,
+    reason = "as in the tests of the contract"
+)]
+mod crossing;
+
+#[allow(clippy::cast_possible_wrap, reason = "the numbers are small")]
+mod bytes;
 mod cancellation;
 mod effort;
 mod fairness;
@@ -13,5 +28,6 @@ mod mixture;
 mod model;
 mod scale;
 mod scenario;
+mod steered;
 mod subsets;
 mod wakes;

@@ -1,5 +1,16 @@
 //! Many sources, many actions, many messages: linear time, flat memory, no deep stack.
 
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_wrap,
+    clippy::cast_possible_truncation,
+    clippy::redundant_closure_for_method_calls,
+    clippy::unnecessary_wraps,
+    reason = "small numbers, and what a user would write"
+)]
+mod crowd;
+mod flat;
+
 use std::cell::Cell;
 use std::future::IntoFuture;
 use std::pin::Pin;

@@ -17,4 +17,5 @@ pub fn alone(module: &str, name: &str, body: impl FnOnce()) {
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{complained}");
     assert!(said.contains("1 passed"), "{test} is no test: {said}");
+    print!("{said}");
 }

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use watershed::Commit;
 
-use super::case::{Case, Shape};
-use super::drain::broken_by;
+use crate::crossing::{Case, Shape, broken_by};
 
 type Set = fn(&mut Case);
 
-const OPTIONS: [(&str, Set); 37] = [
+const OPTIONS: [(&str, Set); 39] = [
     ("concurrency 3", |case| case.concurrency = Some(3)),
     ("concurrency 100", |case| case.concurrency = Some(100)),
     ("per_source_concurrency 2", |case| case.per_source = Some(2)),
@@ -47,6 +46,8 @@ const OPTIONS: [(&str, Set); 37] = [
     ("handlers that hang", |case| case.hangs = true),
     ("handlers that answer later", |case| case.comes_later = true),
     ("undos that fail", |case| case.undo_fails = true),
+    ("handlers that reserve", |case| case.reserves = true),
+    ("handlers with drains of their own", |case| case.nests = true),
 ];
 
 /// Runs all of them, and tells of every pair in which something is not as it must be.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt, StreamExt};
-use watershed::channels::{IncomingSources, LiveSource, SourceHandle, live, window};
+use watershed::channels::{IncomingSources, LiveSource, live, window};
 use watershed::{
     Commit, CompensationPolicy, FanIn, OnFailure, RetryPolicy, Source, StepContext, fan_in,
 };
@@ -20,8 +20,6 @@ use crate::support::ending::Ended;
 use crate::support::fed::Fed;
 
 const SOURCES: usize = 3;
-/// Messages of a full window.
-pub(super) const WINDOW: usize = 4;
 const MESSAGES: u32 = 12;
 
 /// A new source with a dozen messages, or so many as there are.
@@ -33,7 +31,7 @@ fn add(world: &World, messages: u32) {
     let fed = if case.until_idle { Fed::open(items) } else { Fed::closed(items) };
     let plain = fed.source();
     let source: Boxed = if case.windows && number % 2 == 0 {
-        let window = window(&world.context, plain).count(WINDOW);
+        let window = window(&world.context, plain).count(4);
         if number % 4 == 0 {
             window.every(Duration::from_millis(300)).erased()
         } else {
@@ -160,8 +158,7 @@ macro_rules! erased {
         let world = Rc::clone(&$world);
         $drain.put_back(move |source, batch: Batch| {
             world.look();
-            world.went_back.set(world.went_back.get() + 1);
-            world.back.borrow_mut().extend(batch.into_iter().map(|message| (source, message)));
+            world.back.borrow_mut().push((source, batch));
         })
     }};
     (@undos yes $drain:ident, $world:ident) => { $drain.local_undos(&$world.undos) };
@@ -225,7 +222,7 @@ impl Wake for Woken {
 }
 
 /// Runs a case to its end, or drops it where that is its end, and holds it against the rules.
-pub(super) fn run(case: &Case) {
+pub(crate) fn run(case: &Case) {
     let world = World::new(case.clone());
     let (live, incoming) = live();
     *world.live.borrow_mut() = Some(live);
@@ -239,7 +236,7 @@ pub(super) fn run(case: &Case) {
 }
 
 /// Why a case is not as it must be, if it is not.
-pub(super) fn broken_by(case: &Case) -> Option<String> {
+pub(crate) fn broken_by(case: &Case) -> Option<String> {
     let why = std::panic::catch_unwind(|| run(case)).err()?;
     let said = why.downcast_ref::<String>().cloned();
     let said = said.or_else(|| why.downcast_ref::<&str>().map(|why| (*why).to_owned()));
@@ -253,11 +250,16 @@ fn execute(world: &World, mut drain: Erased) -> Option<Ended> {
     if chance.is_none() {
         *world.live.borrow_mut() = None;
     }
+    let mut old = Vec::new();
     for polls in 0.. {
         assert!(polls < 100_000, "it runs for ever");
-        if let Some(chance) = &mut chance {
+        // What holds it is let go for good: from then on nobody holds anything up.
+        if let Some(chance) = chance.as_mut().filter(|_| helped == 0) {
             if chance.u8(..) < 20 && between_polls(world, chance) {
                 return None;
+            }
+            if chance.u8(..) < 10 {
+                old.drain(..).for_each(Waker::wake);
             }
         }
         let unasked = chance.as_mut().is_some_and(|chance| chance.u8(..) < 10);
@@ -267,6 +269,8 @@ fn execute(world: &World, mut drain: Erased) -> Option<Ended> {
                 woken = Arc::default();
             }
             let waker = Waker::from(Arc::clone(&woken));
+            old.push(waker.clone());
+            old.truncate(3);
             if let Poll::Ready(ended) = drain.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Some(ended);
             }
@@ -279,18 +283,23 @@ fn execute(world: &World, mut drain: Erased) -> Option<Ended> {
             continue;
         }
         // It waits, and not for the clock: whatever may hold it is let go, one after another.
-        // A handler may pause a source at any time, and a drain does not end while one is paused.
-        let paused = |handle: &&SourceHandle<Boxed>| handle.is_paused() && handle.resume();
-        if world.handles.borrow().iter().filter(paused).count() > 0 {
+        if world
+            .handles
+            .borrow()
+            .iter()
+            .filter(|handle| handle.is_paused() && handle.resume())
+            .count()
+            > 0
+        {
             continue;
         }
-        match helped {
-            0 => *world.live.borrow_mut() = None,
-            1 => world.fed.borrow().iter().for_each(Fed::close),
-            2 => world.hanging.open(()),
-            _ => panic!("it waits, and nobody will wake it"),
-        }
         helped += 1;
+        match helped {
+            1 => *world.live.borrow_mut() = None,
+            2 => world.fed.borrow().iter().for_each(Fed::close),
+            3 => world.hanging.open(()),
+            _ => panic!("it waits, and nobody will wake it: {}", world.tell()),
+        }
     }
     unreachable!("it was polled often enough");
 }

@@ -1,12 +1,12 @@
 //! What must be so for every drain, whatever its options and however it ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use watershed::{Commit, CompensationPolicy};
 
-use super::drain::WINDOW;
-use super::world::{Call, World};
+use super::world::{Batch, Call, World};
 use crate::support::Hand;
 use crate::support::ending::{Ended, assert_settled, report};
 
@@ -18,13 +18,17 @@ fn assert_rate(calls: &[&Call], (most, per): (usize, Duration)) {
     }
 }
 
-/// Undoes what is staged on the context, and says which effects were undone how often.
+/// Undoes what is staged on the context, all of it in reverse.
 fn roll_back(world: &World) {
     let policy = CompensationPolicy::sequential_reverse();
     // Some actions fail at their first try.
     for _ in 0..2 {
+        let before = world.undone.lock().expect("no panic").begun.len();
         let rollback = world.context.roll_back(&policy).local(&world.undos);
-        if Hand::new(rollback).finish_by(&world.clock).is_ok() {
+        let ended = Hand::new(rollback).finish_by(&world.clock);
+        let begun = &world.undone.lock().expect("no panic").begun[before..];
+        assert!(begun.is_sorted_by(|later, earlier| later > earlier), "no reverse: {begun:?}");
+        if ended.is_ok() {
             break;
         }
     }
@@ -32,7 +36,7 @@ fn roll_back(world: &World) {
     assert!(world.undos.is_empty(), "a local action has no place any more");
 }
 
-pub(super) fn check(world: &World, ended: Option<Ended>) {
+pub(crate) fn check(world: &World, ended: Option<Ended>) {
     let (case, calls) = (&world.case, world.calls.borrow());
     let succeeded = matches!(ended, Some(Ok(_)));
     if case.must_succeed() {
@@ -40,8 +44,14 @@ pub(super) fn check(world: &World, ended: Option<Ended>) {
     }
     roll_back(world);
 
-    // Each effect was undone once, or is final.
+    // Each effect was undone once, or is final; those of one call in reverse.
+    assert_eq!(Arc::strong_count(&world.undone), 1, "an action is kept");
     let undone = world.undone.lock().expect("no panic");
+    let mut order = BTreeMap::new();
+    for effect in &undone.begun {
+        let next = order.len();
+        order.entry(*effect).or_insert(next);
+    }
     for call in calls.iter() {
         let fixed = match case.commit {
             Commit::Message => call.ok,
@@ -49,15 +59,25 @@ pub(super) fn check(world: &World, ended: Option<Ended>) {
             Commit::Never => false,
         };
         for effect in &call.effects {
-            let times = undone.get(effect).copied().unwrap_or(0);
-            assert_eq!(times, usize::from(!fixed), "{call:?} after {ended:?}");
+            let times = undone.times.get(effect).copied().unwrap_or(0);
+            assert_eq!(times, usize::from(!fixed), "{effect} of {call:?} after {ended:?}");
+        }
+        // Actions that run at once are begun in reverse; local ones among them, by whoever drives
+        // the rollback, behind the others.
+        if !(case.compensation && case.shape.undos) {
+            let begun = call.effects.iter().filter_map(|effect| order.get(effect));
+            assert!(begun.is_sorted_by(|later, earlier| later > earlier), "no reverse: {call:?}");
         }
     }
+    let made: BTreeSet<_> = calls.iter().flat_map(|call| &call.effects).collect();
+    assert!(undone.times.keys().all(|effect| made.contains(effect)), "undone and never done");
 
     // Each message was handled, or put back, or is in its source; or counted.
     let called: BTreeSet<u32> = calls.iter().flat_map(|call| call.batch.iter().copied()).collect();
-    let back: BTreeSet<u32> = world.back.borrow().iter().map(|(_, message)| *message).collect();
-    assert_eq!(back.len(), world.back.borrow().len(), "put back twice");
+    let put_back = world.back.borrow();
+    let back: BTreeSet<u32> = put_back.iter().flat_map(|(_, batch)| batch).copied().collect();
+    let times: usize = put_back.iter().map(|(_, batch)| batch.len()).sum();
+    assert_eq!(back.len(), times, "put back twice");
     let mut places: BTreeMap<u32, u32> = called.union(&back).map(|message| (*message, 1)).collect();
     let mut all = 0;
     for fed in world.fed.borrow().iter() {
@@ -84,22 +104,24 @@ pub(super) fn check(world: &World, ended: Option<Ended>) {
     let Some(ended) = ended else { return };
     let report = report(&ended);
     assert_settled(report);
-    // A window that was closed is one message of the drain, whatever becomes of it.
-    let windows = if case.windows { WINDOW } else { 1 };
-    let unfinished = report.unfinished() as usize;
-    assert!(missing <= unfinished * windows, "{missing} messages are lost: {report:?}");
     assert!(!case.shape.put_back || missing == 0, "{missing} messages were not put back");
     assert_eq!(report.attempts(), calls.len() as u64, "{report:?}");
     let ok = calls.iter().filter(|call| call.ok).count();
     assert_eq!(report.handled(), ok as u64, "{report:?}");
-    assert_eq!(report.put_back(), world.went_back.get(), "{report:?}");
+    assert_eq!(report.put_back(), put_back.len() as u64, "{report:?}");
     assert!(world.letters.get() <= report.failed(), "{} letters: {report:?}", world.letters.get());
-    if !case.windows {
-        assert_eq!(
-            report.taken() as usize,
-            called.len() + (back.difference(&called).count()) + missing
-        );
-    }
+    // What an open window held went back one by one, and counts so.
+    let known: BTreeSet<&Batch> = calls
+        .iter()
+        .map(|call| &call.batch)
+        .chain(put_back.iter().map(|(_, batch)| batch))
+        .collect();
+    let others = report.taken() as usize - known.len();
+    assert_eq!(others == 0, missing == 0, "{missing} are missing: {report:?}");
+    assert!(
+        others == missing || case.windows && others < missing,
+        "{missing} are missing: {report:?}"
+    );
     if case.progress {
         let shown = world.look();
         assert_settled(&shown);

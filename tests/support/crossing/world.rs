@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::select;
+use futures::FutureExt;
+use futures::future::{BoxFuture, select};
+use futures::stream;
 use watershed::channels::{AnySource, LiveSources, SourceHandle};
 use watershed::timers::delay;
 use watershed::{
     Answer, BoxError, CancellationSource, Clock, FanInReport, LocalUndos, ManualClock, Progress,
-    SourceId, StepContext, Tick,
+    SourceId, StepContext, Tick, fan_in,
 };
 
 use super::case::{Case, Order};
@@ -19,42 +21,46 @@ use crate::support::ending::assert_adds_up;
 use crate::support::fed::{Fed, Gates};
 use crate::support::yields;
 
-pub(super) type Batch = Vec<u32>;
-pub(super) type Boxed = AnySource<'static, Batch>;
+pub(crate) type Batch = Vec<u32>;
+pub(crate) type Boxed = AnySource<'static, Batch>;
 
 /// A call of the handler.
 #[derive(Debug)]
-pub(super) struct Call {
-    pub(super) source: usize,
-    pub(super) batch: Batch,
-    pub(super) at: Tick,
-    pub(super) ok: bool,
-    /// How often its first and its last effect were undone; the first is always there.
-    pub(super) effects: Vec<usize>,
+pub(crate) struct Call {
+    pub(crate) source: usize,
+    pub(crate) batch: Batch,
+    pub(crate) at: Tick,
+    pub(crate) ok: bool,
+    /// Its effects, in the order of their registration; the first is always there.
+    pub(crate) effects: Vec<usize>,
 }
 
-/// Times that each effect was undone.
-pub(super) type Undone = Arc<Mutex<HashMap<usize, usize>>>;
+/// What became of the effects.
+#[derive(Debug, Default)]
+pub(crate) struct Undone {
+    /// Times that each effect was undone.
+    pub(crate) times: HashMap<usize, usize>,
+    /// The actions that were begun, in order, those of further attempts included.
+    pub(crate) begun: Vec<usize>,
+}
 
-pub(super) struct World {
-    pub(super) case: Case,
-    pub(super) context: StepContext,
-    pub(super) clock: ManualClock,
-    pub(super) stop: CancellationSource,
-    pub(super) shutdown: CancellationSource,
-    pub(super) progress: Progress,
-    pub(super) undos: LocalUndos,
-    pub(super) live: RefCell<Option<LiveSources<Boxed>>>,
-    pub(super) fed: RefCell<Vec<Fed<u32>>>,
-    pub(super) handles: RefCell<Vec<SourceHandle<Boxed>>>,
-    pub(super) calls: RefCell<Vec<Call>>,
-    pub(super) back: RefCell<Vec<(SourceId, u32)>>,
-    /// Calls of `put_back`: each is a message of the drain.
-    pub(super) went_back: Cell<u64>,
-    pub(super) letters: Cell<u64>,
+pub(crate) struct World {
+    pub(crate) case: Case,
+    pub(crate) context: StepContext,
+    pub(crate) clock: ManualClock,
+    pub(crate) stop: CancellationSource,
+    pub(crate) shutdown: CancellationSource,
+    pub(crate) progress: Progress,
+    pub(crate) undos: LocalUndos,
+    pub(crate) live: RefCell<Option<LiveSources<Boxed>>>,
+    pub(crate) fed: RefCell<Vec<Fed<u32>>>,
+    pub(crate) handles: RefCell<Vec<SourceHandle<Boxed>>>,
+    pub(crate) calls: RefCell<Vec<Call>>,
+    pub(crate) back: RefCell<Vec<(SourceId, Batch)>>,
+    pub(crate) letters: Cell<u64>,
     /// Letters that were begun and never stored.
-    pub(super) hanging: Gates<()>,
-    pub(super) undone: Undone,
+    pub(crate) hanging: Gates<()>,
+    pub(crate) undone: Arc<Mutex<Undone>>,
     effects: Cell<usize>,
     /// What was taken when the progress was looked at last.
     taken: Cell<u64>,
@@ -62,7 +68,7 @@ pub(super) struct World {
     running: RefCell<(usize, HashMap<usize, usize>, HashMap<(usize, u32), u32>)>,
     /// The last message that began, by source and key.
     last: RefCell<HashMap<(usize, u32), u32>>,
-    /// The window that each message was in.
+    /// The number of each source.
     source_of: RefCell<HashMap<SourceId, usize>>,
 }
 
@@ -79,7 +85,7 @@ impl Drop for Running<'_> {
 }
 
 impl World {
-    pub(super) fn new(case: Case) -> Rc<Self> {
+    pub(crate) fn new(case: Case) -> Rc<Self> {
         let clock = ManualClock::new();
         Rc::new(Self {
             case,
@@ -94,10 +100,9 @@ impl World {
             handles: RefCell::default(),
             calls: RefCell::default(),
             back: RefCell::default(),
-            went_back: Cell::new(0),
             letters: Cell::new(0),
             hanging: Gates::default(),
-            undone: Undone::default(),
+            undone: Arc::default(),
             effects: Cell::new(0),
             taken: Cell::new(0),
             running: RefCell::default(),
@@ -107,7 +112,7 @@ impl World {
     }
 
     /// What the progress says: each message is in one place, and none goes away.
-    pub(super) fn look(&self) -> FanInReport {
+    pub(crate) fn look(&self) -> FanInReport {
         let now = self.progress.report();
         assert_adds_up(&now);
         assert!(now.taken() >= self.taken.replace(now.taken()), "taken goes back: {now:?}");
@@ -115,28 +120,39 @@ impl World {
     }
 
     /// A new source is known.
-    pub(super) fn know(&self, id: SourceId, number: usize) {
+    pub(crate) fn know(&self, id: SourceId, number: usize) {
         self.source_of.borrow_mut().insert(id, number);
     }
 
-    /// One effect, that is undone on whatever way there is.
-    fn effect(&self, step: &StepContext, call: usize, local: bool, fails_first: bool) {
+    /// The action of another effect.
+    fn undo(
+        &self,
+        call: usize,
+        fails_first: bool,
+    ) -> impl FnMut() -> BoxFuture<'static, Result<(), &'static str>> + Send + use<> {
         let effect = self.effects.get();
         self.effects.set(effect + 1);
         self.calls.borrow_mut()[call].effects.push(effect);
         let undone = Arc::clone(&self.undone);
         let failed = Arc::new(Mutex::new(!fails_first));
-        let undo = move || {
+        move || {
             let (undone, failed) = (Arc::clone(&undone), Arc::clone(&failed));
+            undone.lock().expect("no panic").begun.push(effect);
             async move {
                 yields(1).await;
                 if !std::mem::replace(&mut *failed.lock().expect("no panic"), true) {
                     return Err("not at the first try");
                 }
-                *undone.lock().expect("no panic").entry(effect).or_default() += 1;
+                *undone.lock().expect("no panic").times.entry(effect).or_default() += 1;
                 Ok(())
             }
-        };
+            .boxed()
+        }
+    }
+
+    /// One effect, that is undone on whatever way there is.
+    fn effect(&self, step: &StepContext, call: usize, local: bool, fails_first: bool) {
+        let undo = self.undo(call, fails_first);
         if local {
             self.undos.register(step, undo);
         } else {
@@ -198,7 +214,7 @@ impl World {
         (Running(self, source, lane), call, source)
     }
 
-    pub(super) async fn handle(&self, batch: Batch, step: StepContext) -> Result<Answer, BoxError> {
+    pub(crate) async fn handle(&self, batch: Batch, step: StepContext) -> Result<Answer, BoxError> {
         let (_running, call, source) = self.begin(&batch, &step);
         self.steer(call, source);
         let (case, number) = (&self.case, batch[0] % 100);
@@ -217,10 +233,29 @@ impl World {
             return Err("hung".into());
         }
         self.effect(&step, call, case.shape.undos, false);
+        if case.reserves && number % 5 == 2 {
+            let reservation = step.reserve(self.undo(call, false));
+            yields(1).await;
+            if batch[0] % 2 == 0 {
+                // It did not happen.
+                assert!(reservation.disarm(), "nobody rolls back what runs");
+                self.calls.borrow_mut()[call].effects.pop();
+            }
+        }
+        if case.nests && number == 9 {
+            let staged = async |_: u32, inner: StepContext| {
+                self.effect(&inner, call, false, false);
+                yields(1).await;
+                Ok::<_, BoxError>(())
+            };
+            fan_in(&step, [stream::iter(0..3)], staged).await?;
+        }
         if case.undo_fails && number == 5 {
             return Err("and is not undone at the first try".into());
         }
-        assert!(!(case.panics && number == 7), "thrown");
+        if case.panics && number == 7 {
+            std::panic::panic_any("injected at: seven".to_owned());
+        }
         if case.fails && (number == 8 || number % 3 == 0 && step.attempt() == 1) {
             return Err("fails".into());
         }
@@ -232,7 +267,15 @@ impl World {
         Ok(Answer::Done)
     }
 
-    pub(super) async fn store(&self) {
+    /// What there is when nothing goes on.
+    pub(crate) fn tell(&self) -> String {
+        let (running, _, lanes) = &*self.running.borrow();
+        let calls = self.calls.borrow();
+        let calls: Vec<_> = calls.iter().map(|call| (&call.batch, call.at, call.ok)).collect();
+        format!("{running} handlers run ({lanes:?}) after {calls:?}")
+    }
+
+    pub(crate) async fn store(&self) {
         if self.case.letters_hang {
             self.hanging.wait(()).await;
         }

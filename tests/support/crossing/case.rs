@@ -6,7 +6,7 @@ use watershed::Commit;
 
 /// The order of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Order {
+pub(crate) enum Order {
     #[default]
     InOrder,
     Unordered,
@@ -17,16 +17,16 @@ pub(super) enum Order {
 /// The options that change the type of a drain: one of eight, in which every two of them meet with
 /// all their values.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Shape {
-    pub(super) order: Order,
-    pub(super) letters: bool,
-    pub(super) put_back: bool,
-    pub(super) undos: bool,
-    pub(super) incoming: bool,
+pub(crate) struct Shape {
+    pub(crate) order: Order,
+    pub(crate) letters: bool,
+    pub(crate) put_back: bool,
+    pub(crate) undos: bool,
+    pub(crate) incoming: bool,
 }
 
 impl Shape {
-    pub(super) fn all() -> [Self; 8] {
+    pub(crate) fn all() -> [Self; 8] {
         std::array::from_fn(|number| {
             let (order, letters) = (number / 2, number % 2 == 1);
             let (high, low) = (order / 2 == 1, order % 2 == 1);
@@ -43,55 +43,57 @@ impl Shape {
 
 /// A drain, and what its handlers do.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Case {
-    pub(super) shape: Shape,
-    pub(super) concurrency: Option<usize>,
-    pub(super) per_source: Option<usize>,
-    pub(super) quantum: Option<usize>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) message_timeout: Option<Duration>,
-    pub(super) grace: Option<Duration>,
-    pub(super) finish_within: Option<Duration>,
-    pub(super) commit: Commit,
-    pub(super) retry: Option<(u32, Duration)>,
-    pub(super) max_waiting: Option<usize>,
-    pub(super) continues: bool,
-    pub(super) letter_timeout: Option<Duration>,
-    pub(super) compensation: bool,
-    pub(super) until_idle: bool,
-    pub(super) rate: Option<(usize, Duration)>,
-    pub(super) progress: bool,
+pub(crate) struct Case {
+    pub(crate) shape: Shape,
+    pub(crate) concurrency: Option<usize>,
+    pub(crate) per_source: Option<usize>,
+    pub(crate) quantum: Option<usize>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) message_timeout: Option<Duration>,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) finish_within: Option<Duration>,
+    pub(crate) commit: Commit,
+    pub(crate) retry: Option<(u32, Duration)>,
+    pub(crate) max_waiting: Option<usize>,
+    pub(crate) continues: bool,
+    pub(crate) letter_timeout: Option<Duration>,
+    pub(crate) compensation: bool,
+    pub(crate) until_idle: bool,
+    pub(crate) rate: Option<(usize, Duration)>,
+    pub(crate) progress: bool,
     // The sources.
-    pub(super) weights: bool,
-    pub(super) priorities: bool,
-    pub(super) names: bool,
-    pub(super) source_rate: Option<(usize, Duration)>,
-    pub(super) windows: bool,
+    pub(crate) weights: bool,
+    pub(crate) priorities: bool,
+    pub(crate) names: bool,
+    pub(crate) source_rate: Option<(usize, Duration)>,
+    pub(crate) windows: bool,
     // At which call of the handler.
-    pub(super) cancelled_at: Option<usize>,
-    pub(super) shut_down_at: Option<usize>,
-    pub(super) pauses_at: Option<usize>,
-    pub(super) removes_at: Option<usize>,
+    pub(crate) cancelled_at: Option<usize>,
+    pub(crate) shut_down_at: Option<usize>,
+    pub(crate) pauses_at: Option<usize>,
+    pub(crate) removes_at: Option<usize>,
     // What handlers do with some of the messages.
-    pub(super) yields: bool,
-    pub(super) fails: bool,
-    pub(super) panics: bool,
-    pub(super) sleeps: bool,
-    pub(super) hangs: bool,
-    pub(super) comes_later: bool,
-    pub(super) undo_fails: bool,
-    pub(super) letters_hang: bool,
+    pub(crate) yields: bool,
+    pub(crate) fails: bool,
+    pub(crate) panics: bool,
+    pub(crate) sleeps: bool,
+    pub(crate) hangs: bool,
+    pub(crate) comes_later: bool,
+    pub(crate) undo_fails: bool,
+    pub(crate) reserves: bool,
+    pub(crate) nests: bool,
+    pub(crate) letters_hang: bool,
     /// What else happens between two polls.
-    pub(super) steered: Option<u64>,
+    pub(crate) steered: Option<u64>,
 }
 
 impl Case {
-    pub(super) fn concurrency(&self) -> usize {
+    pub(crate) fn concurrency(&self) -> usize {
         self.concurrency.unwrap_or(1)
     }
 
     /// How many handlers of one source may run at once.
-    pub(super) fn per_source(&self) -> usize {
+    pub(crate) fn per_source(&self) -> usize {
         match self.shape.order {
             Order::InOrder => 1,
             _ => self.per_source.unwrap_or(usize::MAX).min(self.concurrency()),
@@ -99,7 +101,7 @@ impl Case {
     }
 
     /// Whether nothing in it ends the drain before its sources have ended.
-    pub(super) fn must_succeed(&self) -> bool {
+    pub(crate) fn must_succeed(&self) -> bool {
         let fails = self.fails || self.panics || self.hangs || self.undo_fails;
         let goes_on =
             self.shape.letters && !self.letters_hang || !self.shape.letters && self.continues;
