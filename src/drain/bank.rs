@@ -421,6 +421,7 @@ impl<C: Drains> Stream for Bank<C> {
         if polled == Poll::Ready(None) {
             state.banks.remove(this.number);
         }
+        state.slots.trim();
         this.shared.tell(&state);
         state.go_on = false;
         this.shared.put(state);

@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use super::alarms::Alarms;
 use super::banks::Arrival;
 use super::many::Many;
-use super::queue::{NONE, Spot, Standing};
+use super::queue::{NONE, Spot};
 use super::rate::Rate;
 use super::slot::{Job, Slot, SlotBox};
 use super::slots::Asked;
@@ -30,12 +30,11 @@ pin_project! {
         weight: u32,
         priority: u32,
         pub(super) ticket: u32,
-        // Messages begun since the lane was given its slot.
+        // The number of its last turn, and the messages begun in it.
+        turn: u64,
         pub(super) in_turn: u32,
         // The source has taken something and not yielded it, which is booked as held.
         held: bool,
-        // The last turn was cut short: the next one goes on with it.
-        resumes: bool,
         // The source can be paused or taken out.
         gated: bool,
         // The source is known to be ready.
@@ -96,9 +95,9 @@ impl<C: Drains> Lane<C> {
             weight: profile.weight,
             priority: profile.priority,
             ticket: NONE,
+            turn: 0,
             in_turn: 0,
             held: false,
-            resumes: false,
             gated: profile.live,
             ready: false,
             paced: false,
@@ -129,34 +128,16 @@ impl<C: Drains> Lane<C> {
         !self.gated && self.rate.is_none() && state.slots.rate.is_none()
     }
 
-    /// Whether it waits for a slot.
-    #[inline]
-    pub(super) fn waits_for_slot(&self, state: &State<C>) -> bool {
-        self.ticket != NONE && state.slots.queue.standing(self.ticket) == Standing::Waiting
-    }
-
     /// Whether any lane but this one waits for a slot.
     #[inline]
     pub(super) fn others_wait(&self, state: &State<C>) -> bool {
-        state.slots.queue.waiting() > usize::from(self.waits_for_slot(state))
+        state.slots.queue.waiting() > usize::from(self.ticket != NONE)
     }
 
-    /// A turn begins with a slot.
+    /// Whatever is begun next is in a new turn.
     #[inline]
     pub(super) fn begin_turn(self: Pin<&mut Self>) {
-        let this = self.project();
-        if !std::mem::take(this.resumes) {
-            *this.in_turn = 0;
-        }
-    }
-
-    /// A turn begins with a new round, or a slot that was waited for. One that was cut short goes on
-    /// in its own round.
-    #[inline]
-    pub(super) fn begin_new_turn(self: Pin<&mut Self>) {
-        let this = self.project();
-        *this.resumes = false;
-        *this.in_turn = 0;
+        *self.project().in_turn = 0;
     }
 
     /// Whether something of this lane may be started now, and if not, how its turn ends.
@@ -180,8 +161,6 @@ impl<C: Drains> Lane<C> {
         }
         let this = self.project();
         if state.budget == 0 {
-            // Whoever only waits for a slot has not begun its turn.
-            *this.resumes = this.slot.is_some();
             return Err(Turn::Resume);
         }
         if *this.gated {
@@ -236,7 +215,11 @@ impl<C: Drains> Lane<C> {
     /// Something was taken.
     #[inline]
     pub(super) fn count_turn(self: Pin<&mut Self>, state: &mut State<C>) {
-        *self.project().in_turn += 1;
+        let this = self.project();
+        if *this.in_turn == 0 {
+            *this.turn = state.slots.queue.begin_turn();
+        }
+        *this.in_turn += 1;
         state.budget = state.budget.saturating_sub(1);
     }
 
@@ -270,7 +253,11 @@ impl<C: Drains> Lane<C> {
         shared: &Shared<C>,
     ) -> Option<SlotBox<C>> {
         let this = self.project();
-        match state.slots.ask(this.ticket, spot, || shared.now()) {
+        if *this.ticket == NONE && *this.in_turn > 0 {
+            // Where it has to queue in its turn, this is where that goes on.
+            *this.turn = state.slots.queue.begin_turn();
+        }
+        match state.slots.ask(this.ticket, spot, *this.turn, || shared.now()) {
             Asked::Slot(slot) => Some(slot),
             Asked::Make => Some(Slot::new()),
             Asked::Wait => None,
@@ -376,13 +363,18 @@ impl<C: Drains> Lane<C> {
         }
     }
 
-    /// Waits for a slot behind those who do, unless it waits already. Returns whether it does.
-    pub(super) fn queue_again(self: Pin<&mut Self>, spot: Spot, state: &mut State<C>) -> bool {
-        let this = self.project();
-        if *this.ticket == NONE && state.is_running() {
-            *this.ticket = state.slots.queue.push(spot);
+    /// The turn is over, and others wait: waits for a slot, and a new turn, behind them.
+    #[inline]
+    pub(super) fn queue_behind(mut self: Pin<&mut Self>, spot: Spot, state: &mut State<C>) {
+        if state.slots.queue.is_first(self.ticket) {
+            self.as_mut().leave_queue(state);
         }
-        *this.ticket != NONE
+        let this = self.project();
+        if *this.ticket == NONE {
+            *this.ticket = state.slots.queue.push_again(spot, *this.turn);
+            state.serve_first();
+        }
+        *this.in_turn = 0;
     }
 
     /// Puts back what waits and what is held: by the lane, and by its source.

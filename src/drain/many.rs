@@ -110,26 +110,19 @@ pub(super) struct Place<'a, C: DrainTypes> {
 }
 
 impl<C: Drains> Place<'_, C> {
-    /// Takes messages as long as there are slots, the first one into `run` if there is one.
-    pub(super) fn turn(mut self, run: Option<u32>, desk: &mut Desk<'_, C>) -> Turn {
+    /// Takes messages as long as there are slots. Where a message has just ended, one goes into its
+    /// room, `run`.
+    pub(super) fn turn(mut self, mut run: Option<u32>, desk: &mut Desk<'_, C>) -> Turn {
         let node = desk.node;
         let waker = waker_ref(node);
         let cx = &mut Context::from_waker(&waker);
-        let mut run = run;
-        let mut turn = if run.is_some() {
+        let turn = if run.is_some() {
             self.one_message(&mut run, desk, cx)
         } else {
             self.messages(&mut run, desk, cx)
         };
         if let Some(slot) = run.and_then(|run| self.runs.give_back(run)) {
-            let others_wait = self.lane.others_wait(desk.state);
             Self::free(slot, desk);
-            if turn == Turn::Again
-                && others_wait
-                && self.lane.as_mut().queue_again(desk.spot(), desk.state)
-            {
-                turn = Turn::Pending;
-            }
         }
         let this = self.lane.as_mut().project();
         this.info.book(desk.state);
@@ -169,10 +162,8 @@ impl<C: Drains> Place<'_, C> {
         cx: &mut Context<'_>,
     ) -> Turn {
         loop {
-            match self.message(run, desk, cx) {
-                Some(turn) => return turn,
-                None if self.lane.waits_for_slot(desk.state) => return Turn::Pending,
-                None => {}
+            if let Some(turn) = self.message(run, desk, cx) {
+                return turn;
             }
         }
     }
@@ -191,7 +182,14 @@ impl<C: Drains> Place<'_, C> {
                 return turn;
             }
         }
-        if self.lane.waits_for_slot(desk.state) { Turn::Pending } else { Turn::Again }
+        if self.lane.ticket == NONE {
+            return Turn::Again;
+        }
+        let (spot, state) = (desk.spot(), &mut *desk.state);
+        if self.lane.others_wait(state) && self.lane.in_turn >= self.lane.turn(state, desk.shared) {
+            self.lane.as_mut().queue_behind(spot, state);
+        }
+        Turn::Pending
     }
 
     /// Takes a message and begins it. Returns how the turn ends, if it does.
@@ -206,7 +204,10 @@ impl<C: Drains> Place<'_, C> {
             return Some(turn);
         }
         let next = match self.next(desk, cx) {
-            Next::None(turn) => return Some(turn),
+            Next::None(turn) => {
+                self.lane.as_mut().leave_queue(desk.state);
+                return Some(turn);
+            }
             Next::Other => return None,
             next => next,
         };
@@ -232,14 +233,14 @@ impl<C: Drains> Place<'_, C> {
     ) -> Option<Turn> {
         let (spot, state, shared) = (desk.spot(), &mut *desk.state, desk.shared);
         let round = self.ready.round();
+        let others_wait = self.lane.others_wait(state);
         let this = self.lane.as_mut().project();
         let many = this.many.as_mut()?;
-        if std::mem::replace(&mut many.round, round) != round && !self.lane.others_wait(state) {
-            self.lane.as_mut().begin_new_turn();
+        if std::mem::replace(&mut many.round, round) != round && !others_wait {
+            self.lane.as_mut().begin_turn();
         }
-        // Whoever waits in the queue for slots has its turn when it is granted one.
-        let queues = run.is_none() && (self.lane.ticket != NONE || self.lane.others_wait(state));
-        if !queues && self.lane.in_turn >= self.lane.turn(state, shared) {
+        let is_over = self.lane.in_turn >= self.lane.turn(state, shared);
+        if is_over && !others_wait {
             return Some(Turn::Again);
         }
         let this = self.lane.as_mut().project();
@@ -258,31 +259,35 @@ impl<C: Drains> Place<'_, C> {
         let this = self.lane.as_mut().project();
         let many = this.many.as_mut()?;
         let limit = shared.settings.per_source.unwrap_or(usize::MAX);
-        if many.in_flight >= limit {
-            return Some(Turn::Pending);
-        }
         let due =
             many.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= shared.now());
-        if !due && (many.dry || this.source.is_none()) && many.held.is_none() {
+        let is_dry = !due && (many.dry || this.source.is_none()) && many.held.is_none();
+        if is_dry || many.in_flight >= limit {
             // Nothing can be started, so no slot is needed.
             self.lane.as_mut().leave_queue(state);
             return Some(Turn::Pending);
         }
-        if run.is_some() {
-            return (!state.slots.has_room(|| shared.now())).then_some(Turn::Again);
-        }
-        let waited = self.lane.ticket != NONE;
-        if let Some(slot) = self.lane.as_mut().ask_for_slot(spot, state, shared) {
-            *run = Some(self.runs.take(self.ready, slot));
-            if waited {
-                self.lane.as_mut().begin_new_turn();
+        if is_over {
+            self.lane.as_mut().queue_behind(spot, state);
+        } else if run.is_some() {
+            // Who waits behind others leaves the room to them. A turn that stopped because its source
+            // or a key had to wait for a message goes on where that has ended.
+            let ticket = self.lane.ticket;
+            let is_in_turn = self.lane.in_turn > 0 || state.slots.queue.is_first(ticket);
+            if (!others_wait || is_in_turn) && state.slots.has_room(|| shared.now()) {
+                self.lane.as_mut().set_due(false, state);
+                return None;
             }
-            self.lane.as_mut().set_due(false, desk.state);
-            None
-        } else {
-            self.lane.as_mut().set_due(due, desk.state);
-            Some(Turn::Pending)
+            if ticket == NONE {
+                self.lane.as_mut().queue_behind(spot, state);
+            }
+        } else if let Some(slot) = self.lane.as_mut().ask_for_slot(spot, state, shared) {
+            *run = Some(self.runs.take(self.ready, slot));
+            self.lane.as_mut().set_due(false, state);
+            return None;
         }
+        self.lane.as_mut().set_due(due, state);
+        Some(Turn::Pending)
     }
 
     /// Gives up its places in the queues for slots and for a key.
@@ -356,6 +361,7 @@ impl<C: Drains> Place<'_, C> {
                     return Next::Other;
                 }
                 Taken::Nothing => {
+                    self.lane.as_mut().begin_turn();
                     if let Some(many) = self.lane.as_mut().project().many {
                         many.dry = true;
                     }

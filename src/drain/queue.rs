@@ -1,10 +1,14 @@
-//! Who waits for a permit, in the order in which they came.
+//! Who waits for a permit, in the order in which they came. Only the first may take one.
 //!
 //! A list in one block of memory, linked both ways: whoever waits has a ticket, and may leave from
-//! the middle. A permit that is given back goes to the first, which finds it when its turn comes.
+//! the middle. Turns are numbered, and who has had one comes back in the order in which these
+//! began: one whose handler took longer has not had its next turn after those that came later.
 
 /// The ticket of nobody.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// How many of those who wait one that comes back looks at to find its place.
+const MOST_STEPS: usize = 64;
 
 pub(super) struct Queue {
     entries: Vec<Entry>,
@@ -12,7 +16,8 @@ pub(super) struct Queue {
     last: u32,
     vacant: u32,
     waiting: usize,
-    granted: usize,
+    /// Turns that have begun.
+    turns: u64,
 }
 
 /// A place of a bank.
@@ -23,22 +28,18 @@ pub(super) struct Spot {
 }
 
 struct Entry {
-    /// Who waits; none once it was granted, or if the entry is vacant.
-    spot: Option<Spot>,
+    /// Who waits.
+    spot: Spot,
+    /// The number of its last turn.
+    turn: u64,
     before: u32,
+    /// Of an entry that is vacant: the next one that is.
     after: u32,
-}
-
-/// What became of a ticket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    Waiting,
-    Granted,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { entries: Vec::new(), first: NONE, last: NONE, vacant: NONE, waiting: 0, granted: 0 }
+        Self { entries: Vec::new(), first: NONE, last: NONE, vacant: NONE, waiting: 0, turns: 0 }
     }
 }
 
@@ -53,14 +54,48 @@ impl Queue {
         self.waiting
     }
 
-    /// How many have a permit and have not come for it.
-    pub(super) fn granted(&self) -> usize {
-        self.granted
+    /// Who has waited longest.
+    #[inline]
+    pub(super) fn first(&self) -> Option<Spot> {
+        (self.first != NONE).then(|| self.entries[self.first as usize].spot)
     }
 
-    /// Lets somebody wait behind all others.
-    pub(super) fn push(&mut self, spot: Spot) -> u32 {
-        let entry = Entry { spot: Some(spot), before: self.last, after: NONE };
+    /// Whether nobody has waited longer.
+    #[inline]
+    pub(super) fn is_first(&self, ticket: u32) -> bool {
+        self.first == ticket
+    }
+
+    /// A turn begins. Returns its number.
+    #[inline]
+    pub(super) fn begin_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    /// Lets somebody wait behind all others. `turn` is its last one.
+    pub(super) fn push(&mut self, spot: Spot, turn: u64) -> u32 {
+        self.insert(spot, turn, self.last)
+    }
+
+    /// Lets somebody wait who has just had its turn, behind all whose last turns began before that.
+    pub(super) fn push_again(&mut self, spot: Spot, turn: u64) -> u32 {
+        let mut before = self.last;
+        for _ in 0..MOST_STEPS {
+            match self.entries.get(before as usize) {
+                Some(entry) if entry.turn > turn => before = entry.before,
+                _ => break,
+            }
+        }
+        self.insert(spot, turn, before)
+    }
+
+    fn insert(&mut self, spot: Spot, turn: u64, before: u32) -> u32 {
+        let after = match before {
+            NONE => self.first,
+            before => self.entries[before as usize].after,
+        };
+        let entry = Entry { spot, turn, before, after };
         let ticket = if self.vacant == NONE {
             self.entries.push(entry);
             u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
@@ -70,61 +105,33 @@ impl Queue {
             self.entries[ticket as usize] = entry;
             ticket
         };
-        match self.last {
-            NONE => self.first = ticket,
-            last => self.entries[last as usize].after = ticket,
-        }
-        self.last = ticket;
+        self.link(before, ticket, ticket, after);
         self.waiting += 1;
         ticket
     }
 
-    /// Grants a permit to the first in the queue, who is to be polled.
-    #[must_use = "it does not know yet"]
-    pub(super) fn grant_first(&mut self) -> Option<Spot> {
-        let ticket = self.first;
-        if ticket == NONE {
-            return None;
-        }
-        self.unlink(ticket);
-        self.granted += 1;
-        self.entries[ticket as usize].spot.take()
-    }
-
-    pub(super) fn standing(&self, ticket: u32) -> Standing {
-        match self.entries[ticket as usize].spot {
-            Some(_) => Standing::Waiting,
-            None => Standing::Granted,
-        }
-    }
-
-    /// Somebody comes for the permit, or goes away. Returns whether it had been granted.
-    pub(super) fn leave(&mut self, ticket: u32) -> bool {
-        let granted = self.entries[ticket as usize].spot.take().is_none();
-        if granted {
-            self.granted -= 1;
-        } else {
-            self.unlink(ticket);
-        }
-        self.entries[ticket as usize].after = self.vacant;
-        self.vacant = ticket;
-        if self.waiting == 0 && self.granted == 0 && self.entries.len() > 1_024 {
-            *self = Self::default();
-        }
-        granted
-    }
-
-    fn unlink(&mut self, ticket: u32) {
-        let Entry { before, after, .. } = self.entries[ticket as usize];
+    /// Has `next` follow `before`, and `last` come before `after`.
+    fn link(&mut self, before: u32, next: u32, last: u32, after: u32) {
         match before {
-            NONE => self.first = after,
-            before => self.entries[before as usize].after = after,
+            NONE => self.first = next,
+            before => self.entries[before as usize].after = next,
         }
         match after {
-            NONE => self.last = before,
-            after => self.entries[after as usize].before = before,
+            NONE => self.last = last,
+            after => self.entries[after as usize].before = last,
         }
+    }
+
+    /// Somebody waits no longer.
+    pub(super) fn leave(&mut self, ticket: u32) {
+        let Entry { before, after, .. } = self.entries[ticket as usize];
+        self.link(before, after, before, after);
         self.waiting -= 1;
+        self.entries[ticket as usize].after = self.vacant;
+        self.vacant = ticket;
+        if self.waiting == 0 && self.entries.len() > 1_024 {
+            *self = Self { turns: self.turns, ..Self::default() };
+        }
     }
 }
 
@@ -132,20 +139,43 @@ impl Queue {
 mod tests {
     use super::*;
 
+    fn spot(place: u32) -> Spot {
+        Spot { bank: 0, place }
+    }
+
     #[test]
     fn those_who_leave_from_the_middle_hold_up_nobody() {
         let mut queue = Queue::default();
-        let tickets: Vec<_> = (0..100).map(|place| queue.push(Spot { bank: 0, place })).collect();
-        for ticket in tickets.iter().filter(|ticket| *ticket % 3 != 0) {
-            assert!(!queue.leave(*ticket), "it was not granted");
+        let tickets: Vec<_> = (0..100).map(|place| queue.push(spot(place), 0)).collect();
+        let (left, stayed): (Vec<_>, Vec<_>) =
+            tickets.into_iter().partition(|ticket| ticket % 3 != 0);
+        left.into_iter().for_each(|ticket| queue.leave(ticket));
+        for (ticket, place) in stayed.into_iter().zip((0..100).step_by(3)) {
+            assert_eq!(queue.first(), Some(spot(place)));
+            assert!(queue.is_first(ticket));
+            queue.leave(ticket);
         }
-        let granted: Vec<_> = std::iter::from_fn(|| queue.grant_first()).collect();
-        let places: Vec<_> = granted.iter().map(|spot| spot.place).collect();
-        assert_eq!(places, (0..100).step_by(3).collect::<Vec<_>>());
-        for ticket in tickets.into_iter().step_by(3) {
-            assert_eq!(queue.standing(ticket), Standing::Granted);
-            assert!(queue.leave(ticket));
+        assert!(queue.is_empty() && queue.first().is_none());
+    }
+
+    #[test]
+    fn those_who_come_back_wait_in_the_order_in_which_their_turns_began() {
+        let mut queue = Queue::default();
+        let mut tickets = [NONE; 6];
+        tickets[0] = queue.push(spot(0), 0);
+        for (place, turn) in [(2, 2), (4, 4), (3, 3), (1, 1)] {
+            tickets[place] = queue.push_again(spot(place as u32), turn);
         }
-        assert!(queue.is_empty() && queue.granted() == 0);
+        // Whoever comes now is overtaken only by those who had no turn since its own.
+        tickets[5] = queue.push(spot(5), 0);
+        tickets[3] = {
+            queue.leave(tickets[3]);
+            queue.push_again(spot(3), 3)
+        };
+        for place in [0, 1, 2, 4, 5, 3] {
+            assert_eq!(queue.first(), Some(spot(place)));
+            queue.leave(tickets[place as usize]);
+        }
+        assert!(queue.is_empty());
     }
 }

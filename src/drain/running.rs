@@ -212,21 +212,13 @@ impl<C: Drains> Running<C> {
             return Ok(Poll::Pending);
         }
         let now = self.shared.now();
-        let next = self.look(|state| {
-            let mut granted = false;
-            loop {
-                match state.slots.pace(now) {
-                    Paced::Granted(spot) => state.banks.notify(spot),
-                    Paced::Until(next) => return (granted, Some(next)),
-                    Paced::Nothing => return (granted, None),
-                }
-                granted = true;
+        let next = match self.look(|state| state.slots.pace(now))? {
+            Paced::Now(first) => {
+                self.look(|state| state.banks.notify(first))?;
+                return Ok(Poll::Ready(()));
             }
-        })?;
-        let next = match next {
-            (true, _) => return Ok(Poll::Ready(())),
-            (false, Some(next)) => next,
-            (false, None) => return Ok(Poll::Pending),
+            Paced::Until(next) => next,
+            Paced::Nothing => return Ok(Poll::Pending),
         };
         if self.pace.as_ref().is_none_or(|pace| pace.tick() != next) {
             self.pace = Some(Alarm::at(self.shared.context.clock(), next));
@@ -302,7 +294,6 @@ impl<C: Drains> Running<C> {
                 && state.paced == 0
                 && state.paused == 0
                 && state.slots.queue.is_empty()
-                && state.slots.queue.granted() == 0
                 && state.banks.are_idle()
         })
     }

@@ -59,13 +59,19 @@ impl<C: Drains> Lane<C> {
             desk.alarms.set(desk.node.number, slot.alarm());
             return if turn == Turn::Ended { Turn::Pending } else { turn };
         }
-        if let Some(mut slot) = this.slot.take() {
+        if let Some(slot) = this.slot.as_mut() {
             slot.as_mut().flush(state);
+        }
+        if turn == Turn::Resume {
+            // It is still its turn.
+            return turn;
+        }
+        if let Some(slot) = this.slot.take() {
             let others_wait = !state.slots.queue.is_empty();
             state.give_slot_back(slot);
             if turn == Turn::Again && others_wait && state.is_running() {
-                // Behind those who wait: a turn in which it would only say so is not needed.
-                *this.ticket = state.slots.queue.push(spot);
+                // A turn in which it would only say so is not needed.
+                self.queue_behind(spot, state);
                 return Turn::Pending;
             }
         }
@@ -270,6 +276,7 @@ impl<C: Drains> Lane<C> {
             self.as_mut().set_due(until.is_some(), state);
             return Err(Turn::Pending);
         };
+        self.as_mut().leave_queue(state);
         *self.as_mut().project().slot = Some(slot);
         self.as_mut().begin_turn();
         self.as_mut().set_due(false, state);

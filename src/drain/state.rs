@@ -88,7 +88,6 @@ impl<C: Drains> Shared<C> {
             state.budget = BUDGET;
             state.hold = self.hold.load(Ordering::Relaxed);
             state.accounts.flush();
-            state.slots.trim();
         }
         Some(state)
     }
@@ -225,10 +224,18 @@ impl<C: Drains> State<C> {
         self.accounts.total.waiting < most
     }
 
-    /// Gives a slot back, or on to the one that has waited longest.
+    /// Gives a slot back, and has the one polled that has waited longest.
     #[inline]
     pub(super) fn give_slot_back(&mut self, slot: SlotBox<C>) {
         if let Some(spot) = self.slots.give_back(slot) {
+            self.banks.notify(spot);
+        }
+    }
+
+    /// Has the one polled that has waited longest, if there is a slot for it.
+    #[inline]
+    pub(super) fn serve_first(&mut self) {
+        if let Some(spot) = self.slots.first_served() {
             self.banks.notify(spot);
         }
     }

@@ -238,7 +238,6 @@ fn an_idle_source_holds_no_room_for_a_handler_whether_it_has_had_one_or_not() {
 
 // Rule 2.9
 #[test]
-#[ignore = "open (2.9): slots are freed by later polls, and an idle drain has none"]
 fn room_for_handlers_goes_with_those_that_run() {
     alone(module_path!(), "room_for_handlers_goes_with_those_that_run", || {
         let (context, gate) = (StepContext::new("t"), crate::support::Gate::default());

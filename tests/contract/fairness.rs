@@ -115,6 +115,79 @@ fn where_handlers_wait_for_permits_a_turn_is_as_many_messages_as_the_weight() {
     }
 }
 
+/// The first messages of sources that are always ready and whose handlers wait, in an order of four.
+fn first_with_permits(
+    messages: usize,
+    weights: &[u32],
+    (order, concurrency, waits): (usize, usize, usize),
+) -> Vec<usize> {
+    let (context, stop) = (StepContext::new("t"), CancellationSource::new());
+    let (seen, keys) = (RefCell::new(Vec::new()), Cell::new(0_u64));
+    let sources = weights.iter().enumerate();
+    let sources = sources.map(|(number, weight)| stream::repeat(number).weighted(*weight));
+    let drain = fan_in(&context, sources, async |source, _| {
+        seen.borrow_mut().push(source);
+        if seen.borrow().len() == messages {
+            stop.cancel();
+        }
+        yields(waits).await;
+        ok()
+    });
+    let drain = drain.concurrency(concurrency).cancellation(stop.token());
+    let key = |_: &usize| keys.replace(keys.get() + 1);
+    let failure = match order {
+        0 => block_on(drain),
+        1 => block_on(drain.unordered()),
+        2 => block_on(drain.ordered_by(key)),
+        _ => block_on(drain.ordered_across_sources_by(key)),
+    };
+    assert_eq!(failure.expect_err("cancelled").error().code(), ErrorCode::Canceled);
+    seen.into_inner()
+}
+
+// Rule 2.3
+#[test]
+fn permits_go_round_the_sources_of_several_banks_one_message_each() {
+    for sources in [2, 17, 255, 257, 300, 513, 600] {
+        for how in [(0, 3, 1), (0, 16, 2), (0, 64, 4), (1, 2, 1), (1, 16, 3), (2, 7, 1), (3, 16, 2)]
+        {
+            let weights = vec![1; sources];
+            // By then it is known that handlers wait, and everybody has been polled.
+            let (first, most) = (sources + 3 * how.1, 5 * sources + 3 * how.1);
+            let order = first_with_permits(most, &weights, how);
+            let mut last = vec![first; sources];
+            for (at, source) in order.iter().enumerate().skip(first) {
+                let between = at - last[*source];
+                assert!(between <= sources, "{sources} sources, {how:?}: {between}, at {at}");
+                last[*source] = at;
+            }
+            assert!(last.iter().all(|last| most - last <= sources), "{sources} sources, {how:?}");
+        }
+    }
+}
+
+// Rule 2.3
+#[test]
+fn where_several_permits_are_waited_for_a_turn_is_as_many_messages_as_the_weight() {
+    for concurrency in 1..=8 {
+        for waits in 1..=3 {
+            for order in 1..4 {
+                let how = (order, concurrency, waits);
+                let settled = &first_with_permits(2_000, &[3, 1], how)[400..];
+                assert_fair(settled, &[3, 1], |weight| weight as usize);
+                let heavy = settled.iter().filter(|source| **source == 0).count();
+                assert!(heavy.abs_diff(1_200) <= 3, "{heavy} of 1600 messages, {how:?}");
+            }
+            // One that handles a message at a time needs others to have something to wait for.
+            let weights = [vec![3], vec![1; 26]].concat();
+            let order = first_with_permits(5_000, &weights, (0, concurrency, waits));
+            let count = |wanted| order.iter().filter(|source| **source == wanted).count();
+            let (heavy, light) = (count(0), count(26));
+            assert!(heavy.abs_diff(3 * light) <= 30, "{heavy} to {light}, {concurrency}, {waits}");
+        }
+    }
+}
+
 // Rule 2.3
 #[test]
 fn no_source_of_a_crowd_starves() {
