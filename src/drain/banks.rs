@@ -23,6 +23,8 @@ pub(super) struct Banks<S> {
     room: BTreeSet<u32>,
     /// Sources in all banks, those on their way included.
     pub(super) sources: usize,
+    /// How many of them were never asked for a message.
+    pub(super) new: usize,
     /// Whose turn it is.
     turn: Option<u32>,
     /// Whose turns are next.
@@ -66,6 +68,7 @@ impl<S> Default for Banks<S> {
             vacant: Vec::new(),
             room: BTreeSet::new(),
             sources: 0,
+            new: 0,
             turn: None,
             ring: VecDeque::new(),
         }
@@ -112,6 +115,7 @@ impl<S> Banks<S> {
         if let Some(entry) = &mut self.entries[bank as usize] {
             entry.sources += 1;
             self.sources += 1;
+            self.new += 1;
             if entry.sources == SOURCES_PER_BANK {
                 self.room.remove(&bank);
             }

@@ -35,6 +35,8 @@ pin_project! {
         pub(super) in_turn: u32,
         // The source has taken something and not yielded it, which is booked as held.
         held: bool,
+        // Neither asked for a message yet nor told to wait.
+        new: bool,
         // The source can be paused or taken out.
         gated: bool,
         // The source is known to be ready.
@@ -98,6 +100,7 @@ impl<C: Drains> Lane<C> {
             turn: 0,
             in_turn: 0,
             held: false,
+            new: true,
             gated: profile.live,
             ready: false,
             paced: false,
@@ -174,6 +177,7 @@ impl<C: Drains> Lane<C> {
                     }
                     Poll::Pending => {
                         state.doing = Doing::Own;
+                        state.banks.new -= usize::from(std::mem::take(this.new));
                         state.urgency.set_ready(*this.priority, this.ready, false);
                         state.paused += usize::from(!std::mem::replace(this.paused, true));
                         return Err(Turn::Pending);
@@ -190,6 +194,7 @@ impl<C: Drains> Lane<C> {
                 state.paced = if has_room { state.paced - 1 } else { state.paced + 1 };
             }
             if !has_room {
+                state.banks.new -= usize::from(std::mem::take(this.new));
                 alarms.set(node.number, rate.next());
                 return Err(Turn::Pending);
             }
@@ -273,6 +278,7 @@ impl<C: Drains> Lane<C> {
     ) -> Taken<C> {
         let mut this = self.project();
         let Some(mut source) = this.source.as_mut().as_pin_mut() else { return Taken::End };
+        state.banks.new -= usize::from(std::mem::take(this.new));
         state.doing = Doing::Source;
         let polled = source.as_mut().poll_delivery(cx);
         let holds = source.holds();
@@ -418,6 +424,7 @@ impl<C: Drains> Lane<C> {
     pub(super) fn let_go(mut self: Pin<&mut Self>, state: &mut State<C>) {
         self.as_mut().give_back_held(state);
         let mut this = self.project();
+        state.banks.new -= usize::from(std::mem::take(this.new));
         state.paced -= usize::from(std::mem::take(this.paced));
         state.paused -= usize::from(std::mem::take(this.paused));
         if let Err(message) = panics::contain(|| this.source.set(None)) {

@@ -47,6 +47,8 @@ pub(super) struct Running<C: DrainTypes> {
     pub(super) finish: Option<Alarm>,
     /// Where attempts are limited: when there is room for those who wait.
     pub(super) pace: Option<Alarm>,
+    /// Further sources wait outside, because too many wait for their first turn.
+    pub(super) crowded: bool,
     /// Sources that came, for their names.
     pub(super) sources: usize,
     pub(super) warnings: Vec<Warning>,
@@ -102,6 +104,13 @@ impl<C: Drains> Running<C> {
                 return Poll::Pending;
             }
             if news & (LOOK | GO_ON) != 0 {
+                continue;
+            }
+            if self.has_room_again()? {
+                self.accept(cx)?;
+                if let Some(error) = self.invalid.take() {
+                    self.stop(error)?;
+                }
                 continue;
             }
             if self.cause.is_none() && self.is_idle(news)? {

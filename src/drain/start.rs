@@ -36,6 +36,9 @@ use crate::undo::DrainScope;
 /// Sources that one poll takes in before it goes on with those it has.
 const SOURCES_PER_POLL: usize = 64;
 
+/// Sources that wait for their first turn, while further ones have to wait outside.
+const MOST_NEW_SOURCES: usize = 256;
+
 /// A drain that has not been polled.
 pub(super) struct Start<C: DrainTypes> {
     pub(super) sources: Vec<C::Source>,
@@ -156,6 +159,7 @@ impl<C: Drains> Running<C> {
             grace: None,
             finish: None,
             pace: None,
+            crowded: false,
             sources: 0,
             warnings,
             progress,
@@ -211,9 +215,24 @@ impl<C: Drains> Running<C> {
         Arrival { source, profile, origin, row }
     }
 
-    /// Takes in sources that have come since the last poll.
+    /// Whether so many sources wait for their first turn that further ones have to wait outside.
+    fn is_crowded(&self) -> Result<bool, Error> {
+        self.look(|state| state.banks.new >= MOST_NEW_SOURCES)
+    }
+
+    /// Whether sources that had to wait outside may come in.
+    pub(super) fn has_room_again(&self) -> Result<bool, Error> {
+        Ok(self.crowded && self.incoming.is_some() && !self.is_crowded()?)
+    }
+
+    /// Takes in sources that have come since the last poll, no faster than they have their turns.
     pub(super) fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.crowded = false;
         for _ in 0..SOURCES_PER_POLL {
+            if self.is_crowded()? {
+                self.crowded = true;
+                return Ok(());
+            }
             let Some(incoming) = &mut self.incoming else { return Ok(()) };
             match incoming.as_mut().poll_next(cx) {
                 Poll::Ready(Some(source)) => {

@@ -57,7 +57,6 @@ impl Marks {
 
 // Rule 2.8; fault d13
 #[test]
-#[ignore = "open (2.8): what grows under `incoming` has not been found"]
 fn sources_that_came_and_went_leave_nothing_behind() {
     alone(module_path!(), "sources_that_came_and_went_leave_nothing_behind", || {
         for waits in [0, 1] {
@@ -84,6 +83,27 @@ fn sources_that_came_and_went_leave_nothing_behind() {
             }
         }
     });
+}
+
+// Rules 2.8, 2.7: further sources wait while many have had no turn, and then come in
+#[test]
+fn a_crowd_of_sources_that_comes_at_once_is_taken_in_to_the_last() {
+    let (context, handled) = (StepContext::new("t"), Cell::new(0));
+    let (sender, coming) = async_channel::unbounded();
+    let drain = fan_in(&context, [], async |_: u32, _| {
+        handled.set(handled.get() + 1);
+        ok()
+    });
+    let mut drain = Hand::new(drain.incoming(coming).into_future());
+    for number in 0..10_000_u32 {
+        let source = stream::iter([number]).chain(stream::pending());
+        sender.try_send(source.boxed_local()).unwrap_or_else(|_| panic!("it runs"));
+        if number % 3_000 == 0 {
+            assert!(drain.run().is_pending());
+        }
+    }
+    assert!(drain.run().is_pending());
+    assert_eq!(handled.get(), 10_000);
 }
 
 // Rules 2.8, 2.7
