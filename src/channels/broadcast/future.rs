@@ -322,10 +322,12 @@ where
     /// Offers the item where it was not yet, and goes on where it waits for room.
     fn deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut poll = Poll::Ready(Ok(()));
+        let mut open = self.legs.iter().filter(|leg| !leg.standing.is_settled()).count();
         for index in 0..self.legs.len() {
+            let was_open = !self.legs[index].standing.is_settled();
             if self.legs[index].standing == Standing::Unsent {
                 self.offers = self.offers.saturating_sub(1);
-                self.offer(index, cx)?;
+                self.offer(index, open == 1, cx)?;
             }
             self.doing = Doing::Destination(index);
             match self.legs[index].poll_send(cx) {
@@ -333,14 +335,13 @@ where
                 Poll::Ready(Err(error)) => self.lose(index, error)?,
                 Poll::Pending => poll = Poll::Pending,
             }
+            open -= usize::from(was_open && self.legs[index].standing.is_settled());
         }
         poll
     }
 
     /// Offers the item to one destination: the item itself if nobody else waits for it.
-    fn offer(&mut self, index: usize, cx: &mut Context<'_>) -> Result<(), Error> {
-        let mut others = self.legs.iter().enumerate().filter(|(other, _)| *other != index);
-        let is_last = others.all(|(_, leg)| leg.standing.is_settled());
+    fn offer(&mut self, index: usize, is_last: bool, cx: &mut Context<'_>) -> Result<(), Error> {
         self.doing = Doing::Item;
         let offered = if is_last { self.item.take() } else { self.item.clone() };
         let Some(offered) = offered else { return Ok(()) };
