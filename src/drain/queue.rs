@@ -149,7 +149,9 @@ mod tests {
         let tickets: Vec<_> = (0..100).map(|place| queue.push(spot(place), 0)).collect();
         let (left, stayed): (Vec<_>, Vec<_>) =
             tickets.into_iter().partition(|ticket| ticket % 3 != 0);
-        left.into_iter().for_each(|ticket| queue.leave(ticket));
+        for ticket in left {
+            queue.leave(ticket);
+        }
         for (ticket, place) in stayed.into_iter().zip((0..100).step_by(3)) {
             assert_eq!(queue.first(), Some(spot(place)));
             assert!(queue.is_first(ticket));
@@ -163,8 +165,9 @@ mod tests {
         let mut queue = Queue::default();
         let mut tickets = [NONE; 6];
         tickets[0] = queue.push(spot(0), 0);
-        for (place, turn) in [(2, 2), (4, 4), (3, 3), (1, 1)] {
-            tickets[place] = queue.push_again(spot(place as u32), turn);
+        for place in [2, 4, 3, 1_u32] {
+            // Each has had the turn of its own number.
+            tickets[place as usize] = queue.push_again(spot(place), u64::from(place));
         }
         // Whoever comes now is overtaken only by those who had no turn since its own.
         tickets[5] = queue.push(spot(5), 0);
@@ -172,7 +175,7 @@ mod tests {
             queue.leave(tickets[3]);
             queue.push_again(spot(3), 3)
         };
-        for place in [0, 1, 2, 4, 5, 3] {
+        for place in [0, 1, 2, 4, 5, 3_u32] {
             assert_eq!(queue.first(), Some(spot(place)));
             queue.leave(tickets[place as usize]);
         }
