@@ -32,7 +32,6 @@ fn seed() -> u64 {
 
 /// Rules 2.1 to 2.6, 3.1 to 3.8, 4.1 to 4.10, 5.4
 #[test]
-#[ignore = "open (3.8): the model does not know that a message is undone alone while its drain ends"]
 fn every_random_program_does_what_the_model_says() {
     for bytes in FOUND {
         run::check(bytes).unwrap_or_else(|wrong| panic!("{wrong}"));

@@ -38,6 +38,8 @@ pub struct Drain {
     pub dead_letter_panics: bool,
     pub cut: Option<Cut>,
     pub cancel_after: Option<Duration>,
+    pub shut_down_after: Option<Duration>,
+    pub finish_within: Option<Duration>,
     pub sources: Vec<Vec<Act>>,
 }
 
@@ -303,6 +305,8 @@ impl Drain {
             dead_letter_panics: alone && bytes.one_in(16),
             cut: if depth == 1 { bytes.maybe(6, Cut::decode) } else { None },
             cancel_after: if depth == 1 { bytes.maybe(6, |bytes| bytes.wait(24)) } else { None },
+            shut_down_after: if depth == 1 { bytes.maybe(6, |bytes| bytes.wait(24)) } else { None },
+            finish_within: if depth == 1 { bytes.maybe(2, |bytes| bytes.wait(12)) } else { None },
             sources: (0..=bytes.below(if depth == 1 { 4 } else { 2 }))
                 .map(|_| bytes.list(7, |bytes| Act::decode(bytes, depth)))
                 .collect(),

@@ -33,6 +33,7 @@ pub struct Numbers {
     pub succeeded: u64,
     pub drops: u64,
     pub cancellations: u64,
+    pub shutdowns: u64,
     pub timeouts: u64,
     pub messages: u64,
     pub handlers_dropped: u64,
@@ -56,7 +57,7 @@ impl std::ops::AddAssign for Numbers {
         macro_rules! add {
             ($($field:ident)+) => { $(self.$field += more.$field;)+ };
         }
-        add!(programs drains nested_drains succeeded drops cancellations timeouts messages);
+        add!(programs drains nested_drains succeeded drops cancellations timeouts messages shutdowns);
         add!(handlers_dropped faults dead_letters effects attempts failed_attempts rollbacks);
         add!(rollbacks_dropped rollbacks_cancelled shared_rollbacks committed undone withdrawn);
         add!(stuck_once);
@@ -85,6 +86,19 @@ struct Effect {
     runner: Option<Runner>,
     attempts: u32,
     all_attempts: u32,
+    given_up: GivenUp,
+}
+
+/// Whether the last attempt of an effect was the last one that its runner makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GivenUp {
+    /// Also where a rollback that joined later has begun it anew and was dropped: then it is for
+    /// whoever comes next, even if that one had given it up before.
+    No,
+    /// Such a rollback has gone away, and may have started it or not: what it had started need not
+    /// have been polled.
+    Perhaps,
+    Yes,
 }
 
 /// Who runs actions.
@@ -126,6 +140,7 @@ struct Run {
     started: Tick,
     token: watershed::CancellationToken,
     stopped_outside: Option<Tick>,
+    shut_down_at: Option<Tick>,
     calls_after_cancel: usize,
     failures: Vec<Failed>,
     /// When it had its first reason to end early.
@@ -136,10 +151,18 @@ struct Run {
 }
 
 impl Run {
+    /// When its time is over: that of the whole drain, or that after its shutdown.
+    fn deadline(&self) -> Option<Tick> {
+        let drain = self.plan.timeout.map(|timeout| self.started + timeout);
+        let finish = self.shut_down_at.zip(self.plan.finish_within);
+        let finish = finish.map(|(at, within)| at.max(self.started) + within);
+        drain.into_iter().chain(finish).min()
+    }
+
     /// Whether a drain that is polled at this time stops; none where the token was cancelled by one
     /// of its own handlers, or by whatever it runs in: then it does after the turn.
     fn is_stopping(&self, now: Tick) -> Option<bool> {
-        let deadline = self.plan.timeout.map(|timeout| self.started + timeout);
+        let deadline = self.deadline();
         let certain = self.stopped_outside.is_some()
             || self.failures.iter().any(|failed| failed.ends)
             || deadline.is_some_and(|deadline| now >= deadline);
@@ -151,8 +174,8 @@ impl Run {
 struct Source {
     taken: usize,
     put_back: usize,
-    /// Called, and put back all the same.
-    returned: usize,
+    /// Messages whose letter could not be stored.
+    refused: usize,
     active: Vec<FrameId>,
     succeeded: u64,
     rolled_back: u64,
@@ -183,6 +206,7 @@ enum Cause {
     MessageTimeout(FrameId),
     Fault(usize),
     SourcePanic(usize),
+    DeadLetterPanic(FrameId),
     Timeout,
     Canceled,
 }
@@ -355,6 +379,7 @@ impl Model {
             runner: None,
             attempts: 0,
             all_attempts: 0,
+            given_up: GivenUp::No,
         });
         id
     }
@@ -441,6 +466,7 @@ impl Model {
         let effect = &mut self.effects[id];
         effect.runner = Some(runner);
         effect.state = State::Running;
+        effect.given_up = GivenUp::No;
         effect.attempts += 1;
         effect.all_attempts += 1;
         let fails = !mild && effect.all_attempts <= effect.plan.fails;
@@ -493,6 +519,7 @@ impl Model {
             Runner::Rollback(number) => self.given_up_by(number).contains(&id),
             Runner::Frame(_) => frame.given_up.contains(&id),
         };
+        let given_up = given_up && self.effects[id].given_up == GivenUp::Yes;
         let first_new = frame.first_new;
         let order = self.policy(runner).order;
         self.must(!given_up, || format!("{id} is run again by a rollback that gave it up"));
@@ -540,7 +567,7 @@ impl Model {
             effect.state = State::Retrying(now + policy.wait);
         } else {
             self.numbers.stuck_once += 1;
-            effect.state = State::Staged;
+            (effect.state, effect.given_up) = (State::Staged, GivenUp::Yes);
             self.frames[outer].given_up.push(id);
         }
     }
@@ -612,8 +639,11 @@ impl Model {
         let gave_up =
             result.as_ref().is_err_and(|failure| failure.error().code() == ErrorCode::Canceled);
         let given_up = self.given_up_by(number).to_vec();
-        let left: Vec<_> =
-            self.staged(ROOT).into_iter().filter(|id| !given_up.contains(id)).collect();
+        // What is run again by one that joined later is waited for.
+        let done = |id: &EffectId| {
+            given_up.contains(id) && self.effects[*id].given_up != GivenUp::No
+        };
+        let left: Vec<_> = self.staged(ROOT).into_iter().filter(|id| !done(id)).collect();
         let expected = self.frames[ROOT].succeeded - self.rollbacks[number].succeeded_before;
         if gave_up {
             self.numbers.rollbacks_cancelled += 1;
@@ -659,6 +689,13 @@ impl Model {
             effect.runner == Some(Runner::Rollback(number)) && effect.state == State::Running
         });
         self.must(running.is_none(), || format!("a rollback is over, but {running:?} runs"));
+        let again = self.rollbacks[number].given_up_before.min(self.frames[ROOT].given_up.len());
+        for id in &self.frames[ROOT].given_up[..again] {
+            let effect = &mut self.effects[*id];
+            if effect.given_up == GivenUp::Yes {
+                effect.given_up = GivenUp::Perhaps;
+            }
+        }
         if self.members().is_empty() {
             self.frames[ROOT].given_up.clear();
         }
@@ -773,6 +810,7 @@ impl Model {
             started: self.now(),
             token,
             stopped_outside: None,
+            shut_down_at: None,
             calls_after_cancel: 0,
             failures: Vec::new(),
             cause_at: None,
@@ -819,6 +857,15 @@ impl Model {
             let run = self.run(drain);
             run.stopped_outside.get_or_insert(now);
             run.cause_at.get_or_insert(now);
+        }
+    }
+
+    /// Its shutdown token was cancelled by another task: between two polls.
+    pub fn shut_down(&mut self, drain: FrameId) {
+        let now = self.now();
+        if self.frames[drain].stage == Stage::Open {
+            self.numbers.shutdowns += 1;
+            self.run(drain).shut_down_at.get_or_insert(now);
         }
     }
 
@@ -873,6 +920,7 @@ impl Model {
         refuse(run.dropping, "handlers were dropped");
         refuse(run.failures.iter().any(|failed| failed.ends), "it has a reason to end");
         refuse(run.stopped_outside.is_some(), "it was told to stop");
+        refuse(run.shut_down_at.is_some(), "it was shut down");
         let deadline = plan.timeout.map(|timeout| run.started + timeout);
         refuse(deadline.is_some_and(|deadline| now >= deadline), "its deadline has passed");
         if run.token.is_cancelled() {
@@ -948,9 +996,9 @@ impl Model {
             Some(cause) => {
                 self.numbers.faults += 1;
                 self.close(message);
-                let stopping = self.run(drain).is_stopping(now) == Some(true);
                 self.failed(drain, cause, !alone);
-                if alone && !stopping {
+                // While the drain ends, too; one that was told to stop is no dead letter.
+                if alone {
                     self.begin_rolling(message);
                     return;
                 }
@@ -985,10 +1033,11 @@ impl Model {
         let state = &mut self.run(drain).sources[source];
         state.active.retain(|active| *active != message);
         if panics {
-            // Nobody has taken it in, and its own failure ends the drain, with the panic attached.
-            state.returned += 1;
+            // The drain ends with both, and the message goes back.
+            state.refused += 1;
             self.numbers.faults += 1;
             self.failed(drain, failed_by, true);
+            self.failed(drain, Cause::DeadLetterPanic(message), true);
         } else {
             state.rolled_back += 1;
         }
@@ -1011,6 +1060,10 @@ impl Model {
             ErrorCode::Handler => error.downcast_ref().map(|Broke(frame)| Cause::Handler(*frame)),
             ErrorCode::Source => source().map(Cause::Fault),
             ErrorCode::Panic if text.contains("the source") => source().map(Cause::SourcePanic),
+            ErrorCode::Panic if text.contains("the dead letters") => {
+                let failures = self.failures(drain).iter().map(|failed| failed.cause);
+                failures.rev().find(|cause| matches!(cause, Cause::DeadLetterPanic(_)))
+            }
             ErrorCode::Panic => message().map(Cause::HandlerPanic),
             ErrorCode::Timeout if error.source_name().is_some() => {
                 message().map(Cause::MessageTimeout)
@@ -1073,11 +1126,12 @@ impl Model {
             }
         }
         for source in 0..self.run(drain).sources.len() {
-            let Source { taken, put_back, returned, .. } = self.run(drain).sources[source];
-            let put_back = put_back.saturating_sub(returned);
+            let Source { taken, put_back, refused, .. } = self.run(drain).sources[source];
             let called = called.get(&source).copied().unwrap_or_default();
             let most = usize::from(ordered);
-            self.must(put_back <= most && taken == called + put_back, || {
+            // A message whose letter could not be stored was handled as well.
+            let held = put_back.saturating_sub(if ordered { refused } else { 0 });
+            self.must(held <= most && taken == called + held, || {
                 format!(
                     "{taken} messages of {source} were taken, {called} handled, {put_back} put back"
                 )
@@ -1085,7 +1139,7 @@ impl Model {
         }
     }
 
-    /// Rule 3.1.
+    /// Rules 3.1 and 3.3: also where it was told to stop, or its time was over, at the very end.
     fn check_success(&mut self, drain: FrameId, report: &FanInReport, rest: &[usize]) {
         let now = self.now();
         let run = self.run(drain);
@@ -1103,10 +1157,12 @@ impl Model {
         if run.dropping || run.sources.iter().any(|source| !source.active.is_empty()) {
             wrong.push("handlers had not ended");
         }
-        if rest.iter().any(|left| *left > 0) {
+        // Rule 3.9: a drain that was shut down succeeds with what it did.
+        let shut_down = run.shut_down_at.is_some();
+        if !shut_down && rest.iter().any(|left| *left > 0) {
             wrong.push("sources had not ended");
         }
-        if run.sources.iter().any(|source| !source.ended) {
+        if !shut_down && run.sources.iter().any(|source| !source.ended) {
             wrong.push("a source was not polled to its end");
         }
         let sources =
@@ -1133,37 +1189,28 @@ impl Model {
     /// Rules 3.2 to 3.6: the first cause is the cause, and nothing is lost.
     fn check_failure(&mut self, drain: FrameId, error: &Error) {
         let now = self.now();
-        let of_letters = |error: &&Error| error.to_string().contains("the dead letters panicked");
-        let related = error.related().iter().filter(|error| !of_letters(error));
-        let listed: Vec<_> = std::iter::once(error).chain(related).collect();
+        let listed: Vec<_> = std::iter::once(error).chain(error.related()).collect();
         let listed: Vec<_> = listed.into_iter().map(|error| self.classify(drain, error)).collect();
-        let rolling = |certain: Option<bool>| {
-            let failures = self.frames.iter().enumerate().filter(|(id, frame)| {
-                let is_message = matches!(&frame.kind, Kind::Message(call) if call.drain == drain);
-                let failed = |failed: &&Failed| failed.cause.message() == Some(*id);
-                is_message
-                    && frame.stage == Stage::Rolling
-                    && self.failures(drain).iter().find(failed).map(|failed| failed.stopping)
-                        == Some(certain)
-            });
-            failures.count()
-        };
-        let (rolling, uncertain) = (rolling(Some(false)), rolling(None));
         let dropped_handlers = self.frames.iter().enumerate().filter(|(id, frame)| {
             let listed = listed.contains(&Some(Cause::MessageTimeout(*id)));
             let dropped =
                 matches!(&frame.kind, Kind::Message(call) if call.end == Some(Ended::Dropped));
-            // The rollback of a message that timed out is counted as one that was dropped.
             frame.parent == drain && dropped && !listed && frame.stage != Stage::Rolling
         });
-        let dropped = dropped_handlers.count() + rolling;
-        let count = |key| error.metadata(key).map_or(0, |count| count.parse().unwrap_or(0));
-        let told: usize = count("dropped_handlers") + count("dropped_rollbacks");
+        let unfinished = self.frames.iter().enumerate().filter(|(id, frame)| {
+            let rolling = frame.stage == Stage::Rolling && frame.policy.order != Order::None;
+            let left = |id: usize| self.staged(id).iter().any(|id| !frame.given_up.contains(id));
+            frame.parent == drain && rolling && left(*id)
+        });
+        let dropped = [dropped_handlers.count(), unfinished.count()];
+        let told = ["dropped_handlers", "dropped_rollbacks"].map(|key| {
+            error.metadata(key).map_or(0, |count| count.parse::<usize>().unwrap_or(usize::MAX))
+        });
         let run = self.run(drain);
         let mut wrong = Vec::new();
         let top = listed[0];
         let first = run.failures.iter().find(|failed| failed.ends);
-        let deadline = run.plan.timeout.map(|timeout| run.started + timeout);
+        let deadline = run.deadline();
         let top_legal = match top {
             Some(Cause::Timeout) => {
                 let before = first.is_some_and(|first| deadline.is_some_and(|at| first.at < at));
@@ -1190,13 +1237,15 @@ impl Model {
             }
         }
         for failed in &run.failures {
-            let may_be_dropped = matches!(failed.cause, Cause::MessageTimeout(_));
+            // The letter's error is attached to the message's.
+            let may_be_dropped =
+                matches!(failed.cause, Cause::MessageTimeout(_) | Cause::DeadLetterPanic(_));
             if !may_be_dropped && !listed.contains(&Some(failed.cause)) {
                 wrong.push(format!("{:?} is not told", failed.cause));
             }
         }
-        if !(dropped..=dropped + uncertain).contains(&told) {
-            wrong.push(format!("{told} handlers are said to be dropped, not {dropped}"));
+        if told != dropped {
+            wrong.push(format!("{told:?} handlers and rollbacks are dropped, not {dropped:?}"));
         }
         let handled: u64 = run.sources.iter().map(|source| source.succeeded).sum();
         if error.metadata("handled") != Some(&handled.to_string()) {

@@ -88,6 +88,7 @@ struct Place {
     drain: FrameId,
     plan: Arc<Drain>,
     stop: CancellationSource,
+    shutdown: CancellationSource,
 }
 
 /// A message.
@@ -169,7 +170,17 @@ impl Interpreter {
                     stop.cancel();
                 }));
             }
-            let drain = self.drain(number, plan, context, &stop);
+            let shutdown = CancellationSource::new();
+            if let Some(wait) = plan.shut_down_after {
+                let (book, world) = (self.book.clone(), self.world.clone());
+                let shutdown = shutdown.clone();
+                watchers.push(simulation.spawn("shutdown", async move {
+                    world.clock().sleep_until(world.clock().now() + wait).await;
+                    book.lock().shut_down(number);
+                    shutdown.cancel();
+                }));
+            }
+            let drain = self.drain(number, plan, context, &stop, &shutdown);
             let drain = Cutter::new(&self.world, drain, plan.cut);
             drains.push(simulation.spawn("drain", drain.map(drop)));
         }
@@ -310,6 +321,7 @@ impl Interpreter {
         plan: &Arc<Drain>,
         context: &StepContext,
         stop: &CancellationSource,
+        shutdown: &CancellationSource,
     ) -> LocalBoxFuture<'static, Result<FanInReport, Error>> {
         let scripts: Vec<_> =
             (0..plan.sources.len()).map(|source| self.script(plan, source)).collect();
@@ -319,7 +331,8 @@ impl Interpreter {
             .map(|(source, script)| self.source(drain, source, script.clone()))
             .collect();
         let (run, plan) = (self.clone(), Arc::clone(plan));
-        let place = Place { run, drain, plan: Arc::clone(&plan), stop: stop.clone() };
+        let (stop, shutdown) = (stop.clone(), shutdown.clone());
+        let place = Place { run, drain, plan: Arc::clone(&plan), stop, shutdown };
         let own = place.clone();
         let handler = move |number: Number, step: StepContext| {
             let message = own.run.book.lock().called(drain, number.source, number.index);
@@ -415,6 +428,12 @@ impl Place {
         }
         if let Some(timeout) = plan.timeout {
             drain = drain.timeout(timeout);
+        }
+        if plan.shut_down_after.is_some() {
+            drain = drain.shutdown(self.shutdown.token());
+        }
+        if let Some(within) = plan.finish_within {
+            drain = drain.finish_within(within);
         }
         if let Some(timeout) = plan.message_timeout {
             drain = drain.message_timeout(timeout);
@@ -557,7 +576,8 @@ async fn perform_one(place: &Place, frame: FrameId, step: &StepContext, op: &Op)
         Op::Nested(plan) => {
             let own_stop = CancellationSource::new();
             let drain = run.open_drain(frame, plan, step, &own_stop);
-            let result = run.drain(drain, plan, step, &own_stop).await;
+            let never = CancellationSource::new();
+            let result = run.drain(drain, plan, step, &own_stop, &never).await;
             drop(result);
         }
     }
