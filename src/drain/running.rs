@@ -163,7 +163,8 @@ impl<C: Drains> Running<C> {
 
     /// A reason to end: cancellation goes before a failure, and that before the deadline.
     fn find_cause(&self, news: u8, exceeded: Option<Exceeded>) -> Result<Option<Error>, Error> {
-        let exceeded = exceeded.or_else(|| self.limits.exceeded());
+        // Asked again: a handler may have cancelled the drain in the poll in which its time was over.
+        let exceeded = self.limits.exceeded().or(exceeded);
         if let Some(cancelled @ Exceeded::Cancelled) = exceeded {
             return Ok(Some(cancelled.into_error("the drain")));
         }

@@ -314,6 +314,34 @@ fn of_several_reasons_in_one_poll_success_goes_first_then_cancellation_deadline_
     }
 }
 
+// Rules 3.3, 3.5
+#[test]
+fn a_handler_that_cancels_in_the_poll_in_which_the_deadline_passed_has_cancelled_the_drain() {
+    for (failed, goes_on) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (context, clock) = manual("t");
+        let stop = CancellationSource::new();
+        let sources = [filled([1]).named("a"), filled([2]).named("b")];
+        let drain = fan_in(&context, sources, async |message, _| {
+            clock.sleep_until(clock.now() + SECOND).await;
+            if message == 1 {
+                stop.cancel();
+                return if failed { Err("fails") } else { Ok(()) };
+            }
+            pending().await
+        });
+        let drain = drain.concurrency(2).timeout(SECOND).grace(Duration::ZERO);
+        let drain = drain.cancellation(stop.token());
+        let how = if goes_on { OnFailure::Continue } else { OnFailure::Abort };
+        let drain = drain.on_failure(how).into_future();
+        let failure = Hand::new(drain).finish_by(&clock).expect_err("cancelled");
+        let error = failure.error();
+        assert_eq!(error.code(), ErrorCode::Canceled, "{failed} {goes_on}: {error:?}");
+        let related: Vec<_> = error.related().iter().map(|error| error.code()).collect();
+        assert_eq!(related, [ErrorCode::Handler][..usize::from(failed)]);
+        assert_settled(failure.report());
+    }
+}
+
 // Rule 3.5
 #[test]
 fn either_token_cancels_the_drain_and_its_handlers_hear_of_it() {

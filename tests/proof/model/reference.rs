@@ -640,9 +640,8 @@ impl Model {
             result.as_ref().is_err_and(|failure| failure.error().code() == ErrorCode::Canceled);
         let given_up = self.given_up_by(number).to_vec();
         // What is run again by one that joined later is waited for.
-        let done = |id: &EffectId| {
-            given_up.contains(id) && self.effects[*id].given_up != GivenUp::No
-        };
+        let done =
+            |id: &EffectId| given_up.contains(id) && self.effects[*id].given_up != GivenUp::No;
         let left: Vec<_> = self.staged(ROOT).into_iter().filter(|id| !done(id)).collect();
         let expected = self.frames[ROOT].succeeded - self.rollbacks[number].succeeded_before;
         if gave_up {
