@@ -2,7 +2,7 @@
 //!
 //! | promise | tested by |
 //! | --- | --- |
-//! | A message is handled once, in the order of its source, or is still in its source. | the model; a drain cut at every poll; the fuzz targets `fan_in`, `live_sources` and `select` |
+//! | A message is handled once, in the order of its source, or is still in its source. | the model; drains that are steered at random; a drain cut at every poll; the fuzz targets `fan_in`, `live_sources` and `select` |
 //! | What was staged is undone exactly once and in reverse order, or cleared, or still staged. | the model; all subsets of failing actions; an error and a panic at every point |
 //! | This holds when the drain or the rollback is dropped or cancelled, at any await. | dropped and cancelled after each of its polls, in every mode, alone and beside faults |
 //! | A panic of a handler, a source, an action, a waker or a destructor is an error, and costs no neighbour. | a panic at every point that is the user's code |
@@ -11,7 +11,7 @@
 //! | No source starves, and the executor gets its thread back. | the largest gap of any ready source, and the messages a poll, against their bounds |
 //! | No wake-up is lost, and nothing idle is polled. | random wake-ups, wake-ups from eight threads, `loom` |
 //! | Two rollbacks, or two drains, may share a scope, from any threads. | `loom`, `shuttle`, the model |
-//! | Cost is linear, memory flat, the stack shallow; what has ended holds nothing. | 100,000 sources, 1,000,000 actions, 100,000,000 messages; counts of references |
+//! | Cost is linear, memory flat, the stack shallow; what has ended holds nothing. | crowds of everything that the library holds; millions of messages in any order, by key, retried, dead-lettered and incoming; counts of references |
 //! | The same input gives the same trace, under any executor. | every program of the model runs twice; one suite under six executors |
 //!
 //! # How to run it
@@ -22,7 +22,7 @@
 //! | `cargo test --release --all-features --test proof -- --nocapture` | the proof; each test prints what it went through. `WATERSHED_PROOF=long` multiplies the counts, `short` is what a debug build runs, `WATERSHED_SEED=n` chooses other programs for the model |
 //! | `.ci/threads` | the library's own code under `loom` (every schedule of small scenes) and under `shuttle` (random ones and such with few forced switches, of larger scenes); `.ci/threads long` for more |
 //! | `.ci/mutants/run` | breaks the library in one place at a time, and checks that the tests notice |
-//! | `.ci/flakes` | the tests, 1,000 times in a row |
+//! | `.ci/flakes` | the tests, 200 times in a row, and those that start threads 1,000 times |
 //! | `cargo +nightly fuzz run fan_in` | one of the fuzzers, whose corpora `cargo test` runs as well |
 //!
 //! The first three are part of the gate that every change goes through. What a test went through is
@@ -30,11 +30,12 @@
 //!
 //! # What it found
 //!
-//! More than twenty defects were found by these means and mended, each with its test. Some of them:
+//! Defects that were found by these means, each mended with its test, among others:
 //! a second rollback took the signals of the first; a clear lost the action that was running when
 //! its rollback was dropped afterwards; a panicking destructor hid the failure before it; a context
 //! that its handler dropped while it waited was leaked; a source that was removed waited for the
-//! handlers of others; a message whose key function panics was gone.
+//! handlers of others; a message whose key function panics was gone; a handler that cancelled its
+//! drain in the poll in which the deadline had passed was told as a timeout.
 //!
 //! # What is not promised
 //!
