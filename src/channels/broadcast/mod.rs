@@ -1,14 +1,17 @@
 //! One source, many destinations.
 //!
 //! - `settings`: what a destination that is full or closed does; `report`: what comes out
-//! - `leg`: one destination and what it did with the item in hand
-//! - `future`: from the source to all of them
+//! - `leg`: one destination and what it did with the item in hand; `delivery`: all of them with it
+//! - `running`: from the source to all of them; `end`: how that ends; `future`: what is awaited
 //! - `fan_out`: the same into channels of its own
 
+mod delivery;
+mod end;
 mod fan_out;
 mod future;
 mod leg;
 mod report;
+mod running;
 mod settings;
 
 pub use fan_out::fan_out;

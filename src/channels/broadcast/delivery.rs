@@ -1,0 +1,152 @@
+//! How one item reaches every destination.
+//!
+//! It is offered to them in their order. Those that wait for room do so together, each with a copy,
+//! while the item itself stays in hand: whatever ends the broadcast, it is known who has the item,
+//! and the item is still there for the others.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::super::destination::{Destination, closed, full};
+use super::super::merge::POLLS_AT_ONCE;
+use super::leg::{Leg, Offer, Standing, is_closed};
+use super::report::Missed;
+use super::running::{Doing, Running};
+use super::settings::{OnClosed, Overflow};
+use crate::clock::{Alarm, Tick};
+use crate::error::Error;
+use crate::source::{Source, Unsettled};
+
+impl<S, D, U> Running<S, D, U>
+where
+    S: Source<Receipt = Unsettled, Message = D::Message>,
+    D: Destination<Message: Clone>,
+    U: FnMut(Missed<D::Message>),
+{
+    /// Ready when an item may be taken. One whose delivery is limited in time is taken first, so
+    /// that there is something to limit; so is one that is not waited for.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let waits = self.options.overflow == Overflow::Wait && self.options.item_timeout.is_none();
+        let mut poll = Poll::Ready(Ok(()));
+        for index in 0..self.legs.len() {
+            self.doing = Doing::Destination(index);
+            match self.legs[index].poll_ready(cx) {
+                Poll::Ready(Err(error)) => self.lose(index, error)?,
+                Poll::Pending if waits => poll = Poll::Pending,
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        poll
+    }
+
+    pub(super) fn begin(&mut self, item: D::Message) {
+        self.doing = Doing::Own;
+        self.item = Some(item);
+        self.delivering = true;
+        self.items += 1;
+        for leg in &mut self.legs {
+            leg.standing = if leg.is_attached() { Standing::Unsent } else { Standing::Missed };
+        }
+        let clock = &self.clock;
+        self.deadline = self.options.item_timeout.map(|timeout| clock.now() + timeout);
+    }
+
+    /// Offers the item where it was not yet, and goes on where it waits for room.
+    pub(super) fn deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut poll = Poll::Ready(Ok(()));
+        let mut open = self.legs.iter().filter(|leg| !leg.standing.is_settled()).count();
+        for index in 0..self.legs.len() {
+            let was_open = !self.legs[index].standing.is_settled();
+            if self.legs[index].standing == Standing::Unsent {
+                self.offers = self.offers.saturating_sub(1);
+                self.offer(index, open == 1, cx)?;
+            }
+            self.doing = Doing::Destination(index);
+            match self.legs[index].poll_send(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.lose(index, error)?,
+                Poll::Pending => poll = Poll::Pending,
+            }
+            open -= usize::from(was_open && self.legs[index].standing.is_settled());
+        }
+        poll
+    }
+
+    /// Offers the item to one destination: the item itself if nobody else waits for it.
+    fn offer(&mut self, index: usize, is_last: bool, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.doing = Doing::Item;
+        let offered = if is_last { self.item.take() } else { self.item.clone() };
+        let Some(offered) = offered else { return Ok(()) };
+        self.doing = Doing::Destination(index);
+        let Err(offer) = self.legs[index].offer(cx, self.options.overflow, offered) else {
+            return Ok(());
+        };
+        self.doing = Doing::Item;
+        let (left, result) = match offer {
+            Offer::Full(item) => {
+                let copy = if is_last { self.item.insert(item).clone() } else { item };
+                self.legs[index].wait_with(copy);
+                return Ok(());
+            }
+            Offer::Refused(item) => (Some(item), Ok(())),
+            Offer::NoRoom(item) => (Some(item), Err(full().with_metadata("destination", index))),
+            Offer::Failed(error, item) => (item, self.lose(index, error)),
+        };
+        if is_last {
+            self.item = left;
+        }
+        result
+    }
+
+    /// Goes on without a destination, or says why not.
+    fn lose(&mut self, index: usize, error: Error) -> Result<(), Error> {
+        let leg = &mut self.legs[index];
+        leg.detach();
+        if self.options.on_closed == OnClosed::Detach && is_closed(&error) {
+            leg.report.detached = true;
+            if self.legs.iter().any(Leg::is_attached) {
+                return Ok(());
+            }
+        }
+        Err(error.with_metadata("destination", index))
+    }
+
+    /// Waits for the end of the item's time, if it has one.
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.doing = Doing::Own;
+        self.offers = POLLS_AT_ONCE;
+        let Some(deadline) = self.deadline.filter(|deadline| *deadline != Tick::MAX) else {
+            return Poll::Pending;
+        };
+        let clock = &self.clock;
+        let sleep = self.sleep.get_or_insert_with(|| Alarm::at(clock, deadline));
+        let timeout = self.options.item_timeout.unwrap_or(Duration::MAX);
+        sleep.poll(cx).map(|()| Err(Error::timeout("the delivery of an item", timeout)))
+    }
+
+    /// Lets buffered items go on, whoever else has to wait; ready only with an error.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        for index in 0..self.legs.len() {
+            self.doing = Doing::Destination(index);
+            if let Poll::Ready(Err(error)) = self.legs[index].poll_flush(cx) {
+                if let Err(error) = self.lose(index, error) {
+                    return Poll::Ready(error);
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Hears of destinations that nobody receives from any more; ready only with an error.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        for index in 0..self.legs.len() {
+            self.doing = Doing::Destination(index);
+            if self.legs[index].poll_closed(cx).is_ready() {
+                if let Err(error) = self.lose(index, closed()) {
+                    return Poll::Ready(error);
+                }
+            }
+        }
+        Poll::Pending
+    }
+}

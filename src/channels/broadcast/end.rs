@@ -1,0 +1,139 @@
+//! How a broadcast ends: what becomes of the item in between, and of the destinations.
+
+use std::fmt;
+use std::task::{Context, Poll, Waker};
+
+use super::super::destination::{Destination, Ending};
+use super::leg::{Leg, Standing};
+use super::report::{BroadcastReport, Missed};
+use super::running::Running;
+use crate::error::Error;
+use crate::panics;
+use crate::source::{Source, Unsettled};
+
+impl<S, D, U> Running<S, D, U>
+where
+    S: Source<Receipt = Unsettled>,
+    D: Destination,
+    U: FnMut(Missed<D::Message>),
+{
+    /// Takes nothing any more. An item in between is delivered where that can be done at once, and
+    /// then goes to the callback.
+    pub(super) fn stop(&mut self, error: Option<Error>) {
+        let mut ending = Ending::new(None, false);
+        let mut related = Vec::new();
+        let mut error = error;
+        if std::mem::take(&mut self.delivering) {
+            for leg in &mut self.legs {
+                match panics::contain(|| leg.settle()) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        leg.detach();
+                        related.push(error);
+                    }
+                    Err(message) => {
+                        leg.detach();
+                        related.push(Error::panic("the destination", &message));
+                    }
+                }
+            }
+            let delivered_to = self.standing(|standing| standing == Standing::Delivered);
+            let missed_by = self.standing(|standing| standing == Standing::Missed);
+            error = error.map(|error| {
+                error
+                    .with_metadata("item", self.items)
+                    .with_metadata("delivered_to", list(&delivered_to))
+                    .with_metadata("missed_by", list(&missed_by))
+            });
+            let item = self.item.take();
+            let given = panics::contain(|| match (item, &mut self.undelivered) {
+                (Some(item), Some(callback)) if !missed_by.is_empty() => {
+                    callback(Missed { item, delivered_to, others: missed_by });
+                }
+                (item, _) => drop(item),
+            });
+            if let Err(message) = given {
+                related.push(Error::panic("the callback for undelivered items", &message));
+            }
+        }
+        for error in error.into_iter().chain(related) {
+            ending.add(error);
+        }
+        self.ending = Some(ending);
+    }
+
+    fn standing(&self, is: impl Fn(Standing) -> bool) -> Vec<usize> {
+        let legs = self.legs.iter().enumerate();
+        legs.filter(|(_, leg)| is(leg.standing)).map(|(index, _)| index).collect()
+    }
+
+    pub(super) fn finish(&mut self) -> Result<BroadcastReport, Error> {
+        let elapsed = panics::contain(|| self.clock.now().since(self.started)).unwrap_or_default();
+        let destinations: Vec<_> = self.legs.iter().map(|leg| leg.report).collect();
+        let ending = self.ending.replace(Ending::new(None, true));
+        let Some(error) = ending.and_then(Ending::into_error) else {
+            return Ok(BroadcastReport { elapsed, items: self.items, destinations });
+        };
+        let delivered: Vec<_> = destinations.iter().map(|leg| leg.delivered).collect();
+        let dropped: Vec<_> = destinations.iter().map(|leg| leg.dropped).collect();
+        Err(error
+            .with_metadata("items", self.items)
+            .with_metadata("delivered", list(&delivered))
+            .with_metadata("dropped", list(&dropped)))
+    }
+}
+
+/// Closes or flushes every destination that is still there.
+pub(super) fn poll_end<D: Destination>(
+    legs: &mut [Leg<D>],
+    cx: &mut Context<'_>,
+    keep_open: bool,
+    failed: &mut Option<Error>,
+) -> Poll<Result<(), Error>> {
+    let mut pending = false;
+    for (index, leg) in legs.iter_mut().enumerate() {
+        match leg.poll_end(cx, keep_open) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                let error = error.with_metadata("destination", index);
+                *failed = Some(match failed.take() {
+                    Some(first) => first.with_related([error]),
+                    None => error,
+                });
+            }
+            Poll::Pending => pending = true,
+        }
+    }
+    if pending {
+        return Poll::Pending;
+    }
+    Poll::Ready(failed.take().map_or(Ok(()), Err))
+}
+
+fn list<T: fmt::Display>(values: &[T]) -> String {
+    values.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// A broadcast that is dropped midway ends like one that is cancelled, as far as it can without
+/// waiting.
+impl<S, D, U> Drop for Running<S, D, U>
+where
+    S: Source<Receipt = Unsettled>,
+    D: Destination,
+    U: FnMut(Missed<D::Message>),
+{
+    fn drop(&mut self) {
+        if self.ending.is_none() {
+            self.stop(Some(Error::canceled()));
+            if !self.options.settings.keep_open {
+                let mut cx = Context::from_waker(Waker::noop());
+                let _ = poll_end(&mut self.legs, &mut cx, false, &mut self.closing);
+            }
+        }
+        let source = self.source.take();
+        panics::drop_contained(|| drop(source));
+        let callback = self.undelivered.take();
+        panics::drop_contained(|| drop(callback));
+        self.legs.iter_mut().for_each(Leg::detach);
+    }
+}

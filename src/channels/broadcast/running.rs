@@ -1,0 +1,245 @@
+//! A broadcast between its first poll and its result: it takes an item, has it delivered
+//! (`delivery`), and ends (`end`).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::super::destination::{Destination, Ending};
+use super::super::merge::POLLS_AT_ONCE;
+use super::end::poll_end;
+use super::leg::Leg;
+use super::report::Missed;
+use super::settings::Overflow;
+use super::{Broadcast, Options};
+use crate::cancellation::CancellationToken;
+use crate::clock::{Alarm, Clock, Tick};
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::origin::{Origin, SourceName};
+use crate::panics;
+use crate::source::{Source, Unsettled, poll_message};
+
+pub(super) struct Running<S, D, U>
+where
+    S: Source<Receipt = Unsettled>,
+    D: Destination,
+    U: FnMut(Missed<D::Message>),
+{
+    pub(super) source: Option<Pin<Box<S>>>,
+    pub(super) name: SourceName,
+    pub(super) legs: Vec<Leg<D>>,
+    /// An item is being delivered; it is in hand until the last destination is given it.
+    pub(super) delivering: bool,
+    pub(super) item: Option<D::Message>,
+    pub(super) deadline: Option<Tick>,
+    pub(super) sleep: Option<Alarm>,
+    pub(super) items: u64,
+    pub(super) options: Options,
+    pub(super) undelivered: Option<U>,
+    pub(super) limits: Limits,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) started: Tick,
+    /// Offers before the executor has its thread back.
+    pub(super) offers: usize,
+    pub(super) ending: Option<Ending>,
+    /// What went wrong while the destinations were closed.
+    pub(super) closing: Option<Error>,
+    pub(super) doing: Doing,
+}
+
+/// Whose code is running.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Doing {
+    Own,
+    Source,
+    /// The clone or the destructor of an item.
+    Item,
+    Destination(usize),
+}
+
+impl<S, D, U> Running<S, D, U>
+where
+    S: Source<Receipt = Unsettled, Message = D::Message>,
+    D: Destination<Message: Clone>,
+    U: FnMut(Missed<D::Message>),
+{
+    pub(super) fn start(broadcast: Broadcast<S, D, U>) -> Self {
+        let Broadcast { context, source, destinations, options, undelivered } = broadcast;
+        let clock = Arc::clone(context.clock());
+        let tokens = [context.cancellation().clone(), options.settings.cancellation.clone()];
+        let token = CancellationToken::linked(tokens);
+        let timeout = options.settings.timeout;
+        let waits = options.item_timeout.is_some_and(|it| !it.is_zero() && it != Duration::MAX);
+        let timed = panics::contain(|| {
+            if waits {
+                clock.check()?;
+            }
+            Ok((clock.now(), Limits::new(&clock, token.clone(), timeout)?))
+        });
+        let profile = panics::contain(|| source.profile());
+        let legs: Vec<_> = destinations.into_iter().map(Leg::new).collect();
+        let mut error =
+            options.invalid.clone().or_else(|| Self::check(&legs, options.overflow).err());
+        let name = match profile {
+            Ok(profile) => profile.plain_name("a broadcast"),
+            Err(message) => Err(Error::panic("the source", &message)),
+        };
+        let name = name.unwrap_or_else(|wrong| {
+            error.get_or_insert(wrong);
+            None
+        });
+        let timed = timed.unwrap_or_else(|message| Err(Error::panic("the clock", &message)));
+        let (started, limits) = timed.unwrap_or_else(|clock| {
+            error.get_or_insert(clock);
+            (Tick::ZERO, Limits::by_token(token))
+        });
+        let mut running = Self {
+            source: Some(Box::pin(source)),
+            name: SourceName::new(name, 0),
+            legs,
+            delivering: false,
+            item: None,
+            deadline: None,
+            sleep: None,
+            items: 0,
+            options,
+            undelivered,
+            limits,
+            clock,
+            started,
+            offers: POLLS_AT_ONCE,
+            ending: None,
+            closing: None,
+            doing: Doing::Own,
+        };
+        if error.is_some() {
+            running.stop(error);
+        }
+        running
+    }
+
+    fn check(legs: &[Leg<D>], overflow: Overflow) -> Result<(), Error> {
+        if legs.is_empty() {
+            return Err(Error::validation("a broadcast has at least one destination"));
+        }
+        if overflow != Overflow::DropOldest {
+            return Ok(());
+        }
+        let makes_room = panics::contain(|| legs.iter().position(|leg| !leg.makes_room()));
+        match makes_room {
+            Ok(None) => Ok(()),
+            Ok(Some(index)) => Err(Error::validation(format!(
+                "destination {index} cannot drop its oldest item for a new one"
+            ))),
+            Err(message) => Err(Error::panic("the destination", &message)),
+        }
+    }
+
+    /// Ready when the broadcast has ended.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match panics::contain(|| self.advance(cx)) {
+                Ok(poll) => return poll,
+                Err(message) => self.blame(&message),
+            }
+        }
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ending.is_none() {
+            let error = match self.move_items(cx) {
+                Poll::Ready(result) => result.err(),
+                Poll::Pending => {
+                    self.doing = Doing::Own;
+                    match self.limits.poll_exceeded(cx) {
+                        Poll::Ready(exceeded) => Some(exceeded.into_error("the broadcast")),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+            };
+            self.stop(error);
+        }
+        self.doing = Doing::Own;
+        let Self { ending, legs, options, limits, clock, closing, .. } = self;
+        let Some(ending) = ending else { return Poll::Pending };
+        let settings = &options.settings;
+        ending.poll(cx, "the broadcast", clock, settings.grace, limits, |cx| {
+            poll_end(legs, cx, settings.keep_open, closing)
+        })
+    }
+
+    /// Ready when the source has ended, or with why the broadcast ends.
+    fn move_items(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            if self.delivering {
+                if self.deliver(cx)?.is_pending() {
+                    if let Poll::Ready(error) = self.poll_flush(cx) {
+                        return Poll::Ready(Err(error));
+                    }
+                    return self.poll_deadline(cx);
+                }
+                self.delivering = false;
+                self.sleep = None;
+                self.doing = Doing::Item;
+                self.item = None;
+            }
+            self.doing = Doing::Own;
+            if let Some(exceeded) = self.limits.exceeded() {
+                return Poll::Ready(Err(exceeded.into_error("the broadcast")));
+            }
+            if self.offers < self.legs.len() && self.offers < POLLS_AT_ONCE {
+                self.offers = POLLS_AT_ONCE;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.poll_ready(cx)?.is_pending() {
+                return self.poll_flush(cx).map(Err);
+            }
+            self.doing = Doing::Source;
+            let Some(source) = &mut self.source else { return Poll::Ready(Ok(())) };
+            match poll_message(source.as_mut(), cx) {
+                Poll::Ready(Some(Ok(item))) => self.begin(item),
+                Poll::Ready(Some(Err(fault))) => {
+                    let origin = Origin { source: self.name.clone(), message: 0 };
+                    return Poll::Ready(Err(fault.with_origin(origin)));
+                }
+                Poll::Ready(None) => {
+                    self.source = None;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => {
+                    self.offers = POLLS_AT_ONCE;
+                    if let Poll::Ready(error) = self.poll_flush(cx) {
+                        return Poll::Ready(Err(error));
+                    }
+                    return self.poll_closed(cx).map(Err);
+                }
+            }
+        }
+    }
+
+    fn blame(&mut self, message: &str) {
+        let doing = std::mem::replace(&mut self.doing, Doing::Own);
+        let error = match doing {
+            Doing::Own => Error::panic("the clock", message),
+            Doing::Item => Error::panic("an item", message),
+            Doing::Source => {
+                let origin = Origin { source: self.name.clone(), message: self.items };
+                Error::panic("the source", message).with_origin(origin)
+            }
+            Doing::Destination(index) => {
+                self.legs[index].detach();
+                Error::panic("the destination", message).with_metadata("destination", index)
+            }
+        };
+        match &mut self.ending {
+            Some(ending) => {
+                ending.add(error);
+                ending.give_up();
+            }
+            None => self.stop(Some(error)),
+        }
+    }
+}
