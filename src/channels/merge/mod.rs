@@ -6,7 +6,8 @@
 //!
 //! - `ready`: which sources are to be polled; `sources`: the sources themselves
 //! - `intake`: which one the next message is taken from: turns of a quantum, by default
-//! - `future`: from the sources to the destination; `stream`: the same without a destination
+//! - `running`: from the sources to the destination; `future`: what is awaited; `stream`: the same
+//!   without a destination
 //! - `report`: what comes out
 
 mod future;
@@ -15,6 +16,7 @@ mod intake;
 mod proof;
 mod ready;
 mod report;
+mod running;
 mod sources;
 mod stream;
 
