@@ -5,7 +5,8 @@
 //! at once: whoever has a slot may ask its source for a message, so nothing is taken before its
 //! handler can start, and memory for handlers goes with those that run.
 //!
-//! - `builder`: the options; `settings`, `order`, `letters`, `put_back`, `undos`: what they are
+//! - `builder`: a drain that has not started; `options`: what can be said of it; `settings`, `order`,
+//!   `letters`, `put_back`, `undos`: what they are
 //! - `report`, `progress`, `warnings`: what comes out; `accounts`: where every message is
 //! - `slots`, `queue`, `rate`, `urgency`: who may run a handler, and when
 //! - `slot`, `after`: the life of one message
@@ -25,6 +26,7 @@ mod future;
 mod lane;
 mod letters;
 mod many;
+mod options;
 mod order;
 mod progress;
 mod put_back;
