@@ -349,11 +349,16 @@ impl<C: Drains> Lane<C> {
 
     #[cold]
     fn change_due(self: Pin<&mut Self>, due: bool, state: &mut State<C>) {
-        *self.project().due = due;
+        let this = self.project();
+        *this.due = due;
         if due {
             state.due += 1;
             if let Some((_, kept)) = state.kept.pop_first() {
                 kept.notify();
+                // The slot is for this retry: with anything else in it, one more would wait.
+                if *this.ticket != NONE {
+                    state.move_to_front(*this.ticket);
+                }
             }
         } else {
             state.due -= 1;

@@ -310,7 +310,8 @@ impl<C: Drains> Place<'_, C> {
         let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
         let is_due = !many.waiting.is_empty()
             && many.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= now());
-        if is_due && many.retry_next {
+        // Where as many wait as may, new messages would make it more.
+        if is_due && (many.retry_next || !desk.state.may_wait(desk.shared)) {
             return self.next_retry(desk);
         }
         let next = self.next_message(desk, cx);

@@ -122,6 +122,19 @@ impl Queue {
         }
     }
 
+    /// Lets somebody who waits be the first.
+    pub(super) fn move_to_front(&mut self, ticket: u32) {
+        if self.first == ticket {
+            return;
+        }
+        let Entry { before, after, .. } = self.entries[ticket as usize];
+        self.link(before, after, before, after);
+        let first = self.first;
+        self.entries[ticket as usize].before = NONE;
+        self.entries[ticket as usize].after = first;
+        self.link(NONE, ticket, ticket, first);
+    }
+
     /// Somebody waits no longer.
     pub(super) fn leave(&mut self, ticket: u32) {
         let Entry { before, after, .. } = self.entries[ticket as usize];
@@ -158,6 +171,20 @@ mod tests {
             queue.leave(ticket);
         }
         assert!(queue.is_empty() && queue.first().is_none());
+    }
+
+    #[test]
+    fn who_is_moved_to_the_front_is_the_first_and_nobody_is_lost() {
+        let mut queue = Queue::default();
+        let tickets = [0, 1, 2, 3].map(|place| queue.push(spot(place), 0));
+        for place in [3, 1, 1, 0] {
+            queue.move_to_front(tickets[place]);
+        }
+        for place in [0, 1, 3, 2] {
+            assert_eq!(queue.first(), Some(spot(place)));
+            queue.leave(tickets[place as usize]);
+        }
+        assert!(queue.is_empty());
     }
 
     #[test]

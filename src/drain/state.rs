@@ -224,6 +224,14 @@ impl<C: Drains> State<C> {
         self.accounts.total.waiting < most
     }
 
+    /// Lets somebody be the first who waits for a slot.
+    pub(super) fn move_to_front(&mut self, ticket: u32) {
+        self.slots.queue.move_to_front(ticket);
+        if let Some(spot) = self.slots.first_served() {
+            self.banks.notify(spot);
+        }
+    }
+
     /// Gives a slot back, and has the one polled that has waited longest.
     #[inline]
     pub(super) fn give_slot_back(&mut self, slot: SlotBox<C>) {

@@ -161,6 +161,38 @@ fn beyond_max_waiting_a_failed_message_keeps_its_permit_and_changes_places_with_
 
 // Rule 3.10
 #[test]
+fn however_many_change_places_the_number_of_those_that_wait_is_bounded() {
+    for order in 0..4 {
+        let ((context, clock), progress) = (manual("t"), Progress::new());
+        let (most, looks) = (Cell::new(0), Cell::new(0));
+        let look = || {
+            most.set(progress.report().waiting().max(most.get()));
+            looks.set(looks.get() + 1);
+        };
+        let sources = (0..8).map(|source| stream::iter(source * 2_000..(source + 1) * 2_000));
+        let drain = fan_in(&context, sources, async |message: u32, step: StepContext| {
+            look();
+            yields(usize::from(message % 8 == 3)).await;
+            if step.attempt() == 1 { Err("once") } else { Ok(()) }
+        });
+        let policy = RetryPolicy::fixed(2, SECOND);
+        let drain = drain.concurrency(16).max_waiting(4).retry(policy).progress(&progress);
+        let key = |message: &u32| message / 4;
+        let mut drain = Hand::new(match order {
+            0 => drain.into_future().boxed_local(),
+            1 => drain.unordered().into_future().boxed_local(),
+            2 => drain.ordered_by(key).into_future().boxed_local(),
+            _ => drain.ordered_across_sources_by(key).into_future().boxed_local(),
+        });
+        let report = drain.finish_by(&clock).expect("each succeeds at its second attempt");
+        assert_eq!((report.handled(), looks.get()), (16_000, 32_000));
+        // Those that kept a permit and are due wait for their turn, as any message does.
+        assert!(most.get() <= 4 + 16, "{} wait, order {order}", most.get());
+    }
+}
+
+// Rule 3.10
+#[test]
 fn a_crowd_of_1024_waits_at_once_where_nothing_else_is_said() {
     let ((context, clock), progress) = (manual("t"), Progress::new());
     let drain = fan_in(&context, [stream::iter(0..5_000)], async |_: u32, step: StepContext| {
