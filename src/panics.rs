@@ -3,13 +3,27 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use crate::diagnostics;
 
 /// Runs user code; a panic comes back as its message.
 pub(crate) fn contain<T>(code: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(code)).map_err(message)
+}
+
+/// Goes on with a poll, and with `blame` after each panic of it, until it does not panic.
+pub(crate) fn poll_blaming<T>(
+    this: &mut T,
+    mut poll: impl FnMut(&mut T) -> Poll<()>,
+    blame: impl Fn(&mut T, &str),
+) -> Poll<()> {
+    loop {
+        match contain(|| poll(this)) {
+            Ok(poll) => return poll,
+            Err(message) => blame(this, &message),
+        }
+    }
 }
 
 /// Runs a destructor of the user's where nobody is left to be told: a panic is counted.

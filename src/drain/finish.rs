@@ -7,7 +7,7 @@ use super::running::Running;
 use super::settings::Commit;
 use super::slot::destructor_panicked;
 use super::state::{Failures, Phase, State};
-use super::types::Drains;
+use super::types::{DrainTypes, Drains};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode, Failure};
 use crate::panics;
@@ -121,17 +121,29 @@ fn take_apart<C: Drains>(state: State<C>) -> Parts<impl FnOnce() -> Vec<String>>
     let State { accounts, failures, scope, handler, letters, put_back, order, undos, keys, .. } =
         state;
     let drop_users = move || {
-        let dropped = [
-            panics::contain(|| drop(handler)),
-            panics::contain(|| drop(letters)),
-            panics::contain(|| drop(put_back)),
-            panics::contain(|| drop(order)),
-            panics::contain(|| drop(undos)),
-            panics::contain(|| drop(keys)),
-        ];
-        dropped.into_iter().filter_map(Result::err).collect()
+        let mut panicked = drop_functions::<C>(handler, letters, put_back, order, undos);
+        panicked.extend(panics::contain(|| drop(keys)).err());
+        panicked
     };
     Parts { accounts, failures, scope, drop_users }
+}
+
+/// Drops the user's functions, each however the others end; returns their panics.
+pub(super) fn drop_functions<C: DrainTypes>(
+    handler: C::Handler,
+    letters: C::Letters,
+    put_back: C::PutBack,
+    order: C::Order,
+    undos: C::Undos,
+) -> Vec<String> {
+    let dropped = [
+        panics::contain(|| drop(handler)),
+        panics::contain(|| drop(letters)),
+        panics::contain(|| drop(put_back)),
+        panics::contain(|| drop(order)),
+        panics::contain(|| drop(undos)),
+    ];
+    dropped.into_iter().filter_map(Result::err).collect()
 }
 
 /// The error of a drain, with what came beside its cause.

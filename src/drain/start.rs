@@ -10,6 +10,7 @@ use futures::stream::{SelectAll, Stream};
 use super::accounts::Accounts;
 use super::bank::Bank;
 use super::banks::{Arrival, Banks, SOURCES_PER_BANK};
+use super::finish::drop_functions;
 use super::letters::DeadLetters;
 use super::progress::Progress;
 use super::rate::Rate;
@@ -66,11 +67,8 @@ impl<C: DrainTypes> Start<C> {
         let Parts { context, settings, clone: _, handler, letters, put_back, order, undos } = parts;
         panics::drop_each(sources);
         panics::drop_contained(|| drop(incoming));
-        panics::drop_contained(|| drop(handler));
-        panics::drop_contained(|| drop(letters));
-        panics::drop_contained(|| drop(put_back));
-        panics::drop_contained(|| drop(order));
-        panics::drop_contained(|| drop(undos));
+        let panicked = drop_functions::<C>(handler, letters, put_back, order, undos);
+        COUNTERS.contained_panics.add(panicked.len() as u64);
         panics::drop_contained(|| drop(settings));
         panics::drop_contained(|| drop(context));
     }
@@ -215,24 +213,24 @@ impl<C: Drains> Running<C> {
         Arrival { source, profile, origin, row }
     }
 
-    /// Whether so many sources wait for their first turn that further ones have to wait outside.
-    fn is_crowded(&self) -> Result<bool, Error> {
-        self.look(|state| state.banks.new >= MOST_NEW_SOURCES)
+    /// How many sources may come in, to wait for their first turn.
+    fn room(&self) -> Result<usize, Error> {
+        self.look(|state| MOST_NEW_SOURCES.saturating_sub(state.banks.new))
     }
 
     /// Whether sources that had to wait outside may come in.
     pub(super) fn has_room_again(&self) -> Result<bool, Error> {
-        Ok(self.crowded && self.incoming.is_some() && !self.is_crowded()?)
+        Ok(self.crowded && self.incoming.is_some() && self.room()? > 0)
     }
 
     /// Takes in sources that have come since the last poll, no faster than they have their turns.
     pub(super) fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.crowded = false;
-        for _ in 0..SOURCES_PER_POLL {
-            if self.is_crowded()? {
-                self.crowded = true;
-                return Ok(());
-            }
+        if self.incoming.is_none() {
+            return Ok(());
+        }
+        let room = self.room()?;
+        for _ in 0..room.min(SOURCES_PER_POLL) {
             let Some(incoming) = &mut self.incoming else { return Ok(()) };
             match incoming.as_mut().poll_next(cx) {
                 Poll::Ready(Some(source)) => {
@@ -245,7 +243,11 @@ impl<C: Drains> Running<C> {
                 Poll::Pending => return Ok(()),
             }
         }
-        cx.waker().wake_by_ref();
+        if room < SOURCES_PER_POLL {
+            self.crowded = true;
+        } else {
+            cx.waker().wake_by_ref();
+        }
         Ok(())
     }
 }

@@ -227,9 +227,7 @@ impl<C: Drains> State<C> {
     /// Lets somebody be the first who waits for a slot.
     pub(super) fn move_to_front(&mut self, ticket: u32) {
         self.slots.queue.move_to_front(ticket);
-        if let Some(spot) = self.slots.first_served() {
-            self.banks.notify(spot);
-        }
+        self.serve_first();
     }
 
     /// Gives a slot back, and has the one polled that has waited longest.

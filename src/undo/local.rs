@@ -41,8 +41,8 @@ const ENDED_PER_POLL: usize = 128;
 
 /// A compensation that need not be `Send`: it lives in a [`LocalUndos`].
 ///
-/// What is an [`Action`](crate::Action) but for that is one: a closure that makes a future, [`labelled`] or with a
-/// [step](crate::with_step).
+/// What is an [`Action`](crate::Action) but for that is one: a closure that makes a future,
+/// [`labelled`] or with a [step](crate::with_step).
 ///
 /// [`labelled`]: crate::labelled
 pub trait LocalAction: 'static {

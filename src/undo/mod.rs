@@ -8,7 +8,8 @@
 //! - `action`: what can be staged; `undoing`: what it may know of the rollback that runs it; `order`:
 //!   the numbers; `column`, `columns`: the actions of a scope by type
 //! - `scope`: the collection, and `state` behind it; `drain_scope`, `message_scope`: what a drain
-//!   does with scopes; `moves`: from one scope to another; `reservation`: an action staged before its effect, and `place`, where it is
+//!   does with scopes; `moves`: from one scope to another; `reservation`: an action staged before its
+//!   effect, and `place`, where it is
 //! - `policy`: how a rollback works; `single`: one action on its way; `run`: the actions that are
 //!   being run; `session`: what the rollbacks of one scope share; `rollback`: the future that drives
 //!   it; `report`: what came of it

@@ -298,6 +298,7 @@ impl Run {
             self.settle(scope, |_, _, _| ());
         }
     }
+
     /// Books what has ended, puts back what was taken and not started, and goes on with `then`,
     /// all under one lock.
     fn settle<T>(

@@ -119,12 +119,7 @@ where
 
     /// Ready when the merge has ended.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            match panics::contain(|| self.advance(cx)) {
-                Ok(poll) => return poll,
-                Err(message) => self.blame(&message),
-            }
-        }
+        panics::poll_blaming(self, |this| this.advance(cx), Self::blame)
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -115,6 +115,15 @@ macro_rules! crowds {
     )+};
 }
 
+/// What comes of a future that waits, with all of its crowd, for the gate to open.
+fn finish_behind<F: Future>(gate: &Gate, future: F, scales: &Scales) -> F::Output {
+    let mut hand = Hand::new(future);
+    assert!(hand.run().is_pending());
+    scales.all_are_here();
+    gate.open();
+    hand.finish()
+}
+
 fn ok() -> Result<(), BoxError> {
     Ok(())
 }
@@ -183,11 +192,8 @@ crowds! {
             ok()
         });
         let drain = drain.unordered().concurrency(size);
-        let mut drain = Hand::new(drain.into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        assert_eq!(drain.finish().expect("it succeeds").handled(), size as u64);
+        let ended = finish_behind(&gate, drain.into_future(), scales);
+        assert_eq!(ended.expect("it succeeds").handled(), size as u64);
     }
     handlers_with_drains_of_their_own(size, scales) {
         let (context, gate) = (StepContext::new("crowd"), Gate::default());
@@ -200,11 +206,8 @@ crowds! {
             inner.await.map(drop)
         });
         let drain = drain.unordered().concurrency(size);
-        let mut drain = Hand::new(drain.into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        assert_eq!(drain.finish().expect("it succeeds").handled(), size as u64);
+        let ended = finish_behind(&gate, drain.into_future(), scales);
+        assert_eq!(ended.expect("it succeeds").handled(), size as u64);
     }
     keys_that_are_busy(size, scales) {
         let (context, gate) = (StepContext::new("crowd"), Gate::default());
@@ -213,11 +216,8 @@ crowds! {
             ok()
         });
         let drain = drain.concurrency(size).ordered_by(|key| *key);
-        let mut drain = Hand::new(drain.into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        assert_eq!(drain.finish().expect("it succeeds").handled(), size as u64);
+        let ended = finish_behind(&gate, drain.into_future(), scales);
+        assert_eq!(ended.expect("it succeeds").handled(), size as u64);
     }
     sources_that_wait_for_one_key(size, scales) {
         let (context, gate) = (StepContext::new("crowd"), Gate::default());
@@ -227,11 +227,8 @@ crowds! {
             ok()
         });
         let drain = drain.concurrency(size).ordered_across_sources_by(|_| 0);
-        let mut drain = Hand::new(drain.into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        assert_eq!(drain.finish().expect("it succeeds").handled(), size as u64);
+        let ended = finish_behind(&gate, drain.into_future(), scales);
+        assert_eq!(ended.expect("it succeeds").handled(), size as u64);
     }
     sources_that_wait_for_a_slot(size, scales) {
         let (context, gate) = (StepContext::new("crowd"), Gate::default());
@@ -240,11 +237,8 @@ crowds! {
             gate.wait().await;
             ok()
         });
-        let mut drain = Hand::new(drain.concurrency(3).into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        assert_eq!(drain.finish().expect("it succeeds").handled(), 2 * size as u64);
+        let ended = finish_behind(&gate, drain.concurrency(3).into_future(), scales);
+        assert_eq!(ended.expect("it succeeds").handled(), 2 * size as u64);
     }
     retries_that_wait(size, scales) {
         let (context, clock) = manual("crowd");
@@ -284,11 +278,8 @@ crowds! {
         };
         let drain = fan_in(&context, [stream::iter(0..size)], failing);
         let drain = drain.unordered().concurrency(size).dead_letters(async |_| gate.wait().await);
-        let mut drain = Hand::new(drain.into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        assert_eq!(drain.finish().expect("it succeeds").failed(), size as u64);
+        let ended = finish_behind(&gate, drain.into_future(), scales);
+        assert_eq!(ended.expect("it succeeds").failed(), size as u64);
     }
     messages_of_an_open_window(size, scales) {
         let (context, stop) = (StepContext::new("crowd"), CancellationSource::new());
@@ -475,11 +466,8 @@ crowds! {
             };
             group.go(None, task).expect("it goes on");
         }
-        let mut wait = Hand::new(group.wait());
-        assert!(wait.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        assert_eq!(wait.finish().expect("all succeed").succeeded(), size as u64);
+        let ended = finish_behind(&gate, group.wait(), scales);
+        assert_eq!(ended.expect("all succeed").succeeded(), size as u64);
         assert_eq!(context.scope().clear(), size);
     }
     tasks_of_a_group_that_fails(size, scales) {
@@ -494,11 +482,8 @@ crowds! {
             };
             group.go(None, task).expect("it goes on");
         }
-        let mut wait = Hand::new(group.wait());
-        assert!(wait.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        assert!(wait.finish().is_err());
+        let ended = finish_behind(&gate, group.wait(), scales);
+        assert!(ended.is_err());
         assert!(context.scope().is_empty());
     }
     destinations_of_a_broadcast(size, scales) {
