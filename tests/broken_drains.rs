@@ -15,19 +15,10 @@ use std::time::Duration;
 use watershed::channels::{self, SourceEnd};
 use watershed::*;
 
+use support::programs::within;
+
 const fn ns(n: u64) -> Duration {
     Duration::from_nanos(n)
-}
-/// Fails when `f` takes longer than 5 s (the thread is left behind).
-fn within<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
-    let (s, r) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = s.send(std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)));
-    });
-    match r.recv_timeout(Duration::from_secs(5)).expect("one poll does not return: it hangs") {
-        Ok(x) => x,
-        Err(p) => std::panic::resume_unwind(p),
-    }
 }
 struct Flag(AtomicBool);
 impl Wake for Flag {
@@ -55,7 +46,7 @@ fn flag() -> Arc<Flag> {
 /// 2.4, 3.10
 #[test]
 fn due_retry_of_a_source_at_its_per_source_concurrency_hangs_the_poll() {
-    within(|| {
+    within(5, || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let mut drain = fan_in(&context, [stream::iter([1, 2])], async |m: u32, s: StepContext| {
@@ -85,7 +76,7 @@ fn due_retry_of_a_source_at_its_per_source_concurrency_hangs_the_poll() {
 /// 2.10, 3.10
 #[test]
 fn due_retry_of_an_unordered_source_that_waits_for_its_rate_hangs_the_poll() {
-    within(|| {
+    within(5, || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let mut drain =
@@ -111,7 +102,7 @@ fn due_retry_of_an_unordered_source_that_waits_for_its_rate_hangs_the_poll() {
 }
 
 fn rate_of_drain(keyed: bool) {
-    within(move || {
+    within(5, move || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let h = async |_: u32, s: StepContext| {
@@ -151,7 +142,7 @@ fn due_retry_of_a_keyed_drain_that_waits_for_the_rate_hangs_the_poll() {
 }
 
 fn paused(keyed: bool) {
-    within(move || {
+    within(5, move || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let h = async |_: u32, s: StepContext| {
@@ -206,7 +197,7 @@ fn gate_at(s: &StepContext, t: u64) -> Sleep {
 fn failure_beyond_max_waiting_breaks_the_order_and_is_never_tried_again() {
     let l = Log::default();
     let l2 = l.clone();
-    let done = within(move || {
+    let done = within(5, move || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let l = l2.clone();
@@ -253,7 +244,7 @@ fn failure_beyond_max_waiting_breaks_the_order_and_is_never_tried_again() {
 
 /// A retry becomes due while all permits are taken.
 fn permits(mode: u8, two_sources: bool, conc: usize) {
-    within(move || {
+    within(5, move || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let h = async |m: u32, s: StepContext| {
@@ -302,7 +293,7 @@ fn due_retry_while_all_permits_are_taken_hangs_the_poll_keyed() {
 /// 3.4, 3.11
 #[test]
 fn message_timeout_that_passes_while_a_later_message_is_undone_wakes_for_ever() {
-    within(|| {
+    within(5, || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let mut drain = fan_in(&context, [stream::iter(vec![1])], async |_, s: StepContext| {
@@ -333,7 +324,7 @@ fn message_timeout_that_passes_while_a_later_message_is_undone_wakes_for_ever() 
 
 /// 3.9, 3.10
 fn stopping(how: u8) {
-    within(move || {
+    within(5, move || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let (live, incoming) = channels::live();
@@ -395,7 +386,7 @@ fn retry_that_would_be_due_after_the_timeout_hangs_the_poll() {
 
 /// 3.9, 3.10, 2.7
 fn own(how: u8) {
-    within(move || {
+    within(5, move || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let (live, incoming) = channels::live();
@@ -736,7 +727,7 @@ fn failure_beyond_max_waiting_drops_the_running_handler_of_the_next_message_and_
     }
     let l = Log::default();
     let l2 = l.clone();
-    within(move || {
+    within(5, move || {
         let clock = ManualClock::new();
         let context = StepContext::new("x").with_clock(Arc::new(clock.clone()));
         let (live, incoming) = channels::live();

@@ -16,55 +16,7 @@ use futures::{FutureExt, StreamExt, stream};
 use watershed::diagnostics::snapshot;
 use watershed::*;
 
-fn block_on<F: IntoFuture>(f: F) -> F::Output {
-    futures::executor::block_on(f.into_future())
-}
-
-/// Fails when `f` takes longer than so many seconds (the thread is left behind).
-fn within<T: Send + 'static>(secs: u64, f: impl FnOnce() -> T + Send + 'static) -> T {
-    let (s, r) = std::sync::mpsc::channel();
-    let h = std::thread::Builder::new()
-        .stack_size(2 << 20)
-        .spawn(move || {
-            let v = f();
-            let _ = s.send(());
-            v
-        })
-        .unwrap();
-    match r.recv_timeout(Duration::from_secs(secs)) {
-        Ok(()) => h.join().unwrap(),
-        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => match h.join() {
-            Ok(_) => unreachable!(),
-            Err(p) => std::panic::resume_unwind(p),
-        },
-        Err(_) => panic!("HANG: not done within {secs}s"),
-    }
-}
-
-#[derive(Default)]
-struct Flag(AtomicUsize);
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
-
-fn flag() -> (Arc<Flag>, Waker) {
-    let f = Arc::new(Flag::default());
-    (f.clone(), Waker::from(f))
-}
-
-fn poll1<F: Future + Unpin>(f: &mut F) -> Poll<F::Output> {
-    Pin::new(f).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-fn pollw<F: Future + Unpin>(f: &mut F, w: &Waker) -> Poll<F::Output> {
-    Pin::new(f).poll(&mut Context::from_waker(w))
-}
-
-fn seq() -> CompensationPolicy {
-    CompensationPolicy::sequential_reverse()
-}
+use support::programs::*;
 
 struct Bomb(&'static str);
 impl Drop for Bomb {
@@ -78,21 +30,6 @@ impl Drop for Bomb {
 fn manual() -> (ManualClock, Arc<dyn Clock>) {
     let c = ManualClock::new();
     (c.clone(), Arc::new(c))
-}
-
-/// Polls as long as it is woken, at most 1,000 times
-fn drive<F: Future + Unpin>(f: &mut F) -> Result<F::Output, String> {
-    let (flag, w) = flag();
-    for n in 0..1000 {
-        let before = flag.0.load(SeqCst);
-        if let Poll::Ready(v) = pollw(f, &w) {
-            return Ok(v);
-        }
-        if flag.0.load(SeqCst) == before {
-            return Err(format!("pending and not woken after {} polls", n + 1));
-        }
-    }
-    Err("still waking itself after 1,000 polls".into())
 }
 
 #[derive(Debug, Default)]

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unused_imports, clippy::all, clippy::pedantic, reason = "kept as they came")]
 
+mod support;
+
 use std::future::{Future, IntoFuture, pending};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -14,6 +16,8 @@ use futures::{FutureExt, StreamExt, stream};
 use watershed::diagnostics::{Snapshot, snapshot};
 use watershed::*;
 
+use support::programs::*;
+
 /// The counters are those of the process: who looks at them is alone.
 static COUNTERS: Mutex<()> = Mutex::new(());
 
@@ -21,54 +25,6 @@ fn counted<T>(f: impl FnOnce(&dyn Fn() -> Snapshot) -> T) -> T {
     let _alone = COUNTERS.lock().unwrap_or_else(|e| e.into_inner());
     let before = snapshot();
     f(&|| snapshot().since(&before))
-}
-fn block_on<F: IntoFuture>(f: F) -> F::Output {
-    futures::executor::block_on(f.into_future())
-}
-/// Fails when `f` takes longer than 10 s (the thread is left behind).
-fn within<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
-    let (s, r) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = s.send(std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)));
-    });
-    match r.recv_timeout(Duration::from_secs(10)).expect("it hangs") {
-        Ok(x) => x,
-        Err(p) => std::panic::resume_unwind(p),
-    }
-}
-#[derive(Default)]
-struct Flag(AtomicUsize);
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
-fn flag() -> (Arc<Flag>, Waker) {
-    let f = Arc::new(Flag::default());
-    (f.clone(), Waker::from(f))
-}
-fn poll1<F: Future + Unpin>(f: &mut F) -> Poll<F::Output> {
-    pollw(f, Waker::noop())
-}
-fn pollw<F: Future + Unpin>(f: &mut F, w: &Waker) -> Poll<F::Output> {
-    Pin::new(f).poll(&mut Context::from_waker(w))
-}
-/// Polls as long as it is woken, at most 1,000 times.
-fn drive<F: Future + Unpin>(f: &mut F) -> Result<F::Output, String> {
-    let (flag, w) = flag();
-    for n in 0..1000 {
-        let before = flag.0.load(SeqCst);
-        if let Poll::Ready(v) = pollw(f, &w) {
-            return Ok(v);
-        }
-        if flag.0.load(SeqCst) == before {
-            return Err(format!("pending and not woken after {} polls", n + 1));
-        }
-    }
-    Err("still waking itself after 1,000 polls".into())
-}
-fn seq() -> CompensationPolicy {
-    CompensationPolicy::sequential_reverse()
 }
 struct Bomb;
 impl Drop for Bomb {
@@ -103,7 +59,7 @@ impl Wake for PanicWake {
 /// 3.7, 4.4, 4.12
 #[test]
 fn a_finished_attempt_whose_destructor_panics_never_ends_its_rollback() {
-    within(|| {
+    within(10, || {
         for (p, attempts) in [
             (seq(), 1),
             (CompensationPolicy::parallel(), 1),
@@ -128,7 +84,7 @@ fn a_finished_attempt_whose_destructor_panics_never_ends_its_rollback() {
 /// 3.7, 4.6, 4.12
 #[test]
 fn a_timed_out_attempt_whose_destructor_panics_never_ends_its_rollback() {
-    within(|| {
+    within(10, || {
         for p in [
             seq(),
             CompensationPolicy::parallel(),
@@ -159,7 +115,7 @@ fn a_timed_out_attempt_whose_destructor_panics_never_ends_its_rollback() {
 /// 3.7, 4.12: the same inside a drain, in a message's rollback
 #[test]
 fn a_drain_hangs_on_an_attempt_whose_destructor_panics() {
-    within(|| {
+    within(10, || {
         let ctx = StepContext::new("x");
         let mut d = fan_in(&ctx, [stream::iter([1, 2])], async |m, s: StepContext| {
             s.register_compensation(|| Done(Bomb, false));
@@ -175,7 +131,7 @@ fn a_drain_hangs_on_an_attempt_whose_destructor_panics() {
 /// 4.12, 6.2
 #[test]
 fn a_panicking_waker_crosses_live_add() {
-    within(|| {
+    within(10, || {
         let w = Waker::from(Arc::new(PanicWake));
         let ctx = StepContext::new("x");
         let (live, inc) = channels::live::<stream::Iter<std::vec::IntoIter<u32>>>();
@@ -191,7 +147,7 @@ fn a_panicking_waker_crosses_live_add() {
 /// 4.12: the same at the drop of the drain, which aborted the process
 #[test]
 fn a_panicking_waker_aborts_at_the_drop_of_incoming_sources() {
-    within(|| {
+    within(10, || {
         let w = Waker::from(Arc::new(PanicWake));
         let ctx = StepContext::new("x");
         let (live, inc) = channels::live::<stream::Iter<std::vec::IntoIter<u32>>>();
@@ -211,7 +167,7 @@ fn a_panicking_waker_aborts_at_the_drop_of_incoming_sources() {
 /// 4.12: the same where a channel is the destination
 #[test]
 fn a_panicking_waker_crosses_the_receiver_of_a_merge() {
-    within(|| {
+    within(10, || {
         let w = Waker::from(Arc::new(PanicWake));
         let ctx = StepContext::new("x");
         let (tx, rx) = async_channel::bounded(1);
@@ -471,7 +427,7 @@ fn a_rollback_of_the_context_drives_that_of_its_message() {
 /// 4.10: an action in the hands of a message's rollback that awaits the rollback of the context
 #[test]
 fn an_action_that_awaits_the_rollback_it_is_lent_to_gets_an_error() {
-    within(|| {
+    within(10, || {
         let (ctx, held) = (StepContext::new("x"), Held::default());
         let (tx, rx) = async_channel::bounded::<()>(1);
         let r = block_on(fan_in(&ctx, [stream::iter([1])], async |_, s: StepContext| {
@@ -538,7 +494,7 @@ impl Clock for CannotWait {
 #[test]
 fn operations_that_may_wait_begin_although_the_clock_cannot() {
     const SEC: Duration = Duration::from_secs(1);
-    within(|| {
+    within(10, || {
         let c = StepContext::new("x").with_clock(Arc::new(CannotWait::default()));
         let taken = AtomicU32::new(0);
         let src = || stream::iter(0..3).inspect(|_| _ = taken.fetch_add(1, SeqCst));
