@@ -18,14 +18,14 @@ use watershed::*;
 
 use support::programs::*;
 
-/// The counters are those of the process: who looks at them is alone.
-static COUNTERS: Mutex<()> = Mutex::new(());
-
-fn counted<T>(f: impl FnOnce(&dyn Fn() -> Snapshot) -> T) -> T {
-    let _alone = COUNTERS.lock().unwrap_or_else(|e| e.into_inner());
-    let before = snapshot();
-    f(&|| snapshot().since(&before))
+/// The counters are those of the process: who looks at them has one of its own.
+fn counted(name: &str, f: impl FnOnce(&dyn Fn() -> Snapshot)) {
+    support::alone::alone(module_path!(), name, || {
+        let before = snapshot();
+        f(&|| snapshot().since(&before));
+    });
 }
+
 struct Bomb;
 impl Drop for Bomb {
     fn drop(&mut self) {
@@ -182,7 +182,7 @@ fn a_panicking_waker_crosses_the_receiver_of_a_merge() {
 /// 4.1, 6.3
 #[test]
 fn late_registrations_are_not_in_diagnostics() {
-    counted(|now| {
+    counted("late_registrations_are_not_in_diagnostics", |now| {
         let ctx = StepContext::new("x");
         let kept: Arc<Mutex<Option<StepContext>>> = Arc::default();
         let r = block_on(fan_in(&ctx, [stream::iter([1, 2])], async |m, s: StepContext| {
@@ -226,7 +226,7 @@ fn late_registrations_are_not_in_the_progress_of_a_running_drain() {
 /// 4.11, 6.3
 #[test]
 fn lost_local_actions_are_counted_twice() {
-    counted(|now| {
+    counted("lost_local_actions_are_counted_twice", |now| {
         for reserved in [false, true] {
             let before = now().compensations_lost;
             let lost = || now().compensations_lost - before;
@@ -293,7 +293,7 @@ fn a_withdrawn_action_stays_in_the_scope() {
 /// 4.1 with 4.11: a leaked drain cannot be told from one that is not polled; this is what shows
 #[test]
 fn actions_of_a_leaked_drain_are_not_counted_as_lost() {
-    counted(|now| {
+    counted("actions_of_a_leaked_drain_are_not_counted_as_lost", |now| {
         let ctx = StepContext::new("x");
         let prog = Progress::new();
         let mut d = fan_in(
