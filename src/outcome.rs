@@ -143,12 +143,12 @@ pub trait HandlerOutput {
     ///
     /// When the handler failed.
     #[doc(hidden)]
-    fn settle(self, scope: &CompensationScope) -> Result<Answer, Error>;
+    fn settle<'a>(self, scope: impl FnOnce() -> &'a CompensationScope) -> Result<Answer, Error>;
 }
 
 impl<E: Into<BoxError>> HandlerOutput for Result<(), E> {
     #[inline]
-    fn settle(self, _: &CompensationScope) -> Result<Answer, Error> {
+    fn settle<'a>(self, _: impl FnOnce() -> &'a CompensationScope) -> Result<Answer, Error> {
         match self {
             Ok(()) => Ok(Answer::Done),
             Err(error) => Err(Error::from_error(ErrorCode::Handler, error)),
@@ -157,15 +157,16 @@ impl<E: Into<BoxError>> HandlerOutput for Result<(), E> {
 }
 
 impl<E: Into<BoxError>> HandlerOutput for Result<Compensated<()>, E> {
-    fn settle(self, scope: &CompensationScope) -> Result<Answer, Error> {
+    fn settle<'a>(self, scope: impl FnOnce() -> &'a CompensationScope) -> Result<Answer, Error> {
+        let scope = scope();
         let result = self.map(|compensated| compensated.absorb_into(scope));
-        result.settle(scope)
+        result.settle(|| scope)
     }
 }
 
 impl<E: Into<BoxError>> HandlerOutput for Result<Answer, E> {
     #[inline]
-    fn settle(self, _: &CompensationScope) -> Result<Answer, Error> {
+    fn settle<'a>(self, _: impl FnOnce() -> &'a CompensationScope) -> Result<Answer, Error> {
         self.map_err(|error| Error::from_error(ErrorCode::Handler, error))
     }
 }

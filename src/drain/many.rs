@@ -72,15 +72,13 @@ struct Held<C: DrainTypes> {
     ticket: Option<u64>,
 }
 
-/// What is started next.
-enum Next<C: DrainTypes> {
-    New(Job<C>, C::Message, Key<C>),
-    Retry(Key<C>, Job<C>),
-    /// It has failed before its handler could be called.
-    Refused(Job<C>, Error),
-    /// Nothing: that is how the turn ends.
-    None(Turn),
-    /// Nothing, and the turn goes on.
+/// What came of starting the next message.
+enum Started<C: DrainTypes> {
+    /// It is in the run, and so far it is there.
+    Message(Poll<Ended<C>>),
+    /// Nothing could be started: that is how the turn ends.
+    Nothing(Turn),
+    /// Something that needs no handler was taken, and the turn goes on.
     Other,
 }
 
@@ -96,6 +94,13 @@ impl<C: Drains> Default for Many<C> {
             dry: false,
             round: 0,
         }
+    }
+}
+
+impl<C: DrainTypes> Many<C> {
+    /// Whether the first of those that wait for their next attempt may have it.
+    fn is_due(&self, now: impl FnOnce() -> Tick) -> bool {
+        self.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= now())
     }
 }
 
@@ -128,8 +133,8 @@ impl<C: Drains> Place<'_, C> {
         this.info.book(desk.state);
         if let Some(many) = this.many {
             // One that is due and may not begin hears of what it waits for.
-            if let Some(((until, _), _)) = many.waiting.first_key_value() {
-                if *until > desk.shared.now() {
+            if !many.waiting.is_empty() && !many.is_due(|| desk.shared.now()) {
+                if let Some(((until, _), _)) = many.waiting.first_key_value() {
                     desk.alarms.set(node.number, *until);
                 }
             }
@@ -203,24 +208,26 @@ impl<C: Drains> Place<'_, C> {
         if let Some(turn) = self.before(run, desk, cx) {
             return Some(turn);
         }
-        let next = match self.next(desk, cx) {
-            Next::None(turn) => {
-                self.lane.as_mut().leave_queue(desk.state);
-                return Some(turn);
-            }
-            Next::Other => return None,
-            next => next,
-        };
-        let Some(at) = run.take() else { return Some(Turn::Again) };
-        *self.current = self.runs.number(at);
-        let ended = self.begin(at, next, desk);
+        let Some(at) = *run else { return Some(Turn::Again) };
+        let started = self.start(at, desk, cx);
         *self.current = self.index;
-        if let Poll::Ready(ended) = ended {
-            if self.ended(at, ended, desk) {
-                *run = Some(at);
+        match started {
+            Started::Message(polled) => {
+                let is_free = match polled {
+                    Poll::Ready(ended) => self.ended(at, ended, desk),
+                    Poll::Pending => false,
+                };
+                if !is_free {
+                    *run = None;
+                }
+                desk.state.look.then_some(Turn::Again)
             }
+            Started::Nothing(turn) => {
+                self.lane.as_mut().leave_queue(desk.state);
+                Some(turn)
+            }
+            Started::Other => None,
         }
-        desk.state.look.then_some(Turn::Again)
     }
 
     /// Whether the next message may be started, in a run that has a slot; if not, how the turn ends.
@@ -259,8 +266,7 @@ impl<C: Drains> Place<'_, C> {
         let this = self.lane.as_mut().project();
         let many = this.many.as_mut()?;
         let limit = shared.settings.per_source.unwrap_or(usize::MAX);
-        let due =
-            many.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= shared.now());
+        let due = !many.waiting.is_empty() && many.is_due(|| shared.now());
         let is_dry = !due && (many.dry || this.source.is_none()) && many.held.is_none();
         if is_dry || many.in_flight >= limit {
             // Nothing can be started, so no slot is needed.
@@ -302,113 +308,113 @@ impl<C: Drains> Place<'_, C> {
         }
     }
 
-    /// What is started next: retries that are due and new messages take turns, one and one.
+    /// Starts what is next: retries that are due and new messages take turns, one and one.
     #[inline]
-    fn next(&mut self, desk: &mut Desk<'_, C>, cx: &mut Context<'_>) -> Next<C> {
-        let now = || desk.shared.now();
+    fn start(&mut self, at: u32, desk: &mut Desk<'_, C>, cx: &mut Context<'_>) -> Started<C> {
         let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
-        let is_due = !many.waiting.is_empty()
-            && many.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= now());
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let is_due = !many.waiting.is_empty() && many.is_due(|| desk.shared.now());
         // Where as many wait as may, new messages would make it more.
         if is_due && (many.retry_next || !desk.state.may_wait(desk.shared)) {
-            return self.next_retry(desk);
+            return self.start_retry(at, desk);
         }
-        let next = self.next_message(desk, cx);
-        match next {
-            Next::None(_) if is_due => self.next_retry(desk),
-            next => {
+        let is_held = many.held.is_some();
+        let started =
+            if is_held { self.start_held(at, desk) } else { self.start_new(at, desk, cx) };
+        match started {
+            Started::Nothing(_) if is_due => self.start_retry(at, desk),
+            started => {
                 if let Some(many) = self.lane.as_mut().project().many {
                     many.retry_next = true;
                 }
-                next
+                started
             }
         }
     }
 
-    fn next_retry(&mut self, desk: &mut Desk<'_, C>) -> Next<C> {
+    #[cold]
+    fn start_retry(&mut self, at: u32, desk: &mut Desk<'_, C>) -> Started<C> {
         let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
         many.retry_next = false;
-        match many.waiting.pop_first() {
-            Some((_, (key, job))) => {
-                desk.state.accounts.change(this.info.row, |n| {
-                    n.waiting -= 1;
-                    n.in_flight += 1;
-                });
-                Next::Retry(key, Job { booked: true, ..job })
-            }
-            None => Next::None(Turn::Pending),
+        let Some((_, (key, mut job))) = many.waiting.pop_first() else {
+            return Started::Nothing(Turn::Pending);
+        };
+        desk.state.accounts.change(this.info.row, |n| {
+            n.waiting -= 1;
+            n.in_flight += 1;
+        });
+        job.booked = true;
+        match job.message.take() {
+            Some(message) => Started::Message(self.begin(at, key, job, message, desk)),
+            None => Started::Nothing(Turn::Pending),
         }
     }
 
+    /// Starts what the source has.
     #[inline]
-    fn next_message(&mut self, desk: &mut Desk<'_, C>, cx: &mut Context<'_>) -> Next<C> {
+    fn start_new(&mut self, at: u32, desk: &mut Desk<'_, C>, cx: &mut Context<'_>) -> Started<C> {
+        if self.lane.as_mut().project().many.as_ref().is_none_or(|many| many.dry) {
+            return Started::Nothing(Turn::Pending);
+        }
+        let (message, booked) = match self.lane.as_mut().take(desk.state, cx) {
+            Taken::Message(message, booked) => (message, booked),
+            Taken::Failed(error) => {
+                self.lane.as_mut().count_turn(desk.state);
+                let job = Job::new(self.lane.info.number);
+                return self.refuse(at, job, error, desk);
+            }
+            Taken::Other => {
+                self.lane.as_mut().count_turn(desk.state);
+                return Started::Other;
+            }
+            Taken::Nothing => {
+                self.lane.as_mut().begin_turn();
+                if let Some(many) = self.lane.as_mut().project().many {
+                    many.dry = true;
+                }
+                return Started::Nothing(Turn::Pending);
+            }
+            Taken::End => return Started::Nothing(Turn::Ended),
+        };
         let this = self.lane.as_mut().project();
-        let row = this.info.row;
-        let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
-        if many.held.is_none() {
-            if many.dry {
-                return Next::None(Turn::Pending);
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let job = Job { booked, ..Job::new(this.info.number) };
+        let order = &mut desk.state.order;
+        let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
+        let mut begin = || {
+            let key = order.key(&message);
+            let is_free = keys.begin(&key, None);
+            (key, is_free)
+        };
+        let begun = if <C::Order as Order<C::Message>>::KEYED {
+            panics::contain(begin)
+        } else {
+            Ok(begin())
+        };
+        match begun {
+            Ok((key, true)) => Started::Message(self.begin(at, key, job, message, desk)),
+            Ok((key, false)) => {
+                desk.state.accounts.change(this.info.row, |n| {
+                    n.in_flight -= u64::from(booked);
+                    n.held += 1;
+                });
+                many.held = Some(Held { message, number: job.number, key, ticket: None });
+                self.start_held(at, desk)
             }
-            let (message, booked) = match self.lane.as_mut().take(desk.state, cx) {
-                Taken::Message(message, booked) => (message, booked),
-                Taken::Failed(error) => {
-                    self.lane.as_mut().count_turn(desk.state);
-                    return Next::Refused(Job::new(self.lane.info.number), error);
-                }
-                Taken::Other => {
-                    self.lane.as_mut().count_turn(desk.state);
-                    return Next::Other;
-                }
-                Taken::Nothing => {
-                    self.lane.as_mut().begin_turn();
-                    if let Some(many) = self.lane.as_mut().project().many {
-                        many.dry = true;
-                    }
-                    return Next::None(Turn::Pending);
-                }
-                Taken::End => return Next::None(Turn::Ended),
-            };
-            let job = Job { booked, ..Job::new(self.lane.info.number) };
-            let this = self.lane.as_mut().project();
-            let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
-            let order = &mut desk.state.order;
-            let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
-            let mut begin = || {
-                let key = order.key(&message);
-                let is_free = keys.begin(&key, None);
-                (key, is_free)
-            };
-            let begun = if <C::Order as Order<C::Message>>::KEYED {
-                panics::contain(begin)
-            } else {
-                Ok(begin())
-            };
-            let key = match begun {
-                Ok((key, true)) => return Next::New(job, message, key),
-                Ok((key, false)) => key,
-                Err(text) => {
-                    let job = Job { message: Some(message), ..job };
-                    return Next::Refused(job, Error::panic("the key", &text));
-                }
-            };
-            desk.state.accounts.change(row, |n| {
-                n.in_flight -= u64::from(booked);
-                n.held += 1;
-            });
-            many.held = Some(Held { message, number: job.number, key, ticket: None });
+            Err(text) => {
+                let job = Job { message: Some(message), ..job };
+                self.refuse(at, job, Error::panic("the key", &text), desk)
+            }
         }
-        self.next_held(desk)
     }
 
-    /// The message that is held, if its key is free.
-    #[inline]
-    fn next_held(&mut self, desk: &mut Desk<'_, C>) -> Next<C> {
+    /// Starts the message that is held, if its key is free.
+    fn start_held(&mut self, at: u32, desk: &mut Desk<'_, C>) -> Started<C> {
         let across = <C::Order as Order<C::Message>>::ACROSS;
         let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Next::None(Turn::Ended) };
-        let Some(held) = many.held.as_mut() else { return Next::None(Turn::Pending) };
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let Some(held) = many.held.as_mut() else { return Started::Nothing(Turn::Pending) };
         let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
         // Comparing keys is the user's code, as making them is.
         let begun = panics::contain(|| {
@@ -419,10 +425,10 @@ impl<C: Drains> Place<'_, C> {
             begun
         });
         if let Ok(false) = begun {
-            return Next::None(Turn::Pending);
+            return Started::Nothing(Turn::Pending);
         }
         let Some(Held { message, number, key, ticket }) = many.held.take() else {
-            return Next::None(Turn::Pending);
+            return Started::Nothing(Turn::Pending);
         };
         desk.state.accounts.change(this.info.row, |n| {
             n.held -= 1;
@@ -430,55 +436,63 @@ impl<C: Drains> Place<'_, C> {
         });
         let job = Job { booked: true, ..Job::new(number) };
         match begun {
-            Ok(_) => Next::New(job, message, key),
+            Ok(_) => Started::Message(self.begin(at, key, job, message, desk)),
             Err(text) => {
                 if let Some(ticket) = ticket {
                     panics::drop_contained(|| keys.leave(&key, ticket));
                 }
                 let job = Job { message: Some(message), ..job };
-                Next::Refused(job, Error::panic("the key", &text))
+                self.refuse(at, job, Error::panic("the key", &text), desk)
             }
         }
     }
 
     /// Begins a message in a run.
     #[inline]
-    fn begin(&mut self, at: u32, next: Next<C>, desk: &mut Desk<'_, C>) -> Poll<Ended<C>> {
+    fn begin(
+        &mut self,
+        at: u32,
+        key: Key<C>,
+        job: Job<C>,
+        message: C::Message,
+        desk: &mut Desk<'_, C>,
+    ) -> Poll<Ended<C>> {
+        *self.current = self.runs.number(at);
         let run = &mut self.runs.places[at as usize];
         let waker = waker_ref(&run.node);
         let cx = &mut Context::from_waker(&waker);
         run.lane = self.index;
         let (state, shared) = (&mut *desk.state, desk.shared);
         let Some(slot) = run.slot.as_mut() else { return Poll::Ready(Ended::Booked) };
-        if !matches!(next, Next::Refused(..)) {
-            self.lane.as_mut().count_attempt(state, shared);
-        }
+        self.lane.as_mut().count_attempt(state, shared);
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return Poll::Ready(Ended::Booked) };
         many.in_flight += 1;
-        let begun = match next {
-            Next::New(job, message, key) => {
-                run.key = Some(key);
-                slot.as_mut().begin(job, message, this.info, state, shared, cx)
-            }
-            Next::Retry(key, mut job) => {
-                run.key = Some(key);
-                match job.message.take() {
-                    Some(message) => {
-                        slot.as_mut().begin(job, message, this.info, state, shared, cx)
-                    }
-                    None => Poll::Ready(Ended::Booked),
-                }
-            }
-            Next::Refused(job, error) => {
-                slot.as_mut().refuse(job, error, this.info, state, shared, cx)
-            }
-            Next::None(_) | Next::Other => Poll::Ready(Ended::Booked),
-        };
+        run.key = Some(key);
+        let begun = slot.as_mut().begin(job, message, this.info, state, shared, cx);
         if begun.is_pending() {
             desk.alarms.set(run.node.number, slot.alarm());
         }
         begun
+    }
+
+    /// Takes a message into a run that has failed before its handler could be called.
+    #[cold]
+    fn refuse(&mut self, at: u32, job: Job<C>, error: Error, desk: &mut Desk<'_, C>) -> Started<C> {
+        *self.current = self.runs.number(at);
+        let run = &mut self.runs.places[at as usize];
+        let waker = waker_ref(&run.node);
+        let cx = &mut Context::from_waker(&waker);
+        run.lane = self.index;
+        let Some(slot) = run.slot.as_mut() else { return Started::Nothing(Turn::Pending) };
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        many.in_flight += 1;
+        let begun = slot.as_mut().refuse(job, error, this.info, desk.state, desk.shared, cx);
+        if begun.is_pending() {
+            desk.alarms.set(run.node.number, slot.alarm());
+        }
+        Started::Message(begun)
     }
 }
 

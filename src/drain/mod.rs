@@ -6,7 +6,7 @@
 //! handler can start, and memory for handlers goes with those that run.
 //!
 //! - `builder`: a drain that has not started; `options`: what can be said of it; `settings`, `order`,
-//!   `letters`, `put_back`, `undos`: what they are
+//!   `hashed`, `letters`, `put_back`, `undos`: what they are
 //! - `report`, `progress`, `warnings`: what comes out; `accounts`: where every message is
 //! - `slots`, `queue`, `rate`, `urgency`: who may run a handler, and when
 //! - `slot`, `after`: the life of one message
@@ -23,6 +23,7 @@ mod banks;
 mod builder;
 mod finish;
 mod future;
+mod hashed;
 mod lane;
 mod letters;
 mod many;

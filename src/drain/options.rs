@@ -79,7 +79,7 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
         C: FnMut(&S::Message) -> K,
     {
         let Self { core, letters, put_back, undos, incoming, .. } = self;
-        FanIn { core, order: ByKey(key, PhantomData), letters, put_back, undos, incoming }
+        FanIn { core, order: ByKey::new(key), letters, put_back, undos, incoming }
     }
 
     /// As [`ordered_by`](FanIn::ordered_by), with keys that count over all sources: of two messages
@@ -93,7 +93,7 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
         C: FnMut(&S::Message) -> K,
     {
         let Self { core, letters, put_back, undos, incoming, .. } = self;
-        FanIn { core, order: ByKeyAcross(key, PhantomData), letters, put_back, undos, incoming }
+        FanIn { core, order: ByKeyAcross::new(key), letters, put_back, undos, incoming }
     }
 
     /// Further sources, taken in while the drain runs; it ends when this stream and all sources

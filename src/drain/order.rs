@@ -1,10 +1,11 @@
 //! In which order the messages of one source are handled: one after another, by key, or in any.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::Hash;
+use std::hash::{Hash, RandomState};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::hashed::{Hashed, IsHashed};
 use crate::ready::Node;
 
 /// The types that go with [`Order`].
@@ -107,13 +108,42 @@ impl BusyKeys<()> for () {
     fn leave(&mut self, (): &(), _: u64) {}
 }
 
+/// The user's function, and how its keys are hashed.
+#[derive(Clone, Debug)]
+struct Keys<C, K> {
+    key: C,
+    hashed: RandomState,
+    of: PhantomData<fn() -> K>,
+}
+
+impl<C, K> Keys<C, K> {
+    fn new(key: C) -> Self {
+        Self { key, hashed: RandomState::new(), of: PhantomData }
+    }
+
+    #[inline]
+    fn of<M>(&mut self, message: &M) -> Hashed<K>
+    where
+        K: Hash,
+        C: FnMut(&M) -> K,
+    {
+        Hashed::new((self.key)(message), &self.hashed)
+    }
+}
+
 /// In order by key, the keys of each source by themselves.
-#[derive(Clone, Copy, Debug)]
-pub struct ByKey<C, K>(pub(super) C, pub(super) PhantomData<fn() -> K>);
+#[derive(Clone, Debug)]
+pub struct ByKey<C, K>(Keys<C, K>);
+
+impl<C, K> ByKey<C, K> {
+    pub(super) fn new(key: C) -> Self {
+        Self(Keys::new(key))
+    }
+}
 
 impl<C, K> OrderTypes for ByKey<C, K> {
-    type Key = K;
-    type Busy = HashSet<K>;
+    type Key = Hashed<K>;
+    type Busy = HashSet<Hashed<K>, IsHashed>;
 }
 
 impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKey<C, K> {
@@ -121,13 +151,14 @@ impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKey<C, K> {
     const ACROSS: bool = false;
     const KEYED: bool = true;
 
-    fn key(&mut self, message: &M) -> K {
-        (self.0)(message)
+    #[inline]
+    fn key(&mut self, message: &M) -> Hashed<K> {
+        self.0.of(message)
     }
 }
 
 /// The lane itself is polled again whenever one of its messages ends.
-impl<K: Eq + Hash + Clone> BusyKeys<K> for HashSet<K> {
+impl<K: Eq + Hash + Clone> BusyKeys<K> for HashSet<K, IsHashed> {
     fn begin(&mut self, key: &K, _: Option<u64>) -> bool {
         self.insert(key.clone())
     }
@@ -144,12 +175,18 @@ impl<K: Eq + Hash + Clone> BusyKeys<K> for HashSet<K> {
 }
 
 /// In order by key, over all sources.
-#[derive(Clone, Copy, Debug)]
-pub struct ByKeyAcross<C, K>(pub(super) C, pub(super) PhantomData<fn() -> K>);
+#[derive(Clone, Debug)]
+pub struct ByKeyAcross<C, K>(Keys<C, K>);
+
+impl<C, K> ByKeyAcross<C, K> {
+    pub(super) fn new(key: C) -> Self {
+        Self(Keys::new(key))
+    }
+}
 
 impl<C, K> OrderTypes for ByKeyAcross<C, K> {
-    type Key = K;
-    type Busy = KeysOfAll<K>;
+    type Key = Hashed<K>;
+    type Busy = KeysOfAll<Hashed<K>>;
 }
 
 impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKeyAcross<C, K> {
@@ -157,8 +194,9 @@ impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKeyAcross<C, K> 
     const ACROSS: bool = true;
     const KEYED: bool = true;
 
-    fn key(&mut self, message: &M) -> K {
-        (self.0)(message)
+    #[inline]
+    fn key(&mut self, message: &M) -> Hashed<K> {
+        self.0.of(message)
     }
 }
 
@@ -166,7 +204,7 @@ impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKeyAcross<C, K> 
 /// came.
 #[derive(Debug)]
 pub struct KeysOfAll<K> {
-    busy: HashMap<K, Line>,
+    busy: HashMap<K, Line, IsHashed>,
     tickets: u64,
 }
 
@@ -182,7 +220,7 @@ struct Line {
 
 impl<K> Default for KeysOfAll<K> {
     fn default() -> Self {
-        Self { busy: HashMap::new(), tickets: 0 }
+        Self { busy: HashMap::default(), tickets: 0 }
     }
 }
 

@@ -207,7 +207,7 @@ impl<C: Drains> Slot<C> {
             return self.waits(info, state, shared, cx);
         };
         // What the output brings is staged whatever the destructor of the handler does.
-        match output.settle(lent.scope()) {
+        match output.settle(|| lent.scope()) {
             Ok(answer) => {
                 // Gone before its success counts: a destructor that panics fails the message.
                 this.handler.set(None);
@@ -354,8 +354,14 @@ impl<C: Drains> Slot<C> {
     /// At the end of a turn: what its messages staged is dropped, or goes to the drain.
     #[inline]
     pub(super) fn flush(self: Pin<&mut Self>, state: &mut State<C>) {
-        let this = self.project();
-        if let Some(lent) = this.step.as_mut().filter(|lent| lent.is_touched()) {
+        if self.step.as_ref().is_some_and(LentStep::is_touched) {
+            self.flush_touched(state);
+        }
+    }
+
+    #[inline(never)]
+    fn flush_touched(self: Pin<&mut Self>, state: &mut State<C>) {
+        if let Some(lent) = self.project().step {
             let (_, panicked) = lent.flush();
             if let Some(message) = panicked {
                 state.fail(destructor_panicked(&message));
@@ -471,7 +477,9 @@ pub(super) fn book<C: Drains>(booked: &mut bool, info: &mut Info, state: &mut St
 #[cold]
 fn new_step<C: Drains>(state: &State<C>, shared: &Shared<C>) -> LentStep {
     let lent = LentStep::new(&shared.context, &shared.token, &state.scope);
-    state.accounts.add_scope(lent.scope());
+    if state.accounts.is_watched() {
+        state.accounts.add_scope(lent.scope());
+    }
     lent
 }
 

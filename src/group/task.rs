@@ -59,7 +59,7 @@ where
     let child = ChildStep::new(parent, Some(name), &CancellationToken::never());
     let step = child.step();
     let scope = child.scope().clone();
-    let settle = move |output: F::Output| output.settle(&scope)?.only_done();
+    let settle = move |output: F::Output| output.settle(|| &scope)?.only_done();
     let work = Contained::call("the task", || async move { work(step).await }, settle)?;
     Ok(Task { work, child: Some(child), post, begun: false })
 }

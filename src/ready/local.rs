@@ -57,7 +57,9 @@ pub(super) fn drain(mut woken: impl FnMut(u32)) {
     let _ = WOKEN.try_with(|list| {
         if let Ok(mut list) = list.try_borrow_mut() {
             if !list.is_empty() {
-                list.iter().copied().for_each(&mut woken);
+                for &number in list.iter() {
+                    woken(number);
+                }
                 list.clear();
             }
         }

@@ -6,9 +6,10 @@
 //!
 //! - `words`: a set of numbers that grows, and that every thread may add to
 //! - `inbox`: what wakers write; `local`: wake-ups on the bank's own thread
-//! - `queue`: the order in which places are polled, in rounds
+//! - `queue`: the order in which places are polled, in rounds, each a `line`
 
 mod inbox;
+mod line;
 mod local;
 mod queue;
 #[cfg(all(test, not(any(watershed_loom, watershed_shuttle))))]

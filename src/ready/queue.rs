@@ -6,11 +6,11 @@
 //! every other one has its turn, and a rare one is heard at once beside any number that are always
 //! ready.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
 use super::inbox::{self, Inbox, Node};
+use super::line::Line;
 use super::local;
 use crate::sync::atomic::AtomicUsize;
 
@@ -22,11 +22,11 @@ pub(crate) struct ReadyQueue {
 
 struct Rounds {
     /// Woken, and without a turn in this round.
-    first: VecDeque<u32>,
+    first: Line,
     /// Left of the last round.
-    then: VecDeque<u32>,
+    then: Line,
     /// For the next round.
-    next: VecDeque<u32>,
+    next: Line,
     /// By place: the round of its last turn, and whether it is in one of the queues.
     places: Vec<Standing>,
     round: u32,
@@ -50,9 +50,9 @@ impl Rounds {
         }
         place.queued = true;
         if place.served == self.round {
-            self.next.push_back(number);
+            self.next.push(number);
         } else {
-            self.first.push_back(number);
+            self.first.push(number);
         }
     }
 }
@@ -61,9 +61,9 @@ impl ReadyQueue {
     /// A queue without places, of a bank that counts among those `roused` until it is polled.
     pub(crate) fn new(roused: &Arc<AtomicUsize>) -> Self {
         let rounds = Rounds {
-            first: VecDeque::new(),
-            then: VecDeque::new(),
-            next: VecDeque::new(),
+            first: Line::default(),
+            then: Line::default(),
+            next: Line::default(),
             places: Vec::new(),
             round: 1,
         };
@@ -134,14 +134,23 @@ impl ReadyQueue {
     /// those are served that were woken.
     #[inline]
     pub(crate) fn pop(&mut self, woken_only: bool) -> Option<u32> {
-        self.collect();
-        let number = match self.rounds.first.pop_front() {
+        let number = match self.rounds.first.pop() {
             Some(number) => number,
-            None if woken_only => return None,
-            None => self.rounds.then.pop_front()?,
+            // Whoever was woken meanwhile is behind those.
+            None => self.pop_collected(woken_only)?,
         };
         self.serve(number);
         Some(number)
+    }
+
+    #[inline]
+    fn pop_collected(&mut self, woken_only: bool) -> Option<u32> {
+        self.collect();
+        match self.rounds.first.pop() {
+            Some(number) => Some(number),
+            None if woken_only => None,
+            None => self.rounds.then.pop(),
+        }
     }
 
     /// Begins the turn of a place that is in no queue, or leaves the queue by having its turn.

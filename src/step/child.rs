@@ -27,9 +27,9 @@ impl ChildStep {
         let mut child = parent.clone();
         let inner = child.edit();
         inner.cancellation = CancellationToken::linked([outer_token.clone(), stop.token()]);
-        inner.scope = CompensationScope::child_of(parent.scope());
+        inner.scope = CompensationScope::child_of(parent.scope()).into();
         if let Some(name) = name {
-            inner.name = name.into();
+            inner.setting().name = name.into();
         }
         Self { step: child, stop, outer_token, outer: parent.scope().clone() }
     }

@@ -22,7 +22,7 @@ use crate::cancellation::CancellationToken;
 use crate::diagnostics::COUNTERS;
 use crate::origin::{SourceId, SourceRef};
 use crate::sync::atomic::{Ordering, fence};
-use crate::sync::{Arc as Counted, thread_local};
+use crate::sync::{Arc as Counted, OnceLock, thread_local};
 use crate::undo::{CompensationScope, DrainScope, MessageScope};
 
 /// A handle of the step of the handler that is polled, once the handler has dropped it. It is
@@ -122,10 +122,9 @@ impl LentStep {
     ) -> Self {
         let context = context.inner();
         let own = Counted::new(Inner {
-            name: Arc::clone(&context.name),
-            clock: Arc::clone(&context.clock),
+            setting: Arc::clone(&context.setting),
             cancellation: token.clone(),
-            scope: CompensationScope::for_message(),
+            scope: OnceLock::new(),
             source: None,
             message: AtomicU64::new(0),
             attempt: AtomicU32::new(0),
@@ -165,7 +164,7 @@ impl LentStep {
         if Counted::get_mut(&mut self.own).is_none() {
             // Somebody has it all the same: that one keeps what it has.
             let mut own = Inner::clone(&self.own);
-            (own.lent, own.scope) = (true, CompensationScope::for_message());
+            (own.lent, own.scope) = (true, OnceLock::new());
             let _ = self.end(false);
             self.own = Counted::new(own);
             self.scope.reopen();
@@ -203,34 +202,40 @@ impl LentStep {
         let handles = 1 + usize::from(self.spare.is_some());
         let home = Counted::strong_count(&self.own) == handles;
         fence(Ordering::Acquire);
-        home && self.own.scope.is_sole()
+        home && self.own.has_sole_scope()
     }
 
     /// Whether anything was staged since the last flush.
     #[inline]
     pub(crate) fn is_touched(&self) -> bool {
-        self.own.scope.is_touched()
+        self.own.scope.get().is_some_and(CompensationScope::is_touched)
     }
 
     #[inline]
     pub(crate) fn scope(&self) -> &CompensationScope {
-        &self.own.scope
+        self.own.scope()
     }
 
     /// The message has ended, its step is home, and what it staged is done with: it is dropped by
     /// [`flush`](LentStep::flush), or by whoever looks at the scope before. Costs one store.
     #[inline]
     pub(crate) fn commit_later(&mut self) {
+        self.end_later(true);
+    }
+
+    #[inline]
+    fn end_later(&mut self, committed: bool) {
         self.begun = false;
-        self.scope.end_later(&self.own.scope, true);
+        if let Some(scope) = self.own.scope.get() {
+            self.scope.end_later(scope, committed);
+        }
     }
 
     /// The message has ended, its step is home, and what it staged is the drain's: it is moved there
     /// by [`flush`](LentStep::flush), or by whoever looks at the scope before. Costs one store.
     #[inline]
     pub(crate) fn keep_later(&mut self) {
-        self.begun = false;
-        self.scope.end_later(&self.own.scope, false);
+        self.end_later(false);
     }
 
     /// At the end of a turn, and where a handler waits: drops, or moves to the drain's scope, what
@@ -241,20 +246,24 @@ impl LentStep {
         if !self.is_touched() {
             return (0, None);
         }
-        self.scope.flush(&self.own.scope, self.begun)
+        self.scope.flush(self.own.scope(), self.begun)
     }
 
     /// The message has ended, and what it staged goes to the drain's scope now.
     pub(crate) fn hand_over(&mut self) {
         self.begun = false;
-        self.scope.hand_over(&self.own.scope);
+        if let Some(scope) = self.own.scope.get() {
+            self.scope.hand_over(scope);
+        }
     }
 
     /// The message has ended, and what it staged goes to the scope of the drain's context, where
     /// the end of the drain does not touch it.
     pub(crate) fn hand_over_to_context(&mut self) {
         self.begun = false;
-        self.scope.hand_over_to_context(&self.own.scope);
+        if let Some(scope) = self.own.scope.get() {
+            self.scope.hand_over_to_context(scope);
+        }
     }
 
     /// The message has ended, and somebody has kept its step or its scope: what is registered with
@@ -267,7 +276,8 @@ impl LentStep {
 
     fn end(&mut self, committed: bool) -> (usize, Option<String>) {
         self.begun = false;
-        self.scope.let_go(&self.own.scope, committed)
+        // Whatever comes later finds its way from there.
+        self.scope.let_go(self.own.scope(), committed)
     }
 }
 

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::origin::{SourceId, SourceName, SourceRef};
-use crate::sync::Arc as Counted;
+use crate::sync::{Arc as Counted, OnceLock};
 use crate::undo::{
     Action, ActionOutput, CompensationPolicy, CompensationScope, Reservation, Rollback, WithState,
 };
@@ -52,10 +52,10 @@ pub struct StepContext {
 }
 
 struct Inner {
-    name: Arc<str>,
-    clock: Arc<dyn Clock>,
+    setting: Arc<Setting>,
     cancellation: CancellationToken,
-    scope: CompensationScope,
+    /// That of a drain's message is made when it is first asked for: most handlers stage nothing.
+    scope: OnceLock<CompensationScope>,
     /// Where its message came from, in a drain.
     source: Option<SourceRef>,
     /// The number of the message, 0 outside a drain.
@@ -65,19 +65,43 @@ struct Inner {
     lent: bool,
 }
 
+/// What all steps of a drain have in common.
+#[derive(Clone)]
+struct Setting {
+    name: Arc<str>,
+    clock: Arc<dyn Clock>,
+}
+
 /// A context of the user's own, which no drain takes back.
 impl Clone for Inner {
     fn clone(&self) -> Self {
         Self {
-            name: Arc::clone(&self.name),
-            clock: Arc::clone(&self.clock),
+            setting: Arc::clone(&self.setting),
             cancellation: self.cancellation.clone(),
-            scope: self.scope.clone(),
+            scope: self.scope().clone().into(),
             source: self.source.clone(),
             message: AtomicU64::new(self.message.load(Ordering::Relaxed)),
             attempt: AtomicU32::new(self.attempt.load(Ordering::Relaxed)),
             lent: false,
         }
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn scope(&self) -> &CompensationScope {
+        self.scope.get_or_init(CompensationScope::for_message)
+    }
+
+    /// Whether its scope is nobody else's.
+    #[inline]
+    fn has_sole_scope(&self) -> bool {
+        self.scope.get().is_none_or(CompensationScope::is_sole)
+    }
+
+    /// To be changed, for this context alone.
+    fn setting(&mut self) -> &mut Setting {
+        Arc::make_mut(&mut self.setting)
     }
 }
 
@@ -92,11 +116,11 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
+        let setting = Setting { name: name.into(), clock: Arc::new(SystemClock::new()) };
         let inner = Inner {
-            name: name.into(),
-            clock: Arc::new(SystemClock::new()),
+            setting: Arc::new(setting),
             cancellation: CancellationToken::never(),
-            scope: CompensationScope::new(),
+            scope: CompensationScope::new().into(),
             source: None,
             message: AtomicU64::new(0),
             attempt: AtomicU32::new(0),
@@ -116,7 +140,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.edit().clock = clock;
+        self.edit().setting().clock = clock;
         self
     }
 
@@ -148,7 +172,7 @@ impl StepContext {
     /// ```
     #[must_use]
     pub fn with_scope(mut self, scope: CompensationScope) -> Self {
-        self.edit().scope = scope;
+        self.edit().scope = scope.into();
         self
     }
 
@@ -165,13 +189,13 @@ impl StepContext {
     /// The name of the step. A handler's step has the name of its drain's context.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.inner().name
+        &self.inner().setting.name
     }
 
     /// The clock that everything in this step goes by.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.inner().clock
+        &self.inner().setting.clock
     }
 
     /// The token that tells the step to stop.
@@ -184,7 +208,7 @@ impl StepContext {
     #[must_use]
     #[inline]
     pub fn scope(&self) -> &CompensationScope {
-        &self.inner().scope
+        self.inner().scope()
     }
 
     /// The id of the source that the step's message came from; `None` outside a drain.
@@ -295,12 +319,13 @@ impl StepContext {
     /// ```
     pub fn roll_back(&self, policy: &CompensationPolicy) -> Rollback {
         let inner = self.inner();
-        inner.scope.roll_back(policy).clock(&inner.clock).named(&inner.name)
+        let Setting { name, clock } = &*inner.setting;
+        inner.scope().roll_back(policy).clock(clock).named(name)
     }
 
     #[inline]
     fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) {
-        self.inner().scope.stage(action, registered_at);
+        self.scope().stage(action, registered_at);
     }
 }
 
@@ -309,7 +334,7 @@ impl StepContext {
     /// Whether nobody else has this context or its scope.
     pub(crate) fn is_sole(&self) -> bool {
         let inner = self.inner();
-        Counted::strong_count(inner) == 1 && inner.scope.is_sole()
+        Counted::strong_count(inner) == 1 && inner.has_sole_scope()
     }
 }
 
@@ -350,9 +375,9 @@ impl fmt::Debug for StepContext {
             .field("source", &self.source_name())
             .field("message", &self.message_number())
             .field("attempt", &self.attempt())
-            .field("clock", &self.inner().clock)
+            .field("clock", self.clock())
             .field("cancellation", &self.inner().cancellation)
-            .field("scope", &self.inner().scope)
+            .field("scope", self.scope())
             .finish()
     }
 }

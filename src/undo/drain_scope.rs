@@ -18,36 +18,44 @@ use crate::diagnostics::COUNTERS;
 /// [`keep`](DrainScope::keep) what it has.
 #[derive(Debug)]
 pub(crate) struct DrainScope {
-    scope: CompensationScope,
-    parent: CompensationScope,
-    late: Arc<AtomicU64>,
+    ways: Arc<Ways>,
     open: bool,
+}
+
+/// Where the scopes of a drain's messages may end.
+#[derive(Debug)]
+pub(super) struct Ways {
+    /// The drain's own scope.
+    pub(super) drain: CompensationScope,
+    /// The scope of the context.
+    pub(super) context: CompensationScope,
+    /// How many actions were registered after their message had ended. Goes on when the drain has.
+    pub(super) late: Arc<AtomicU64>,
 }
 
 impl DrainScope {
     pub(crate) fn open(parent: &CompensationScope) -> Self {
-        let (scope, late) = (CompensationScope::child_of(parent), Arc::default());
-        Self { scope, parent: parent.clone(), late, open: true }
+        let (drain, context) = (CompensationScope::child_of(parent), parent.clone());
+        Self { ways: Arc::new(Ways { drain, context, late: Arc::default() }), open: true }
     }
 
     /// The drain's own scope.
     pub(crate) fn scope(&self) -> &CompensationScope {
-        &self.scope
+        &self.ways.drain
     }
 
-    /// The scope of the context.
-    pub(crate) fn parent(&self) -> &CompensationScope {
-        &self.parent
+    pub(super) fn ways(&self) -> &Arc<Ways> {
+        &self.ways
     }
 
     /// How many actions were registered after their message had ended.
     pub(crate) fn late(&self) -> u64 {
-        self.late.load(Ordering::Relaxed)
+        self.ways.late.load(Ordering::Relaxed)
     }
 
-    /// The counter of these, which goes on after the drain has ended.
+    /// The counter of these.
     pub(crate) fn late_counter(&self) -> &Arc<AtomicU64> {
-        &self.late
+        &self.ways.late
     }
 
     /// The drain has succeeded, and what it staged is done with: dropped, or the message's that the
@@ -55,9 +63,9 @@ impl DrainScope {
     pub(crate) fn commit(mut self) -> (usize, Option<String>) {
         self.open = false;
         // What is nested in a message that is final is final, too.
-        let nested = self.parent.is_nested();
+        let nested = self.ways.context.is_nested();
         let ending = if nested { Ending::DroppedIfFinal } else { Ending::Dropped };
-        let mut actions = self.scope.end(self.forward(), &ending);
+        let mut actions = self.scope().end(self.forward(), &ending);
         let (count, panicked) = actions.clear();
         COUNTERS.compensations_cleared.add(count as u64);
         (count, panicked)
@@ -69,14 +77,14 @@ impl DrainScope {
     }
 
     fn forward(&self) -> Forward {
-        Forward { to: self.parent.clone(), is_final: false, late: None }
+        Forward { to: self.ways.context.clone(), is_final: false, late: None }
     }
 }
 
 impl Drop for DrainScope {
     fn drop(&mut self) {
         if std::mem::replace(&mut self.open, false) {
-            drop(self.scope.end(self.forward(), &Ending::Moved));
+            drop(self.scope().end(self.forward(), &Ending::Moved));
         }
     }
 }

@@ -1,10 +1,9 @@
 //! What a drain does with the scope of its messages.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use super::columns::Columns;
-use super::drain_scope::DrainScope;
+use super::drain_scope::{DrainScope, Ways};
 use super::moves::Ending;
 use super::scope::CompensationScope;
 use super::state::Forward;
@@ -13,13 +12,11 @@ use crate::sync::atomic::Ordering;
 
 /// The drain's side of the scope that serves one message after another in a slot.
 pub(crate) struct MessageScope {
-    drain: CompensationScope,
-    context: CompensationScope,
-    late: Arc<AtomicU64>,
+    ways: Arc<Ways>,
     /// What becomes of the actions below the mark, while there is one.
     ended: Option<Ended>,
     /// Columns without actions, to be exchanged for those of the scope.
-    spare: Columns,
+    spare: Option<Box<Columns>>,
     over: bool,
 }
 
@@ -31,14 +28,7 @@ enum Ended {
 
 impl MessageScope {
     pub(crate) fn new(drain: &DrainScope) -> Self {
-        Self {
-            drain: drain.scope().clone(),
-            context: drain.parent().clone(),
-            late: Arc::clone(drain.late_counter()),
-            ended: None,
-            spare: Columns::default(),
-            over: false,
-        }
+        Self { ways: Arc::clone(drain.ways()), ended: None, spare: None, over: false }
     }
 
     /// Whether the scope was let go.
@@ -59,7 +49,7 @@ impl MessageScope {
     /// What is below the mark has one destination at a time.
     #[cold]
     fn change(&mut self, scope: &CompensationScope, ended: Ended) {
-        let drain = (ended == Ended::Kept).then(|| self.drain.clone());
+        let drain = (ended == Ended::Kept).then(|| self.ways.drain.clone());
         let old = scope.inner.look(|state| std::mem::replace(&mut state.below_to, drain));
         drop(old);
         self.ended = Some(ended);
@@ -80,14 +70,15 @@ impl MessageScope {
         }
         // Everything is committed. The columns go back and forth, so that they grow once.
         scope.inner.touched.store(false, Ordering::Relaxed);
+        let spare = self.spare.get_or_insert_default();
         let (mut dropped, place) = {
             let mut state = scope.inner.lock();
             scope.inner.forget_mark();
-            std::mem::swap(&mut state.staged, &mut self.spare);
+            std::mem::swap(&mut state.staged, spare);
             (std::mem::take(&mut state.dropped), state.place.take())
         };
         drop(place);
-        let (count, panicked) = self.spare.clear_for_more();
+        let (count, panicked) = spare.clear_for_more();
         COUNTERS.compensations_cleared.add(count as u64);
         dropped.count += count;
         dropped.note(panicked);
@@ -105,12 +96,12 @@ impl MessageScope {
         if self.ended == Some(Ended::Kept) {
             scope.inner.forget_mark();
         }
-        Self::move_to(&self.drain, scope)
+        Self::move_to(&self.ways.drain, scope)
     }
 
     /// Moves what the last message has staged to the scope of the drain's context.
     pub(crate) fn hand_over_to_context(&mut self, scope: &CompensationScope) {
-        let (count, panicked) = Self::move_to(&self.context, scope);
+        let (count, panicked) = Self::move_to(&self.ways.context, scope);
         Self::tell_later(scope, count, panicked);
     }
 
@@ -148,9 +139,9 @@ impl MessageScope {
     ) -> (usize, Option<String>) {
         self.over = true;
         let forward = Forward {
-            to: self.drain.clone(),
+            to: self.ways.drain.clone(),
             is_final: committed,
-            late: Some(Arc::clone(&self.late)),
+            late: Some(Arc::clone(&self.ways.late)),
         };
         let ending = if committed { Ending::Dropped } else { Ending::Moved };
         let mut actions = scope.end(forward, &ending);

@@ -42,8 +42,8 @@ pub(super) struct Lent {
 }
 
 impl Lent {
-    pub(super) fn count(&self) -> usize {
-        self.count
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// A scope whose rollback has some in hand.
@@ -65,9 +65,11 @@ impl Lent {
         }
     }
 
-    fn append(&mut self, other: &mut Self) {
-        self.count += std::mem::take(&mut other.count);
-        self.by.append(&mut other.by);
+    fn append(&mut self, other: Option<Box<Self>>) {
+        if let Some(mut other) = other {
+            self.count += other.count;
+            self.by.append(&mut other.by);
+        }
     }
 
     fn give_back(&mut self, born: u64, count: usize) {
@@ -194,7 +196,7 @@ impl CompensationScope {
             };
             forward.is_final |= moved.is_none();
             let done_with = if moved.is_none() { state.take().0 } else { Columns::default() };
-            (done_with, state.forward.replace(forward))
+            (done_with, state.forward.replace(Box::new(forward)))
         });
         after.finish();
         drop(old);
@@ -204,7 +206,8 @@ impl CompensationScope {
     /// What is in the hands of rollbacks is the next scope's, once it is there again.
     fn lend(&self, state: &mut State, to: &CompensationScope, after: &mut Afterwards) {
         let running = state.session.as_ref().map_or(0, |session| session.running);
-        if running == 0 && state.lent.count == 0 {
+        let lent = state.lent.take();
+        if running == 0 && lent.is_none() {
             return;
         }
         // A batch comes back at once.
@@ -214,8 +217,9 @@ impl CompensationScope {
             after,
             |_| false,
             |_, into, _| {
-                into.lent.add(&self.inner, running);
-                into.lent.append(&mut state.lent);
+                let into = into.lent.get_or_insert_default();
+                into.add(&self.inner, running);
+                into.append(lent);
             },
         );
     }
@@ -236,7 +240,12 @@ impl CompensationScope {
 
     /// Takes back what the rollback of a scope that has ended here had in hand.
     fn take_back(&self, state: &mut State, born: u64, mut back: GivenBack) -> Option<Wakers> {
-        state.lent.give_back(born, back.count);
+        if let Some(lent) = &mut state.lent {
+            lent.give_back(born, back.count);
+            if lent.is_empty() {
+                state.lent = None;
+            }
+        }
         match &mut state.session {
             // Its rollbacks were there when these ended.
             Some(session) => {
@@ -252,6 +261,11 @@ impl CompensationScope {
 }
 
 impl State {
+    /// How many actions are in the hands of rollbacks of scopes that have ended here.
+    pub(super) fn lent(&self) -> usize {
+        self.lent.as_ref().map_or(0, |lent| lent.count)
+    }
+
     /// Moves what is staged to where the actions of `to` are.
     fn move_to(&mut self, to: &CompensationScope, after: &mut Afterwards) {
         self.move_unless(to, after, |_| false);

@@ -226,12 +226,15 @@ impl Rollback {
             }
             if session.run.is_none() && !cancelled {
                 // What came last is in other hands, and comes back before the rest has its turn.
-                if let Some(scope) = state.lent.first() {
+                if let Some(scope) = state.lent.as_mut().and_then(|lent| lent.first()) {
                     return Look::Lent(scope);
                 }
             }
             let left = !state.staged.is_empty() || session.again_for(joined.id).is_some();
-            if session.run.is_none() && !left && state.lent.count() == 0 {
+            if session.run.is_none()
+                && !left
+                && state.lent.as_ref().is_none_or(|lent| lent.is_empty())
+            {
                 return Look::Done;
             }
             if cancelled {

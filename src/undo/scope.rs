@@ -156,7 +156,7 @@ impl CompensationScope {
             }
             let session = state.session.as_deref();
             let held = session.map_or(0, |session| session.held(&self.inner.signals));
-            state.staged.len() + held + state.lent.count()
+            state.staged.len() + held + state.lent()
         })
     }
 

@@ -36,11 +36,12 @@ pub(super) struct Inner {
     state: Lock<State>,
 }
 
+/// What few scopes have is in a box: one that serves messages is there for each that is in flight.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) staged: Columns,
     /// Where to stage instead, once this scope is over.
-    pub(super) forward: Option<Forward>,
+    pub(super) forward: Option<Box<Forward>>,
     /// Where the actions below the mark go; dropped where there is none.
     pub(super) below_to: Option<CompensationScope>,
     /// What was dropped from below the mark since the drain was last told.
@@ -49,14 +50,14 @@ pub(super) struct State {
     pub(super) place: Option<Arc<Place>>,
     /// What the rollbacks of this scope have in common, while there are any.
     pub(super) session: Option<Box<Session>>,
-    pub(super) lent: Lent,
+    pub(super) lent: Option<Box<Lent>>,
 }
 
 /// How many actions were dropped without being run, and the first panic of a destructor.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     pub(super) count: usize,
-    pub(super) panicked: Option<String>,
+    panicked: Option<Box<str>>,
 }
 
 /// What follows a scope that is over.
@@ -142,14 +143,14 @@ impl Inner {
 impl Dropped {
     pub(super) fn note(&mut self, panicked: Option<String>) {
         if self.panicked.is_none() {
-            self.panicked = panicked;
+            self.panicked = panicked.map(String::into_boxed_str);
         }
     }
 }
 
 impl From<Dropped> for (usize, Option<String>) {
     fn from(dropped: Dropped) -> Self {
-        (dropped.count, dropped.panicked)
+        (dropped.count, dropped.panicked.map(String::from))
     }
 }
 
