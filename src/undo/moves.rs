@@ -155,8 +155,8 @@ impl CompensationScope {
                 to = next;
                 continue;
             }
-            let (mut actions, place) = from.take();
-            let wakers = to.take_in(&mut into, &mut actions, place.as_ref());
+            let mut actions = from.take();
+            let wakers = to.take_in(&mut into, &mut actions, &mut from);
             drop((from, into));
             return wake(wakers);
         }
@@ -195,7 +195,7 @@ impl CompensationScope {
                 Ending::DroppedIfFinal => state.move_unless(&to, &mut after, |next| next.is_final),
             };
             forward.is_final |= moved.is_none();
-            let done_with = if moved.is_none() { state.take().0 } else { Columns::default() };
+            let done_with = if moved.is_none() { state.take() } else { Columns::default() };
             (done_with, state.forward.replace(Box::new(forward)))
         });
         after.finish();
@@ -216,7 +216,11 @@ impl CompensationScope {
             to,
             after,
             |_| false,
-            |_, into, _| {
+            |scope, into, _| {
+                // That is where they come back, whatever becomes of those that are staged.
+                if let Some(place) = state.place.take() {
+                    place.move_to(into.place_in(scope));
+                }
                 let into = into.lent.get_or_insert_default();
                 into.add(&self.inner, running);
                 into.append(lent);
@@ -224,15 +228,22 @@ impl CompensationScope {
         );
     }
 
-    /// Takes actions in, and the place of those that are reserved. Hands out who is to be woken.
+    /// Takes actions of another scope in, and the place of those that are reserved. Hands out who is
+    /// to be woken.
     fn take_in(
         &self,
         state: &mut State,
         actions: &mut Columns,
-        place: Option<&Arc<Place>>,
+        from: &mut State,
     ) -> Option<Wakers> {
-        if let Some(place) = place {
-            place.move_to(state.place.get_or_insert_with(|| Place::in_scope(&self.inner)));
+        if let Some(place) = from.place.take() {
+            let target = state.place_in(self);
+            // What a rollback has in hand comes back where it was, or to the scope that follows.
+            if from.session.as_ref().is_some_and(|session| session.running > 0) {
+                from.place = place.split_to(target);
+            } else {
+                place.move_to(target);
+            }
         }
         state.staged.append(actions);
         self.announced(state)
@@ -266,6 +277,11 @@ impl State {
         self.lent.as_ref().map_or(0, |lent| lent.count)
     }
 
+    /// The place of what is reserved in this scope, whose state this is.
+    pub(super) fn place_in(&mut self, scope: &CompensationScope) -> &Arc<Place> {
+        self.place.get_or_insert_with(|| Place::in_scope(&scope.inner))
+    }
+
     /// Moves what is staged to where the actions of `to` are.
     fn move_to(&mut self, to: &CompensationScope, after: &mut Afterwards) {
         self.move_unless(to, after, |_| false);
@@ -280,17 +296,16 @@ impl State {
         if let Some(session) = &mut self.session {
             session.take_failed(&mut self.staged);
         }
-        let place = self.place.as_ref();
-        if self.staged.is_empty() && place.is_none() {
+        if self.staged.is_empty() && self.place.is_none() {
             // Whether to stop is asked all the same.
             return at_end_of(to, after, stop, |_, _, _| ());
         }
-        let staged = &mut self.staged;
         at_end_of(to, after, stop, |scope, into, after| {
-            after.wakers.extend(scope.take_in(into, staged, place));
-        })?;
-        self.place = None;
-        Some(())
+            let mut staged = std::mem::take(&mut self.staged);
+            after.wakers.extend(scope.take_in(into, &mut staged, self));
+            // Empty, with the room it has grown.
+            self.staged = staged;
+        })
     }
 
     /// Says to the scope that follows this one what a rollback has no more in hand.
@@ -314,17 +329,17 @@ impl Inner {
     pub(super) fn clear_below(&self, state: &mut State, after: &mut Afterwards) -> Columns {
         let mut below = Columns::default();
         state.staged.move_below(self.take_mark(), &mut below);
-        let place = state.place.take();
-        let Some(drain) = &state.below_to else {
+        let Some(drain) = state.below_to.clone() else {
+            state.place = None;
             state.dropped.count += below.len();
             return below;
         };
         at_end_of(
-            drain,
+            &drain,
             after,
             |_| false,
             |scope, into, after| {
-                after.wakers.extend(scope.take_in(into, &mut below, place.as_ref()));
+                after.wakers.extend(scope.take_in(into, &mut below, state));
             },
         );
         below

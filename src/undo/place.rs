@@ -2,7 +2,13 @@
 //!
 //! The reservations of a scope have one place in common. When the actions move to another scope,
 //! their place points to the place of that one: who looks for a reservation follows the way, and
-//! shortens it for the next.
+//! shortens it for the next. What a rollback has in hand meanwhile does not move: the place is
+//! *split*, and leads to a new one of the old scope as well. Places only ever lead to newer places of
+//! a scope, so no way is a circle.
+
+use std::collections::BTreeSet;
+
+use smallvec::{SmallVec, smallvec};
 
 use super::scope::CompensationScope;
 use super::state::Inner;
@@ -14,6 +20,8 @@ pub(super) struct Place(Lock<Whereabouts>);
 enum Whereabouts {
     In(Weak<Inner>),
     MovedTo(Arc<Place>),
+    /// Some have moved, some have not.
+    Split([Arc<Place>; 2]),
     /// It is being dropped.
     Gone,
 }
@@ -25,23 +33,49 @@ impl Place {
 
     /// The actions are where those of `target` are.
     pub(super) fn move_to(&self, target: &Arc<Self>) {
-        let old = std::mem::replace(&mut *self.0.lock(), Whereabouts::MovedTo(Arc::clone(target)));
+        self.set(Whereabouts::MovedTo(Arc::clone(target)));
+    }
+
+    /// The actions are where those of `target` are, but for some that have stayed. Returns the place
+    /// of these.
+    pub(super) fn split_to(&self, target: &Arc<Self>) -> Option<Arc<Self>> {
+        let scope = self.scope()?;
+        let rest = Self::in_scope(&scope.inner);
+        self.set(Whereabouts::Split([Arc::clone(target), Arc::clone(&rest)]));
+        Some(rest)
+    }
+
+    fn set(&self, whereabouts: Whereabouts) {
+        let old = std::mem::replace(&mut *self.0.lock(), whereabouts);
         drop(old);
     }
 
-    /// The place at the end of the way.
-    pub(super) fn find(from: &Arc<Self>) -> Arc<Self> {
-        let mut end = Arc::clone(from);
-        while let Some(next) = end.next() {
-            end = next;
-        }
-        let mut at = Arc::clone(from);
-        while let Some(next) = at.next() {
-            if !Arc::ptr_eq(&next, &end) {
-                at.move_to(&end);
+    /// The places at the ends of all ways.
+    pub(super) fn ends(from: &Arc<Self>) -> SmallVec<[Arc<Self>; 1]> {
+        let (mut ends, mut seen) = (SmallVec::new(), BTreeSet::new());
+        let mut left: SmallVec<[Arc<Self>; 2]> = smallvec![Self::find(from)];
+        while let Some(place) = left.pop() {
+            match place.split() {
+                Some(ways) if seen.insert(Arc::as_ptr(&place).addr()) => {
+                    left.extend(ways.iter().map(Self::find));
+                }
+                None if !ends.iter().any(|end| Arc::ptr_eq(end, &place)) => ends.push(place),
+                _ => {}
             }
-            at = next;
         }
+        ends
+    }
+
+    /// The place at the end of the way, or where it splits.
+    fn find(from: &Arc<Self>) -> Arc<Self> {
+        let mut end = Arc::clone(from);
+        let mut passed: SmallVec<[Arc<Self>; 2]> = SmallVec::new();
+        while let Some(next) = end.next() {
+            passed.push(std::mem::replace(&mut end, next));
+        }
+        // All of these lead there, wherever that has moved meanwhile.
+        passed.pop();
+        passed.iter().for_each(|place| place.move_to(&end));
         end
     }
 
@@ -51,16 +85,23 @@ impl Place {
 
     fn next(&self) -> Option<Arc<Self>> {
         match &*self.0.lock() {
-            Whereabouts::In(_) | Whereabouts::Gone => None,
             Whereabouts::MovedTo(next) => Some(Arc::clone(next)),
+            _ => None,
         }
     }
 
-    /// The scope at the end of the way, if it is still there.
+    fn split(&self) -> Option<[Arc<Self>; 2]> {
+        match &*self.0.lock() {
+            Whereabouts::Split(ways) => Some(ways.clone()),
+            _ => None,
+        }
+    }
+
+    /// The scope where the way ends, if it is still there.
     pub(super) fn scope(&self) -> Option<CompensationScope> {
         match &*self.0.lock() {
             Whereabouts::In(scope) => scope.upgrade().map(CompensationScope::from),
-            Whereabouts::MovedTo(_) | Whereabouts::Gone => None,
+            _ => None,
         }
     }
 }
@@ -68,9 +109,14 @@ impl Place {
 /// A long way is dropped step by step, and not one place within the other.
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut next = self.take();
-        while let Whereabouts::MovedTo(mut place) = next {
-            next = Arc::get_mut(&mut place).map_or(Whereabouts::Gone, Self::take);
+        let mut left = vec![self.take()];
+        while let Some(whereabouts) = left.pop() {
+            let take = |mut place: Arc<Self>| Arc::get_mut(&mut place).map(Self::take);
+            match whereabouts {
+                Whereabouts::MovedTo(place) => left.extend(take(place)),
+                Whereabouts::Split(ways) => left.extend(ways.into_iter().filter_map(take)),
+                Whereabouts::In(_) | Whereabouts::Gone => {}
+            }
         }
     }
 }

@@ -48,20 +48,21 @@ impl Reservation {
     pub fn disarm(self) -> bool {
         // What is in the hands of a rollback cannot be taken out, and hears of it by this.
         self.armed.store(false, Ordering::Release);
-        let mut place = Place::find(&self.place);
+        let mut ends = Place::ends(&self.place);
         loop {
-            let Some(scope) = place.scope() else { return false };
-            if let Some(action) = scope.withdraw(self.number) {
+            let mut scopes = ends.iter().filter_map(|place| place.scope());
+            if let Some(action) = scopes.find_map(|scope| scope.withdraw(self.number)) {
                 COUNTERS.compensations_cleared.add(1);
                 panics::drop_each([action]);
                 return true;
             }
             // It may have moved on meanwhile.
-            let next = Place::find(&place);
-            if Arc::ptr_eq(&next, &place) {
+            let now = Place::ends(&self.place);
+            let mut both = now.iter().zip(&ends);
+            if now.len() == ends.len() && both.all(|(now, then)| Arc::ptr_eq(now, then)) {
                 return false;
             }
-            place = next;
+            ends = now;
         }
     }
 }

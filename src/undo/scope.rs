@@ -8,7 +8,6 @@ use super::CompensationPolicy;
 use super::action::{Action, ActionOutput, Plain, WithState};
 use super::column::Stored;
 use super::order;
-use super::place::Place;
 use super::reservation::{Reservation, Reserved};
 use super::rollback::Rollback;
 use super::state::{self, Inner, State, Wakers};
@@ -180,7 +179,7 @@ impl CompensationScope {
     /// ```
     #[allow(clippy::must_use_candidate, reason = "the count is a courtesy")]
     pub fn clear(&self) -> usize {
-        let ((mut cleared, _), forgotten) = self.inner.look(|state| {
+        let (mut cleared, forgotten) = self.inner.look(|state| {
             let cleared = state.take();
             let session = state.session.as_deref_mut();
             (cleared, session.map(|session| session.clear(&self.inner.signals)))
@@ -357,8 +356,8 @@ impl CompensationScope {
                 if let Some(reserved) = reserved.take() {
                     state.staged.push(number, registered_at, reserved);
                 }
-                let place = state.place.get_or_insert_with(|| Place::in_scope(&scope.inner));
-                Some((Arc::clone(place), number, scope.announced(state)))
+                let place = Arc::clone(state.place_in(&scope));
+                Some((place, number, scope.announced(state)))
             });
             if let Some((place, number, wakers)) = staged {
                 state::wake(wakers);

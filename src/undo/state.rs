@@ -155,14 +155,13 @@ impl From<Dropped> for (usize, Option<String>) {
 }
 
 impl State {
-    /// Everything that is staged, what a rollback has given up included, and the place of what is
-    /// reserved.
-    pub(super) fn take(&mut self) -> (Columns, Option<Arc<Place>>) {
+    /// Everything that is staged, what a rollback has given up included.
+    pub(super) fn take(&mut self) -> Columns {
         let mut actions = std::mem::take(&mut self.staged);
         if let Some(session) = &mut self.session {
             session.take_failed(&mut actions);
         }
-        (actions, self.place.take())
+        actions
     }
 }
 

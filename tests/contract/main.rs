@@ -46,6 +46,7 @@ mod undo_cleaning_up;
 mod undo_drains;
 mod undo_interrupted;
 mod undo_local;
+mod undo_reserved;
 mod undo_rollback;
 mod undo_scope;
 mod undo_together;

@@ -322,3 +322,18 @@ fn the_last_handle_takes_what_another_thread_registered() {
         assert_eq!(effects.begun(0), 0);
     });
 }
+
+// Rule 4.9
+#[test]
+fn a_reservation_is_withdrawn_while_its_action_moves_on() {
+    every_schedule("an action is withdrawn while its scope is absorbed", None, || {
+        let scopes = [(); 3].map(|()| CompensationScope::new());
+        let reservation = scopes[0].reserve(|| async {});
+        scopes[1].absorb(&scopes[0]);
+        let (from, to) = (scopes[1].clone(), scopes[2].clone());
+        let moving = thread::spawn(move || to.absorb(&from));
+        assert!(reservation.disarm());
+        moving.join().unwrap();
+        assert!(scopes.iter().all(CompensationScope::is_empty));
+    });
+}
