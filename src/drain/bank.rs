@@ -29,6 +29,9 @@ use crate::ready::{Node, ReadyQueue};
 /// The number of nobody.
 const NOBODY: u32 = u32::MAX;
 
+/// Panics of one place in one turn: one of a handler, and those of what comes after it.
+const MOST_BLAMED: usize = 8;
+
 /// The number of the first run.
 const FIRST_RUN: u32 = 256;
 const _: () = assert!(SOURCES_PER_BANK <= FIRST_RUN as usize);
@@ -181,6 +184,7 @@ impl<C: Drains> Bank<C> {
                 state.budget -= 1;
                 self.current = place;
                 self.place_turn(place, None, state);
+                self.current = NOBODY;
             } else {
                 if in_turn {
                     match self.end_round(state, cx) {
@@ -370,6 +374,7 @@ impl<C: Drains> Bank<C> {
     pub(super) fn abandon(&mut self, state: &mut State<C>) {
         for run in 0..self.runs.places.len() {
             let lane = self.runs.places[run].lane;
+            panics::drop_each(self.runs.places[run].key.take());
             let Some(mut slot) = self.runs.places[run].slot.take() else { continue };
             if let Some(Some(seat)) = self.lanes.get_mut(lane as usize) {
                 let info = seat.lane.as_mut().project().info;
@@ -402,12 +407,13 @@ impl<C: Drains> Stream for Bank<C> {
         let outer = this.ready.enter();
         let polled_before = crate::step::enter();
         let mut polled = panics::contain(|| this.turn(&mut state, cx));
-        while let Err(message) = &polled {
-            // Blaming runs the user's code as well.
-            let message = message.clone();
-            let place = std::mem::replace(&mut this.current, NOBODY);
-            if place == NOBODY {
-                state.fail(Error::panic("the clock", &message));
+        // Blaming runs the user's code as well: what comes after a handler may panic in its turn.
+        let mut blamed = 0..MOST_BLAMED;
+        while let Err(message) = polled {
+            let place = this.current;
+            if place == NOBODY || blamed.next().is_none() {
+                let what = if place == NOBODY { "the clock" } else { "the drain" };
+                state.fail(Error::panic(what, &message));
                 polled = Ok(Poll::Ready(Some(())));
             } else {
                 let blamed = panics::contain(|| this.place_turn(place, Some(&message), &mut state));
@@ -415,6 +421,7 @@ impl<C: Drains> Stream for Bank<C> {
                 state.ask_to_look();
             }
         }
+        this.current = NOBODY;
         drop(polled_before);
         this.ready.leave(outer);
         let polled = polled.unwrap_or(Poll::Ready(Some(())));

@@ -2,6 +2,7 @@
 //! and the errors are gathered.
 
 use super::accounts::Accounts;
+use super::order::BusyKeys;
 use super::report::FanInReport;
 use super::running::Running;
 use super::settings::Commit;
@@ -83,6 +84,7 @@ impl<C: Drains> Running<C> {
             bank.abandon(&mut state);
         }
         state.slots.clear();
+        panics::drop_each(state.keys.take_all());
         self.banks.clear();
         panics::drop_each(self.grace.take());
         panics::drop_each(self.finish.take());
@@ -113,18 +115,13 @@ struct Parts<D> {
     accounts: Accounts,
     failures: Failures,
     scope: DrainScope,
-    /// Drops the user's functions and keys, each however the others end; returns their panics.
+    /// Drops the user's functions, each however the others end; returns their panics.
     drop_users: D,
 }
 
 fn take_apart<C: Drains>(state: State<C>) -> Parts<impl FnOnce() -> Vec<String>> {
-    let State { accounts, failures, scope, handler, letters, put_back, order, undos, keys, .. } =
-        state;
-    let drop_users = move || {
-        let mut panicked = drop_functions::<C>(handler, letters, put_back, order, undos);
-        panicked.extend(panics::contain(|| drop(keys)).err());
-        panicked
-    };
+    let State { accounts, failures, scope, handler, letters, put_back, order, undos, .. } = state;
+    let drop_users = move || drop_functions::<C>(handler, letters, put_back, order, undos);
     Parts { accounts, failures, scope, drop_users }
 }
 

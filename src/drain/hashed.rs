@@ -6,24 +6,25 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 
-/// A key of a message with its hash.
+/// A key of a message with its hash. Clones are known to be equal without asking the key.
 #[derive(Clone, Debug, Eq)]
 pub struct Hashed<K> {
     hash: u64,
+    number: u64,
     key: K,
 }
 
 impl<K: Hash> Hashed<K> {
     #[inline]
-    pub(super) fn new(key: K, by: &RandomState) -> Self {
-        Self { hash: by.hash_one(&key), key }
+    pub(super) fn new(key: K, number: u64, by: &RandomState) -> Self {
+        Self { hash: by.hash_one(&key), number, key }
     }
 }
 
 impl<K: PartialEq> PartialEq for Hashed<K> {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.key == other.key
+        self.hash == other.hash && (self.number == other.number || self.key == other.key)
     }
 }
 

@@ -428,6 +428,7 @@ impl<C: Drains> Lane<C> {
     /// Puts back what is held, and lets go of the source. Nothing of the lane is running.
     pub(super) fn let_go(mut self: Pin<&mut Self>, state: &mut State<C>) {
         self.as_mut().give_back_held(state);
+        self.as_mut().drop_keys();
         let mut this = self.project();
         state.banks.new -= usize::from(std::mem::take(this.new));
         state.paced -= usize::from(std::mem::take(this.paced));

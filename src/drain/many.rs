@@ -4,7 +4,7 @@
 //! polled alone. The lane itself is polled when its source has something, when a retry is due, and
 //! when one of its messages has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,6 +17,7 @@ use super::queue::NONE;
 use super::runs::Runs;
 use super::serial::Desk;
 use super::slot::{Ended, Job, SlotBox};
+use super::state::State;
 use super::types::{DrainTypes, Drains};
 use crate::clock::Tick;
 use crate::error::Error;
@@ -36,25 +37,30 @@ pub(super) fn keys<'a, C: Drains>(
 }
 
 /// Frees the key of a message that is not in work any more. Comparing and dropping keys is the user's
-/// code; the message has its result by then.
+/// code: one that cannot be freed would hold up all that have it.
 #[inline]
-pub(super) fn free_key<C: Drains>(across: &mut Busy<C>, within: &mut Busy<C>, key: Key<C>) {
-    let keys = keys::<C>(across, within);
-    if <C::Order as Order<C::Message>>::KEYED {
-        panics::drop_contained(move || keys.end(&key));
-    } else {
-        keys.end(&key);
+pub(super) fn free_key<C: Drains>(state: &mut State<C>, within: &mut Busy<C>, key: Key<C>) {
+    if !<C::Order as Order<C::Message>>::KEYED {
+        return;
+    }
+    let keys = keys::<C>(&mut state.keys, within);
+    let freed = panics::contain(|| keys.end(&key));
+    panics::drop_each([key]);
+    match freed {
+        Ok(kept) => panics::drop_each(kept),
+        Err(text) => state.fail(Error::panic("the key", &text)),
     }
 }
 
 /// What a lane has beside one that handles a message at a time.
 pub(super) struct Many<C: DrainTypes> {
     pub(super) busy: Busy<C>,
-    /// A message whose key is busy: nothing more is taken before it.
-    held: Option<Held<C>>,
-    /// Messages that wait for their next attempt, the one that is due first in front.
-    pub(super) waiting: BTreeMap<(Tick, u64), (Key<C>, Job<C>)>,
-    pub(super) waited: u64,
+    /// Messages whose keys are busy, the first in front: nothing more is taken before them.
+    held: VecDeque<Held<C>>,
+    /// Messages that wait for their next attempt, the one that is due first in front. One whose key
+    /// could not be made has none.
+    waiting: BTreeMap<(Tick, u64), Waits<C>>,
+    waited: u64,
     pub(super) in_flight: usize,
     /// It is the turn of a retry that is due, not of a new message.
     pub(super) retry_next: bool,
@@ -64,9 +70,11 @@ pub(super) struct Many<C: DrainTypes> {
     round: u32,
 }
 
+type Waits<C> = (Option<Key<C>>, Job<C>);
+
 struct Held<C: DrainTypes> {
     message: C::Message,
-    number: u64,
+    job: Job<C>,
     key: Key<C>,
     /// Its place among those who wait for the key, where keys count over all sources.
     ticket: Option<u64>,
@@ -86,7 +94,7 @@ impl<C: Drains> Default for Many<C> {
     fn default() -> Self {
         Self {
             busy: Busy::<C>::default(),
-            held: None,
+            held: VecDeque::new(),
             waiting: BTreeMap::new(),
             waited: 0,
             in_flight: 0,
@@ -98,6 +106,12 @@ impl<C: Drains> Default for Many<C> {
 }
 
 impl<C: DrainTypes> Many<C> {
+    /// A message waits for its next attempt.
+    pub(super) fn waits(&mut self, until: Tick, key: Option<Key<C>>, job: Job<C>) {
+        self.waited += 1;
+        self.waiting.insert((until, self.waited), (key, job));
+    }
+
     /// Whether the first of those that wait for their next attempt may have it.
     fn is_due(&self, now: impl FnOnce() -> Tick) -> bool {
         self.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= now())
@@ -252,7 +266,7 @@ impl<C: Drains> Place<'_, C> {
         }
         let this = self.lane.as_mut().project();
         let many = this.many.as_mut()?;
-        if this.source.is_none() && many.held.is_none() && many.waiting.is_empty() {
+        if this.source.is_none() && many.held.is_empty() && many.waiting.is_empty() {
             self.lane.as_mut().leave_queue(state);
             return Some(Turn::Ended);
         }
@@ -267,7 +281,7 @@ impl<C: Drains> Place<'_, C> {
         let many = this.many.as_mut()?;
         let limit = shared.settings.per_source.unwrap_or(usize::MAX);
         let due = !many.waiting.is_empty() && many.is_due(|| shared.now());
-        let is_dry = !due && (many.dry || this.source.is_none()) && many.held.is_none();
+        let is_dry = !due && (many.dry || this.source.is_none()) && many.held.is_empty();
         if is_dry || many.in_flight >= limit {
             // Nothing can be started, so no slot is needed.
             self.lane.as_mut().leave_queue(state);
@@ -300,10 +314,14 @@ impl<C: Drains> Place<'_, C> {
     fn stop_waiting(&mut self, desk: &mut Desk<'_, C>) {
         self.lane.as_mut().leave_queue(desk.state);
         self.lane.as_mut().set_due(false, desk.state);
-        if let Some(held) = self.lane.as_mut().project().many.as_mut().and_then(|m| m.held.as_mut())
+        if let Some(held) =
+            self.lane.as_mut().project().many.as_mut().and_then(|m| m.held.front_mut())
         {
             if let Some(ticket) = held.ticket.take() {
-                desk.state.keys.leave(&held.key, ticket);
+                let keys = &mut desk.state.keys;
+                if let Err(text) = panics::contain(|| keys.leave(&held.key, ticket)) {
+                    desk.state.fail(Error::panic("the key", &text));
+                }
             }
         }
     }
@@ -318,7 +336,7 @@ impl<C: Drains> Place<'_, C> {
         if is_due && (many.retry_next || !desk.state.may_wait(desk.shared)) {
             return self.start_retry(at, desk);
         }
-        let is_held = many.held.is_some();
+        let is_held = !many.held.is_empty();
         let started =
             if is_held { self.start_held(at, desk) } else { self.start_new(at, desk, cx) };
         match started {
@@ -345,9 +363,10 @@ impl<C: Drains> Place<'_, C> {
             n.in_flight += 1;
         });
         job.booked = true;
-        match job.message.take() {
-            Some(message) => Started::Message(self.begin(at, key, job, message, desk)),
-            None => Started::Nothing(Turn::Pending),
+        match (job.message.take(), key) {
+            (Some(message), Some(key)) => Started::Message(self.begin(at, key, job, message, desk)),
+            (Some(message), None) => self.start_taken(at, job, message, desk),
+            (None, _) => Started::Nothing(Turn::Pending),
         }
     }
 
@@ -360,7 +379,6 @@ impl<C: Drains> Place<'_, C> {
         let (message, booked) = match self.lane.as_mut().take(desk.state, cx) {
             Taken::Message(message, booked) => (message, booked),
             Taken::Failed(error) => {
-                self.lane.as_mut().count_turn(desk.state);
                 let job = Job::new(self.lane.info.number);
                 return self.refuse(at, job, error, desk);
             }
@@ -377,29 +395,48 @@ impl<C: Drains> Place<'_, C> {
             }
             Taken::End => return Started::Nothing(Turn::Ended),
         };
+        let job = Job { booked, ..Job::new(self.lane.info.number) };
+        self.start_taken(at, job, message, desk)
+    }
+
+    /// Starts a message that is in no order so far, if its key is free.
+    #[inline]
+    fn start_taken(
+        &mut self,
+        at: u32,
+        job: Job<C>,
+        message: C::Message,
+        desk: &mut Desk<'_, C>,
+    ) -> Started<C> {
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
-        let job = Job { booked, ..Job::new(this.info.number) };
         let order = &mut desk.state.order;
         let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
-        let mut begin = || {
-            let key = order.key(&message);
-            let is_free = keys.begin(&key, None);
-            (key, is_free)
-        };
         let begun = if <C::Order as Order<C::Message>>::KEYED {
-            panics::contain(begin)
+            panics::contain(|| order.key(&message)).and_then(|key| {
+                match panics::contain(|| keys.begin(&key, None)) {
+                    Ok(is_free) => Ok((key, is_free)),
+                    Err(text) => {
+                        panics::drop_each([key]);
+                        Err(text)
+                    }
+                }
+            })
         } else {
-            Ok(begin())
+            Ok((order.key(&message), true))
         };
         match begun {
             Ok((key, true)) => Started::Message(self.begin(at, key, job, message, desk)),
             Ok((key, false)) => {
                 desk.state.accounts.change(this.info.row, |n| {
-                    n.in_flight -= u64::from(booked);
+                    n.in_flight -= u64::from(job.booked);
                     n.held += 1;
                 });
-                many.held = Some(Held { message, number: job.number, key, ticket: None });
+                many.held.push_back(Held { message, job, key, ticket: None });
+                if many.held.len() > 1 {
+                    // It was tried before, and others are held already.
+                    return Started::Other;
+                }
                 self.start_held(at, desk)
             }
             Err(text) => {
@@ -414,7 +451,7 @@ impl<C: Drains> Place<'_, C> {
         let across = <C::Order as Order<C::Message>>::ACROSS;
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
-        let Some(held) = many.held.as_mut() else { return Started::Nothing(Turn::Pending) };
+        let Some(held) = many.held.front_mut() else { return Started::Nothing(Turn::Pending) };
         let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
         // Comparing keys is the user's code, as making them is.
         let begun = panics::contain(|| {
@@ -427,20 +464,21 @@ impl<C: Drains> Place<'_, C> {
         if let Ok(false) = begun {
             return Started::Nothing(Turn::Pending);
         }
-        let Some(Held { message, number, key, ticket }) = many.held.take() else {
+        let Some(Held { message, job, key, ticket }) = many.held.pop_front() else {
             return Started::Nothing(Turn::Pending);
         };
         desk.state.accounts.change(this.info.row, |n| {
             n.held -= 1;
             n.in_flight += 1;
         });
-        let job = Job { booked: true, ..Job::new(number) };
+        let job = Job { booked: true, ..job };
         match begun {
             Ok(_) => Started::Message(self.begin(at, key, job, message, desk)),
             Err(text) => {
                 if let Some(ticket) = ticket {
                     panics::drop_contained(|| keys.leave(&key, ticket));
                 }
+                panics::drop_each([key]);
                 let job = Job { message: Some(message), ..job };
                 self.refuse(at, job, Error::panic("the key", &text), desk)
             }
@@ -479,6 +517,7 @@ impl<C: Drains> Place<'_, C> {
     /// Takes a message into a run that has failed before its handler could be called.
     #[cold]
     fn refuse(&mut self, at: u32, job: Job<C>, error: Error, desk: &mut Desk<'_, C>) -> Started<C> {
+        self.lane.as_mut().count_turn(desk.state);
         *self.current = self.runs.number(at);
         let run = &mut self.runs.places[at as usize];
         let waker = waker_ref(&run.node);
@@ -504,20 +543,30 @@ impl<C: Drains> Lane<C> {
         }
     }
 
+    /// Drops the keys of what was in flight.
+    pub(super) fn drop_keys(self: Pin<&mut Self>) {
+        if let Some(many) = self.project().many {
+            panics::drop_each(many.busy.take_all());
+        }
+    }
+
     /// Puts back what the lane itself holds: what waits for its next attempt, or for its key.
-    pub(super) fn give_back_many(self: Pin<&mut Self>, state: &mut super::state::State<C>) {
+    pub(super) fn give_back_many(self: Pin<&mut Self>, state: &mut State<C>) {
         let this = self.project();
         let Some(many) = this.many else { return };
         let across = <C::Order as Order<C::Message>>::ACROSS;
         for (_, (key, job)) in std::mem::take(&mut many.waiting) {
-            free_key::<C>(&mut state.keys, &mut many.busy, key);
+            if let Some(key) = key {
+                free_key::<C>(state, &mut many.busy, key);
+            }
             state.give_back(this.info, job.message, |n| n.waiting -= 1);
         }
-        if let Some(Held { message, key, ticket, .. }) = many.held.take() {
+        for Held { message, key, ticket, .. } in std::mem::take(&mut many.held) {
             if let (true, Some(ticket)) = (across, ticket) {
                 let keys = &mut state.keys;
                 panics::drop_contained(|| keys.leave(&key, ticket));
             }
+            panics::drop_each([key]);
             state.give_back(this.info, Some(message), |n| n.held -= 1);
         }
     }

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::hashed::{Hashed, IsHashed};
+use crate::panics;
 use crate::ready::Node;
 
 /// The types that go with [`Order`].
@@ -39,13 +40,18 @@ pub trait BusyKeys<K>: Default {
     #[doc(hidden)]
     fn wait(&mut self, key: &K, lane: &Waiter) -> u64;
 
-    /// Frees a key. The lane that has waited longest for it is woken, and will be let through.
+    /// Frees a key, and hands out what was kept of it. The lane that has waited longest for it is
+    /// woken, and will be let through.
     #[doc(hidden)]
-    fn end(&mut self, key: &K);
+    fn end(&mut self, key: &K) -> Option<K>;
 
     /// A lane that waits, or was let through and has not come, goes away.
     #[doc(hidden)]
     fn leave(&mut self, key: &K, ticket: u64);
+
+    /// Takes every key out. Dropping them is the user's code.
+    #[doc(hidden)]
+    fn take_all(&mut self) -> impl Iterator<Item = K>;
 }
 
 /// A lane that may wait for a key.
@@ -103,9 +109,15 @@ impl BusyKeys<()> for () {
     }
 
     #[inline]
-    fn end(&mut self, (): &()) {}
+    fn end(&mut self, (): &()) -> Option<()> {
+        None
+    }
 
     fn leave(&mut self, (): &(), _: u64) {}
+
+    fn take_all(&mut self) -> impl Iterator<Item = ()> {
+        std::iter::empty()
+    }
 }
 
 /// The user's function, and how its keys are hashed.
@@ -113,12 +125,13 @@ impl BusyKeys<()> for () {
 struct Keys<C, K> {
     key: C,
     hashed: RandomState,
+    made: u64,
     of: PhantomData<fn() -> K>,
 }
 
 impl<C, K> Keys<C, K> {
     fn new(key: C) -> Self {
-        Self { key, hashed: RandomState::new(), of: PhantomData }
+        Self { key, hashed: RandomState::new(), made: 0, of: PhantomData }
     }
 
     #[inline]
@@ -127,7 +140,8 @@ impl<C, K> Keys<C, K> {
         K: Hash,
         C: FnMut(&M) -> K,
     {
-        Hashed::new((self.key)(message), &self.hashed)
+        self.made += 1;
+        Hashed::new((self.key)(message), self.made, &self.hashed)
     }
 }
 
@@ -167,11 +181,15 @@ impl<K: Eq + Hash + Clone> BusyKeys<K> for HashSet<K, IsHashed> {
         0
     }
 
-    fn end(&mut self, key: &K) {
-        self.remove(key);
+    fn end(&mut self, key: &K) -> Option<K> {
+        self.take(key)
     }
 
     fn leave(&mut self, _: &K, _: u64) {}
+
+    fn take_all(&mut self) -> impl Iterator<Item = K> {
+        std::mem::take(self).into_iter()
+    }
 }
 
 /// In order by key, over all sources.
@@ -262,21 +280,27 @@ impl<K: Eq + Hash + Clone> BusyKeys<K> for KeysOfAll<K> {
         self.tickets
     }
 
-    fn end(&mut self, key: &K) {
-        if self.busy.get_mut(key).is_some_and(|line| !line.go_on()) {
-            self.busy.remove(key);
+    fn end(&mut self, key: &K) -> Option<K> {
+        if self.busy.get_mut(key)?.go_on() {
+            return None;
         }
+        self.busy.remove_entry(key).map(|(key, _)| key)
     }
 
     fn leave(&mut self, key: &K, ticket: u64) {
         let Some(line) = self.busy.get_mut(key) else { return };
         if line.let_through == Some(ticket) {
-            return self.end(key);
+            panics::drop_each(self.end(key));
+            return;
         }
         line.gone.insert(ticket);
         if line.gone.len() > 16 + line.lanes.len() / 2 {
             let gone = std::mem::take(&mut line.gone);
             line.lanes.retain(|(ticket, _)| !gone.contains(ticket));
         }
+    }
+
+    fn take_all(&mut self) -> impl Iterator<Item = K> {
+        std::mem::take(&mut self.busy).into_keys()
     }
 }

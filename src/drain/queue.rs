@@ -21,7 +21,7 @@ pub(super) struct Queue {
 }
 
 /// A place of a bank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Spot {
     pub(super) bank: u32,
     pub(super) place: u32,

@@ -10,6 +10,7 @@ use futures::task::waker_ref;
 
 use super::lane::{Turn, Waiting};
 use super::many::{Key, Place, free_key};
+use super::queue::Spot;
 use super::serial::Desk;
 use super::slot::{Ended, SlotBox};
 use super::types::{DrainTypes, Drains};
@@ -97,7 +98,7 @@ impl<C: Drains> Place<'_, C> {
         }
         many.in_flight -= 1;
         if let Some(key) = key {
-            free_key::<C>(&mut desk.state.keys, &mut many.busy, key);
+            free_key::<C>(desk.state, &mut many.busy, key);
         }
         true
     }
@@ -120,7 +121,7 @@ impl<C: Drains> Place<'_, C> {
             state.give_back_in_flight(this.info, job.message);
             many.in_flight -= 1;
             if let Some(key) = key {
-                free_key::<C>(&mut state.keys, &mut many.busy, key);
+                free_key::<C>(state, &mut many.busy, key);
             }
             return true;
         }
@@ -128,18 +129,15 @@ impl<C: Drains> Place<'_, C> {
             slot.as_mut().keep(job, until, state);
             run.key = key;
             desk.alarms.set(run.node.number, until);
-            state.keep(&run.node);
+            state.keep(Spot { bank: desk.bank, place: run.node.number }, &run.node);
             return false;
         }
         many.in_flight -= 1;
-        if let Some(key) = key {
-            state.accounts.change(row, |n| {
-                n.in_flight -= 1;
-                n.waiting += 1;
-            });
-            many.waited += 1;
-            many.waiting.insert((until, many.waited), (key, job));
-        }
+        state.accounts.change(row, |n| {
+            n.in_flight -= 1;
+            n.waiting += 1;
+        });
+        many.waits(until, key, job);
         true
     }
 
@@ -197,31 +195,31 @@ impl<C: Drains> Place<'_, C> {
         let run = &mut self.runs.places[at as usize];
         let Some(slot) = run.slot.as_mut() else { return Turn::Pending };
         let Some(until) = slot.kept_until() else { return Turn::Pending };
+        let spot = Spot { bank: desk.bank, place: run.node.number };
         let leaving = self.lane.info.leaving;
         let is_due = until <= desk.shared.now();
         if !is_due && desk.state.due == 0 && desk.state.is_running() && !leaving {
-            desk.state.keep(&run.node);
+            desk.state.keep(spot, &run.node);
             desk.alarms.set(run.node.number, until);
             return Turn::Pending;
         }
         let Some(job) = slot.as_mut().take_kept(desk.state) else { return Turn::Pending };
-        desk.state.forget_kept(&run.node);
+        desk.state.forget_kept(spot);
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return Turn::Pending };
         many.in_flight -= 1;
         match run.key.take() {
-            Some(key) if desk.state.is_running() && !leaving => {
+            key if desk.state.is_running() && !leaving => {
                 desk.state.accounts.change(this.info.row, |n| {
                     n.in_flight -= 1;
                     n.waiting += 1;
                 });
-                many.waited += 1;
-                many.waiting.insert((until, many.waited), (key, job));
+                many.waits(until, key, job);
                 many.retry_next |= is_due;
             }
             key => {
                 if let Some(key) = key {
-                    free_key::<C>(&mut desk.state.keys, &mut many.busy, key);
+                    free_key::<C>(desk.state, &mut many.busy, key);
                 }
                 desk.state.give_back_in_flight(this.info, job.message);
             }

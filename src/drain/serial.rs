@@ -141,14 +141,14 @@ impl<C: Drains> Lane<C> {
     /// The message has another attempt.
     #[cold]
     fn serial_waits(self: Pin<&mut Self>, waiting: Box<Waiting<C>>, desk: &mut Desk<'_, C>) {
-        let (this, state) = (self.project(), &mut *desk.state);
+        let (this, spot, state) = (self.project(), desk.spot(), &mut *desk.state);
         if !state.is_running() || this.info.leaving {
             return state.give_back_in_flight(this.info, waiting.job.message);
         }
         if !state.may_wait(desk.shared) {
             if let Some(slot) = this.slot {
                 slot.as_mut().keep(waiting.job, waiting.until, state);
-                return state.keep(desk.node);
+                return state.keep(spot, desk.node);
             }
         }
         state.accounts.change(this.info.row, |n| {
@@ -171,11 +171,11 @@ impl<C: Drains> Lane<C> {
         let until = slot.kept_until()?;
         let is_due = until <= desk.shared.now();
         if !is_due && desk.state.due == 0 && desk.state.is_running() && !this.info.leaving {
-            desk.state.keep(desk.node);
+            desk.state.keep(desk.spot(), desk.node);
             return Some(Turn::Pending);
         }
         let job = slot.as_mut().take_kept(desk.state)?;
-        desk.state.forget_kept(desk.node);
+        desk.state.forget_kept(desk.spot());
         if !desk.state.is_running() || this.info.leaving {
             desk.state.give_back_in_flight(this.info, job.message);
             return None;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use super::accounts::Accounts;
 use super::banks::Banks;
 use super::put_back::PutBack;
+use super::queue::Spot;
 use super::report::Counts;
 use super::settings::Settings;
 use super::slot::SlotBox;
@@ -184,7 +185,7 @@ pub(super) struct State<C: DrainTypes> {
     /// Retries that are due and wait for a slot.
     pub(super) due: usize,
     /// Places whose failed message keeps its slot, because too many wait.
-    pub(super) kept: BTreeMap<usize, Arc<Node>>,
+    pub(super) kept: BTreeMap<Spot, Arc<Node>>,
 }
 
 impl<C: Drains> State<C> {
@@ -267,8 +268,8 @@ impl<C: Drains> State<C> {
 
     /// A failed message keeps its slot.
     #[cold]
-    pub(super) fn keep(&mut self, node: &Arc<Node>) {
-        self.kept.insert(Arc::as_ptr(node).addr(), Arc::clone(node));
+    pub(super) fn keep(&mut self, spot: Spot, node: &Arc<Node>) {
+        self.kept.insert(spot, Arc::clone(node));
     }
 
     /// Nothing is tried again: whoever keeps a slot for a message that waits gives both back.
@@ -281,8 +282,8 @@ impl<C: Drains> State<C> {
 
     /// It does not any more.
     #[cold]
-    pub(super) fn forget_kept(&mut self, node: &Arc<Node>) {
-        self.kept.remove(&Arc::as_ptr(node).addr());
+    pub(super) fn forget_kept(&mut self, spot: Spot) {
+        self.kept.remove(&spot);
     }
 
     pub(super) fn is_running(&self) -> bool {

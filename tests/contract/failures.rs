@@ -356,3 +356,46 @@ fn a_crowd_of_failures_is_undone_and_counted() {
     assert_eq!((report.handled(), report.failed(), letters.len()), (50_000, 50_000, 50_000));
     assert!(!context.scope().has_actions());
 }
+
+// Rules 3.8, 3.7, 6.1
+#[test]
+fn a_letter_that_panics_after_a_handler_that_panicked_ends_the_drain_with_both_errors() {
+    let places = ["call", "first poll", "later poll"];
+    let cases = places.into_iter().flat_map(|handler| places.map(|letter| (handler, letter)));
+    for ((handler, letter), attempts) in cases.flat_map(|case| [(case, 1), (case, 2)]) {
+        for unordered in [true, false] {
+            let (context, clock) = manual("t");
+            let drain = fan_in(&context, [filled([1])], |_: u32, _| {
+                assert!(handler != "call", "the handler's");
+                async move {
+                    yields(usize::from(handler == "later poll")).await;
+                    assert!(handler == "call", "the handler's");
+                    Ok::<_, BoxError>(())
+                }
+            });
+            let drain = drain.retry(RetryPolicy::fixed(attempts, SECOND)).dead_letters(move |_| {
+                assert!(letter != "call", "the letter's");
+                async move {
+                    yields(usize::from(letter == "later poll")).await;
+                    assert!(letter == "call", "the letter's");
+                }
+            });
+            let mut drain = Hand::new(if unordered {
+                drain.unordered().into_future().boxed_local()
+            } else {
+                drain.into_future().boxed_local()
+            });
+            let failure = drain.finish_by(&clock).expect_err("the letter failed");
+            let case = format!("{handler}, {letter}, {attempts}, unordered: {unordered}");
+            assert!(
+                format!("{:#}", failure.error()).contains("the handler's"),
+                "{case}: {failure:#}"
+            );
+            let said = format!("{:?}", failure.error().related());
+            assert!(said.contains("the letter's"), "{case}: {said}");
+            assert_settled(failure.report());
+            assert_eq!(failure.report().elapsed(), SECOND * (attempts - 1), "{case}: no grace");
+            assert_eq!(failure.report().dropped_letters(), 0, "{case}");
+        }
+    }
+}

@@ -31,6 +31,7 @@ mod errors;
 mod failures;
 mod fairness;
 mod idle_and_rate;
+mod keys;
 mod live;
 mod no_threads;
 mod order_and_limits;

@@ -186,8 +186,9 @@ fn however_many_change_places_the_number_of_those_that_wait_is_bounded() {
         });
         let report = drain.finish_by(&clock).expect("each succeeds at its second attempt");
         assert_eq!((report.handled(), looks.get()), (16_000, 32_000));
-        // Those that kept a permit and are due wait for their turn, as any message does.
-        assert!(most.get() <= 4 + 16, "{} wait, order {order}", most.get());
+        // Those that kept a permit and are due wait for their turn, as any message does, while others
+        // that begin meanwhile may fail, too.
+        assert!(most.get() <= 4 + 2 * 16, "{} wait, order {order}", most.get());
     }
 }
 
