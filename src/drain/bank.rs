@@ -320,6 +320,7 @@ impl<C: Drains> Bank<C> {
             runs: &mut self.runs,
             ready: &mut self.ready,
             current: &mut self.current,
+            now: None,
         };
         let turn = match run {
             None => spot.turn(None, &mut desk),

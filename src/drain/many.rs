@@ -17,7 +17,7 @@ use super::queue::NONE;
 use super::runs::Runs;
 use super::serial::Desk;
 use super::slot::{Ended, Job, SlotBox};
-use super::state::State;
+use super::state::{Shared, State};
 use super::types::{DrainTypes, Drains};
 use crate::clock::Tick;
 use crate::error::Error;
@@ -105,7 +105,7 @@ impl<C: Drains> Default for Many<C> {
     }
 }
 
-impl<C: DrainTypes> Many<C> {
+impl<C: Drains> Many<C> {
     /// A message waits for its next attempt.
     pub(super) fn waits(&mut self, until: Tick, key: Option<Key<C>>, job: Job<C>) {
         self.waited += 1;
@@ -113,8 +113,12 @@ impl<C: DrainTypes> Many<C> {
     }
 
     /// Whether the first of those that wait for their next attempt may have it.
-    fn is_due(&self, now: impl FnOnce() -> Tick) -> bool {
-        self.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= now())
+    #[inline]
+    fn is_due(&self, now: &mut Option<Tick>, shared: &Shared<C>) -> bool {
+        !self.waiting.is_empty() && {
+            let now = *now.get_or_insert_with(|| shared.now());
+            self.waiting.first_key_value().is_some_and(|((until, _), _)| *until <= now)
+        }
     }
 }
 
@@ -126,6 +130,9 @@ pub(super) struct Place<'a, C: DrainTypes> {
     pub(super) ready: &'a mut ReadyQueue,
     /// Whose turn it is, for blaming a panic.
     pub(super) current: &'a mut u32,
+    /// When it was at the last look: what is decided and what is told to the alarms go by one look, or
+    /// a retry that becomes due in between would be missed.
+    pub(super) now: Option<Tick>,
 }
 
 impl<C: Drains> Place<'_, C> {
@@ -147,8 +154,8 @@ impl<C: Drains> Place<'_, C> {
         this.info.book(desk.state);
         if let Some(many) = this.many {
             // One that is due and may not begin hears of what it waits for.
-            if !many.waiting.is_empty() && !many.is_due(|| desk.shared.now()) {
-                if let Some(((until, _), _)) = many.waiting.first_key_value() {
+            if let Some(((until, _), _)) = many.waiting.first_key_value() {
+                if *until > *self.now.get_or_insert_with(|| desk.shared.now()) {
                     desk.alarms.set(node.number, *until);
                 }
             }
@@ -252,6 +259,7 @@ impl<C: Drains> Place<'_, C> {
         desk: &mut Desk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Option<Turn> {
+        self.now = None;
         let (spot, state, shared) = (desk.spot(), &mut *desk.state, desk.shared);
         let round = self.ready.round();
         let others_wait = self.lane.others_wait(state);
@@ -280,7 +288,7 @@ impl<C: Drains> Place<'_, C> {
         let this = self.lane.as_mut().project();
         let many = this.many.as_mut()?;
         let limit = shared.settings.per_source.unwrap_or(usize::MAX);
-        let due = !many.waiting.is_empty() && many.is_due(|| shared.now());
+        let due = many.is_due(&mut self.now, shared);
         let is_dry = !due && (many.dry || this.source.is_none()) && many.held.is_empty();
         if is_dry || many.in_flight >= limit {
             // Nothing can be started, so no slot is needed.
@@ -331,7 +339,7 @@ impl<C: Drains> Place<'_, C> {
     fn start(&mut self, at: u32, desk: &mut Desk<'_, C>, cx: &mut Context<'_>) -> Started<C> {
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
-        let is_due = !many.waiting.is_empty() && many.is_due(|| desk.shared.now());
+        let is_due = many.is_due(&mut self.now, desk.shared);
         // Where as many wait as may, new messages would make it more.
         if is_due && (many.retry_next || !desk.state.may_wait(desk.shared)) {
             return self.start_retry(at, desk);

@@ -42,6 +42,7 @@ mod sources;
 mod sources_of_a_drain;
 mod taking;
 mod time;
+mod time_goes_on;
 mod tokens;
 mod undo_cleaning_up;
 mod undo_drains;
