@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::lane::Waiting;
 use super::letters::{DeadLetters, Letter};
-use super::settings::OnFailure;
 use super::slot::{Ended, Job, Slot};
 use super::state::{Doing, Info, Shared, State};
 use super::types::{DrainTypes, Drains};
@@ -121,7 +120,7 @@ impl<C: Drains> Slot<C> {
             lent.hand_over_to_context();
         }
         if this.step.as_mut().is_some_and(|lent| !lent.is_home()) {
-            self.as_mut().let_go(false, state);
+            self.as_mut().let_go(false);
         }
         let this = self.as_mut().project();
         let (error, interrupted) = match (then, &undone) {
@@ -154,7 +153,7 @@ impl<C: Drains> Slot<C> {
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
         let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
-        let goes_on = shared.settings.on_failure == OnFailure::Continue && !interrupted;
+        let goes_on = shared.settings.goes_on() && !interrupted;
         if !(goes_on && C::Letters::GIVEN) {
             if let Err(failure) = undone {
                 error = error.with_related([failure.into_error()]);
@@ -166,7 +165,7 @@ impl<C: Drains> Slot<C> {
             return Poll::Ready(self.failed(info, state));
         }
         let message = match (&job.message, shared.clone) {
-            (Some(message), Some(clone)) => Some(clone(message)),
+            (Some(message), Some(clone)) => panics::contain(|| clone(message)).ok(),
             _ => None,
         };
         let (number, attempts) = (job.number, job.begun);
@@ -174,6 +173,7 @@ impl<C: Drains> Slot<C> {
         let letter = Letter { message, error: told, source, number, attempts, rollback: undone };
         *this.deadline = shared.now() + shared.settings.letter_timeout();
         state.doing = Doing::Letter;
+        COUNTERS.dead_letters.add(1);
         let letters = &mut state.letters;
         match panics::contain(|| letters.store(letter)) {
             Ok(future) => {
@@ -203,7 +203,6 @@ impl<C: Drains> Slot<C> {
             this.span.end(Err(&error));
             panics::drop_contained(|| drop(future));
         }
-        COUNTERS.dead_letters.add(1);
         Poll::Ready(self.failed(info, state))
     }
 

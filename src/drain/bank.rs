@@ -388,7 +388,7 @@ impl<C: Drains> Bank<C> {
             let this = seat.lane.as_mut().project();
             if let Some(mut slot) = this.slot.take() {
                 slot.as_mut().abandon(this.info, state);
-                slot.as_mut().flush(state);
+                slot.as_mut().flush();
                 panics::drop_each([slot]);
             }
             seat.lane.as_mut().let_go(state);

@@ -6,7 +6,7 @@ use super::order::BusyKeys;
 use super::report::FanInReport;
 use super::running::Running;
 use super::settings::Commit;
-use super::slot::destructor_panicked;
+use super::slot::count_contained;
 use super::state::{Failures, Phase, State};
 use super::types::{DrainTypes, Drains};
 use crate::diagnostics::COUNTERS;
@@ -34,9 +34,7 @@ impl<C: Drains> Running<C> {
                 && self.shared.settings.commit == Commit::Pipeline
             {
                 let (_, panicked) = scope.commit();
-                if let Some(message) = panicked {
-                    result = Err(destructor_panicked(&message));
-                }
+                count_contained(panicked.as_ref());
             } else {
                 scope.keep();
             }

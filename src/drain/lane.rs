@@ -154,7 +154,7 @@ impl<C: Drains> Lane<C> {
         cx: &mut Context<'_>,
     ) -> Result<(), Turn> {
         if !state.is_running() || state.hold {
-            return Err(Turn::Pending);
+            return Err(self.may_leave(state, cx));
         }
         if shared.is_told_to_end() {
             state.ask_to_look();
@@ -202,15 +202,29 @@ impl<C: Drains> Lane<C> {
         Ok(())
     }
 
-    /// Whether the source is being taken out, asked where nothing is started.
+    /// Nothing is started any more: whether the source is being taken out all the same.
     #[cold]
+    fn may_leave(mut self: Pin<&mut Self>, state: &mut State<C>, cx: &mut Context<'_>) -> Turn {
+        self.as_mut().look_whether_leaving(state, cx);
+        if self.info.leaving { Turn::Ended } else { Turn::Pending }
+    }
+
+    /// Whether the source is being taken out, asked where nothing is started.
+    #[inline]
     pub(super) fn look_whether_leaving(
         self: Pin<&mut Self>,
         state: &mut State<C>,
         cx: &mut Context<'_>,
     ) {
+        if self.gated {
+            self.ask_gate(state, cx);
+        }
+    }
+
+    #[cold]
+    fn ask_gate(self: Pin<&mut Self>, state: &mut State<C>, cx: &mut Context<'_>) {
         let this = self.project();
-        if let Some(source) = this.source.as_pin_mut().filter(|_| *this.gated) {
+        if let Some(source) = this.source.as_pin_mut() {
             state.doing = Doing::Source;
             this.info.leaving |= source.poll_gate(cx) == Poll::Ready(Gate::Removed);
             state.doing = Doing::Own;

@@ -175,7 +175,7 @@ impl<C: Drains> Place<'_, C> {
     }
 
     pub(super) fn free(mut slot: SlotBox<C>, desk: &mut Desk<'_, C>) {
-        slot.as_mut().flush(desk.state);
+        slot.as_mut().flush();
         desk.state.give_slot_back(slot);
     }
 

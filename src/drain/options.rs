@@ -203,9 +203,10 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
     }
 
     /// What a message does to the drain that has failed and has no attempts left. Default:
-    /// [`OnFailure::Abort`].
+    /// [`OnFailure::Abort`], and [`OnFailure::Continue`] where there are
+    /// [`dead_letters`](FanIn::dead_letters).
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
-        self.core.settings.on_failure = on_failure;
+        self.core.settings.on_failure = Some(on_failure);
         self
     }
 
@@ -335,7 +336,7 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
         F: FnMut(Letter<S::Message>) -> L,
         L: Future<Output: ActionOutput>,
     {
-        self.core.settings.on_failure = OnFailure::Continue;
+        self.core.settings.has_letters = true;
         self.core.clone = Some(Clone::clone);
         let Self { core, order, put_back, undos, incoming, .. } = self;
         FanIn { core, order, letters: StoredBy(store, PhantomData), put_back, undos, incoming }

@@ -183,7 +183,7 @@ impl<C: Drains> Place<'_, C> {
     #[inline]
     fn lane_goes_on(self, at: u32, desk: &mut Desk<'_, C>) -> Turn {
         if let Some(slot) = self.runs.places[at as usize].slot.as_mut() {
-            slot.as_mut().flush(desk.state);
+            slot.as_mut().flush();
         }
         *self.current = self.index;
         self.turn(Some(at), desk)

@@ -46,12 +46,17 @@ impl<C: Drains> Lane<C> {
             None => self.as_mut().serial_goes_on(desk, cx),
         };
         let turn = turn.unwrap_or_else(|| self.as_mut().serial_messages(desk, cx));
-        self.end_serial_turn(turn, desk)
+        self.end_serial_turn(turn, desk, cx)
     }
 
     /// What is left behind when a turn ends.
     #[inline]
-    fn end_serial_turn(mut self: Pin<&mut Self>, turn: Turn, desk: &mut Desk<'_, C>) -> Turn {
+    fn end_serial_turn(
+        mut self: Pin<&mut Self>,
+        turn: Turn,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Turn {
         let this = self.as_mut().project();
         let (spot, state) = (desk.spot(), &mut *desk.state);
         this.info.book(state);
@@ -60,7 +65,7 @@ impl<C: Drains> Lane<C> {
             return if turn == Turn::Ended { Turn::Pending } else { turn };
         }
         if let Some(slot) = this.slot.as_mut() {
-            slot.as_mut().flush(state);
+            slot.as_mut().flush();
         }
         if turn == Turn::Resume {
             // It is still its turn.
@@ -70,7 +75,12 @@ impl<C: Drains> Lane<C> {
             let others_wait = !state.slots.queue.is_empty();
             state.give_slot_back(slot);
             if turn == Turn::Again && others_wait && state.is_running() {
-                // A turn in which it would only say so is not needed.
+                // A turn in which it would only say so is not needed. Its owner may have changed his
+                // mind meanwhile, and is heard while it waits.
+                self.as_mut().look_whether_leaving(state, cx);
+                if self.info.leaving {
+                    return Turn::Ended;
+                }
                 self.queue_behind(spot, state);
                 return Turn::Pending;
             }

@@ -52,7 +52,9 @@ pub(super) struct Settings {
     pub(super) shutdown: Option<CancellationToken>,
     pub(super) finish_within: Option<Duration>,
     pub(super) commit: Commit,
-    pub(super) on_failure: OnFailure,
+    /// As it was said; else it goes by whether there are dead letters.
+    pub(super) on_failure: Option<OnFailure>,
+    pub(super) has_letters: bool,
     pub(super) policy: Option<CompensationPolicy>,
     pub(super) retry: Option<RetryPolicy>,
     pub(super) max_waiting: Option<usize>,
@@ -77,7 +79,8 @@ impl Default for Settings {
             shutdown: None,
             finish_within: None,
             commit: Commit::default(),
-            on_failure: OnFailure::default(),
+            on_failure: None,
+            has_letters: false,
             policy: None,
             retry: None,
             max_waiting: None,
@@ -116,7 +119,13 @@ impl Settings {
 
     /// Whether a message that fails is undone alone.
     pub(super) fn undoes_messages(&self) -> bool {
-        self.on_failure == OnFailure::Continue || self.retry.is_some()
+        self.goes_on() || self.retry.is_some()
+    }
+
+    /// Whether the drain goes on when a message has failed.
+    pub(super) fn goes_on(&self) -> bool {
+        let default = if self.has_letters { OnFailure::Continue } else { OnFailure::default() };
+        self.on_failure.unwrap_or(default) == OnFailure::Continue
     }
 
     pub(super) fn max_waiting(&self) -> usize {

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::after::{After, Then};
 use super::lane::Waiting;
-use super::settings::{Commit, OnFailure};
+use super::settings::Commit;
 use super::state::{Doing, Info, Shared, State};
 use super::types::{DrainTypes, Drains};
 use crate::cancellation::{CancellationSource, CancellationToken};
@@ -111,6 +111,16 @@ impl<C: Drains> Slot<C> {
         shared: &Shared<C>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
+        if let Some(clone) = shared.clone {
+            match panics::contain(|| clone(&message)) {
+                Ok(kept) => job.message = Some(kept),
+                Err(text) => {
+                    panics::drop_each([message]);
+                    let error = Error::panic("the clone of a message", &text);
+                    return self.refuse(job, error, info, state, shared, cx);
+                }
+            }
+        }
         let this = self.as_mut().project();
         job.begun += 1;
         // An answer of later costs no attempt.
@@ -126,9 +136,6 @@ impl<C: Drains> Slot<C> {
         state.doing = Doing::Handler;
         if state.accounts.is_watched() {
             book(this.booked, info, state);
-        }
-        if let (Some(clone), Some(job)) = (shared.clone, this.job.as_mut()) {
-            job.message = Some(clone(&message));
         }
         let lent = match this.step {
             Some(lent) => lent,
@@ -236,7 +243,7 @@ impl<C: Drains> Slot<C> {
     ) -> Poll<Ended<C>> {
         state.doing = Doing::Own;
         // What earlier messages of this turn left.
-        self.as_mut().flush(state);
+        self.as_mut().flush();
         let this = self.as_mut().project();
         book(this.booked, info, state);
         if *this.deadline == Tick::MAX || shared.now() < *this.deadline {
@@ -321,7 +328,7 @@ impl<C: Drains> Slot<C> {
         let committed = shared.settings.commit == Commit::Message;
         if let Some(lent) = this.step {
             if !lent.is_home() {
-                self.as_mut().let_go(committed, state);
+                self.as_mut().let_go(committed);
             } else if committed {
                 lent.commit_later();
             } else {
@@ -341,31 +348,27 @@ impl<C: Drains> Slot<C> {
 
     /// Somebody has kept the step of a message that has ended.
     #[cold]
-    pub(super) fn let_go(self: Pin<&mut Self>, committed: bool, state: &mut State<C>) {
+    pub(super) fn let_go(self: Pin<&mut Self>, committed: bool) {
         let this = self.project();
         if let Some(lent) = this.step.take() {
             let (_, panicked) = lent.let_go(committed);
-            if let Some(message) = panicked {
-                state.fail(destructor_panicked(&message));
-            }
+            count_contained(panicked.as_ref());
         }
     }
 
     /// At the end of a turn: what its messages staged is dropped, or goes to the drain.
     #[inline]
-    pub(super) fn flush(self: Pin<&mut Self>, state: &mut State<C>) {
+    pub(super) fn flush(self: Pin<&mut Self>) {
         if self.step.as_ref().is_some_and(LentStep::is_touched) {
-            self.flush_touched(state);
+            self.flush_touched();
         }
     }
 
     #[inline(never)]
-    fn flush_touched(self: Pin<&mut Self>, state: &mut State<C>) {
+    fn flush_touched(self: Pin<&mut Self>) {
         if let Some(lent) = self.project().step {
             let (_, panicked) = lent.flush();
-            if let Some(message) = panicked {
-                state.fail(destructor_panicked(&message));
-            }
+            count_contained(panicked.as_ref());
         }
     }
 
@@ -415,12 +418,10 @@ impl<C: Drains> Slot<C> {
         let retry = shared.settings.retry.as_ref().filter(|_| !last && job.message.is_some());
         let then = match retry.and_then(|retry| retry.wait_after_error(job.failed, &error)) {
             Some(wait) => Then::Again(wait, Some(error)),
-            None if shared.settings.on_failure == OnFailure::Continue => {
-                Then::GiveUp { error, interrupted: cancelled }
-            }
+            None if shared.settings.goes_on() => Then::GiveUp { error, interrupted: cancelled },
             None => {
                 this.span.end(Err(&error));
-                self.as_mut().end_staged(state);
+                self.as_mut().end_staged();
                 state.fail(error);
                 return Poll::Ready(self.failed(info, state));
             }
@@ -429,13 +430,13 @@ impl<C: Drains> Slot<C> {
     }
 
     /// The message has ended; what it staged is the drain's.
-    pub(super) fn end_staged(mut self: Pin<&mut Self>, state: &mut State<C>) {
+    pub(super) fn end_staged(mut self: Pin<&mut Self>) {
         let this = self.as_mut().project();
         *this.booked = false;
         *this.deadline = Tick::MAX;
         match this.step {
             Some(lent) if lent.is_home() => lent.hand_over(),
-            _ => self.let_go(false, state),
+            _ => self.let_go(false),
         }
     }
 
@@ -459,7 +460,7 @@ impl<C: Drains> Slot<C> {
             });
             panics::drop_contained(|| drop(job));
         }
-        self.end_staged(state);
+        self.end_staged();
     }
 }
 
@@ -483,6 +484,8 @@ fn new_step<C: Drains>(state: &State<C>, shared: &Shared<C>) -> LentStep {
     lent
 }
 
-pub(super) fn destructor_panicked(message: &str) -> Error {
-    Error::panic("the destructor of a compensation", message)
+/// What was done is done: a destructor of a compensation that is not needed any more changes no
+/// result.
+pub(super) fn count_contained(panicked: Option<&String>) {
+    COUNTERS.contained_panics.add(u64::from(panicked.is_some()));
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::letters::DeadLetters;
 use super::order::Order;
 use super::report::Warning;
-use super::settings::{OnFailure, Settings};
+use super::settings::Settings;
 use super::types::Drains;
 use crate::source::{Profile, Source};
 
@@ -52,6 +52,16 @@ pub(super) fn of<C: Drains>(
     );
     let undoes = settings.undoes_messages();
     warn(
+        !serial && settings.concurrency == 1 && settings.retry.is_none(),
+        if <C::Order as Order<C::Message>>::KEYED { "ordered_by" } else { "unordered" },
+        "one handler runs at a time".into(),
+    );
+    warn(
+        settings.quantum != Settings::default().quantum && sources == 1 && !more_may_come,
+        "quantum",
+        "there is no other source to take turns with".into(),
+    );
+    warn(
         settings.policy.is_some() && !undoes,
         "message_compensation",
         "a message that fails ends the drain, and is not undone alone".into(),
@@ -72,7 +82,7 @@ pub(super) fn of<C: Drains>(
         "there are no `dead_letters`".into(),
     );
     warn(
-        C::Letters::GIVEN && settings.on_failure == OnFailure::Abort,
+        C::Letters::GIVEN && !settings.goes_on(),
         "dead_letters",
         "`on_failure(OnFailure::Abort)` ends the drain with the first failure".into(),
     );

@@ -37,6 +37,7 @@ mod no_threads;
 mod order_and_limits;
 mod pairs;
 mod panics;
+mod removals;
 mod retries;
 mod sources;
 mod sources_of_a_drain;
