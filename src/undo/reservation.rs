@@ -36,7 +36,8 @@ impl Reservation {
 
     /// Withdraws the action, also where it has moved to another scope: the effect did not happen.
     /// Returns whether it was still staged; `false` means that it had been run or cleared already,
-    /// or that a rollback has it in hand, where it will do nothing when its turn comes.
+    /// or that a rollback has it in hand, where it will do nothing when its turn comes, and counts as
+    /// run.
     ///
     /// ```
     /// let scope = watershed::CompensationScope::new();

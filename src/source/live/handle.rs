@@ -40,7 +40,9 @@ impl<S> SourceHandle<S> {
 
     /// Starts nothing of the source until [`resume`](SourceHandle::resume): when this returns, no
     /// further message of it is taken, and what waits for its next attempt, for its key, or in an
-    /// open window waits on. What is running is finished. The time of what waits goes on.
+    /// open window waits on. What is running is finished. The time of what waits goes on. A drain that
+    /// is taking a message of it on another thread at this very moment may still begin that one:
+    /// nobody is made to wait for it.
     ///
     /// It is a switch: pausing twice is pausing once. A drain does not end while a source is
     /// paused: resume or remove it.
