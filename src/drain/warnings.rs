@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::letters::DeadLetters;
 use super::order::Order;
+use super::put_back::PutBack;
 use super::report::Warning;
 use super::settings::Settings;
 use super::types::Drains;
@@ -85,6 +86,13 @@ pub(super) fn of<C: Drains>(
         C::Letters::GIVEN && !settings.goes_on(),
         "dead_letters",
         "`on_failure(OnFailure::Abort)` ends the drain with the first failure".into(),
+    );
+    let keyed = <C::Order as Order<C::Message>>::KEYED && settings.concurrency > 1;
+    let may_hold = keyed || settings.retry.is_some() || C::Letters::GIVEN || more_may_come;
+    warn(
+        C::PutBack::GIVEN && !may_hold && !given.iter().any(|source| source.profile().gathers),
+        "put_back",
+        "nothing is held: there is no window, no `retry`, no `dead_letters` and no busy key".into(),
     );
     if !more_may_come {
         warnings.extend(of_sources(given));

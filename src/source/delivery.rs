@@ -122,6 +122,8 @@ pub struct Profile {
     pub invalid: Option<Error>,
     /// The source can be paused and removed.
     pub live: bool,
+    /// The source takes what it does not yield at once.
+    pub gathers: bool,
 }
 
 impl Default for Profile {
@@ -134,6 +136,7 @@ impl Default for Profile {
             rate: None,
             invalid: None,
             live: false,
+            gathers: false,
         }
     }
 }

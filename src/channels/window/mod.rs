@@ -219,7 +219,7 @@ impl<S: Source> Source for Window<S> {
     fn profile(&self) -> Profile {
         let inner = self.source.as_ref().map(Source::profile).unwrap_or_default();
         let invalid = inner.invalid.or_else(|| self.open.check().err());
-        Profile { invalid, ..inner }
+        Profile { invalid, gathers: true, ..inner }
     }
 }
 
