@@ -47,6 +47,9 @@ pin_project! {
         paused: bool,
         // A retry is due and waits for a slot.
         pub(super) due: bool,
+        // The source has nothing any more. It is there as long as messages of it are, where its owner
+        // can still pause it or take it out.
+        ended: bool,
         rate: Option<Box<Rate>>,
         // Of a lane that handles one message at a time: what it is handled in.
         pub(super) slot: Option<SlotBox<C>>,
@@ -106,6 +109,7 @@ impl<C: Drains> Lane<C> {
             paced: false,
             paused: false,
             due: false,
+            ended: false,
             rate: profile.rate.map(|(most, per)| Box::new(Rate::new(most, per))),
             slot: None,
             retry: None,
@@ -135,6 +139,12 @@ impl<C: Drains> Lane<C> {
     #[inline]
     pub(super) fn others_wait(&self, state: &State<C>) -> bool {
         state.slots.queue.waiting() > usize::from(self.ticket != NONE)
+    }
+
+    /// Whether the source has nothing any more.
+    #[inline]
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended || self.source.is_none()
     }
 
     /// Whatever is begun next is in a new turn.
@@ -291,7 +301,9 @@ impl<C: Drains> Lane<C> {
         cx: &mut Context<'_>,
     ) -> Taken<C> {
         let mut this = self.project();
-        let Some(mut source) = this.source.as_mut().as_pin_mut() else { return Taken::End };
+        let Some(mut source) = this.source.as_mut().as_pin_mut().filter(|_| !*this.ended) else {
+            return Taken::End;
+        };
         state.banks.new -= usize::from(std::mem::take(this.new));
         state.doing = Doing::Source;
         let polled = source.as_mut().poll_delivery(cx);
@@ -332,9 +344,12 @@ impl<C: Drains> Lane<C> {
                 Taken::Nothing
             }
             Poll::Ready(None) => {
-                state.doing = Doing::Source;
-                this.source.set(None);
-                state.doing = Doing::Own;
+                *this.ended = true;
+                if !*this.gated || this.many.as_ref().is_none_or(|many| many.is_empty()) {
+                    state.doing = Doing::Source;
+                    this.source.set(None);
+                    state.doing = Doing::Own;
+                }
                 Taken::End
             }
         }

@@ -106,6 +106,11 @@ impl<C: Drains> Default for Many<C> {
 }
 
 impl<C: Drains> Many<C> {
+    /// Whether no message of the source is here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.in_flight == 0 && self.waiting.is_empty() && self.held.is_empty()
+    }
+
     /// A message waits for its next attempt.
     pub(super) fn waits(&mut self, until: Tick, key: Option<Key<C>>, job: Job<C>) {
         self.waited += 1;
@@ -272,9 +277,10 @@ impl<C: Drains> Place<'_, C> {
         if is_over && !others_wait {
             return Some(Turn::Again);
         }
+        let has_ended = self.lane.has_ended();
         let this = self.lane.as_mut().project();
         let many = this.many.as_mut()?;
-        if this.source.is_none() && many.held.is_empty() && many.waiting.is_empty() {
+        if has_ended && many.held.is_empty() && many.waiting.is_empty() {
             self.lane.as_mut().leave_queue(state);
             return Some(Turn::Ended);
         }
@@ -289,7 +295,7 @@ impl<C: Drains> Place<'_, C> {
         let many = this.many.as_mut()?;
         let limit = shared.settings.per_source.unwrap_or(usize::MAX);
         let due = many.is_due(&mut self.now, shared);
-        let is_dry = !due && (many.dry || this.source.is_none()) && many.held.is_empty();
+        let is_dry = !due && (many.dry || has_ended) && many.held.is_empty();
         if is_dry || many.in_flight >= limit {
             // Nothing can be started, so no slot is needed.
             self.lane.as_mut().leave_queue(state);

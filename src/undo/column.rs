@@ -80,6 +80,10 @@ impl<A: Stored> Column<A> {
         if self.entries.is_empty() {
             return std::mem::swap(self, from);
         }
+        if from.entries.len() > self.entries.len() {
+            // The few go to the many, whichever was first.
+            std::mem::swap(self, from);
+        }
         let Some(first) = from.entries.first().map(|entry| entry.number) else { return };
         // Actions that come late are put in their place as long as that takes no longer than to
         // move them: sorting everything each time would make a long rollback quadratic.

@@ -17,6 +17,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures::future::LocalBoxFuture;
@@ -188,7 +189,7 @@ impl LocalUndos {
         let key = self.shared.last_key.get() + 1;
         self.shared.last_key.set(key);
         self.shared.actions.borrow_mut().insert(key, Box::new(action));
-        Place { link: Arc::clone(&self.shared.link), key, label }
+        Place { link: Arc::clone(&self.shared.link), key, label, done: Arc::default() }
     }
 }
 
@@ -261,9 +262,10 @@ struct Asked {
 }
 
 /// One attempt, between the run of the scope, which waits for it, and the rollback that runs it.
-#[derive(Default)]
 struct Ticket {
     state: Lock<TicketState>,
+    /// Set with success, which may come when nobody waits for it any more.
+    done: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -280,12 +282,18 @@ struct Place {
     link: Arc<Link>,
     key: u64,
     label: Option<String>,
+    /// It has succeeded, whoever was told.
+    done: Arc<AtomicBool>,
 }
 
 impl column::Stored for Place {
     fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
+        if self.done.load(Ordering::Acquire) {
+            return Box::pin(std::future::ready(Ok(())));
+        }
         let given = undoing.local.as_ref().is_some_and(|link| Arc::ptr_eq(link, &self.link));
-        let ticket = given.then(Arc::<Ticket>::default);
+        let done = Arc::clone(&self.done);
+        let ticket = given.then(|| Arc::new(Ticket { state: Lock::default(), done }));
         Box::pin(PlaceAttempt { link: Arc::clone(&self.link), key: self.key, ticket, asked: false })
     }
 
@@ -389,6 +397,7 @@ impl Future for LocalAttempt {
         panics::drop_each(self.attempt.take());
         let (waiting, running) = {
             let mut state = self.ticket.state.lock();
+            self.ticket.done.fetch_or(matches!(result, Some(Ok(()))), Ordering::AcqRel);
             state.result = result;
             (state.waiting.take(), state.running.take())
         };

@@ -134,7 +134,8 @@ pub(super) enum Ending {
 
 impl CompensationScope {
     /// Moves every action of `other` into this scope. They keep their place in the order of
-    /// registration, whichever scope they were registered on.
+    /// registration, whichever scope they were registered on. What a rollback of `other` has in hand
+    /// is not there to be moved: where it does not succeed, it is staged on `other` again.
     ///
     /// ```
     /// use watershed::CompensationScope;

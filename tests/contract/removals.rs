@@ -6,11 +6,11 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
-use watershed::channels::live;
+use watershed::channels::{SourceEnd, live};
 use watershed::{BoxError, CancellationSource, ErrorCode, RetryPolicy, StepContext, fan_in};
 
 use crate::support::ending::assert_settled;
-use crate::support::{Hand, manual, yields};
+use crate::support::{Gate, Hand, manual, yields};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -97,6 +97,55 @@ fn a_removal_is_answered_whatever_the_drain_does() {
                     "{case}: no grace and no retry is waited for"
                 );
             }
+        }
+    }
+}
+
+// Rules 2.7, 3.10
+#[test]
+fn a_source_is_there_as_long_as_messages_of_it_are() {
+    for order in 0..4 {
+        for retried in [true, false] {
+            let case = format!("order {order}, retried: {retried}");
+            let ((context, clock), gate) = (manual("t"), Gate::default());
+            let (live, incoming) = live();
+            let handle = live.add(stream::iter([1_u32])).ok().expect("a drain may come");
+            drop(live);
+            let (attempts, told) = (Cell::new(0), RefCell::new(None));
+            let drain = fan_in(&context, [], async |_: u32, _| {
+                attempts.set(attempts.get() + 1);
+                if attempts.get() == 1 && retried {
+                    return Err(BoxError::from("once"));
+                }
+                *told.borrow_mut() = Some(handle.ended().await);
+                gate.wait().await;
+                Ok(())
+            });
+            let drain = drain.incoming(incoming).concurrency(2);
+            let drain = drain.retry(RetryPolicy::fixed(2, SECOND));
+            let key = |message: &u32| *message;
+            let mut drain = Hand::new(match order {
+                0 => drain.into_future().boxed_local(),
+                1 => drain.unordered().into_future().boxed_local(),
+                2 => drain.ordered_by(key).into_future().boxed_local(),
+                _ => drain.ordered_across_sources_by(key).into_future().boxed_local(),
+            });
+            assert!(drain.run().is_pending(), "{case}");
+            if retried {
+                assert_eq!(attempts.get(), 1, "{case}");
+                assert!(handle.pause(), "{case}: its message waits");
+                clock.advance(SECOND);
+                assert!(drain.run().is_pending(), "{case}");
+                assert_eq!(attempts.get(), 1, "{case}: a paused source starts no handler");
+                assert!(handle.resume(), "{case}");
+                assert!(drain.run().is_pending(), "{case}");
+            }
+            assert_eq!(*told.borrow(), Some(SourceEnd::NotYet), "{case}: its own handler runs");
+            assert!(handle.ended().now_or_never().is_none(), "{case}");
+            assert!(handle.pause() && handle.resume(), "{case}: it is there");
+            gate.open();
+            assert_eq!(drain.finish().expect("no failure").handled(), 1, "{case}");
+            assert_eq!(handle.ended().now_or_never(), Some(SourceEnd::Drained), "{case}");
         }
     }
 }

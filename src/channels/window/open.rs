@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::{Alarm, Clock};
 use crate::error::Error;
+use crate::panics;
 use crate::source::{Body, Delivery, Receipt};
 
 pub(super) struct Open<M, R> {
@@ -44,7 +45,8 @@ impl<M, R: Receipt> Open<M, R> {
                 Err(Error::validation("the interval of a window must not be zero"))
             }
             (_, None | Some(Duration::MAX)) => Ok(()),
-            (_, Some(_)) => self.clock.check(),
+            (_, Some(_)) => panics::contain(|| self.clock.check())
+                .unwrap_or_else(|text| Err(Error::panic("the clock", &text))),
         }
     }
 
