@@ -109,7 +109,7 @@ fn a_source_is_there_as_long_as_messages_of_it_are() {
             let case = format!("order {order}, retried: {retried}");
             let ((context, clock), gate) = (manual("t"), Gate::default());
             let (live, incoming) = live();
-            let handle = live.add(stream::iter([1_u32])).ok().expect("a drain may come");
+            let handle = live.add(stream::iter([1_u32])).expect("a drain may come");
             drop(live);
             let (attempts, told) = (Cell::new(0), RefCell::new(None));
             let drain = fan_in(&context, [], async |_: u32, _| {

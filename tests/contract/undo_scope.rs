@@ -500,3 +500,33 @@ fn a_label_may_use_its_scope_and_may_panic() {
     });
     assert!(ended.is_some(), "deadlock");
 }
+
+// Rule 4.13
+#[test]
+fn absorbing_is_linear_whichever_of_the_two_is_the_large_one() {
+    for gathered_is_absorbed in [true, false] {
+        let took = |n: usize| {
+            let (scope, took) = timed(|| {
+                let mut gathered = CompensationScope::new();
+                for _ in 0..n {
+                    let next = CompensationScope::new();
+                    next.register_compensation(|| async {});
+                    if gathered_is_absorbed {
+                        next.absorb(&gathered);
+                        gathered = next;
+                    } else {
+                        gathered.absorb(&next);
+                    }
+                }
+                gathered
+            });
+            assert_eq!(roll_back(&scope), n);
+            took
+        };
+        // A busy machine spoils a try now and then, and not every one.
+        let is_linear =
+            |(one, eight): &(Duration, Duration)| *eight < 24 * *one + Duration::from_millis(20);
+        let tries: Vec<_> = (0..5).map(|_| (took(4_000), took(32_000))).collect();
+        assert!(tries.iter().any(is_linear), "{gathered_is_absorbed}: {tries:?}");
+    }
+}

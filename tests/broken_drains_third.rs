@@ -381,17 +381,19 @@ fn attempts_counts_a_handler_that_was_not_called() {
 /// Seen: one whose letter could not be stored is not counted, though it was given to it.
 #[test]
 fn dead_letters_that_fail_are_not_counted() {
-    let before = diagnostics::snapshot();
-    let (_clock, context) = manual();
-    let given = Cell::new(0);
-    let _ = fan_in(&context, [stream::iter([1])], async |_, _| Err::<(), _>("x"))
-        .dead_letters(async |_: Letter<i32>| {
-            given.set(given.get() + 1);
-            Err::<(), _>("full")
-        })
-        .into_future()
-        .now_or_never();
-    assert_eq!((given.get(), diagnostics::snapshot().since(&before).dead_letters), (1, 1));
+    support::alone::alone(module_path!(), "dead_letters_that_fail_are_not_counted", || {
+        let before = diagnostics::snapshot();
+        let (_clock, context) = manual();
+        let given = Cell::new(0);
+        let _ = fan_in(&context, [stream::iter([1])], async |_, _| Err::<(), _>("x"))
+            .dead_letters(async |_: Letter<i32>| {
+                given.set(given.get() + 1);
+                Err::<(), _>("full")
+            })
+            .into_future()
+            .now_or_never();
+        assert_eq!((given.get(), diagnostics::snapshot().since(&before).dead_letters), (1, 1));
+    });
 }
 
 /// 2.7 ("a source can be removed … removal waits for its messages in flight", "no wait on a handle hangs").
@@ -520,4 +522,49 @@ fn removal_waits_for_the_rate() {
         removed.ended().now_or_never().is_some(),
         "its handler ended 15 ms ago, and it is not removed"
     );
+}
+
+/// Time that goes on while a drain is polled: every look at it is 10 ns later than the last.
+#[derive(Debug)]
+struct Ticking(ManualClock);
+impl Clock for Ticking {
+    fn now(&self) -> Tick {
+        self.0.advance(Duration::from_nanos(10));
+        self.0.now()
+    }
+    fn sleep_until(&self, deadline: Tick) -> Sleep {
+        self.0.sleep_until(deadline)
+    }
+}
+/// 3.10, 5.4. MOST SERIOUS. Seen: a retry that becomes due between two looks at the clock within one poll (unordered, or by key) is lost:
+/// the message waits for ever, nobody will wake the drain, and further polls do not begin it. One source in its own order is not concerned.
+#[test]
+fn retry_that_becomes_due_within_a_poll_is_lost() {
+    for wait in 0..60 {
+        let clock = ManualClock::new();
+        let context = StepContext::new("drain").with_clock(Arc::new(Ticking(clock.clone())));
+        let drain = fan_in(&context, [stream::iter([1])], async |_, step: StepContext| {
+            if step.attempt() == 1 { Err("busy") } else { Ok(()) }
+        })
+        .unordered()
+        .retry(RetryPolicy::fixed(2, Duration::from_nanos(wait)));
+        assert!(drive(&clock, drain.into_future()).is_some(), "it hangs with a wait of {wait} ns");
+    }
+}
+/// The same by the system clock: retries after 50 µs (or 1 ms) in a drain of a thousand messages; within a few runs it hangs.
+#[test]
+fn retries_by_the_system_clock_hang() {
+    let done = within_five_seconds(|| {
+        for _ in 0..20 {
+            let context = StepContext::new("drain");
+            let drain = fan_in(&context, [stream::iter(0..1_000)], async |m, step: StepContext| {
+                if m % 11 == 0 && step.attempt() == 1 { Err("busy") } else { Ok(()) }
+            })
+            .unordered()
+            .commit(Commit::Message)
+            .retry(RetryPolicy::fixed(2, Duration::from_micros(50)));
+            assert_eq!(futures::executor::block_on(drain.into_future()).unwrap().handled(), 1_000);
+        }
+    });
+    assert!(done.is_some(), "it hangs");
 }
