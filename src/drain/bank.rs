@@ -123,6 +123,7 @@ impl<C: Drains> Bank<C> {
         let node = self.ready.node(place);
         self.lanes[place as usize] = Some(Seat { node, lane });
         self.fresh.push(place);
+        state.banks.fresh += 1;
     }
 
     /// Makes room for sources that are about to come.
@@ -135,15 +136,15 @@ impl<C: Drains> Bank<C> {
     /// Whose turn is next. At the start, one that was woken and one that was never polled in turn:
     /// a source that is ready from the first poll on is not behind all that are not.
     #[inline]
-    fn next(&mut self, in_turn: bool) -> Option<u32> {
+    fn next(&mut self, in_turn: bool, state: &mut State<C>) -> Option<u32> {
         if in_turn && self.next_fresh < self.fresh.len() {
-            return Some(self.next_at_start());
+            return Some(self.next_at_start(state));
         }
         self.ready.pop(!in_turn)
     }
 
     #[cold]
-    fn next_at_start(&mut self) -> u32 {
+    fn next_at_start(&mut self, state: &mut State<C>) -> u32 {
         self.fresh_next = !self.fresh_next;
         if !self.fresh_next {
             if let Some(place) = self.ready.pop(true) {
@@ -152,6 +153,7 @@ impl<C: Drains> Bank<C> {
         }
         let place = self.fresh[self.next_fresh];
         self.next_fresh += 1;
+        state.banks.fresh -= 1;
         if self.next_fresh == self.fresh.len() {
             self.fresh = Vec::new();
             self.next_fresh = 0;
@@ -177,7 +179,7 @@ impl<C: Drains> Bank<C> {
             let next = if in_turn && self.resume != NOBODY {
                 Some(std::mem::replace(&mut self.resume, NOBODY))
             } else {
-                self.next(in_turn)
+                self.next(in_turn, state)
             };
             if let Some(place) = next {
                 // A place that only wakes itself uses the budget up as well.

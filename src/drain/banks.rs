@@ -25,6 +25,8 @@ pub(super) struct Banks<S> {
     pub(super) sources: usize,
     /// How many of them were never asked for a message.
     pub(super) new: usize,
+    /// Sources that have had no turn at all.
+    pub(super) fresh: usize,
     /// Whose turn it is.
     turn: Option<u32>,
     /// Whose turns are next.
@@ -69,6 +71,7 @@ impl<S> Default for Banks<S> {
             room: BTreeSet::new(),
             sources: 0,
             new: 0,
+            fresh: 0,
             turn: None,
             ring: VecDeque::new(),
         }

@@ -208,6 +208,10 @@ impl<C: Drains> Place<'_, C> {
         desk: &mut Desk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Turn {
+        if desk.state.banks.fresh > 0 && self.lane.ticket == NONE {
+            // Others have had no turn so far, and nobody knows yet whether they are ready.
+            return Turn::Again;
+        }
         while run.is_some() {
             if let Some(turn) = self.message(run, desk, cx) {
                 return turn;
@@ -315,6 +319,9 @@ impl<C: Drains> Place<'_, C> {
             if ticket == NONE {
                 self.lane.as_mut().queue_behind(spot, state);
             }
+        } else if state.banks.fresh > 0 && self.lane.in_turn > 0 && !state.slots.is_free() {
+            // It waits behind those who have had no turn so far.
+            return Some(Turn::Again);
         } else if let Some(slot) = self.lane.as_mut().ask_for_slot(spot, state, shared) {
             *run = Some(self.runs.take(self.ready, slot));
             self.lane.as_mut().set_due(false, state);

@@ -39,7 +39,8 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
 
     /// How many messages of one source may be handled before every other ready source has its
     /// turn, from 1 to 256; as many times more as its [weight](Source::weighted). Where handlers
-    /// wait for a permit, a turn is as many messages as the weight. Default: 64.
+    /// wait for a permit, a turn is as many messages as the weight, but for sources that are more
+    /// [urgent](Source::prioritized) than others that are ready. Default: 64.
     pub fn quantum(mut self, messages: usize) -> Self {
         self.core.settings.quantum = messages;
         self

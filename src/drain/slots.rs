@@ -55,7 +55,8 @@ impl<C: Drains> Slots<C> {
         }
     }
 
-    fn is_free(&self) -> bool {
+    #[inline]
+    pub(super) fn is_free(&self) -> bool {
         !self.idle.is_empty() || self.made < self.limit
     }
 

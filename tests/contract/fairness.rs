@@ -168,6 +168,29 @@ fn permits_go_round_the_sources_of_several_banks_one_message_each() {
 
 // Rule 2.3
 #[test]
+fn from_the_start_every_other_source_has_a_turn_between_two_of_one() {
+    for sources in [2, 5, 17, 300] {
+        for concurrency in [1, 2, 5, 16] {
+            for (order, waits) in [1, 2, 3].into_iter().flat_map(|order| [(order, 1), (order, 3)]) {
+                let how = (order, concurrency, waits);
+                let seen = first_with_permits(6 * sources + concurrency, &vec![1; sources], how);
+                let turns = turns(&seen);
+                let mut last = vec![None; sources];
+                for (at, (source, _)) in turns.iter().enumerate() {
+                    if let Some(before) = last[*source].replace(at) {
+                        let between: std::collections::BTreeSet<_> =
+                            turns[before + 1..at].iter().map(|(other, _)| other).collect();
+                        let missing = sources - 1 - between.len();
+                        assert_eq!(missing, 0, "{sources} sources, {how:?}, turn {at} of {source}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Rule 2.3
+#[test]
 fn where_several_permits_are_waited_for_a_turn_is_as_many_messages_as_the_weight() {
     for concurrency in 1..=8 {
         for waits in 1..=3 {
