@@ -29,7 +29,8 @@
 //! - [`contract`]: what you may rely on, rule by rule
 //! - [`reliability`]: what is promised, how it is tested, and what is not promised
 //!
-//! For those who know something else already: [`from_dotnet`], [`from_futures`], [`from_go`].
+//! For those who know something else already: [`from_dotnet`] (and [`parity`] with it, test by test),
+//! [`from_futures`], [`from_go`].
 
 pub mod batching;
 pub mod contract;
@@ -45,6 +46,7 @@ pub mod live_sources;
 pub mod local_undos;
 pub mod modes;
 pub mod ordering;
+pub mod parity;
 pub mod priorities;
 pub mod progress;
 pub mod rates;

@@ -37,6 +37,11 @@
 //! handlers of others; a message whose key function panics was gone; a handler that cancelled its
 //! drain in the poll in which the deadline had passed was told as a timeout.
 //!
+//! And by people who had the contract and the docs, and had not seen the code; their programs are the
+//! tests `broken_…`: a retry that became due between two looks at the clock was never begun; a
+//! reservation that was withdrawn on another thread while its action moved was looked for for ever; a
+//! handler that waited for the removal of another source held up a shutdown.
+//!
 //! # What is not promised
 //!
 //! - *Compensations survive no crash.* They live in memory. A process that is killed leaves effects
