@@ -16,11 +16,12 @@ use futures::Stream;
 use super::alarms::Alarms;
 use super::banks::{Arrival, InTurn, SOURCES_PER_BANK};
 use super::lane::{Lane, Turn};
-use super::many::{Many, Place};
+use super::many::Many;
 use super::order::Order;
 use super::runs::Runs;
 use super::serial::Desk;
 use super::state::{Doing, Shared, State};
+use super::turns::Place;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
@@ -38,11 +39,11 @@ const _: () = assert!(SOURCES_PER_BANK <= FIRST_RUN as usize);
 
 pub(super) struct Bank<C: DrainTypes> {
     shared: Arc<Shared<C>>,
-    number: u32,
+    pub(super) number: u32,
     ready: ReadyQueue,
-    lanes: Vec<Option<Seat<C>>>,
-    vacant: Vec<u32>,
-    runs: Runs<C>,
+    pub(super) lanes: Vec<Option<Seat<C>>>,
+    pub(super) vacant: Vec<u32>,
+    pub(super) runs: Runs<C>,
     alarms: Alarms,
     /// Lanes that have not been polled yet, in the order in which they came, from this one on.
     fresh: Vec<u32>,
@@ -69,9 +70,9 @@ enum Next {
     Sleep,
 }
 
-struct Seat<C: DrainTypes> {
-    node: Arc<Node>,
-    lane: Pin<Box<Lane<C>>>,
+pub(super) struct Seat<C: DrainTypes> {
+    pub(super) node: Arc<Node>,
+    pub(super) lane: Pin<Box<Lane<C>>>,
 }
 
 impl<C: Drains> Bank<C> {
@@ -340,61 +341,6 @@ impl<C: Drains> Bank<C> {
             Turn::Resume if self.resume != NOBODY => self.ready.push_behind(lane),
             Turn::Resume => self.resume = lane,
             Turn::Ended => self.end(lane, state),
-        }
-    }
-
-    /// A source has ended, or was taken out.
-    fn end(&mut self, place: u32, state: &mut State<C>) {
-        let Some(mut seat) = self.lanes[place as usize].take() else { return };
-        seat.lane.as_mut().let_go(state);
-        drop(seat);
-        self.vacant.push(place);
-        state.banks.end(self.number);
-        if self.vacant.len() == self.lanes.len() {
-            // Whatever was here, nothing is.
-            self.lanes = Vec::new();
-            self.vacant = Vec::new();
-        }
-    }
-
-    /// Has every open window given out, because the drain is idle. Returns whether there was one.
-    pub(super) fn give_out(&mut self) -> bool {
-        use crate::source::Source;
-        let mut any = false;
-        for (place, seat) in self.lanes.iter_mut().enumerate() {
-            let Some(Seat { node, lane }) = seat else { continue };
-            let source = lane.as_mut().project().source.as_pin_mut();
-            if source.is_some_and(Source::give_out) {
-                debug_assert_eq!(node.number as usize, place);
-                node.notify();
-                any = true;
-            }
-        }
-        any
-    }
-
-    /// Drops what is in flight, and puts back what is held.
-    pub(super) fn abandon(&mut self, state: &mut State<C>) {
-        for run in 0..self.runs.places.len() {
-            let lane = self.runs.places[run].lane;
-            panics::drop_each(self.runs.places[run].key.take());
-            let Some(mut slot) = self.runs.places[run].slot.take() else { continue };
-            if let Some(Some(seat)) = self.lanes.get_mut(lane as usize) {
-                let info = seat.lane.as_mut().project().info;
-                slot.as_mut().abandon(info, state);
-            }
-            panics::drop_each([slot]);
-        }
-        for place in 0..self.lanes.len() {
-            let Some(mut seat) = self.lanes[place].take() else { continue };
-            let this = seat.lane.as_mut().project();
-            if let Some(mut slot) = this.slot.take() {
-                slot.as_mut().abandon(this.info, state);
-                slot.as_mut().flush();
-                panics::drop_each([slot]);
-            }
-            seat.lane.as_mut().let_go(state);
-            panics::drop_each([seat]);
         }
     }
 }

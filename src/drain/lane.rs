@@ -19,7 +19,7 @@ use crate::clock::Tick;
 use crate::error::Error;
 use crate::panics;
 use crate::ready::Node;
-use crate::source::{Body, Delivery, Gate, Source};
+use crate::source::{Gate, Source};
 
 pin_project! {
     pub(super) struct Lane<C: DrainTypes> {
@@ -28,19 +28,19 @@ pin_project! {
         pub(super) source: Option<C::Source>,
         pub(super) info: Info,
         weight: u32,
-        priority: u32,
+        pub(super) priority: u32,
         pub(super) ticket: u32,
         // The number of its last turn, and the messages begun in it.
         turn: u64,
         pub(super) in_turn: u32,
         // The source has taken something and not yielded it, which is booked as held.
-        held: bool,
+        pub(super) held: bool,
         // Neither asked for a message yet nor told to wait.
-        new: bool,
+        pub(super) new: bool,
         // The source can be paused or taken out.
-        gated: bool,
+        pub(super) gated: bool,
         // The source is known to be ready.
-        ready: bool,
+        pub(super) ready: bool,
         // The source waits for its own rate.
         paced: bool,
         // It is paused.
@@ -49,7 +49,7 @@ pin_project! {
         pub(super) due: bool,
         // The source has nothing any more. It is there as long as messages of it are, where its owner
         // can still pause it or take it out.
-        ended: bool,
+        pub(super) ended: bool,
         rate: Option<Box<Rate>>,
         // Of a lane that handles one message at a time: what it is handled in.
         pub(super) slot: Option<SlotBox<C>>,
@@ -77,18 +77,6 @@ pub(super) enum Turn {
     Resume,
     /// The source has ended, and nothing of it is left.
     Ended,
-}
-
-/// What a source had.
-pub(super) enum Taken<C: DrainTypes> {
-    /// Whether it is booked as being in flight: it was held.
-    Message(C::Message, bool),
-    /// It cannot be decoded.
-    Failed(Error),
-    /// Something that needs no handler.
-    Other,
-    Nothing,
-    End,
 }
 
 impl<C: Drains> Lane<C> {
@@ -293,81 +281,6 @@ impl<C: Drains> Lane<C> {
         }
     }
 
-    /// Takes what the source has. A fault, or its end, is booked.
-    #[inline]
-    pub(super) fn take(
-        self: Pin<&mut Self>,
-        state: &mut State<C>,
-        cx: &mut Context<'_>,
-    ) -> Taken<C> {
-        let mut this = self.project();
-        let Some(mut source) = this.source.as_mut().as_pin_mut().filter(|_| !*this.ended) else {
-            return Taken::End;
-        };
-        state.banks.new -= usize::from(std::mem::take(this.new));
-        state.doing = Doing::Source;
-        let polled = source.as_mut().poll_delivery(cx);
-        let holds = source.holds();
-        state.doing = Doing::Own;
-        let held = std::mem::replace(this.held, holds);
-        let yielded =
-            matches!(polled, Poll::Ready(Some(Ok(Delivery { body: Body::Message(_), .. }))));
-        if held != holds || held && yielded {
-            let (before, now) = (u64::from(held), u64::from(holds));
-            state.accounts.change(this.info.row, |n| {
-                n.held = n.held + now - before;
-                n.in_flight += u64::from(held && yielded);
-            });
-        }
-        let ready = matches!(polled, Poll::Ready(Some(Ok(_))));
-        state.urgency.set_ready(*this.priority, this.ready, ready);
-        match polled {
-            Poll::Pending => Taken::Nothing,
-            Poll::Ready(Some(Ok(delivery))) => match delivery.body {
-                Body::Message(message) => {
-                    this.info.number += 1;
-                    Taken::Message(message, held)
-                }
-                Body::Failed(error) => {
-                    this.info.number += 1;
-                    Taken::Failed(error)
-                }
-                Body::Skipped => {
-                    this.info.number += 1;
-                    this.info.handled += 1;
-                    Taken::Other
-                }
-                Body::Held => Taken::Other,
-            },
-            Poll::Ready(Some(Err(fault))) => {
-                state.fail(fault.with_origin(this.info.message(0)));
-                Taken::Nothing
-            }
-            Poll::Ready(None) => {
-                *this.ended = true;
-                if !*this.gated || this.many.as_ref().is_none_or(|many| many.is_empty()) {
-                    state.doing = Doing::Source;
-                    this.source.set(None);
-                    state.doing = Doing::Own;
-                }
-                Taken::End
-            }
-        }
-    }
-
-    /// The source has panicked.
-    #[cold]
-    pub(super) fn blame_source(mut self: Pin<&mut Self>, message: &str, state: &mut State<C>) {
-        // What it had taken is not its own.
-        self.as_mut().give_back_of_source(state);
-        let mut this = self.project();
-        let mut error = Error::panic("the source", message).with_origin(this.info.message(0));
-        if let Err(second) = panics::contain(|| this.source.set(None)) {
-            error = error.with_related([Error::panic("a destructor", &second)]);
-        }
-        state.fail(error);
-    }
-
     /// A retry has become due and finds no slot, or has found one.
     #[inline]
     pub(super) fn set_due(self: Pin<&mut Self>, due: bool, state: &mut State<C>) {
@@ -427,31 +340,6 @@ impl<C: Drains> Lane<C> {
             state.give_back(this.info, waiting.job.message, |n| n.waiting -= 1);
         }
         self.give_back_of_source(state);
-    }
-
-    /// Puts back what the source has taken and not yielded: one by one, so a window that was one
-    /// message is as many as were in it.
-    fn give_back_of_source(self: Pin<&mut Self>, state: &mut State<C>) {
-        let mut this = self.project();
-        let mut held = u64::from(std::mem::take(this.held));
-        while let Some(mut source) = this.source.as_mut().as_pin_mut() {
-            let taken = panics::contain(|| source.as_mut().take_held());
-            match taken {
-                Ok(Some(Delivery { body: Body::Message(message), .. })) => {
-                    let first = std::mem::take(&mut held);
-                    state.give_back(this.info, Some(message), |n| n.held -= first);
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(message) => {
-                    state.fail(Error::panic("the source", &message));
-                    break;
-                }
-            }
-        }
-        if held > 0 {
-            state.give_back(this.info, None, |n| n.held -= held);
-        }
     }
 
     /// Puts back what is held, and lets go of the source. Nothing of the lane is running.

@@ -9,9 +9,10 @@
 //!   `hashed`, `letters`, `put_back`, `undos`: what they are
 //! - `report`, `progress`, `warnings`: what comes out; `accounts`: where every message is
 //! - `slots`, `queue`, `rate`, `urgency`: who may run a handler, and when
-//! - `slot`, `after`: the life of one message
-//! - `lane`, `serial`, `many`, `runs`: one source, its messages one by one or several at once
-//! - `bank`, `alarms`: many lanes; `banks`, `state`: what all banks share
+//! - `slot`, `failing`, `after`: the life of one message
+//! - `lane`, `taking`, `serial`, `many`, `turns`, `starts`, `runs`: one source, its messages one by one or several
+//!   at once
+//! - `bank`, `leaving`, `alarms`: many lanes; `banks`, `state`: what all banks share
 //! - `future`, `start`, `running`, `finish`: the drain over all banks: its first poll and its
 //!   sources, deadlines and cancellation, the end
 
@@ -21,10 +22,12 @@ mod alarms;
 mod bank;
 mod banks;
 mod builder;
+mod failing;
 mod finish;
 mod future;
 mod hashed;
 mod lane;
+mod leaving;
 mod letters;
 mod many;
 mod options;
@@ -41,7 +44,10 @@ mod settings;
 mod slot;
 mod slots;
 mod start;
+mod starts;
 mod state;
+mod taking;
+mod turns;
 mod types;
 mod undos;
 mod urgency;

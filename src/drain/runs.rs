@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 use futures::task::waker_ref;
 
 use super::lane::{Turn, Waiting};
-use super::many::{Key, Place, free_key};
+use super::many::{Key, free_key};
 use super::queue::Spot;
 use super::serial::Desk;
 use super::slot::{Ended, SlotBox};
+use super::turns::Place;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::ready::{Node, ReadyQueue};

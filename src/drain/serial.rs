@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 use futures::task::waker_ref;
 
 use super::alarms::Alarms;
-use super::lane::{Lane, Taken, Turn, Waiting};
+use super::lane::{Lane, Turn, Waiting};
 use super::queue::Spot;
 use super::slot::{Ended, Job};
 use super::state::{Doing, Shared, State};
+use super::taking::Taken;
 use super::types::{DrainTypes, Drains};
 use crate::ready::Node;
 

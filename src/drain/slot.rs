@@ -6,11 +6,10 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::after::{After, Then};
+use super::after::After;
 use super::lane::Waiting;
 use super::settings::Commit;
 use super::state::{Doing, Info, Shared, State};
@@ -39,7 +38,7 @@ pin_project! {
         // Whether the message is booked as being in flight.
         pub(super) booked: bool,
         // What tells this attempt alone to stop.
-        stop: Option<CancellationSource>,
+        pub(super) stop: Option<CancellationSource>,
         pub(super) span: MessageSpan,
     }
 }
@@ -252,63 +251,6 @@ impl<C: Drains> Slot<C> {
         self.timed_out(info, state, shared, cx)
     }
 
-    #[cold]
-    fn timed_out(
-        mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
-        let this = self.as_mut().project();
-        let timeout = shared.settings.message_timeout.unwrap_or_default();
-        let error = Error::timeout("the handler", timeout);
-        if let Some(stop) = this.stop {
-            stop.cancel();
-        }
-        self.drop_handler_and_fail(error, info, state, shared, cx)
-    }
-
-    /// The handler, or the code that made it, has panicked.
-    #[cold]
-    pub(super) fn panicked(
-        mut self: Pin<&mut Self>,
-        message: &str,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
-        if let Some(lent) = self.as_mut().project().step {
-            lent.disarm();
-        }
-        if self.after.is_some() {
-            return self.letter_failed(Error::panic("the dead letters", message), info, state);
-        }
-        let error = Error::panic("the handler", message);
-        self.drop_handler_and_fail(error, info, state, shared, cx)
-    }
-
-    /// Drops the handler that has failed; a panic of its destructor is attached to the failure.
-    #[cold]
-    fn drop_handler_and_fail(
-        mut self: Pin<&mut Self>,
-        mut error: Error,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
-        let mut this = self.as_mut().project();
-        if let Err(message) = panics::contain(|| this.handler.set(None)) {
-            let number = this.job.as_ref().map_or(0, |job| job.number);
-            let panicked = Error::panic("a destructor", &message);
-            error = error.with_related([panicked.with_origin(info.message(number))]);
-        }
-        state.doing = Doing::Own;
-        self.fail(error, info, state, shared, cx)
-    }
-
     /// The message was handled.
     #[inline]
     fn succeed(
@@ -370,97 +312,6 @@ impl<C: Drains> Slot<C> {
             let (_, panicked) = lent.flush();
             count_contained(panicked.as_ref());
         }
-    }
-
-    /// The handler wants the message again after a while.
-    #[cold]
-    fn come_later(
-        mut self: Pin<&mut Self>,
-        wait: Duration,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
-        if !shared.keeps_messages() {
-            let text = "a handler may answer `Later` only where `retry` keeps the message for it";
-            return self.fail(Error::validation(text), info, state, shared, cx);
-        }
-        let this = self.as_mut().project();
-        book(this.booked, info, state);
-        COUNTERS.messages_later.add(1);
-        self.undo(Then::Again(wait, None), info, state, shared, cx)
-    }
-
-    /// An attempt has failed.
-    #[cold]
-    pub(super) fn fail(
-        mut self: Pin<&mut Self>,
-        error: Error,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
-        let this = self.as_mut().project();
-        book(this.booked, info, state);
-        *this.deadline = Tick::MAX;
-        *this.stop = None;
-        let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
-        job.failed += 1;
-        let error = error.with_origin(info.message(job.number));
-        let cancelled = shared.outer.is_cancelled();
-        if cancelled {
-            state.ask_to_look();
-        }
-        let last = cancelled || info.leaving || !state.is_running() || state.hold;
-        // A message that could not be cloned is not there for another attempt.
-        let retry = shared.settings.retry.as_ref().filter(|_| !last && job.message.is_some());
-        let then = match retry.and_then(|retry| retry.wait_after_error(job.failed, &error)) {
-            Some(wait) => Then::Again(wait, Some(error)),
-            None if shared.settings.goes_on() => Then::GiveUp { error, interrupted: cancelled },
-            None => {
-                this.span.end(Err(&error));
-                self.as_mut().end_staged();
-                state.fail(error);
-                return Poll::Ready(self.failed(info, state));
-            }
-        };
-        self.undo(then, info, state, shared, cx)
-    }
-
-    /// The message has ended; what it staged is the drain's.
-    pub(super) fn end_staged(mut self: Pin<&mut Self>) {
-        let this = self.as_mut().project();
-        *this.booked = false;
-        *this.deadline = Tick::MAX;
-        match this.step {
-            Some(lent) if lent.is_home() => lent.hand_over(),
-            _ => self.let_go(false),
-        }
-    }
-
-    /// Drops what is in flight, wherever it is, and keeps every compensation.
-    pub(super) fn abandon(mut self: Pin<&mut Self>, info: &mut Info, state: &mut State<C>) {
-        let mut this = self.as_mut().project();
-        let Some(job) = this.job.take() else { return };
-        this.span.end_dropped();
-        if let Some(after) = this.after.take() {
-            after.abandon(job, info, state);
-        } else {
-            book(this.booked, info, state);
-            if let Err(message) = panics::contain(|| this.handler.set(None)) {
-                let error = Error::panic("a destructor", &message);
-                state.fail(error.with_origin(info.message(job.number)));
-            }
-            state.accounts.dropped.handlers += 1;
-            state.accounts.change(info.row, |n| {
-                n.in_flight -= 1;
-                n.unfinished += 1;
-            });
-            panics::drop_contained(|| drop(job));
-        }
-        self.end_staged();
     }
 }
 

@@ -1,0 +1,64 @@
+//! Sources that leave their bank: at their end, and at that of the drain. And what a drain that is
+//! idle has them give out.
+
+use super::bank::{Bank, Seat};
+use super::state::State;
+use super::types::Drains;
+use crate::panics;
+
+impl<C: Drains> Bank<C> {
+    /// A source has ended, or was taken out.
+    pub(super) fn end(&mut self, place: u32, state: &mut State<C>) {
+        let Some(mut seat) = self.lanes[place as usize].take() else { return };
+        seat.lane.as_mut().let_go(state);
+        drop(seat);
+        self.vacant.push(place);
+        state.banks.end(self.number);
+        if self.vacant.len() == self.lanes.len() {
+            // Whatever was here, nothing is.
+            self.lanes = Vec::new();
+            self.vacant = Vec::new();
+        }
+    }
+
+    /// Has every open window given out, because the drain is idle. Returns whether there was one.
+    pub(super) fn give_out(&mut self) -> bool {
+        use crate::source::Source;
+        let mut any = false;
+        for (place, seat) in self.lanes.iter_mut().enumerate() {
+            let Some(Seat { node, lane }) = seat else { continue };
+            let source = lane.as_mut().project().source.as_pin_mut();
+            if source.is_some_and(Source::give_out) {
+                debug_assert_eq!(node.number as usize, place);
+                node.notify();
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Drops what is in flight, and puts back what is held.
+    pub(super) fn abandon(&mut self, state: &mut State<C>) {
+        for run in 0..self.runs.places.len() {
+            let lane = self.runs.places[run].lane;
+            panics::drop_each(self.runs.places[run].key.take());
+            let Some(mut slot) = self.runs.places[run].slot.take() else { continue };
+            if let Some(Some(seat)) = self.lanes.get_mut(lane as usize) {
+                let info = seat.lane.as_mut().project().info;
+                slot.as_mut().abandon(info, state);
+            }
+            panics::drop_each([slot]);
+        }
+        for place in 0..self.lanes.len() {
+            let Some(mut seat) = self.lanes[place].take() else { continue };
+            let this = seat.lane.as_mut().project();
+            if let Some(mut slot) = this.slot.take() {
+                slot.as_mut().abandon(this.info, state);
+                slot.as_mut().flush();
+                panics::drop_each([slot]);
+            }
+            seat.lane.as_mut().let_go(state);
+            panics::drop_each([seat]);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What a lane starts next that handles several messages at once: a message of its source, one that is
+//! held until its key is free, or one that is due for another attempt.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::task::waker_ref;
+
+use super::lane::Turn;
+use super::many::{Held, Key, keys};
+use super::order::{BusyKeys, Order, Waiter};
+use super::serial::Desk;
+use super::slot::{Ended, Job};
+use super::taking::Taken;
+use super::turns::Place;
+use super::types::{DrainTypes, Drains};
+use crate::error::Error;
+use crate::panics;
+
+/// What came of starting the next message.
+pub(super) enum Started<C: DrainTypes> {
+    /// It is in the run, and so far it is there.
+    Message(Poll<Ended<C>>),
+    /// Nothing could be started: that is how the turn ends.
+    Nothing(Turn),
+    /// Something that needs no handler was taken, and the turn goes on.
+    Other,
+}
+
+impl<C: Drains> Place<'_, C> {
+    /// Starts what is next: retries that are due and new messages take turns, one and one.
+    #[inline]
+    pub(super) fn start(
+        &mut self,
+        at: u32,
+        desk: &mut Desk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> Started<C> {
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let is_due = many.is_due(&mut self.now, desk.shared);
+        // Where as many wait as may, new messages would make it more.
+        if is_due && (many.retry_next || !desk.state.may_wait(desk.shared)) {
+            return self.start_retry(at, desk);
+        }
+        let is_held = !many.held.is_empty();
+        let started =
+            if is_held { self.start_held(at, desk) } else { self.start_new(at, desk, cx) };
+        match started {
+            Started::Nothing(_) if is_due => self.start_retry(at, desk),
+            started => {
+                if let Some(many) = self.lane.as_mut().project().many {
+                    many.retry_next = true;
+                }
+                started
+            }
+        }
+    }
+
+    #[cold]
+    fn start_retry(&mut self, at: u32, desk: &mut Desk<'_, C>) -> Started<C> {
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        many.retry_next = false;
+        let Some((_, (key, mut job))) = many.waiting.pop_first() else {
+            return Started::Nothing(Turn::Pending);
+        };
+        desk.state.accounts.change(this.info.row, |n| {
+            n.waiting -= 1;
+            n.in_flight += 1;
+        });
+        job.booked = true;
+        match (job.message.take(), key) {
+            (Some(message), Some(key)) => Started::Message(self.begin(at, key, job, message, desk)),
+            (Some(message), None) => self.start_taken(at, job, message, desk),
+            (None, _) => Started::Nothing(Turn::Pending),
+        }
+    }
+
+    /// Starts what the source has.
+    #[inline]
+    fn start_new(&mut self, at: u32, desk: &mut Desk<'_, C>, cx: &mut Context<'_>) -> Started<C> {
+        if self.lane.as_mut().project().many.as_ref().is_none_or(|many| many.dry) {
+            return Started::Nothing(Turn::Pending);
+        }
+        let (message, booked) = match self.lane.as_mut().take(desk.state, cx) {
+            Taken::Message(message, booked) => (message, booked),
+            Taken::Failed(error) => {
+                let job = Job::new(self.lane.info.number);
+                return self.refuse(at, job, error, desk);
+            }
+            Taken::Other => {
+                self.lane.as_mut().count_turn(desk.state);
+                return Started::Other;
+            }
+            Taken::Nothing => {
+                self.lane.as_mut().begin_turn();
+                if let Some(many) = self.lane.as_mut().project().many {
+                    many.dry = true;
+                }
+                return Started::Nothing(Turn::Pending);
+            }
+            Taken::End => return Started::Nothing(Turn::Ended),
+        };
+        let job = Job { booked, ..Job::new(self.lane.info.number) };
+        self.start_taken(at, job, message, desk)
+    }
+
+    /// Starts a message that is in no order so far, if its key is free.
+    #[inline]
+    fn start_taken(
+        &mut self,
+        at: u32,
+        job: Job<C>,
+        message: C::Message,
+        desk: &mut Desk<'_, C>,
+    ) -> Started<C> {
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let order = &mut desk.state.order;
+        let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
+        let begun = if <C::Order as Order<C::Message>>::KEYED {
+            panics::contain(|| order.key(&message)).and_then(|key| {
+                match panics::contain(|| keys.begin(&key, None)) {
+                    Ok(is_free) => Ok((key, is_free)),
+                    Err(text) => {
+                        panics::drop_each([key]);
+                        Err(text)
+                    }
+                }
+            })
+        } else {
+            Ok((order.key(&message), true))
+        };
+        match begun {
+            Ok((key, true)) => Started::Message(self.begin(at, key, job, message, desk)),
+            Ok((key, false)) => {
+                desk.state.accounts.change(this.info.row, |n| {
+                    n.in_flight -= u64::from(job.booked);
+                    n.held += 1;
+                });
+                many.held.push_back(Held { message, job, key, ticket: None });
+                if many.held.len() > 1 {
+                    // It was tried before, and others are held already.
+                    return Started::Other;
+                }
+                self.start_held(at, desk)
+            }
+            Err(text) => {
+                let job = Job { message: Some(message), ..job };
+                self.refuse(at, job, Error::panic("the key", &text), desk)
+            }
+        }
+    }
+
+    /// Starts the message that is held, if its key is free.
+    fn start_held(&mut self, at: u32, desk: &mut Desk<'_, C>) -> Started<C> {
+        let across = <C::Order as Order<C::Message>>::ACROSS;
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let Some(held) = many.held.front_mut() else { return Started::Nothing(Turn::Pending) };
+        let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
+        // Comparing keys is the user's code, as making them is.
+        let begun = panics::contain(|| {
+            let begun = keys.begin(&held.key, held.ticket);
+            if !begun && across && held.ticket.is_none() {
+                held.ticket = Some(keys.wait(&held.key, &Waiter(Arc::clone(desk.node))));
+            }
+            begun
+        });
+        if let Ok(false) = begun {
+            return Started::Nothing(Turn::Pending);
+        }
+        let Some(Held { message, job, key, ticket }) = many.held.pop_front() else {
+            return Started::Nothing(Turn::Pending);
+        };
+        desk.state.accounts.change(this.info.row, |n| {
+            n.held -= 1;
+            n.in_flight += 1;
+        });
+        let job = Job { booked: true, ..job };
+        match begun {
+            Ok(_) => Started::Message(self.begin(at, key, job, message, desk)),
+            Err(text) => {
+                if let Some(ticket) = ticket {
+                    panics::drop_contained(|| keys.leave(&key, ticket));
+                }
+                panics::drop_each([key]);
+                let job = Job { message: Some(message), ..job };
+                self.refuse(at, job, Error::panic("the key", &text), desk)
+            }
+        }
+    }
+
+    /// Begins a message in a run.
+    #[inline]
+    fn begin(
+        &mut self,
+        at: u32,
+        key: Key<C>,
+        job: Job<C>,
+        message: C::Message,
+        desk: &mut Desk<'_, C>,
+    ) -> Poll<Ended<C>> {
+        *self.current = self.runs.number(at);
+        let run = &mut self.runs.places[at as usize];
+        let waker = waker_ref(&run.node);
+        let cx = &mut Context::from_waker(&waker);
+        run.lane = self.index;
+        let (state, shared) = (&mut *desk.state, desk.shared);
+        let Some(slot) = run.slot.as_mut() else { return Poll::Ready(Ended::Booked) };
+        self.lane.as_mut().count_attempt(state, shared);
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Poll::Ready(Ended::Booked) };
+        many.in_flight += 1;
+        run.key = Some(key);
+        let begun = slot.as_mut().begin(job, message, this.info, state, shared, cx);
+        if begun.is_pending() {
+            desk.alarms.set(run.node.number, slot.alarm());
+        }
+        begun
+    }
+
+    /// Takes a message into a run that has failed before its handler could be called.
+    #[cold]
+    fn refuse(&mut self, at: u32, job: Job<C>, error: Error, desk: &mut Desk<'_, C>) -> Started<C> {
+        self.lane.as_mut().count_turn(desk.state);
+        *self.current = self.runs.number(at);
+        let run = &mut self.runs.places[at as usize];
+        let waker = waker_ref(&run.node);
+        let cx = &mut Context::from_waker(&waker);
+        run.lane = self.index;
+        let Some(slot) = run.slot.as_mut() else { return Started::Nothing(Turn::Pending) };
+        let this = self.lane.as_mut().project();
+        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        many.in_flight += 1;
+        let begun = slot.as_mut().refuse(job, error, this.info, desk.state, desk.shared, cx);
+        if begun.is_pending() {
+            desk.alarms.set(run.node.number, slot.alarm());
+        }
+        Started::Message(begun)
+    }
+}
