@@ -17,15 +17,14 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use futures::future::LocalBoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::CompensationScope;
-use super::action::{ActionOutput, Attempt, BoxAttempt, Labelled};
-use super::column;
+use super::action::{ActionOutput, Attempt, Labelled};
+use super::local_attempt::{Link, LocalAttempt, Place};
 use super::report::RollbackReport;
 use super::reservation::Reservation;
 use super::rollback::Rollback;
@@ -34,7 +33,6 @@ use crate::cancellation::CancellationToken;
 use crate::clock::Clock;
 use crate::diagnostics::{COUNTERS, trace};
 use crate::error::{Error, ErrorCode, Failure};
-use crate::lock::Lock;
 use crate::panics;
 
 /// Attempts that one poll ends before the executor has its thread back.
@@ -241,176 +239,6 @@ impl fmt::Debug for LocalUndos {
 
 fn gone() -> Error {
     Error::new(ErrorCode::Compensation, "the LocalUndos that this action lives in is gone")
-}
-
-/// How places reach the value that their actions live in, from any thread.
-#[derive(Default)]
-pub(super) struct Link {
-    asked: Lock<Asked>,
-}
-
-#[derive(Default)]
-struct Asked {
-    /// Attempts that are to be started.
-    starts: Vec<(u64, Arc<Ticket>)>,
-    /// Actions whose places have gone away.
-    gone: Vec<u64>,
-    /// The rollback that runs the actions, while it waits.
-    waker: Option<Waker>,
-    /// The value has gone away, and its actions were told to be lost.
-    is_lost: bool,
-}
-
-/// One attempt, between the run of the scope, which waits for it, and the rollback that runs it.
-struct Ticket {
-    state: Lock<TicketState>,
-    /// Set with success, which may come when nobody waits for it any more.
-    done: Arc<AtomicBool>,
-}
-
-#[derive(Default)]
-struct TicketState {
-    result: Option<Result<(), Error>>,
-    /// Nobody waits for the result any more.
-    dropped: bool,
-    waiting: Option<Waker>,
-    running: Option<Waker>,
-}
-
-/// What a scope holds of an action that lives in a [`LocalUndos`].
-struct Place {
-    link: Arc<Link>,
-    key: u64,
-    label: Option<String>,
-    /// It has succeeded, whoever was told.
-    done: Arc<AtomicBool>,
-}
-
-impl column::Stored for Place {
-    fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
-        if self.done.load(Ordering::Acquire) {
-            return Box::pin(std::future::ready(Ok(())));
-        }
-        let given = undoing.local.as_ref().is_some_and(|link| Arc::ptr_eq(link, &self.link));
-        let done = Arc::clone(&self.done);
-        let ticket = given.then(|| Arc::new(Ticket { state: Lock::default(), done }));
-        Box::pin(PlaceAttempt { link: Arc::clone(&self.link), key: self.key, ticket, asked: false })
-    }
-
-    fn label(&self) -> Option<String> {
-        self.label.clone()
-    }
-
-    fn is_lost(&self) -> bool {
-        self.link.asked.lock().is_lost
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.link.asked.lock().gone.push(self.key);
-    }
-}
-
-/// Waits for the rollback that was given the action.
-struct PlaceAttempt {
-    link: Arc<Link>,
-    key: u64,
-    /// None where the rollback was not.
-    ticket: Option<Arc<Ticket>>,
-    asked: bool,
-}
-
-impl Future for PlaceAttempt {
-    type Output = Result<(), Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(ticket) = self.ticket.clone() else {
-            let message = "the rollback was not given the LocalUndos that this action lives in";
-            return Poll::Ready(Err(Error::new(ErrorCode::Compensation, message)));
-        };
-        let waker = cx.waker().clone();
-        let (result, old) = {
-            let mut state = ticket.state.lock();
-            match state.result.take() {
-                Some(result) => (Some(result), state.waiting.take()),
-                None => (None, state.waiting.replace(waker)),
-            }
-        };
-        drop(old);
-        if let Some(result) = result {
-            self.ticket = None;
-            return Poll::Ready(result);
-        }
-        if !std::mem::replace(&mut self.asked, true) {
-            let woken = {
-                let mut asked = self.link.asked.lock();
-                asked.starts.push((self.key, ticket));
-                asked.waker.take()
-            };
-            panics::wake_each(woken);
-        }
-        Poll::Pending
-    }
-}
-
-/// Whoever runs the attempt is to drop it.
-impl Drop for PlaceAttempt {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let (old, running) = {
-            let mut state = ticket.state.lock();
-            state.dropped = true;
-            (state.waiting.take(), state.running.take())
-        };
-        panics::drop_each(old);
-        panics::wake_each(running);
-    }
-}
-
-/// An attempt at an action where it lives.
-struct LocalAttempt {
-    ticket: Arc<Ticket>,
-    attempt: Option<LocalBoxFuture<'static, Result<(), Error>>>,
-}
-
-impl Future for LocalAttempt {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let waker = cx.waker().clone();
-        let (dropped, old) = {
-            let mut state = self.ticket.state.lock();
-            (state.dropped, state.running.replace(waker))
-        };
-        panics::drop_each(old);
-        let Some(attempt) = &mut self.attempt else { return Poll::Ready(()) };
-        let result = if dropped {
-            None
-        } else {
-            match panics::contain(|| attempt.as_mut().poll(cx)) {
-                Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(result)) => Some(result),
-                Err(message) => Some(Err(Error::panic("the compensation", &message))),
-            }
-        };
-        panics::drop_each(self.attempt.take());
-        let (waiting, running) = {
-            let mut state = self.ticket.state.lock();
-            self.ticket.done.fetch_or(matches!(result, Some(Ok(()))), Ordering::AcqRel);
-            state.result = result;
-            (state.waiting.take(), state.running.take())
-        };
-        panics::drop_each(running);
-        panics::wake_each(waiting);
-        Poll::Ready(())
-    }
-}
-
-impl Drop for LocalAttempt {
-    fn drop(&mut self) {
-        panics::drop_each(self.attempt.take());
-    }
 }
 
 /// The future of a [`Rollback`] that was given actions which are not `Send`.

@@ -5,23 +5,25 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use super::CompensationPolicy;
-use super::local::{Link, LocalRollback, LocalUndos};
+use super::hand::Hand;
+use super::local::{LocalRollback, LocalUndos};
+use super::local_attempt::Link;
+use super::membership::{Joined, Left};
 use super::policy::RunOrder;
 use super::report::RollbackReport;
 use super::run::{Driver, Progress, Run};
 use super::scope::CompensationScope;
-use super::session::Session;
 use super::single::Terms;
-use super::state::{self, Inner, Wakers};
+use super::state;
 use super::undoing::Undoing;
 use crate::cancellation::{CancellationToken, Cancelled};
 use crate::clock::Clock;
 use crate::error::{Error, Failure};
 use crate::panics;
-use crate::sync::{Weak, this_thread};
+use crate::sync::this_thread;
 
 /// The future of [`CompensationScope::roll_back`] and [`StepContext::roll_back`]: it runs what is
 /// staged, by the clock and the token it is given.
@@ -60,14 +62,6 @@ pub struct Rollback {
     started: bool,
 }
 
-/// Membership in the session of the scope.
-struct Joined {
-    id: u64,
-    waiter: Option<u64>,
-    succeeded_before: usize,
-    failures_before: usize,
-}
-
 /// What a rollback finds in its session.
 enum Look {
     /// The run is in this rollback's hands. `alone`: nobody else is there.
@@ -82,26 +76,6 @@ enum Look {
     Cancelled,
     /// An action of this scope is being polled on this thread, and polls this.
     Reentered,
-}
-
-/// Wakes every rollback of a scope: whichever is polled first drives the run.
-struct Bell(Weak<Inner>);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(scope) = self.0.upgrade() {
-            ring(&CompensationScope::from(scope));
-        }
-    }
-}
-
-fn ring(scope: &CompensationScope) {
-    let waiters = |state: &mut state::State| Some(state.session.as_mut()?.waiters.take());
-    state::wake(waiters(&mut scope.inner.lock()));
 }
 
 impl Rollback {
@@ -285,149 +259,6 @@ impl Rollback {
         let report = self.leave();
         let error = error.with_metadata("succeeded", report.succeeded);
         Failure::new(error.with_related(report.to_error()), report)
-    }
-}
-
-/// What a rollback takes with it when it leaves.
-#[derive(Default)]
-struct Left {
-    /// The run, whose attempts of its own are to be abandoned before it leaves.
-    run: Option<Box<Run>>,
-    /// They are.
-    asked: bool,
-    report: RollbackReport,
-    woken: Option<Wakers>,
-    waker: Option<Waker>,
-    session: Option<Box<Session>>,
-}
-
-impl Joined {
-    fn new(session: &mut Session, scope: &CompensationScope) -> Self {
-        let id = session.join();
-        Self {
-            id,
-            waiter: None,
-            succeeded_before: session.succeeded + scope.inner.signals.succeeded(),
-            failures_before: session.failures.len(),
-        }
-    }
-
-    /// Leaves the session, or takes out the run, in which there may be attempts of this rollback: then
-    /// it is to be called once more. Where another one drives the run, that one is told.
-    fn leave(&self, state: &mut state::State, scope: &CompensationScope, left: &mut Left) {
-        let Some(mut session) = state.session.take() else { return };
-        if !left.asked && session.driver.is_some() {
-            session.gone.push(self.id);
-            scope.inner.signals.want();
-        } else if !left.asked && session.run.is_some() {
-            left.run = session.run.take();
-            session.driver = Some(this_thread());
-            state.session = Some(session);
-            return;
-        }
-        left.waker = self.waiter.and_then(|key| session.waiters.remove(key));
-        left.woken = Some(session.waiters.take());
-        session.members -= 1;
-        left.report = self.report(&mut session, scope);
-        if session.members > 0 {
-            state.session = Some(session);
-            return;
-        }
-        // Those of a scope that is over have gone where it has.
-        session.take_failed(&mut state.staged);
-        left.session = Some(session);
-    }
-
-    /// What was done since this rollback joined.
-    fn report(&self, session: &mut Session, scope: &CompensationScope) -> RollbackReport {
-        let succeeded = session.succeeded + scope.inner.signals.succeeded();
-        // A scope that was cleared has forgotten its failures.
-        let before = self.failures_before.min(session.failures.len());
-        let failures = if session.members == 0 {
-            session.failures.split_off(before)
-        } else {
-            session.failures[before..].to_vec()
-        };
-        RollbackReport { succeeded: succeeded - self.succeeded_before, failures }
-    }
-}
-
-/// The run in the hands of a driver. However the driver ends, it is put back.
-struct Hand {
-    scope: CompensationScope,
-    run: Option<Box<Run>>,
-}
-
-impl Hand {
-    fn poll(&mut self, cx: &mut Context<'_>, alone: bool, driver: Driver<'_>) -> Progress {
-        let Self { scope, run } = self;
-        let Some(run) = run else { return Progress::Idle };
-        if alone {
-            return run.poll(scope, cx, driver);
-        }
-        // Whoever is polled next goes on.
-        let bell = Arc::new(Bell(crate::sync::Arc::downgrade(&scope.inner)));
-        run.poll(scope, &mut Context::from_waker(&Waker::from(bell)), driver)
-    }
-
-    /// Puts down what is left of the run, for whoever looks next.
-    fn put_down(&mut self) {
-        loop {
-            drop(self.run.take_if(|run| run.is_empty()));
-            if self.give(|_| true) {
-                return;
-            }
-        }
-    }
-
-    /// Puts the run back, to be driven on by whoever is polled next. Returns whether it is to be
-    /// waited for; otherwise somebody has gone away meanwhile, whose attempts were abandoned.
-    fn put_back(&mut self, alone: bool, progress: Progress) -> bool {
-        // The waker of the driver is that of the attempts where it was alone: if it is not any
-        // more, another one is to poll them with the waker of all.
-        let news = |members| progress == Progress::Yielded || (alone && members > 1);
-        let given = self.give(news);
-        if !given {
-            self.put_down();
-        }
-        given
-    }
-
-    /// Puts the run back unless a rollback has gone away meanwhile: then its attempts are abandoned.
-    /// `news`: whether the others are to be woken, by how many members there are.
-    fn give(&mut self, news: impl Fn(usize) -> bool) -> bool {
-        let Self { scope, run } = self;
-        let given = scope.inner.look(|state| -> Result<Option<Wakers>, Vec<u64>> {
-            let Some(session) = state.session.as_mut() else { return Ok(None) };
-            let gone = std::mem::take(&mut session.gone);
-            if !gone.is_empty() && run.is_some() {
-                return Err(gone);
-            }
-            session.run = run.take();
-            session.driver = None;
-            Ok(news(session.members).then(|| session.waiters.take()))
-        });
-        match (given, run) {
-            (Ok(woken), _) => {
-                state::wake(woken);
-                true
-            }
-            (Err(gone), run) => {
-                if let Some(run) = run {
-                    run.abandon(scope, |owner| gone.contains(&owner));
-                }
-                false
-            }
-        }
-    }
-}
-
-/// A driver that panics, because its executor's waker does, leaves the run to the others.
-impl Drop for Hand {
-    fn drop(&mut self) {
-        if self.run.is_some() {
-            self.put_back(true, Progress::Yielded);
-        }
     }
 }
 

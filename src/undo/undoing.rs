@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use super::CompensationScope;
-use super::local::Link;
+use super::local_attempt::Link;
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 

@@ -1,0 +1,116 @@
+//! What a scope does with an action: stages it, where it is by now, and takes it out again.
+
+use std::panic::Location;
+
+use super::action::{Action, Plain};
+use super::column::Stored;
+use super::order;
+use super::reservation::{Reservation, Reserved};
+use super::scope::CompensationScope;
+use super::state::{self, State, Wakers};
+use crate::diagnostics::COUNTERS;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, MutexGuard};
+
+impl CompensationScope {
+    /// Stages a new action, giving it its number.
+    #[inline]
+    pub(crate) fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) {
+        self.stage_stored(Plain(action), registered_at);
+    }
+
+    #[inline]
+    pub(super) fn stage_stored<A: Stored>(
+        &self,
+        action: A,
+        registered_at: &'static Location<'static>,
+    ) {
+        let mut state = self.inner.lock();
+        if state.forward.is_some() {
+            return Self::stage_late(state, action, registered_at);
+        }
+        state.staged.push(order::draw(), registered_at, action);
+        self.announce(state);
+    }
+
+    /// Stages where the actions of this scope have gone.
+    #[cold]
+    fn stage_late<A: Stored>(
+        state: MutexGuard<'_, State>,
+        action: A,
+        registered_at: &'static Location<'static>,
+    ) {
+        if let Some(to) = Self::follow(state) {
+            to.stage_stored(action, registered_at);
+        }
+    }
+
+    /// The scope that follows this one, for something that is registered late.
+    fn follow(state: MutexGuard<'_, State>) -> Option<Self> {
+        let forward = state.forward.as_ref()?;
+        let (to, late) = (forward.to.clone(), forward.late.clone());
+        drop(state);
+        if let Some(late) = late {
+            late.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            COUNTERS.compensations_late.add(1);
+        }
+        Some(to)
+    }
+
+    pub(super) fn reserve_stored<A: Stored>(
+        &self,
+        action: A,
+        registered_at: &'static Location<'static>,
+    ) -> Reservation {
+        let (reserved, armed) = Reserved::new(action);
+        let mut reserved = Some(reserved);
+        let mut scope = self.clone();
+        loop {
+            // A look, so that the place of what is reserved from now on is a new one.
+            let staged = scope.inner.look(|state| {
+                if state.forward.is_some() {
+                    return None;
+                }
+                let number = order::draw();
+                if let Some(reserved) = reserved.take() {
+                    state.staged.push(number, registered_at, reserved);
+                }
+                let place = Arc::clone(state.place_in(&scope));
+                Some((place, number, scope.announced(state)))
+            });
+            if let Some((place, number, wakers)) = staged {
+                state::wake(wakers);
+                return Reservation::new(place, number, armed);
+            }
+            if let Some(to) = Self::follow(scope.inner.lock()) {
+                scope = to;
+            }
+        }
+    }
+
+    /// Says that something was staged: to the drain, and to rollbacks that wait or have a batch.
+    #[inline]
+    fn announce(&self, mut state: MutexGuard<'_, State>) {
+        self.inner.touched.store(true, Ordering::Release);
+        if state.session.is_some() {
+            let wakers = self.announced(&mut state);
+            drop(state);
+            state::wake(wakers);
+        }
+    }
+
+    pub(super) fn announced(&self, state: &mut State) -> Option<Wakers> {
+        self.inner.touched.store(true, Ordering::Release);
+        let session = state.session.as_deref_mut()?;
+        self.inner.signals.want();
+        Some(session.waiters.take())
+    }
+
+    /// Takes out an action by its number: what a reservation withdraws.
+    pub(super) fn withdraw(&self, number: u64) -> Option<Box<dyn Send>> {
+        self.inner.look(|state| {
+            let session = state.session.as_deref_mut();
+            state.staged.withdraw(number).or_else(|| session?.withdraw(number))
+        })
+    }
+}
