@@ -119,22 +119,16 @@ impl<C: Drains> Place<'_, C> {
         let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
         let order = &mut desk.state.order;
         let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
+        let mut key = None;
+        let mut begin = || keys.begin(key.insert(order.key(&message)), None);
         let begun = if <C::Order as Order<C::Message>>::KEYED {
-            panics::contain(|| order.key(&message)).and_then(|key| {
-                match panics::contain(|| keys.begin(&key, None)) {
-                    Ok(is_free) => Ok((key, is_free)),
-                    Err(text) => {
-                        panics::drop_each([key]);
-                        Err(text)
-                    }
-                }
-            })
+            panics::contain(begin)
         } else {
-            Ok((order.key(&message), true))
+            Ok(begin())
         };
-        match begun {
-            Ok((key, true)) => Started::Message(self.begin(at, key, job, message, desk)),
-            Ok((key, false)) => {
+        match (begun, key) {
+            (Ok(true), Some(key)) => Started::Message(self.begin(at, key, job, message, desk)),
+            (Ok(false), Some(key)) => {
                 desk.state.accounts.change(this.info.row, |n| {
                     n.in_flight -= u64::from(job.booked);
                     n.held += 1;
@@ -146,7 +140,9 @@ impl<C: Drains> Place<'_, C> {
                 }
                 self.start_held(at, desk)
             }
-            Err(text) => {
+            (begun, key) => {
+                panics::drop_each(key);
+                let text = begun.err().unwrap_or_default();
                 let job = Job { message: Some(message), ..job };
                 self.refuse(at, job, Error::panic("the key", &text), desk)
             }

@@ -27,7 +27,7 @@ pub(crate) struct Options {
     pub(crate) executor: Executor,
 
     /// How many handlers run at once; within one feed it is always one
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = at_least_one)]
     pub(crate) concurrency: usize,
 
     /// A deadline for the whole drain, such as 500ms or "2min 30s" [default: none]
@@ -63,10 +63,20 @@ pub(crate) enum FailureMode {
     RollBackMessage,
 }
 
+fn at_least_one(number: &str) -> Result<usize, String> {
+    match number.parse() {
+        Ok(0) => Err("with no handler at all nothing would be done; it is at least 1".to_owned()),
+        Ok(handlers) => Ok(handlers),
+        Err(_) => Err("it is a number of handlers, such as 8".to_owned()),
+    }
+}
+
 const EXIT_CODES: &str = "\
 Exit code:
   0  the audit holds, and the run ended as asked: it drained everything, or it failed where
      --fail-at told it to, or it left failed messages for later as --on-failure told it to
   1  the audit does not hold
   2  the run failed otherwise (a bad line, the timeout, unusable input); where it had taken
-     messages, what it did is undone and the audit holds";
+     messages, what it did is undone and the audit holds
+  3  Ctrl-C or SIGTERM ended the run before everything was drained, and the audit holds: the first
+     one lets what runs finish, and the next run goes on from there; the second one undoes the run";

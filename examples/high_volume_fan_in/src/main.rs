@@ -26,6 +26,7 @@ mod partition_log;
 mod report;
 mod run;
 mod schema;
+mod signals;
 mod source;
 mod store;
 mod tcp;
@@ -37,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use indicatif::ProgressBar;
-use watershed::{BoxError, CancellationToken};
+use watershed::BoxError;
 
 fn main() -> ExitCode {
     let options = cli::Options::parse();
@@ -57,11 +58,8 @@ fn main() -> ExitCode {
 }
 
 fn print_run(options: &cli::Options) -> Result<ExitCode, BoxError> {
-    let summary = run::run(options, &ProgressBar::new(0), CancellationToken::never())?;
+    let signals = signals::Signals::listen()?;
+    let summary = run::run(options, &ProgressBar::new(0), &signals)?;
     print!("{}", report::report(options, &summary)?);
-    Ok(match (summary.audit.holds(), summary.as_asked()) {
-        (false, _) => ExitCode::from(1),
-        (true, true) => ExitCode::SUCCESS,
-        (true, false) => ExitCode::from(2),
-    })
+    Ok(ExitCode::from(summary.exit_code()))
 }

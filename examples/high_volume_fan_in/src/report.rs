@@ -124,6 +124,10 @@ fn ending(text: &mut String, options: &Options, summary: &Summary) -> fmt::Resul
             writeln!(text, "  …")?;
         }
     }
+    if summary.interrupted {
+        let left = summary.feeds.iter().map(|feed| feed.messages - feed.done).sum();
+        writeln!(text, "A signal ended the run; {} messages are left.", grouped(left))?;
+    }
     if summary.released > 0 {
         writeln!(
             text,

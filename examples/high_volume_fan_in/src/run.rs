@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use watershed::{BoxError, CancellationToken};
+use watershed::BoxError;
 
 use crate::audit::{self, Audit, Expectation};
 use crate::cli::{FailureMode, Options};
 use crate::event::EventError;
 use crate::input::{Feed, Input, Transport};
 use crate::schema::{self, Opened, Recovered};
+use crate::signals::Signals;
 use crate::source::Transports;
 use crate::store::Store;
 use crate::worker::{self, Drained, Settings, Tally, Worker};
@@ -30,6 +31,8 @@ pub(crate) struct Summary {
     pub(crate) released: usize,
     /// How many domain events were emitted.
     pub(crate) emitted: u64,
+    /// A signal ended the run before everything was drained.
+    pub(crate) interrupted: bool,
     pub(crate) audit: Audit,
 }
 
@@ -55,6 +58,15 @@ impl Summary {
         let Err(failure) = &self.drained.outcome else { return true };
         matches!(failure.error().downcast_ref(), Some(EventError::Planned { .. }))
     }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match (self.audit.holds(), self.interrupted, self.as_asked()) {
+            (false, ..) => 1,
+            (true, true, _) => 3,
+            (true, false, false) => 2,
+            (true, false, true) => 0,
+        }
+    }
 }
 
 /// Where the database is.
@@ -73,7 +85,7 @@ impl Place {
     }
 }
 
-/// Does what the options ask for. The drain stops when `token` is cancelled.
+/// Does what the options ask for, until a signal comes.
 ///
 /// # Errors
 ///
@@ -81,7 +93,7 @@ impl Place {
 pub(crate) fn run(
     options: &Options,
     bar: &ProgressBar,
-    token: CancellationToken,
+    signals: &Signals,
 ) -> Result<Summary, BoxError> {
     let mut input = Input::load(options.input.as_deref(), options.repeat)?;
     let order = input.order(options.seed);
@@ -119,7 +131,8 @@ pub(crate) fn run(
     let settings = Settings {
         timeout: options.timeout.unwrap_or(Duration::MAX),
         concurrency: options.concurrency,
-        token,
+        finish: signals.finish(),
+        undo: signals.undo(),
     };
     let feeds = order.iter().map(|index| Arc::clone(&input.feeds[*index])).collect();
     let drain = drain(transports, feeds, Arc::clone(&worker), settings);
@@ -138,7 +151,9 @@ pub(crate) fn run(
     let audit = audit(&database, &partitions, &input, &expectation)?;
     let emitted = worker.emitted.load(Ordering::Relaxed);
     let feeds = summarize(&input, &worker, &expectation, &audit);
-    Ok(Summary { feeds, run, recovered, drained, released, emitted, audit })
+    let left = feeds.iter().any(|feed| feed.done < feed.messages);
+    let interrupted = left && signals.came();
+    Ok(Summary { feeds, run, recovered, drained, released, emitted, interrupted, audit })
 }
 
 const BAR: &str = "{msg:14} {wide_bar} {human_pos}/{human_len}  {elapsed}, {eta} left";

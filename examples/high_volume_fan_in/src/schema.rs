@@ -87,6 +87,8 @@ pub(crate) enum OpenError {
     Open(String, #[source] rusqlite::Error),
     #[error("{0} is in use by another run")]
     Locked(String),
+    #[error("{0} cannot be written: every message is recorded there")]
+    ReadOnly(String),
     #[error(
         "{0} belongs to another input: run it with the files and the --repeat it was made with, \
         or give another --database"
@@ -113,6 +115,7 @@ pub(crate) fn open(
     let name = || path.display().to_string();
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseBusy) => OpenError::Locked(name()),
+        Some(rusqlite::ErrorCode::ReadOnly) => OpenError::ReadOnly(name()),
         _ => OpenError::Open(name(), error),
     };
     let mut connection = Connection::open(path).map_err(failed)?;

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use indicatif::ProgressBar;
 use rusqlite::Connection;
 use tempfile::TempDir;
-use watershed::{CancellationSource, CancellationToken, ErrorCode};
+use watershed::ErrorCode;
 
 use crate::cli::Options;
 use crate::event::EventError;
@@ -15,6 +15,7 @@ use crate::input::{Feed, Input, Transport};
 use crate::report;
 use crate::run::{self, Summary};
 use crate::schema::Recovered;
+use crate::signals::Signals;
 
 const EXECUTORS: [&str; 4] = ["futures", "smol", "tokio", "custom"];
 const ALL: u64 = 1707;
@@ -58,7 +59,7 @@ fn options(arguments: &str) -> Options {
 
 fn try_run(arguments: &str) -> Result<Summary, watershed::BoxError> {
     let options = options(arguments);
-    let summary = run::run(&options, &ProgressBar::hidden(), CancellationToken::never())?;
+    let summary = run::run(&options, &ProgressBar::hidden(), &Signals::default())?;
     let text = report::report(&options, &summary)?;
     assert!(text.contains("Audit of the database"), "{text}");
     Ok(summary)
@@ -272,11 +273,21 @@ fn a_timeout_takes_nothing_or_undoes_everything() {
 
 #[test]
 fn a_cancelled_run_takes_nothing() {
-    let source = CancellationSource::new();
-    source.cancel();
-    let summary = run::run(&options(""), &ProgressBar::hidden(), source.token()).unwrap();
-    assert_eq!(summary.drained.outcome.as_ref().unwrap_err().error().code(), ErrorCode::Canceled);
-    assert_eq!(summary.counts(), (0, 0, 0));
+    // One signal: it finishes what runs, which is nothing. Two: it undoes the run.
+    for signals in [1, 2] {
+        let ended = Signals::default();
+        (0..signals).for_each(|_| ended.signal());
+        let summary = run::run(&options(""), &ProgressBar::hidden(), &ended).unwrap();
+        let failed = summary.drained.outcome.as_ref().err();
+        let code = failed.map(|failure| failure.error().code());
+        assert_eq!(code, (signals == 2).then_some(ErrorCode::Canceled));
+        assert_eq!(summary.counts(), (0, 0, 0));
+        assert!(summary.interrupted);
+        assert_eq!(summary.exit_code(), 3);
+        let text = report::report(&options(""), &summary).unwrap();
+        assert!(text.contains("A signal ended the run; 1,707 messages are left."), "{text}");
+        assert!(!text.contains('\u{1b}'), "no escape codes: {text}");
+    }
 }
 
 #[test]

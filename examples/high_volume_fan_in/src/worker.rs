@@ -140,7 +140,10 @@ impl Worker {
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     pub(crate) concurrency: usize,
-    pub(crate) token: CancellationToken,
+    /// Nothing more is taken, and what runs is finished.
+    pub(crate) finish: CancellationToken,
+    /// What runs is told to stop, and everything is undone.
+    pub(crate) undo: CancellationToken,
 }
 
 /// How the drain ended.
@@ -161,7 +164,7 @@ pub(crate) async fn drain(
     readers: Vec<Reader>,
     settings: Settings,
 ) -> Drained {
-    let Settings { timeout, concurrency, token } = settings;
+    let Settings { timeout, concurrency, finish, undo } = settings;
     // A message that is to fail alone must be safe from the failure of a later one.
     let (on_failure, commit) = match worker.on_failure {
         FailureMode::Abort => (OnFailure::Abort, Commit::Pipeline),
@@ -180,7 +183,8 @@ pub(crate) async fn drain(
             })
             .timeout(timeout)
             .concurrency(concurrency)
-            .cancellation(token)
+            .shutdown(finish)
+            .cancellation(undo)
             .on_failure(on_failure)
             .commit(commit)
             .await;
