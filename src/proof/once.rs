@@ -18,7 +18,17 @@ impl<T> Default for OnceLock<T> {
     }
 }
 
+impl<T> From<T> for OnceLock<T> {
+    fn from(value: T) -> Self {
+        Self { value: value.into(), is_set: AtomicBool::new(true), setting: Mutex::new(()) }
+    }
+}
+
 impl<T> OnceLock<T> {
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.is_set.load(Ordering::Acquire).then(|| self.value.get()).flatten()
+    }
+
     pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
         if !self.is_set.load(Ordering::Acquire) {
             let _setting = self.setting.lock().unwrap();

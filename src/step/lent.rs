@@ -124,7 +124,7 @@ impl LentStep {
         let own = Counted::new(Inner {
             setting: Arc::clone(&context.setting),
             cancellation: token.clone(),
-            scope: OnceLock::new(),
+            scope: OnceLock::default(),
             source: None,
             message: AtomicU64::new(0),
             attempt: AtomicU32::new(0),
@@ -164,7 +164,7 @@ impl LentStep {
         if Counted::get_mut(&mut self.own).is_none() {
             // Somebody has it all the same: that one keeps what it has.
             let mut own = Inner::clone(&self.own);
-            (own.lent, own.scope) = (true, OnceLock::new());
+            (own.lent, own.scope) = (true, OnceLock::default());
             let _ = self.end(false);
             self.own = Counted::new(own);
             self.scope.reopen();
