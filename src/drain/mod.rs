@@ -10,8 +10,8 @@
 //! - `report`, `progress`, `warnings`: what comes out; `accounts`: where every message is
 //! - `slots`, `queue`, `rate`, `urgency`: who may run a handler, and when
 //! - `slot`, `failing`, `after`: the life of one message
-//! - `lane`, `taking`, `serial`, `many`, `turns`, `starts`, `runs`: one source, its messages one by one or several
-//!   at once
+//! - `lane`, `taking`: one source; `serial`: its messages one by one; `many`, `turns`, `starts`,
+//!   `runs`: several of them at once
 //! - `bank`, `leaving`, `alarms`: many lanes; `banks`, `state`: what all banks share
 //! - `future`, `start`, `running`, `finish`: the drain over all banks: its first poll and its
 //!   sources, deadlines and cancellation, the end

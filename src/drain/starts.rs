@@ -1,5 +1,5 @@
-//! What a lane starts next that handles several messages at once: a message of its source, one that is
-//! held until its key is free, or one that is due for another attempt.
+//! What a lane starts next that handles several messages at once: a message of its source, one that
+//! is held until its key is free, or one that is due for another attempt.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

@@ -1,7 +1,8 @@
-//! What the tests of the .NET original assert, and the test here that shows it; and where the original
-//! falls short of its own words, and what is better here.
+//! What the tests of the .NET original assert, and the test here that shows it; and where the
+//! original falls short of its own words, and what is better here.
 //!
-//! Each test is in the `tests` folder of the repository, or in an example, and one of them checks this page.
+//! Each test is in the `tests` folder of the repository, or in an example, and one of them checks
+//! this page.
 //!
 //! | | there | the test here |
 //! | --- | --- | --- |

@@ -1,5 +1,5 @@
-//! An attempt at an action that is not `Send`, between the run of its scope, which may be polled on any
-//! thread, and the value that the action lives in.
+//! An attempt at an action that is not `Send`, between the run of its scope, which may be polled on
+//! any thread, and the value that the action lives in.
 
 use std::future::Future;
 use std::pin::Pin;

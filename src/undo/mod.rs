@@ -7,12 +7,13 @@
 //!
 //! - `action`: what can be staged; `undoing`: what it may know of the rollback that runs it; `order`:
 //!   the numbers; `column`, `columns`: the actions of a scope by type
-//! - `scope`: the collection, `staging`: what it does with an action, and `state` behind it; `drain_scope`, `message_scope`: what a drain
-//!   does with scopes; `moves`: from one scope to another; `reservation`: an action staged before its
-//!   effect, and `place`, where it is
+//! - `scope`: the collection, `staging`: what it does with an action, and `state` behind it;
+//!   `drain_scope`, `message_scope`: what a drain does with scopes; `moves`: from one scope to another;
+//!   `reservation`: an action staged before its effect, and `place`, where it is
 //! - `policy`: how a rollback works; `single`: one action on its way; `run`: the actions that are
 //!   being run; `session`: what the rollbacks of one scope share; `membership`: a rollback among
-//!   them; `rollback`: the future that drives the run, which it has in its `hand`; `report`: what came of it
+//!   them; `rollback`: the future that drives the run, which it has in its `hand`; `report`: what came
+//!   of it
 //! - `local`: actions that are not `Send`; `local_attempt`: one on its way
 
 mod action;
