@@ -376,6 +376,8 @@ impl<C: Drains> Stream for Bank<C> {
         let polled = polled.unwrap_or(Poll::Ready(Some(())));
         if polled == Poll::Ready(None) {
             state.banks.remove(this.number);
+            // A late waker of a source before it may have served one that came to its place.
+            state.banks.fresh -= this.fresh.len() - this.next_fresh;
         }
         state.slots.trim();
         this.shared.tell(&state);
