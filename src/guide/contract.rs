@@ -59,10 +59,11 @@
 //! without waiting (from its own handler, say). For its own messages a removal is what the drain's
 //! end is ([3.10](#3.10)). A paused source starts no handler: due retries, a held message and an
 //! open window wait for `resume`, their time going on; what runs is finished. Pause and resume are
-//! switches, not counters, and hold when the call returns. An id is never used again; what is asked
-//! of a source that is gone has no effect and says so. A drain that was asked to end, or has ended,
-//! gives an added source back; no source is dropped and no wait on a handle hangs. Every option of a
-//! drain works with sources that come later, too.
+//! switches, not counters, and hold when the call returns, but for a message that the drain is taking
+//! on another thread at that very moment. An id is never used again; what is asked of a source that
+//! is gone has no effect and says so. A drain that was asked to end, or has ended, gives an added
+//! source back; no source is dropped and no wait on a handle hangs. Every option of a drain works
+//! with sources that come later, too.
 //!
 //! <a id="2.8"></a>**2.8** An endless drain runs in constant memory and constant time a message: a
 //! million sources that came and went, a million tasks, retries, failures, priorities leave nothing
@@ -114,7 +115,8 @@
 //! <a id="3.7"></a>**3.7** A panic never crosses the drain as a panic: it becomes `ErrorCode::Panic`
 //! with its message. One in a key function fails its message, as one in its handler does. (This and
 //! 4.6, 4.12 hold where panics unwind. What the library drops it drops one by one, each contained;
-//! two panics within one value of the user's abort, as everywhere in Rust.)
+//! two panics within one value of the user's abort, as everywhere in Rust.) Where a success forgets
+//! compensations, a destructor that panics is counted in `diagnostics`, and the success stands.
 //!
 //! <a id="3.8"></a>**3.8** Instead of ending the drain (the default), a failed message can be rolled
 //! back alone: its own compensations run at once, in reverse, and the drain goes on.
