@@ -1,6 +1,7 @@
 //! What a lane starts next that handles several messages at once: a message of its source, one that
 //! is held until its key is free, or one that is due for another attempt.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -10,7 +11,8 @@ use super::lane::Turn;
 use super::many::{Held, Key, keys};
 use super::order::{BusyKeys, Order, Waiter};
 use super::serial::Desk;
-use super::slot::{Ended, Job};
+use super::slot::{Ended, Job, Slot};
+use super::state::{Info, Shared, State};
 use super::taking::Taken;
 use super::turns::Place;
 use super::types::{DrainTypes, Drains};
@@ -198,42 +200,49 @@ impl<C: Drains> Place<'_, C> {
         message: C::Message,
         desk: &mut Desk<'_, C>,
     ) -> Poll<Ended<C>> {
-        *self.current = self.runs.number(at);
-        let run = &mut self.runs.places[at as usize];
-        let waker = waker_ref(&run.node);
-        let cx = &mut Context::from_waker(&waker);
-        run.lane = self.index;
-        let (state, shared) = (&mut *desk.state, desk.shared);
-        let Some(slot) = run.slot.as_mut() else { return Poll::Ready(Ended::Booked) };
-        self.lane.as_mut().count_attempt(state, shared);
-        let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Poll::Ready(Ended::Booked) };
-        many.in_flight += 1;
-        run.key = Some(key);
-        let begun = slot.as_mut().begin(job, message, this.info, state, shared, cx);
-        if begun.is_pending() {
-            desk.alarms.set(run.node.number, slot.alarm());
-        }
-        begun
+        self.lane.as_mut().count_attempt(desk.state, desk.shared);
+        self.runs.places[at as usize].key = Some(key);
+        self.put_in(at, desk, |slot, info, state, shared, cx| {
+            slot.begin(job, message, info, state, shared, cx)
+        })
     }
 
     /// Takes a message into a run that has failed before its handler could be called.
     #[cold]
     fn refuse(&mut self, at: u32, job: Job<C>, error: Error, desk: &mut Desk<'_, C>) -> Started<C> {
         self.lane.as_mut().count_turn(desk.state);
+        Started::Message(self.put_in(at, desk, |slot, info, state, shared, cx| {
+            slot.refuse(job, error, info, state, shared, cx)
+        }))
+    }
+
+    /// Puts a message into the slot of a run, whose turn it is from here on.
+    #[inline]
+    fn put_in(
+        &mut self,
+        at: u32,
+        desk: &mut Desk<'_, C>,
+        put: impl FnOnce(
+            Pin<&mut Slot<C>>,
+            &mut Info,
+            &mut State<C>,
+            &Shared<C>,
+            &mut Context<'_>,
+        ) -> Poll<Ended<C>>,
+    ) -> Poll<Ended<C>> {
         *self.current = self.runs.number(at);
         let run = &mut self.runs.places[at as usize];
         let waker = waker_ref(&run.node);
         let cx = &mut Context::from_waker(&waker);
         run.lane = self.index;
-        let Some(slot) = run.slot.as_mut() else { return Started::Nothing(Turn::Pending) };
+        let Some(slot) = run.slot.as_mut() else { return Poll::Ready(Ended::Booked) };
         let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let Some(many) = this.many.as_mut() else { return Poll::Ready(Ended::Booked) };
         many.in_flight += 1;
-        let begun = slot.as_mut().refuse(job, error, this.info, desk.state, desk.shared, cx);
-        if begun.is_pending() {
+        let polled = put(slot.as_mut(), this.info, desk.state, desk.shared, cx);
+        if polled.is_pending() {
             desk.alarms.set(run.node.number, slot.alarm());
         }
-        Started::Message(begun)
+        polled
     }
 }
