@@ -102,6 +102,47 @@ impl<C: Drains> Slot<C> {
     /// Calls the handler with a message, and polls it.
     #[inline]
     pub(super) fn begin(
+        self: Pin<&mut Self>,
+        job: Job<C>,
+        message: C::Message,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        match shared.clone {
+            None => self.call(job, message, info, state, shared, cx),
+            Some(clone) => self.keep_and_call(clone, job, message, info, state, shared, cx),
+        }
+    }
+
+    /// Keeps the message for another attempt. Aside, so that a drain that keeps none holds the job
+    /// in registers.
+    #[cold]
+    #[expect(clippy::too_many_arguments, reason = "those of `begin`, and what keeps the message")]
+    fn keep_and_call(
+        self: Pin<&mut Self>,
+        clone: fn(&C::Message) -> C::Message,
+        mut job: Job<C>,
+        message: C::Message,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C>> {
+        match panics::contain(|| clone(&message)) {
+            Ok(kept) => job.message = Some(kept),
+            Err(text) => {
+                panics::drop_each([message]);
+                let error = Error::panic("the clone of a message", &text);
+                return self.refuse(job, error, info, state, shared, cx);
+            }
+        }
+        self.call(job, message, info, state, shared, cx)
+    }
+
+    #[inline]
+    fn call(
         mut self: Pin<&mut Self>,
         mut job: Job<C>,
         message: C::Message,
@@ -110,16 +151,6 @@ impl<C: Drains> Slot<C> {
         shared: &Shared<C>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
-        if let Some(clone) = shared.clone {
-            match panics::contain(|| clone(&message)) {
-                Ok(kept) => job.message = Some(kept),
-                Err(text) => {
-                    panics::drop_each([message]);
-                    let error = Error::panic("the clone of a message", &text);
-                    return self.refuse(job, error, info, state, shared, cx);
-                }
-            }
-        }
         let this = self.as_mut().project();
         job.begun += 1;
         // An answer of later costs no attempt.
@@ -195,7 +226,7 @@ impl<C: Drains> Slot<C> {
         self.poll_armed(info, state, shared, cx)
     }
 
-    #[inline]
+    #[inline(always)]
     fn poll_armed(
         mut self: Pin<&mut Self>,
         info: &mut Info,
