@@ -155,11 +155,10 @@ pub mod combinators;
 pub mod diagnostics;
 mod drain;
 mod error;
-mod execution;
 pub mod group;
 pub mod guide;
-mod limits;
 mod lock;
+mod operation;
 mod origin;
 mod outcome;
 mod panics;
@@ -184,11 +183,11 @@ pub use drain::{
     fan_in,
 };
 pub use error::{BoxError, Error, ErrorCode, Failure};
-pub use execution::ExecutionPolicy;
+pub use operation::OperationFuture;
 pub use origin::SourceId;
 pub use outcome::{Answer, Compensated, HandlerOutput, try_async};
 pub use retry::RetryPolicy;
-pub use source::{Faults, Named, Source, Tuned};
+pub use source::{Configured, Faults, Source};
 pub use step::{StepContext, WithStep, with_step};
 pub use undo::{
     Action, ActionOutput, CompensationPolicy, CompensationScope, FailedAction, Labelled,

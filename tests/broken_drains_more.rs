@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
-use watershed::diagnostics::snapshot;
+use watershed::diagnostics::Snapshot;
 use watershed::*;
 
 use support::programs::*;
@@ -167,7 +167,8 @@ fn a_sleep_that_rings_early_keeps_the_thread_within_one_poll() {
             Box::pin(
                 fan_in(
                     &c,
-                    [channels::window(&c, stream::iter([1]).chain(stream::pending())).every(SEC)],
+                    [channels::Window::new(&c, stream::iter([1]).chain(stream::pending()))
+                        .every(SEC)],
                     async |_: Vec<u32>, _| Ok::<_, BoxError>(()),
                 )
                 .into_future(),
@@ -178,7 +179,7 @@ fn a_sleep_that_rings_early_keeps_the_thread_within_one_poll() {
         let (c, _, n) = odd(false, true);
         early(
             "window stream",
-            channels::window(&c, stream::iter([1]).chain(stream::pending()))
+            channels::Window::new(&c, stream::iter([1]).chain(stream::pending()))
                 .every(SEC)
                 .stream()
                 .unwrap()
@@ -352,7 +353,7 @@ fn operations_that_may_wait_begin_although_the_clock_cannot() {
             let s = src(1);
             let r = run(
                 Box::pin(async move {
-                    let mut sel = channels::select(&c)
+                    let mut sel = channels::Select::new(&c)
                         .pass(s.map(|x| x).collect::<Vec<_>>().into_stream().boxed_local_dummy())
                         .timeout(SEC);
                     sel.run().await.map(drop)
@@ -379,7 +380,7 @@ impl<S: futures::Stream> Dummy for S {
 fn a_retry_that_was_never_made_is_counted_as_made() {
     let name = "a_retry_that_was_never_made_is_counted_as_made";
     support::alone::alone(module_path!(), name, || {
-        let (b, stop) = (snapshot(), CancellationSource::new());
+        let (b, stop) = (Snapshot::now(), CancellationSource::new());
         let ctx = StepContext::new("x");
         let r = block_on(
             fan_in(&ctx, [stream::iter([1])], async |_, _| {
@@ -391,7 +392,7 @@ fn a_retry_that_was_never_made_is_counted_as_made() {
             .put_back(|_, _| ()),
         )
         .unwrap();
-        assert_eq!((r.attempts(), snapshot().since(&b).messages_retried), (1, 0));
+        assert_eq!((r.attempts(), Snapshot::now().since(&b).messages_retried), (1, 0));
     });
 }
 
@@ -590,8 +591,9 @@ fn taken_counts_rows_first_and_windows_later() {
     let (k, d) = manual();
     let ctx = StepContext::new("x").with_clock(d);
     let prog = Progress::new();
-    let src =
-        channels::window(&ctx, stream::iter([1, 2]).chain(stream::pending())).count(9).every(SEC);
+    let src = channels::Window::new(&ctx, stream::iter([1, 2]).chain(stream::pending()))
+        .count(9)
+        .every(SEC);
     let mut f = Box::pin(
         fan_in(&ctx, [src], async |_: Vec<u32>, _| pending::<Result<(), BoxError>>().await)
             .progress(&prog)

@@ -382,7 +382,7 @@ fn attempts_counts_a_handler_that_was_not_called() {
 #[test]
 fn dead_letters_that_fail_are_not_counted() {
     support::alone::alone(module_path!(), "dead_letters_that_fail_are_not_counted", || {
-        let before = diagnostics::snapshot();
+        let before = diagnostics::Snapshot::now();
         let (_clock, context) = manual();
         let given = Cell::new(0);
         let _ = fan_in(&context, [stream::iter([1])], async |_, _| Err::<(), _>("x"))
@@ -392,7 +392,7 @@ fn dead_letters_that_fail_are_not_counted() {
             })
             .into_future()
             .now_or_never();
-        assert_eq!((given.get(), diagnostics::snapshot().since(&before).dead_letters), (1, 1));
+        assert_eq!((given.get(), diagnostics::Snapshot::now().since(&before).dead_letters), (1, 1));
     });
 }
 

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
-use watershed::diagnostics::{Snapshot, snapshot};
+use watershed::diagnostics::Snapshot;
 use watershed::*;
 
 use support::programs::*;
@@ -21,8 +21,8 @@ use support::programs::*;
 /// The counters are those of the process: who looks at them has one of its own.
 fn counted(name: &str, f: impl FnOnce(&dyn Fn() -> Snapshot)) {
     support::alone::alone(module_path!(), name, || {
-        let before = snapshot();
-        f(&|| snapshot().since(&before));
+        let before = Snapshot::now();
+        f(&|| Snapshot::now().since(&before));
     });
 }
 
@@ -171,7 +171,7 @@ fn a_panicking_waker_crosses_the_receiver_of_a_merge() {
         let w = Waker::from(Arc::new(PanicWake));
         let ctx = StepContext::new("x");
         let (tx, rx) = async_channel::bounded(1);
-        let mut merge = channels::merge(&ctx, [stream::iter([1, 2])], tx).into_future();
+        let mut merge = channels::merge_into(&ctx, [stream::iter([1, 2])], tx).into_future();
         assert!(pollw(&mut merge, &w).is_pending());
         assert_eq!(rx.try_recv(), Ok(1));
         assert!(drive(&mut merge).unwrap().is_ok());
@@ -509,7 +509,7 @@ fn operations_that_may_wait_begin_although_the_clock_cannot() {
         let (a, _b) = async_channel::bounded(1);
         code(block_on(channels::broadcast(&c, src(), [a.clone()]).item_timeout(SEC)).map(drop));
         code(block_on(channels::broadcast(&c, src(), [a.clone()]).timeout(SEC)).map(drop));
-        code(block_on(channels::merge(&c, [src()], a).timeout(SEC)).map(drop));
+        code(block_on(channels::merge_into(&c, [src()], a).timeout(SEC)).map(drop));
         code(
             block_on(fan_in(&c, [src()], fails).dead_letters(async |_| ()))
                 .map(drop)
@@ -523,9 +523,9 @@ fn operations_that_may_wait_begin_although_the_clock_cannot() {
         code(block_on(drain).map(drop).map_err(Error::from));
         let drain = fan_in(&c, [src().rate(1, SEC)], fails);
         code(block_on(drain).map(drop).map_err(Error::from));
-        let mut select = channels::select(&c).pass(src()).timeout(SEC);
+        let mut select = channels::Select::new(&c).pass(src()).timeout(SEC);
         code(block_on(select.run()).map(drop));
-        let windows = channels::window(&c, src()).every(SEC).stream();
+        let windows = channels::Window::new(&c, src()).every(SEC).stream();
         code(windows.and_then(|mut w| block_on(w.next()).unwrap()).map(drop));
     });
 }

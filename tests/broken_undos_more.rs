@@ -220,11 +220,14 @@ fn a_panic_of_clock_check_crosses_window_stream() {
     }
     let context = StepContext::new("x").with_clock(Arc::new(Bad));
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        channels::window(&context, stream::iter([1]))
+        channels::Window::new(&context, stream::iter([1]))
             .every(Duration::from_secs(1))
             .stream()
             .map(drop)
     }));
-    assert!(timers::ticker(&context, Duration::from_secs(1)).is_err(), "ticker: ErrorCode::Panic");
+    assert!(
+        timers::Ticker::new(&context, Duration::from_secs(1)).is_err(),
+        "ticker: ErrorCode::Panic"
+    );
     assert!(opened.is_ok(), "the panic came out of `stream`");
 }

@@ -226,11 +226,11 @@ fn a_waker_that_panics_is_contained_and_its_neighbours_are_woken() {
     let mut middle = clock.sleep_until(seconds(1));
     assert!(poll_with(&mut middle, &waker).is_pending());
     let _last = sleeper(&clock, seconds(1), 3, &log);
-    let before = watershed::diagnostics::snapshot();
+    let before = watershed::diagnostics::Snapshot::now();
     clock.advance(Duration::from_secs(1));
     assert_eq!(broken.0.load(Ordering::SeqCst), 1);
     assert_eq!(take(&log), [1, 3]);
-    let since = watershed::diagnostics::snapshot().since(&before);
+    let since = watershed::diagnostics::Snapshot::now().since(&before);
     assert_eq!(since.contained_panics, 1);
     assert!(middle.now_or_never().is_some());
     let _again = sleeper(&clock, seconds(2), 4, &log);

@@ -10,10 +10,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use support::{Ledger, block_on, poll_times, roll_back, yields};
-use watershed::combinators::{fallback, retry_with_policy, when_all, when_any};
+use watershed::combinators::{Fallback, retry, when_all, when_any};
 use watershed::{
-    BoxError, CancellationSource, Clock, CompensationPolicy, Error, ErrorCode, ExecutionPolicy,
-    ManualClock, RetryPolicy, Sleep, StepContext, Tick,
+    BoxError, CancellationSource, Clock, CompensationPolicy, Error, ErrorCode, ManualClock,
+    RetryPolicy, Sleep, StepContext, Tick,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,8 +34,8 @@ fn counting(calls: &Arc<AtomicUsize>) -> Operation<usize> {
     boxed(move |_| ready(Ok(calls.fetch_add(1, Ordering::Relaxed) + 1)))
 }
 
-fn again(attempts: u32, wait: Duration) -> ExecutionPolicy {
-    ExecutionPolicy::new().retry(RetryPolicy::fixed(attempts, wait))
+fn again(attempts: u32, wait: Duration) -> RetryPolicy {
+    RetryPolicy::fixed(attempts, wait)
 }
 
 // Rule 2.4
@@ -44,10 +44,13 @@ fn attempts_without_waits_give_the_thread_back_between_them() {
     let context = StepContext::new("t");
     let policy = again(u32::MAX, Duration::ZERO);
     let calls = AtomicUsize::new(0);
-    let mut retried = Box::pin(retry_with_policy(&context, &policy, |_| {
-        let call = calls.fetch_add(1, Ordering::Relaxed);
-        ready(if call < 100_000 { Err("no") } else { Ok(()) })
-    }));
+    let mut retried = Box::pin(
+        retry(&context, policy.clone(), |_| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            ready(if call < 100_000 { Err("no") } else { Ok(()) })
+        })
+        .into_future(),
+    );
     assert!(poll_times(&mut retried, 3).is_none());
     assert!(calls.load(Ordering::Relaxed) <= 4);
 }
@@ -58,7 +61,7 @@ fn operations_that_are_done_at_once_give_the_thread_back_now_and_then() {
     let (context, calls) = (StepContext::new("t"), Arc::default());
     let operations = (0..100_000).map(|_| counting(&calls));
     let all = when_all(&context, operations).concurrency(1);
-    let mut all = Box::pin(all.run());
+    let mut all = Box::pin(all.into_future());
     assert!(poll_times(&mut all, 1).is_none());
     assert!(calls.load(Ordering::Relaxed) < 1_000);
     assert_eq!(block_on(all).expect("all succeed").len(), 100_000);
@@ -70,11 +73,12 @@ fn what_has_not_begun_when_the_outcome_is_decided_is_not_called() {
     let context = StepContext::new("t");
     let calls = Arc::default();
     let raced = when_any(&context, [counting(&calls), counting(&calls), counting(&calls)]);
-    assert_eq!(block_on(raced.run()).expect("the first wins").into_value(), 1);
+    assert_eq!(block_on(raced.into_future()).expect("the first wins").into_value(), 1);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 
     let fails = boxed(|_| ready(Err("no".into())));
-    let error = block_on(when_all(&context, [fails, counting(&calls)]).run()).expect_err("no");
+    let error =
+        block_on(when_all(&context, [fails, counting(&calls)]).into_future()).expect_err("no");
     assert_eq!((error.metadata("completed"), error.metadata("failed")), (Some("0"), Some("1")));
     assert_eq!((calls.load(Ordering::Relaxed), error.related().len()), (1, 0));
 }
@@ -93,17 +97,17 @@ fn a_winner_is_not_told_to_stop_and_what_goes_on_for_a_dropped_operation_is() {
         })
     };
     let race = when_any(&context, [keeping(true), keeping(false)]).grace(Duration::ZERO);
-    let raced = block_on(race.run()).expect("the first wins");
+    let raced = block_on(race.into_future()).expect("the first wins");
     assert_eq!(raced.index(), 0);
     let cancelled = || kept.try_recv().expect("a context").cancellation().is_cancelled();
     assert_eq!((cancelled(), cancelled()), (false, true));
 
-    let mut all = Box::pin(when_all(&context, [keeping(false)]).run());
+    let mut all = Box::pin(when_all(&context, [keeping(false)]).into_future());
     assert!(poll_times(&mut all, 3).is_none());
     drop(all);
     assert!(cancelled());
 
-    block_on(when_all(&context, [keeping(true)]).run()).expect("it succeeds");
+    block_on(when_all(&context, [keeping(true)]).into_future()).expect("it succeeds");
     assert!(!cancelled());
 }
 
@@ -112,9 +116,9 @@ fn a_winner_is_not_told_to_stop_and_what_goes_on_for_a_dropped_operation_is() {
 fn a_strategy_that_panics_is_named_like_one_that_fails() {
     let context = StepContext::new("t");
     let call: Operation = Box::new(|_| panic!("in the call"));
-    let tiers = fallback(&context).tier("a").strategy("call", call);
+    let tiers = Fallback::new(&context).tier("a").strategy("call", call);
     let tiers = tiers.tier("b").strategy("poll", boxed(|_| async { panic!("in a poll") }));
-    let error = block_on(tiers.run()).expect_err("both panic");
+    let error = block_on(tiers.into_future()).expect_err("both panic");
     let places: Vec<_> = error
         .related()
         .iter()
@@ -135,8 +139,8 @@ fn a_loser_of_the_winning_tier_that_cannot_be_undone_is_reported() {
         yields(2).await;
         Ok(1)
     });
-    let tiers = fallback(&context).strategy("stuck", stuck);
-    let reached = block_on(tiers.strategy("quick", boxed(|_| ready(Ok(2)))).run());
+    let tiers = Fallback::new(&context).strategy("stuck", stuck);
+    let reached = block_on(tiers.strategy("quick", boxed(|_| ready(Ok(2)))).into_future());
     let reached = reached.expect("the second wins");
     assert_eq!(reached.strategy(), "quick");
     assert_eq!(reached.rollback().expect_err("stuck").code(), ErrorCode::Compensation);
@@ -149,8 +153,9 @@ fn what_a_strategy_itself_says_of_cancellation_and_compensation_does_not_end_the
     for code in [ErrorCode::Canceled, ErrorCode::Compensation, ErrorCode::Timeout] {
         let context = StepContext::new("t");
         let own = boxed(move |_| ready(Err(Error::new(code, "its own").into())));
-        let tiers = fallback(&context).tier("a").strategy("own", own);
-        let reached = block_on(tiers.tier("b").strategy("next", boxed(|_| ready(Ok(7)))).run());
+        let tiers = Fallback::new(&context).tier("a").strategy("own", own);
+        let reached =
+            block_on(tiers.tier("b").strategy("next", boxed(|_| ready(Ok(7)))).into_future());
         assert_eq!(reached.expect("the second tier").tier(), "b", "{code}");
     }
 }
@@ -165,9 +170,9 @@ fn a_fallback_that_is_cancelled_or_cannot_undo_a_tier_starts_no_further_one() {
         stops.cancel();
         ready(Err("no".into()))
     });
-    let tiers = fallback(&context).tier("a").strategy("cancels", cancels);
+    let tiers = Fallback::new(&context).tier("a").strategy("cancels", cancels);
     let tiers = tiers.tier("b").strategy("next", counting(&calls));
-    let error = block_on(tiers.run()).expect_err("cancelled");
+    let error = block_on(tiers.into_future()).expect_err("cancelled");
     assert_eq!((error.code(), calls.load(Ordering::Relaxed)), (ErrorCode::Canceled, 0));
     assert_eq!(error.related()[0].metadata("strategy"), Some("cancels"));
 
@@ -177,9 +182,9 @@ fn a_fallback_that_is_cancelled_or_cannot_undo_a_tier_starts_no_further_one() {
         step.register_compensation(|| async { Err("no connection") });
         ready(Err("no".into()))
     });
-    let tiers = fallback(&context).tier("a").strategy("fails", fails).tier("b");
+    let tiers = Fallback::new(&context).tier("a").strategy("fails", fails).tier("b");
     let tiers = tiers.strategy("stuck", stuck).tier("c").strategy("next", counting(&calls));
-    let error = block_on(tiers.run()).expect_err("not undone");
+    let error = block_on(tiers.into_future()).expect_err("not undone");
     let codes: Vec<_> = error.related().iter().map(|error| error.metadata("strategy")).collect();
     assert_eq!(codes, [Some("fails"), Some("stuck"), None], "in their order, the rollback last");
     assert_eq!(error.related()[2].code(), ErrorCode::Compensation);
@@ -230,7 +235,7 @@ fn a_clock_that_panics_is_an_error_and_loses_neither_a_failure_nor_an_effect() {
         let ledger = Ledger::default();
         let context = Broken::context(calls);
         let all = when_all(&context, [effect(&ledger, 1, 9, false), effect(&ledger, 2, 1, true)]);
-        let error = block_on(all.timeout(SECOND).run()).expect_err("it fails");
+        let error = block_on(all.timeout(SECOND).into_future()).expect_err("it fails");
         let told = std::iter::once(&error).chain(error.related());
         let failed = told.clone().any(|error| error.code() == ErrorCode::Unspecified);
         assert!(failed || error.code() == ErrorCode::Panic, "{calls}: {error:?}");
@@ -240,7 +245,7 @@ fn a_clock_that_panics_is_an_error_and_loses_neither_a_failure_nor_an_effect() {
         let ledger = Ledger::default();
         let context = Broken::context(calls);
         let any = when_any(&context, [effect(&ledger, 1, 9, false), effect(&ledger, 2, 1, false)]);
-        match block_on(any.timeout(SECOND).run()) {
+        match block_on(any.timeout(SECOND).into_future()) {
             Ok(raced) => assert_eq!(raced.index(), 1, "{calls}"),
             Err(error) => assert_eq!(error.code(), ErrorCode::Panic, "{calls}"),
         }
@@ -250,7 +255,8 @@ fn a_clock_that_panics_is_an_error_and_loses_neither_a_failure_nor_an_effect() {
         let ledger = Ledger::default();
         let context = Broken::context(calls);
         let policy = again(9, Duration::from_nanos(1));
-        let mut retried = Box::pin(retry_with_policy(&context, &policy, effect_again(&ledger)));
+        let mut retried =
+            Box::pin(retry(&context, policy.clone(), effect_again(&ledger)).into_future());
         let error = poll_times(&mut retried, 9);
         drop(retried);
         if calls < 2 {
@@ -301,7 +307,7 @@ fn values_and_operations_that_panic_when_dropped_hide_no_error_and_no_winner() {
         })
     };
     let all = when_all(&context, [value(), fails(), staging, value()]).grace(Duration::ZERO);
-    let error = block_on(all.run()).expect_err("one fails");
+    let error = block_on(all.into_future()).expect_err("one fails");
     assert_eq!((error.code(), error.metadata("completed")), (ErrorCode::Unspecified, Some("2")));
     assert_eq!(ledger.undone(), [1]);
 
@@ -309,7 +315,8 @@ fn values_and_operations_that_panic_when_dropped_hide_no_error_and_no_winner() {
         yields(3).await;
         Ok(Bomb)
     });
-    let raced = block_on(when_any(&context, [late, value()]).run()).expect("the second wins");
+    let raced =
+        block_on(when_any(&context, [late, value()]).into_future()).expect("the second wins");
     assert_eq!(raced.index(), 1);
     std::mem::forget(raced);
 
@@ -323,7 +330,7 @@ fn values_and_operations_that_panic_when_dropped_hide_no_error_and_no_winner() {
     let no: Operation = boxed(|_| ready(Err("no".into())));
     let operations = std::iter::once(no).chain((0..5).map(armed));
     let all = when_all(&context, operations).concurrency(1);
-    let error = block_on(all.run()).expect_err("the first fails");
+    let error = block_on(all.into_future()).expect_err("the first fails");
     assert_eq!((error.code(), error.metadata("failed")), (ErrorCode::Unspecified, Some("1")));
     assert_eq!(roll_back(context.scope()), 1);
 }
@@ -341,7 +348,7 @@ fn a_race_dropped_with_operations_that_panic_when_dropped_loses_no_compensation(
                 pending::<Result<(), BoxError>>().await
             })
         };
-        let mut all = Box::pin(when_all(&context, (0..5).map(armed)).run());
+        let mut all = Box::pin(when_all(&context, (0..5).map(armed)).into_future());
         assert!(poll_times(&mut all, k).is_none());
         drop(all);
         assert_eq!(roll_back(context.scope()), ledger.done().len(), "poll {k}");
@@ -356,7 +363,8 @@ fn a_cancellation_during_a_rollback_lets_it_end_and_makes_no_further_attempt() {
     let context = StepContext::new("t").with_cancellation(stop.token());
     let ledger = Ledger::default();
     let policy = again(9, Duration::ZERO);
-    let mut retried = Box::pin(retry_with_policy(&context, &policy, effect_again(&ledger)));
+    let mut retried =
+        Box::pin(retry(&context, policy.clone(), effect_again(&ledger)).into_future());
     assert!(poll_times(&mut retried, 1).is_none());
     assert_eq!((ledger.done(), ledger.undone()), (vec![1], vec![]), "it is being undone");
     stop.cancel();
@@ -372,7 +380,7 @@ fn an_error_says_how_many_operations_were_dropped_when_the_grace_was_over() {
     let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
     let deaf = || boxed(|_| pending::<Result<u32, BoxError>>());
     let any = when_any(&context, [deaf(), deaf()]).timeout(SECOND).grace(SECOND);
-    let mut any = Box::pin(any.run());
+    let mut any = Box::pin(any.into_future());
     assert!(poll_times(&mut any, 2).is_none());
     clock.advance(SECOND);
     assert!(poll_times(&mut any, 2).is_none());
@@ -380,7 +388,7 @@ fn an_error_says_how_many_operations_were_dropped_when_the_grace_was_over() {
     let error = poll_times(&mut any, 2).expect("it ends").expect_err("it timed out");
     assert_eq!((error.code(), error.metadata("dropped_handlers")), (ErrorCode::Timeout, Some("2")));
 
-    let mut any = Box::pin(when_any(&context, [deaf(), boxed(|_| ready(Ok(7)))]).run());
+    let mut any = Box::pin(when_any(&context, [deaf(), boxed(|_| ready(Ok(7)))]).into_future());
     assert!(poll_times(&mut any, 2).is_none(), "there is grace");
     clock.advance(5 * SECOND);
     let raced = poll_times(&mut any, 2).expect("it ends").expect("the second wins");
@@ -388,9 +396,8 @@ fn an_error_says_how_many_operations_were_dropped_when_the_grace_was_over() {
 
     let stop = CancellationSource::new();
     let context = context.with_cancellation(stop.token());
-    let policy = ExecutionPolicy::new().grace(SECOND);
-    let mut retried =
-        Box::pin(retry_with_policy(&context, &policy, |_| pending::<Result<(), BoxError>>()));
+    let once = retry(&context, RetryPolicy::none(), |_| pending::<Result<(), BoxError>>());
+    let mut retried = once.grace(SECOND).into_future();
     assert!(poll_times(&mut retried, 2).is_none());
     stop.cancel();
     assert!(poll_times(&mut retried, 2).is_none());
@@ -406,25 +413,25 @@ fn dropped_at_any_poll_of_a_slow_rollback_every_effect_is_undone_once() {
     let jobs: [Job; 4] = [
         |context, ledger| {
             let operations = [effect(ledger, 1, 1, false), effect(ledger, 2, 2, true)];
-            when_all(context, operations).run().map(drop).boxed()
+            when_all(context, operations).into_future().map(drop).boxed()
         },
         |context, ledger| {
             let operations = [effect(ledger, 1, 1, true), effect(ledger, 2, 4, true)];
-            when_any(context, operations).run().map(drop).boxed()
+            when_any(context, operations).into_future().map(drop).boxed()
         },
         |context, ledger| {
             let (context, ledger) = (context.clone(), ledger.clone());
             async move {
                 let policy = again(3, Duration::ZERO);
                 let operation = effect_again(&ledger);
-                drop(retry_with_policy(&context, &policy, operation).await);
+                drop(retry(&context, policy.clone(), operation).await);
             }
             .boxed()
         },
         |context, ledger| {
-            let tiers = fallback(context).strategy("a", effect(ledger, 1, 1, true)).tier("b");
+            let tiers = Fallback::new(context).strategy("a", effect(ledger, 1, 1, true)).tier("b");
             let tiers = tiers.strategy("b", effect(ledger, 2, 2, true));
-            tiers.strategy("c", effect(ledger, 3, 0, true)).run().map(drop).boxed()
+            tiers.strategy("c", effect(ledger, 3, 0, true)).into_future().map(drop).boxed()
         },
     ];
     for (which, job) in jobs.into_iter().enumerate() {
@@ -453,13 +460,15 @@ fn the_same_seed_gives_the_same_trace_by_a_manual_clock() {
     let trace = |seed| {
         let clock = ManualClock::new();
         let context = StepContext::new("t").with_clock(Arc::new(clock.clone()));
-        let retry = RetryPolicy::exponential(6, SECOND).cap(5 * SECOND).full_jitter(seed);
-        let policy = ExecutionPolicy::new().retry(retry);
+        let policy = RetryPolicy::exponential(6, SECOND).cap(5 * SECOND).full_jitter(seed);
         let mut at = Vec::new();
-        let mut retried = Box::pin(retry_with_policy(&context, &policy, |_| {
-            at.push(clock.now());
-            ready(Err::<(), _>("no"))
-        }));
+        let mut retried = Box::pin(
+            retry(&context, policy.clone(), |_| {
+                at.push(clock.now());
+                ready(Err::<(), _>("no"))
+            })
+            .into_future(),
+        );
         let error = loop {
             if let Some(result) = poll_times(&mut retried, 2) {
                 break result.expect_err("all fail");
@@ -496,22 +505,20 @@ fn a_seed_gives_the_waits_that_its_published_sequence_gives() {
 #[test]
 fn a_policy_that_panics_gives_up_and_hides_no_error() {
     let context = StepContext::new("t");
-    let retry = RetryPolicy::custom(|failed| {
+    let policy = RetryPolicy::custom(|failed| {
         assert!(failed < 2, "no idea");
         Some(Duration::ZERO)
     });
-    let policy = ExecutionPolicy::new().retry(retry.clone());
-    let retried = retry_with_policy(&context, &policy, |_| ready(Err::<(), _>("no")));
+    let retried = retry(&context, policy.clone(), |_| ready(Err::<(), _>("no"))).into_future();
     let error = block_on(retried).expect_err("it gives up");
     assert_eq!((error.code(), error.metadata("attempts")), (ErrorCode::Unspecified, Some("2")));
 
     let picky = RetryPolicy::fixed(u32::MAX, Duration::ZERO).only_if(|_| panic!("no idea"));
-    let policy = ExecutionPolicy::new().retry(picky);
-    let retried = retry_with_policy(&context, &policy, |_| ready(Err::<(), _>("no")));
+    let retried = retry(&context, picky, |_| ready(Err::<(), _>("no"))).into_future();
     assert_eq!(block_on(retried).expect_err("it gives up").metadata("attempts"), Some("1"));
 
     context.register_compensation(|| async { Err("no connection") });
-    let rollback = CompensationPolicy::default().retry(retry);
+    let rollback = CompensationPolicy::default().retry(policy);
     let rollback = context.scope().roll_back(&rollback);
     let error = block_on(rollback).expect_err("it gives up").into_error();
     assert_eq!(error.related()[0].metadata("attempts"), Some("2"));
@@ -522,18 +529,20 @@ fn a_policy_that_panics_gives_up_and_hides_no_error() {
 #[test]
 fn the_futures_are_send_when_their_parts_are() {
     fn send<T: Send>(_: &T) {}
-    let (context, policy, ledger) =
-        (StepContext::new("t"), ExecutionPolicy::new(), Ledger::default());
-    send(&when_all(&context, [effect(&ledger, 1, 0, false)]).run());
-    send(&when_any(&context, [effect(&ledger, 1, 0, false)]).run());
-    send(&retry_with_policy(&context, &policy, effect_again(&ledger)));
-    send(&fallback(&context).strategy("a", effect(&ledger, 1, 0, false)).run());
+    let (context, policy, ledger) = (StepContext::new("t"), RetryPolicy::none(), Ledger::default());
+    send(&when_all(&context, [effect(&ledger, 1, 0, false)]).into_future());
+    send(&when_any(&context, [effect(&ledger, 1, 0, false)]).into_future());
+    send(&retry(&context, policy.clone(), effect_again(&ledger)).into_future());
+    send(&Fallback::new(&context).strategy("a", effect(&ledger, 1, 0, false)).into_future());
     // And they are made of parts that are not.
     let shared = std::rc::Rc::new(7);
     let local = |_: StepContext| {
         let shared = std::rc::Rc::clone(&shared);
         async move { Ok::<_, BoxError>(*shared) }
     };
-    assert_eq!(block_on(when_all(&context, [local]).run()).expect("it succeeds"), [7]);
-    assert_eq!(block_on(retry_with_policy(&context, &policy, local)).expect("it succeeds"), 7);
+    assert_eq!(block_on(when_all(&context, [local]).into_future()).expect("it succeeds"), [7]);
+    assert_eq!(
+        block_on(retry(&context, policy.clone(), local).into_future()).expect("it succeeds"),
+        7
+    );
 }

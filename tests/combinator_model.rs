@@ -17,10 +17,9 @@ use fastrand::Rng;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use support::{roll_back, yields};
-use watershed::combinators::{fallback, retry_with_policy, when_all, when_any};
+use watershed::combinators::{Fallback, retry, when_all, when_any};
 use watershed::{
-    BoxError, CancellationSource, CompensationPolicy, ExecutionPolicy, ManualClock, RetryPolicy,
-    StepContext,
+    BoxError, CancellationSource, CompensationPolicy, ManualClock, RetryPolicy, StepContext,
 };
 
 type Value = Vec<u32>;
@@ -154,9 +153,6 @@ async fn run(node: &Node, effects: &Effects, step: StepContext) -> Outcome {
             CompensationPolicy::sequential_reverse()
         }
     };
-    let policy = |limits: &Limits| {
-        ExecutionPolicy::new().compensation(compensation(limits)).grace(limits.grace)
-    };
     match node {
         Node::Leaf { effects: count, slow, yields: times, sleep, end } => {
             let mut value = Vec::new();
@@ -188,32 +184,34 @@ async fn run(node: &Node, effects: &Effects, step: StepContext) -> Outcome {
             if let Some(timeout) = limits.timeout {
                 all = all.timeout(timeout);
             }
-            Ok(all.compensation(compensation(limits)).run().await?.concat())
+            Ok(all.compensation(compensation(limits)).await?.concat())
         }
         Node::Any(nodes, limits) => {
             let mut any = when_any(&step, operations(nodes)).grace(limits.grace);
             if let Some(timeout) = limits.timeout {
                 any = any.timeout(timeout);
             }
-            let raced = any.compensation(compensation(limits)).run().await?;
+            let raced = any.compensation(compensation(limits)).await?;
             raced.rollback().expect("every compensation succeeds");
             Ok(raced.into_value())
         }
         Node::Retry { attempts, wait, each, limits } => {
-            let policy = policy(limits).retry(RetryPolicy::exponential(*attempts, *wait));
+            let policy = RetryPolicy::exponential(*attempts, *wait);
             let mut each = each.iter().cycle();
             let attempt = |step| operation(each.next().expect("there is one"), effects)(step);
-            Ok(retry_with_policy(&step, &policy, attempt).await?)
+            let retried = retry(&step, policy, attempt).compensation(compensation(limits));
+            Ok(retried.grace(limits.grace).await?)
         }
         Node::Fallback(tiers, limits) => {
-            let mut all = fallback(&step).policy(policy(limits));
+            let mut all =
+                Fallback::new(&step).compensation(compensation(limits)).grace(limits.grace);
             for nodes in tiers {
                 all = all.tier("tier");
                 for node in nodes {
                     all = all.strategy("strategy", operation(node, effects));
                 }
             }
-            let reached = all.run().await?;
+            let reached = all.await?;
             reached.rollback().expect("every compensation succeeds");
             Ok(reached.into_value())
         }

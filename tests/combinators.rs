@@ -11,10 +11,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use support::{Ledger, poll_times, roll_back, yields};
-use watershed::combinators::{fallback, retry_with_policy, when_all, when_any};
+use watershed::combinators::{Fallback, retry, when_all, when_any};
 use watershed::{
-    BoxError, CancellationSource, CompensationPolicy, Error, ErrorCode, ExecutionPolicy,
-    ManualClock, RetryPolicy, StepContext,
+    BoxError, CancellationSource, CompensationPolicy, Error, ErrorCode, ManualClock, RetryPolicy,
+    StepContext,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ fn messages(errors: &[Error]) -> Vec<String> {
 fn all_values_come_in_the_order_of_the_operations_and_their_compensations_are_staged() {
     let (context, ledger) = (StepContext::new("t"), Ledger::default());
     let operations = (1..=5).map(|number| operation(&ledger, number, 6 - number as usize, false));
-    let values = block_on(when_all(&context, operations).run()).expect("all succeed");
+    let values = block_on(when_all(&context, operations).into_future()).expect("all succeed");
     assert_eq!(values, [1, 2, 3, 4, 5]);
     assert_eq!(roll_back(context.scope()), 10);
     ledger.assert_undone_in_reverse();
@@ -87,7 +87,10 @@ fn all_values_come_in_the_order_of_the_operations_and_their_compensations_are_st
 #[test]
 fn all_of_nothing_succeeds_and_a_cancelled_token_runs_nothing() {
     let none: [Operation<'_>; 0] = [];
-    assert_eq!(block_on(when_all(&StepContext::new("t"), none).run()).expect("nothing"), []);
+    assert_eq!(
+        block_on(when_all(&StepContext::new("t"), none).into_future()).expect("nothing"),
+        []
+    );
     let stop = CancellationSource::new();
     stop.cancel();
     let (context, ledger) = (StepContext::new("t"), Ledger::default());
@@ -100,7 +103,7 @@ fn all_of_nothing_succeeds_and_a_cancelled_token_runs_nothing() {
         } else {
             when_all(&context, [operation(&ledger, 1, 0, false)]).cancellation(stop.token())
         };
-        assert_eq!(block_on(all.run()).expect_err("cancelled").code(), ErrorCode::Canceled);
+        assert_eq!(block_on(all.into_future()).expect_err("cancelled").code(), ErrorCode::Canceled);
     }
     assert_eq!(ledger.done(), []);
 }
@@ -116,7 +119,7 @@ fn when_one_fails_all_are_undone_in_reverse_the_failing_one_included() {
         operation(&ledger, 4, 2, true),
         endless(&ledger, 5, true),
     ];
-    let error = block_on(when_all(&context, operations).run()).expect_err("two fail");
+    let error = block_on(when_all(&context, operations).into_future()).expect_err("two fail");
     assert_eq!(messages(std::slice::from_ref(&error)), ["3 fails"], "the first is the cause");
     assert_eq!(messages(error.related()), ["told to stop", "4 fails", "told to stop"]);
     assert_eq!((error.metadata("completed"), error.metadata("failed")), (Some("1"), Some("4")));
@@ -132,7 +135,7 @@ fn a_cancellation_from_outside_undoes_what_has_succeeded() {
     let (context, ledger) =
         (StepContext::new("t").with_cancellation(stop.token()), Ledger::default());
     let operations = [operation(&ledger, 1, 0, false), endless(&ledger, 2, true)];
-    let mut all = Box::pin(when_all(&context, operations).run());
+    let mut all = Box::pin(when_all(&context, operations).into_future());
     assert!(poll_times(&mut all, 2).is_none());
     stop.cancel();
     let error = block_on(all).expect_err("cancelled");
@@ -147,7 +150,7 @@ fn a_timeout_waits_for_the_grace_and_a_panic_is_an_error() {
     let clock = ManualClock::new();
     let (context, ledger) = (context(&clock), Ledger::default());
     let all = when_all(&context, [endless(&ledger, 1, false), endless(&ledger, 2, true)]);
-    let mut all = Box::pin(all.timeout(SECOND).grace(SECOND).run());
+    let mut all = Box::pin(all.timeout(SECOND).grace(SECOND).into_future());
     assert!(poll_times(&mut all, 2).is_none());
     clock.advance(SECOND);
     assert!(poll_times(&mut all, 3).is_none(), "there is grace");
@@ -155,7 +158,7 @@ fn a_timeout_waits_for_the_grace_and_a_panic_is_an_error() {
     let error = poll_times(&mut all, 2).expect("it is over").expect_err("it timed out");
     assert_eq!((error.code(), error.metadata("dropped_handlers")), (ErrorCode::Timeout, Some("1")));
     ledger.assert_undone_in_reverse();
-    let error = block_on(when_all(&context, [panicking()]).run()).expect_err("a panic");
+    let error = block_on(when_all(&context, [panicking()]).into_future()).expect_err("a panic");
     assert_eq!(error.code(), ErrorCode::Panic);
 }
 
@@ -175,7 +178,7 @@ fn no_more_operations_run_at_once_than_the_limit_and_none_starts_after_a_failure
         }
     });
     let context = StepContext::new("t");
-    block_on(when_all(&context, operations).concurrency(3).run()).expect_err("one fails");
+    block_on(when_all(&context, operations).concurrency(3).into_future()).expect_err("one fails");
     assert_eq!(running.1.load(Ordering::Relaxed), 3);
     assert!(running.2.load(Ordering::Relaxed) < 14);
 }
@@ -205,7 +208,7 @@ fn the_first_success_wins_and_the_others_are_undone_whether_they_succeed_or_fail
         endless(&ledger, 3, true),
         late,
     ];
-    let raced = block_on(when_any(&context, operations).run()).expect("the second wins");
+    let raced = block_on(when_any(&context, operations).into_future()).expect("the second wins");
     assert_eq!((*raced.value(), raced.index()), (2, 1));
     assert_eq!(raced.rollback().expect("all are undone").succeeded(), 5);
     let undone = ledger.undone();
@@ -218,13 +221,13 @@ fn the_first_success_wins_and_the_others_are_undone_whether_they_succeed_or_fail
 #[test]
 fn any_of_nothing_is_not_valid_and_a_cancelled_token_does_not_hang() {
     let none: [Operation<'_>; 0] = [];
-    let error = block_on(when_any(&StepContext::new("t"), none).run()).expect_err("nobody");
+    let error = block_on(when_any(&StepContext::new("t"), none).into_future()).expect_err("nobody");
     assert_eq!(error.code(), ErrorCode::Validation);
     let stop = CancellationSource::new();
     stop.cancel();
     let context = StepContext::new("t").with_cancellation(stop.token());
     let race = when_any(&context, [endless(&Ledger::default(), 1, false)]);
-    let error = race.run().now_or_never().expect("at once").expect_err("cancelled");
+    let error = race.into_future().now_or_never().expect("at once").expect_err("cancelled");
     assert_eq!(error.code(), ErrorCode::Canceled);
 }
 
@@ -233,7 +236,7 @@ fn any_of_nothing_is_not_valid_and_a_cancelled_token_does_not_hang() {
 fn without_a_winner_all_errors_are_there_and_all_cancelled_is_cancelled() {
     let (context, ledger) = (StepContext::new("t"), Ledger::default());
     let operations = [operation(&ledger, 1, 3, true), panicking(), operation(&ledger, 3, 0, true)];
-    let error = block_on(when_any(&context, operations).run()).expect_err("all fail");
+    let error = block_on(when_any(&context, operations).into_future()).expect_err("all fail");
     assert_eq!(error.code(), ErrorCode::Aggregate);
     let expected = ["1 fails", "the operation panicked: in the call", "3 fails"];
     assert_eq!(messages(error.related()), expected);
@@ -241,7 +244,8 @@ fn without_a_winner_all_errors_are_there_and_all_cancelled_is_cancelled() {
 
     let cancelled =
         |_: StepContext| async { Err::<(), _>(Error::new(ErrorCode::Canceled, "stop")) };
-    let error = block_on(when_any(&context, [cancelled, cancelled]).run()).expect_err("nobody");
+    let error =
+        block_on(when_any(&context, [cancelled, cancelled]).into_future()).expect_err("nobody");
     assert_eq!((error.code(), error.related().len()), (ErrorCode::Canceled, 2));
 }
 
@@ -258,7 +262,8 @@ fn a_loser_that_cannot_be_undone_is_reported_and_stays_staged() {
         .boxed()
     });
     let quick: Operation<'_> = Box::new(|_| async { Ok(2) }.boxed());
-    let raced = block_on(when_any(&context, [stuck, quick]).run()).expect("the second wins");
+    let raced =
+        block_on(when_any(&context, [stuck, quick]).into_future()).expect("the second wins");
     assert_eq!(
         (*raced.value(), raced.rollback().expect_err("stuck").code()),
         (2, ErrorCode::Compensation)
@@ -266,8 +271,8 @@ fn a_loser_that_cannot_be_undone_is_reported_and_stays_staged() {
     assert_eq!(context.scope().clear(), 1);
 }
 
-fn attempts(count: u32, wait: Duration) -> ExecutionPolicy {
-    ExecutionPolicy::new().retry(RetryPolicy::exponential(count, wait))
+fn attempts(count: u32, wait: Duration) -> RetryPolicy {
+    RetryPolicy::exponential(count, wait)
 }
 
 // P3, PARITY 3.6
@@ -277,11 +282,12 @@ fn an_operation_is_tried_until_it_succeeds_and_failed_attempts_are_undone_before
     let (context, ledger) = (context(&clock), Ledger::default());
     let mut count = 0;
     let policy = attempts(5, SECOND);
-    let retried = retry_with_policy(&context, &policy, |step| {
+    let retried = retry(&context, policy.clone(), |step| {
         count += 1;
         assert_eq!(ledger.undone().len(), 2 * (count as usize - 1), "undone before");
         operation(&ledger, count, 1, count < 3)(step)
-    });
+    })
+    .into_future();
     let mut retried = Box::pin(retried);
     for wait in [SECOND, 2 * SECOND] {
         assert!(poll_times(&mut retried, 5).is_none());
@@ -300,10 +306,13 @@ fn the_last_error_says_how_often_and_how_long_and_has_the_earlier_ones() {
     let (context, ledger) = (context(&clock), Ledger::default());
     let mut count = 0;
     let policy = attempts(3, SECOND);
-    let mut retried = Box::pin(retry_with_policy(&context, &policy, |step| {
-        count += 1;
-        operation(&ledger, count, 0, true)(step)
-    }));
+    let mut retried = Box::pin(
+        retry(&context, policy.clone(), |step| {
+            count += 1;
+            operation(&ledger, count, 0, true)(step)
+        })
+        .into_future(),
+    );
     while poll_times(&mut retried, 1).is_none_or(|result| {
         let error = result.expect_err("all fail");
         assert_eq!(messages(std::slice::from_ref(&error)), ["3 fails"]);
@@ -324,25 +333,26 @@ fn a_rollback_that_fails_or_an_error_not_worth_it_ends_the_retrying() {
     let context = StepContext::new("t");
     let policy = attempts(9, Duration::ZERO);
     let mut count = 0;
-    let stuck = retry_with_policy(&context, &policy, |step| {
+    let stuck = retry(&context, policy.clone(), |step| {
         count += 1;
         step.register_compensation(|| async { Err("no connection") });
         async { Err::<(), _>("no") }
-    });
+    })
+    .into_future();
     let error = block_on(stuck).expect_err("it fails");
     assert_eq!(error.related().last().map(Error::code), Some(ErrorCode::Compensation));
     assert_eq!((count, context.scope().clear()), (1, 1));
 
-    let retry = RetryPolicy::fixed(u32::MAX, Duration::ZERO);
-    let policy =
-        ExecutionPolicy::new().retry(retry.only_if(|error| error.code() != ErrorCode::Validation));
+    let policy = RetryPolicy::fixed(u32::MAX, Duration::ZERO);
+    let policy = policy.only_if(|error| error.code() != ErrorCode::Validation);
     let mut count = 0;
-    let invalid = retry_with_policy(&context, &policy, |_| {
+    let invalid = retry(&context, policy.clone(), |_| {
         count += 1;
         let error =
             if count < 4 { Error::new(ErrorCode::Source, "x") } else { Error::validation("y") };
         async { Err::<(), _>(error) }
-    });
+    })
+    .into_future();
     assert_eq!(block_on(invalid).expect_err("not valid").metadata("attempts"), Some("4"));
 }
 
@@ -357,10 +367,13 @@ fn a_cancellation_before_during_and_between_attempts_ends_the_retrying() {
         if when == "before" {
             stop.cancel();
         }
-        let mut retried = Box::pin(retry_with_policy(&context, &policy, |step| match when {
-            "during" => endless(&ledger, 1, true)(step),
-            _ => operation(&ledger, 1, 0, true)(step),
-        }));
+        let mut retried = Box::pin(
+            retry(&context, policy.clone(), |step| match when {
+                "during" => endless(&ledger, 1, true)(step),
+                _ => operation(&ledger, 1, 0, true)(step),
+            })
+            .into_future(),
+        );
         if when != "before" {
             assert!(poll_times(&mut retried, 3).is_none());
             stop.cancel();
@@ -399,7 +412,7 @@ fn waits_double_up_to_the_cap_and_jitter_is_the_same_for_the_same_seed() {
 #[test]
 fn the_first_tier_that_succeeds_wins_and_its_peers_are_stopped_and_undone() {
     let (context, ledger) = (StepContext::new("t"), Ledger::default());
-    let tiers = fallback(&context)
+    let tiers = Fallback::new(&context)
         .tier("cache")
         .strategy("memory", operation(&ledger, 1, 0, true))
         .strategy("disk", operation(&ledger, 2, 1, true))
@@ -408,7 +421,7 @@ fn the_first_tier_that_succeeds_wins_and_its_peers_are_stopped_and_undone() {
         .strategy("far", endless(&ledger, 4, true))
         .tier("origin")
         .strategy("never asked", operation(&ledger, 5, 0, false));
-    let reached = block_on(tiers.run()).expect("the replica");
+    let reached = block_on(tiers.into_future()).expect("the replica");
     assert_eq!((reached.tier(), reached.strategy(), *reached.value()), ("replica", "near", 3));
     assert_eq!(ledger.undone()[..4].len(), 4, "the cache is undone");
     assert!(!ledger.done().contains(&5));
@@ -420,14 +433,14 @@ fn the_first_tier_that_succeeds_wins_and_its_peers_are_stopped_and_undone() {
 #[test]
 fn when_every_tier_fails_each_error_names_its_tier_and_strategy() {
     let (context, ledger) = (StepContext::new("t"), Ledger::default());
-    let tiers = fallback(&context)
+    let tiers = Fallback::new(&context)
         .tier("a")
         .strategy("x", operation(&ledger, 1, 0, true))
         .tier("empty")
         .tier("b")
         .strategy("y", operation(&ledger, 2, 1, true))
         .strategy("z", operation(&ledger, 3, 0, true));
-    let error = block_on(tiers.run()).expect_err("all fail");
+    let error = block_on(tiers.into_future()).expect_err("all fail");
     let places: Vec<_> = error
         .related()
         .iter()
@@ -440,7 +453,8 @@ fn when_every_tier_fails_each_error_names_its_tier_and_strategy() {
         (ErrorCode::Aggregate, vec![("a", "x"), ("b", "y"), ("b", "z")])
     );
     ledger_is_empty(&context);
-    let error = block_on(fallback::<()>(&context).tier("none").run()).expect_err("nothing");
+    let error =
+        block_on(Fallback::<()>::new(&context).tier("none").into_future()).expect_err("nothing");
     assert_eq!(error.code(), ErrorCode::Validation);
 }
 
@@ -455,28 +469,30 @@ fn dropping_any_of_them_after_any_poll_loses_no_compensation() {
     let jobs: [fn(&StepContext, &Ledger) -> Job<'static>; 4] = [
         |context, ledger| {
             let operations = [operation(ledger, 1, 2, false), operation(ledger, 2, 3, true)];
-            when_all(context, operations).run().map(drop).boxed()
+            when_all(context, operations).into_future().map(drop).boxed()
         },
         |context, ledger| {
             let operations = [operation(ledger, 1, 2, true), operation(ledger, 2, 3, false)];
-            when_any(context, operations).run().map(drop).boxed()
+            when_any(context, operations).into_future().map(drop).boxed()
         },
         |context, ledger| {
             let (context, ledger) = (context.clone(), ledger.clone());
             async move {
                 let mut count = 0;
                 let policy = attempts(3, Duration::ZERO);
-                let retried = retry_with_policy(&context, &policy, |step| {
+                let retried = retry(&context, policy.clone(), |step| {
                     count += 1;
                     operation(&ledger, count, 1, count < 3)(step)
-                });
+                })
+                .into_future();
                 drop(retried.await);
             }
             .boxed()
         },
         |context, ledger| {
-            let tiers = fallback(context).strategy("a", operation(ledger, 1, 1, true)).tier("b");
-            tiers.strategy("b", operation(ledger, 2, 2, false)).run().map(drop).boxed()
+            let tiers =
+                Fallback::new(context).strategy("a", operation(ledger, 1, 1, true)).tier("b");
+            tiers.strategy("b", operation(ledger, 2, 2, false)).into_future().map(drop).boxed()
         },
     ];
     for (which, job) in jobs.into_iter().enumerate() {
@@ -502,20 +518,21 @@ fn dropping_any_of_them_after_any_poll_loses_no_compensation() {
 async fn all_any_retry_and_fallback_work_here() {
     let (context, ledger) = (StepContext::new("suite"), Ledger::default());
     let operations = (1..=3).map(|number| operation(&ledger, number, 1, false));
-    assert_eq!(when_all(&context, operations).run().await.expect("all succeed"), [1, 2, 3]);
+    assert_eq!(when_all(&context, operations).await.expect("all succeed"), [1, 2, 3]);
     let operations = [endless(&ledger, 4, true), operation(&ledger, 5, 1, false)];
     let raced = when_any(&context, operations).compensation(CompensationPolicy::parallel());
-    assert_eq!(raced.run().await.expect("the second").into_value(), 5);
+    assert_eq!(raced.await.expect("the second").into_value(), 5);
     let policy = attempts(3, SECOND / 1_000);
     let mut count = 5;
-    let retried = retry_with_policy(&context, &policy, |step| {
+    let retried = retry(&context, policy.clone(), |step| {
         count += 1;
         operation(&ledger, count, 1, count < 7)(step)
-    });
+    })
+    .into_future();
     assert_eq!(retried.await.expect("the second attempt"), 7);
-    let tiers = fallback(&context).strategy("a", operation(&ledger, 8, 0, true));
+    let tiers = Fallback::new(&context).strategy("a", operation(&ledger, 8, 0, true));
     let tiers = tiers.tier("b").strategy("b", operation(&ledger, 9, 1, false));
-    assert_eq!(tiers.run().await.expect("the second tier").into_value(), 9);
+    assert_eq!(tiers.await.expect("the second tier").into_value(), 9);
     assert_eq!(context.scope().clear(), 12);
 }
 

@@ -15,7 +15,7 @@ use futures::{FutureExt, Sink, SinkExt, StreamExt, stream};
 use support::{Hand, block_on, filled, left_in, poll_times};
 use watershed::channels::{
     Destination, IntoDestination, OnClosed, Refused, SenderDestination, Undelivered, broadcast,
-    into_sink, merge, route,
+    into_sink, merge_into, route,
 };
 use watershed::{CancellationSource, Error, ErrorCode, ManualClock, StepContext};
 
@@ -97,7 +97,7 @@ fn a_message_is_taken_when_the_sink_is_ready_and_not_before() {
     let valve = Valve::default();
     let source = filled([1, 2, 3]);
     let mut merge =
-        merge(&context(), [source.clone()], into_sink(Pipe(valve.clone()))).into_future();
+        merge_into(&context(), [source.clone()], into_sink(Pipe(valve.clone()))).into_future();
     for taken in 0..3 {
         assert!(poll_times(&mut merge, 2).is_none());
         assert_eq!(source.len(), 3 - taken);
@@ -115,7 +115,7 @@ fn a_sink_is_flushed_while_the_sources_are_idle() {
     let valve = Valve::default();
     valve.with(|state| state.room = 9);
     let (sender, source) = async_channel::unbounded();
-    let mut merge = merge(&context(), [source], into_sink(Pipe(valve.clone()))).into_future();
+    let mut merge = merge_into(&context(), [source], into_sink(Pipe(valve.clone()))).into_future();
     sender.try_send(1).expect("open");
     assert!(poll_times(&mut merge, 1).is_none());
     valve.with(|state| assert_eq!(state.flushed, [1]));
@@ -136,7 +136,7 @@ fn what_one_sink_has_is_flushed_while_another_one_has_no_room() {
     quick.with(|state| *state = State { room: 9, ..State::default() });
     let [left, right] = sinks();
     let routed = route(|number| number % 2 == 0, left, right);
-    let mut merge = merge(&context(), [filled([2, 1])], routed).into_future();
+    let mut merge = merge_into(&context(), [filled([2, 1])], routed).into_future();
     slow.with(|state| *state = State { room: 1, ..State::default() });
     assert!(poll_times(&mut merge, 3).is_none(), "the other side has no room any more");
     quick.with(|state| assert_eq!(state.flushed, [2]));
@@ -149,7 +149,7 @@ fn an_idle_operation_hears_that_nobody_receives_any_more() {
     let channels = || (async_channel::bounded(1), async_channel::bounded(1));
 
     let ((sender, receiver), _) = channels();
-    let mut merged = Hand::new(merge(&context(), [quiet()], sender).into_future());
+    let mut merged = Hand::new(merge_into(&context(), [quiet()], sender).into_future());
     assert!(merged.run().is_pending());
     drop(receiver);
     let error = merged.finish().expect_err("nobody receives");
@@ -157,7 +157,7 @@ fn an_idle_operation_hears_that_nobody_receives_any_more() {
 
     let ((left, from_left), (right, from_right)) = channels();
     let routed = route(|_| true, left, right);
-    let mut routed = Hand::new(merge(&context(), [quiet()], routed).into_future());
+    let mut routed = Hand::new(merge_into(&context(), [quiet()], routed).into_future());
     assert!(routed.run().is_pending());
     drop(from_right);
     let error = routed.finish().expect_err("nobody receives from one side");
@@ -184,7 +184,7 @@ fn keep_open_flushes_a_sink_and_does_not_close_it() {
     let valve = Valve::default();
     valve.with(|state| state.room = 9);
     let sink = into_sink(Pipe(valve.clone()));
-    block_on(merge(&context(), [filled([1, 2])], sink).keep_open()).expect("it succeeds");
+    block_on(merge_into(&context(), [filled([1, 2])], sink).keep_open()).expect("it succeeds");
     valve.with(|state| assert!(!state.closed && state.flushed == [1, 2]));
 }
 
@@ -195,7 +195,7 @@ fn a_sink_that_fails_ends_the_merge_before_a_message_is_taken() {
     valve.with(|state| state.fails = true);
     let source = filled([1, 2]);
     let sink = into_sink(Pipe(valve.clone()));
-    let error = block_on(merge(&context(), [source.clone()], sink)).expect_err("it fails");
+    let error = block_on(merge_into(&context(), [source.clone()], sink)).expect_err("it fails");
     assert_eq!(error.code(), ErrorCode::Destination);
     assert!(error.downcast_ref::<std::io::Error>().is_some());
     assert_eq!(left_in(&source), [1, 2]);
@@ -206,7 +206,7 @@ fn an_mpsc_sender_without_receiver_is_a_completed_channel() {
     let (sender, receiver) = mpsc::channel(4);
     drop(receiver);
     let source = filled([1]);
-    let error = block_on(merge(&context(), [source.clone()], into_sink(sender)));
+    let error = block_on(merge_into(&context(), [source.clone()], into_sink(sender)));
     assert_eq!(error.expect_err("closed").code(), ErrorCode::ChannelCompleted);
     assert_eq!(left_in(&source), [1]);
 }
@@ -222,7 +222,7 @@ fn a_failed_merge_waits_for_its_sink_for_the_grace() {
         let sources = [stream::iter([Ok(1), Err("lost")])].map(watershed::Source::faults);
         let sink = into_sink(Pipe(valve.clone()));
         let second = Duration::from_secs(1);
-        let mut merge = merge(&context, sources, sink).grace(3 * second).into_future();
+        let mut merge = merge_into(&context, sources, sink).grace(3 * second).into_future();
         assert!(poll_times(&mut merge, 3).is_none());
         clock.advance(2 * second);
         assert!(poll_times(&mut merge, 3).is_none());
@@ -249,7 +249,7 @@ fn a_merge_cancelled_while_its_sink_closes_ends_after_the_grace() {
     let valve = Valve::default();
     valve.with(|state| (state.room, state.stuck) = (9, true));
     let sink = into_sink(Pipe(valve));
-    let mut merge = merge(&context, [filled([1])], sink).into_future();
+    let mut merge = merge_into(&context, [filled([1])], sink).into_future();
     assert!(poll_times(&mut merge, 3).is_none());
     stop.cancel();
     assert!(poll_times(&mut merge, 3).is_none());
@@ -264,7 +264,8 @@ fn left_waiting(by_drop: bool) -> (Undelivered<u32>, async_channel::Receiver<u32
     let (sender, receiver) = async_channel::bounded(1);
     sender.try_send(1).expect("open");
     let mut left = None;
-    let merge = merge(&context(), [filled([2])], sender).keep_open().cancellation(stop.token());
+    let merge =
+        merge_into(&context(), [filled([2])], sender).keep_open().cancellation(stop.token());
     let mut merge = merge.undelivered(|message| left = Some(message)).into_future();
     assert!(poll_times(&mut merge, 3).is_none());
     if !by_drop {
@@ -301,7 +302,7 @@ fn without_a_callback_a_waiting_message_stays_with_a_lent_destination() {
     let (sender, receiver) = async_channel::bounded(1);
     let mut destination = SenderDestination::new(sender);
     for round in [[1, 2], [3, 4]] {
-        let merge = merge(&context(), [filled(round)], &mut destination).keep_open();
+        let merge = merge_into(&context(), [filled(round)], &mut destination).keep_open();
         assert!(poll_times(&mut merge.into_future(), 3).is_none());
         assert_eq!(receiver.try_recv(), Ok(round[0] - round[0] / 2));
     }
@@ -347,7 +348,7 @@ fn a_message_that_a_destination_without_room_gave_back_goes_to_the_callback() {
     let mut shelf = Shelf::default();
     let source = filled([1, 2, 3]);
     let mut left = None;
-    let merge = merge(&context(), [source.clone()], &mut shelf);
+    let merge = merge_into(&context(), [source.clone()], &mut shelf);
     let mut merge = merge.undelivered(|message| left = message.into_message().ok()).into_future();
     assert!(poll_times(&mut merge, 3).is_none());
     drop(merge);
@@ -383,7 +384,8 @@ fn a_sink_of_boxed_items_is_a_destination_as_well() {
     let (sender, receiver) = mpsc::unbounded::<u32>();
     let sink =
         sender.with(|message: u32| std::future::ready(Ok::<_, mpsc::SendError>(message + 1)));
-    block_on(merge(&context(), [filled([1, 2])], into_sink(Box::pin(sink)))).expect("it succeeds");
+    block_on(merge_into(&context(), [filled([1, 2])], into_sink(Box::pin(sink))))
+        .expect("it succeeds");
     assert_eq!(block_on(receiver.collect::<Vec<_>>()), [2, 3]);
 }
 
@@ -400,7 +402,7 @@ fn a_merge_that_waits_for_room_is_woken_by_room_alone() {
     let waker = Waker::from(Arc::clone(&count));
     let mut cx = Context::from_waker(&waker);
     let (sender, receiver) = async_channel::bounded(1);
-    let mut merge = merge(&context(), [filled([1, 2, 3])], sender).into_future();
+    let mut merge = merge_into(&context(), [filled([1, 2, 3])], sender).into_future();
     assert!(merge.poll_unpin(&mut cx).is_pending());
     assert_eq!(count.0.load(Ordering::Relaxed), 0, "it does not spin");
     assert_eq!(receiver.try_recv(), Ok(1));

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use support::{block_on, filled, poll_times};
 use watershed::{
-    BoxError, CancellationSource, CompensationPolicy, CompensationScope, ExecutionPolicy,
-    StepContext, channels, combinators, diagnostics, fan_in, group::WaitGroup, timers,
+    BoxError, CancellationSource, CompensationPolicy, CompensationScope, RetryPolicy, StepContext,
+    channels, combinators, diagnostics, fan_in, group::WaitGroup, timers,
 };
 
 #[test]
 fn each_result_is_counted_once() {
     let context = StepContext::new("t");
-    let before = diagnostics::snapshot();
+    let before = diagnostics::Snapshot::now();
     let handler = |message: u32, step: StepContext| async move {
         step.register_compensation(|| async {});
         if message == 13 { Err("unlucky") } else { Ok(()) }
@@ -41,12 +41,14 @@ fn each_result_is_counted_once() {
     lost.register_compensation(|| async {});
     drop(lost);
 
-    let mut select = channels::select(&context).pass(filled([1])).timeout(Duration::from_secs(60));
+    let mut select =
+        channels::Select::new(&context).pass(filled([1])).timeout(Duration::from_secs(60));
     block_on(select.run()).expect("one is ready");
     block_on(select.run()).expect_err("all have ended");
-    let mut late = channels::select(&context).pass(filled([1])).timeout(Duration::ZERO);
+    let mut late = channels::Select::new(&context).pass(filled([1])).timeout(Duration::ZERO);
     block_on(late.run()).expect_err("it times out");
-    let mut cancelled = channels::select(&context).pass(filled([1])).cancellation(stop.token());
+    let mut cancelled =
+        channels::Select::new(&context).pass(filled([1])).cancellation(stop.token());
     block_on(cancelled.run()).expect_err("it is cancelled");
 
     let group = WaitGroup::new(&context);
@@ -59,18 +61,18 @@ fn each_result_is_counted_once() {
     for fails in [false, true] {
         let work = move |_: StepContext| async move { if fails { Err("no") } else { Ok(()) } };
         assert_eq!(
-            block_on(Box::pin(combinators::when_all(&context, [work]).run())).is_err(),
+            block_on(Box::pin(combinators::when_all(&context, [work]).into_future())).is_err(),
             fails
         );
         assert_eq!(
-            block_on(Box::pin(combinators::when_any(&context, [work]).run())).is_err(),
+            block_on(Box::pin(combinators::when_any(&context, [work]).into_future())).is_err(),
             fails
         );
-        let policy = ExecutionPolicy::new();
-        let retried = combinators::retry_with_policy(&context, &policy, work);
-        assert_eq!(block_on(Box::pin(retried)).is_err(), fails);
-        let tiers = combinators::fallback(&context).strategy("only", work);
-        assert_eq!(block_on(Box::pin(tiers.run())).is_err(), fails);
+        let policy = RetryPolicy::none();
+        let retried = combinators::retry(&context, policy, work);
+        assert_eq!(block_on(Box::pin(retried.into_future())).is_err(), fails);
+        let tiers = combinators::Fallback::new(&context).strategy("only", work);
+        assert_eq!(block_on(Box::pin(tiers.into_future())).is_err(), fails);
         let timed = timers::with_timeout(&context, Duration::MAX, work);
         assert_eq!(block_on(timed).is_err(), fails);
         let (sender, receiver) = async_channel::unbounded();
@@ -79,11 +81,11 @@ fn each_result_is_counted_once() {
             receiver.close();
             others.close();
         }
-        assert_eq!(block_on(channels::merge(&context, [filled([1])], sender)).is_err(), fails);
+        assert_eq!(block_on(channels::merge_into(&context, [filled([1])], sender)).is_err(), fails);
         assert_eq!(block_on(channels::broadcast(&context, filled([1]), [other])).is_err(), fails);
     }
 
-    let counted = diagnostics::snapshot().since(&before);
+    let counted = diagnostics::Snapshot::now().since(&before);
     assert_eq!((counted.operations_succeeded, counted.operations_failed), (7, 7));
     assert_eq!(counted.selects_succeeded, 1);
     assert_eq!((counted.selects_failed, counted.selects_timed_out), (1, 1));

@@ -14,7 +14,7 @@ use futures::future::pending;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use support::{block_on, filled, left_in, poll_times, yields};
-use watershed::channels::{AnySource, SourceEnd, SourceHandle, Unsettled, live, merged};
+use watershed::channels::{AnySource, SourceEnd, SourceHandle, Unsettled, live, merge};
 use watershed::{
     BoxError, CancellationSource, ErrorCode, ManualClock, Source, StepContext, fan_in,
 };
@@ -457,7 +457,7 @@ fn however_a_drain_ends_what_is_left_of_its_sources_goes_back_to_their_handles()
         assert_eq!(ended.expect_err("it fails").error().code(), code, "{items:?}");
         assert_eq!(handle.ended().now_or_never(), Some(SourceEnd::Abandoned), "{items:?}");
         let source = handle.remove().now_or_never().expect("at once").expect("it is whole");
-        let rest = merged(&StepContext::new("rest"), [AnySource::from(source)]);
+        let rest = merge(&StepContext::new("rest"), [AnySource::from(source)]);
         assert_eq!(block_on(rest.count()), left, "{items:?}");
     }
 }

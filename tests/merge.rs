@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::stream::{self, FusedStream, Stream, StreamExt, TryStreamExt};
 use support::{block_on, filled, left_in, poll_times};
-use watershed::channels::{Destination, Refused, merge, merged};
+use watershed::channels::{Destination, Refused, merge, merge_into};
 use watershed::{CancellationSource, Error, ErrorCode, ManualClock, Source, StepContext};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ impl<S: Stream + Unpin> Stream for Counted<S> {
 fn a_merge_delivers_every_message_in_the_order_of_its_source_and_closes() {
     let sources: Vec<_> = (0..5).map(|s| filled((0..100).map(move |m| (s, m)))).collect();
     let (sender, receiver) = async_channel::unbounded();
-    let report = block_on(merge(&context(), sources, sender.clone())).expect("it succeeds");
+    let report = block_on(merge_into(&context(), sources, sender.clone())).expect("it succeeds");
     assert!(sender.is_closed());
     let mut seen = vec![Vec::new(); 5];
     for (source, message) in left_in(&receiver) {
@@ -67,7 +67,7 @@ fn every_ready_source_has_a_turn_between_two_turns_of_another() {
     for quantum in [1, 3, 64] {
         let sources: Vec<_> = (0..10).map(|s| stream::repeat(s).take(300)).collect();
         let (sender, receiver) = async_channel::unbounded();
-        block_on(merge(&context(), sources, sender).quantum(quantum)).expect("it succeeds");
+        block_on(merge_into(&context(), sources, sender).quantum(quantum)).expect("it succeeds");
         let order = left_in(&receiver);
         let bound = 9 * quantum + 1;
         let mut last = [0; 10];
@@ -95,7 +95,7 @@ impl Stream for Eager {
 #[test]
 fn a_source_that_wakes_itself_has_no_more_turns_than_others() {
     let sources = [Eager(0, 100).boxed(), stream::repeat(1).take(99).boxed()];
-    let merged = merged(&context(), sources).quantum(1);
+    let merged = merge(&context(), sources).quantum(1);
     let order: Vec<_> = block_on(merged.try_collect()).expect("it succeeds");
     assert_eq!(order, [0, 1].repeat(99));
 }
@@ -112,7 +112,7 @@ fn a_source_woken_during_a_turn_comes_before_the_next_turn_of_the_same_source() 
         }
         1
     });
-    let merged = merged(&context(), [late.boxed(), busy.boxed()]).quantum(4);
+    let merged = merge(&context(), [late.boxed(), busy.boxed()]).quantum(4);
     let order: Vec<_> = block_on(merged.take(14).try_collect()).expect("it succeeds");
     assert_eq!(order, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1]);
 }
@@ -122,7 +122,7 @@ fn a_source_woken_during_a_turn_comes_before_the_next_turn_of_the_same_source() 
 fn one_poll_moves_a_bounded_number_of_messages() {
     let (sender, receiver) = async_channel::unbounded();
     let sources = [stream::repeat(1), stream::repeat(2)];
-    let mut merge = merge(&context(), sources, sender).quantum(usize::MAX).into_future();
+    let mut merge = merge_into(&context(), sources, sender).quantum(usize::MAX).into_future();
     for polls in 1..20 {
         assert!(poll_times(&mut merge, 1).is_none());
         assert!((polls..=polls * 256).contains(&receiver.len()), "after {polls} polls");
@@ -137,7 +137,7 @@ fn a_source_that_only_wakes_itself_does_not_hold_the_thread() {
         cx.waker().wake_by_ref();
         Poll::<Option<u32>>::Pending
     });
-    let mut merged = merged(&context(), [Counted(restless, Arc::clone(&polls))]);
+    let mut merged = merge(&context(), [Counted(restless, Arc::clone(&polls))]);
     assert!(poll_times(&mut merged.next(), 1).is_none());
     assert!(polls.load(Ordering::Relaxed) <= 256);
 }
@@ -152,7 +152,7 @@ fn a_message_of_one_source_polls_no_idle_one() {
     let idle = || Counted(stream::pending().boxed(), Arc::clone(&idle_polls));
     sources.extend(std::iter::repeat_with(idle).take(1_000));
     let (destination, receiver) = async_channel::unbounded();
-    let mut merge = merge(&context(), sources, destination).into_future();
+    let mut merge = merge_into(&context(), sources, destination).into_future();
     assert!(poll_times(&mut merge, 50).is_none());
     for message in 0..100 {
         sender.try_send(message).expect("open");
@@ -168,7 +168,7 @@ fn a_message_of_one_source_polls_no_idle_one() {
 fn a_hundred_thousand_sources_are_merged() {
     let sources: Vec<_> = (0..100_000_u32).map(|n| stream::iter([n])).collect();
     let (sender, receiver) = async_channel::unbounded();
-    let report = block_on(merge(&context(), sources, sender)).expect("it succeeds");
+    let report = block_on(merge_into(&context(), sources, sender)).expect("it succeeds");
     assert_eq!((report.delivered(), receiver.len()), (100_000, 100_000));
 }
 
@@ -177,11 +177,14 @@ fn a_hundred_thousand_sources_are_merged() {
 fn zero_sources_succeed_at_once_and_close_the_destination() {
     let none: [async_channel::Receiver<u32>; 0] = [];
     let (sender, receiver) = async_channel::bounded(1);
-    let report = block_on(merge(&context(), none.clone(), sender)).expect("it succeeds");
+    let report = block_on(merge_into(&context(), none.clone(), sender)).expect("it succeeds");
     assert_eq!((report.delivered(), receiver.is_closed()), (0, true));
     let (sender, _) = async_channel::bounded(1);
-    assert!(block_on(merge(&context(), none.clone(), sender)).is_ok(), "closed for nobody's loss");
-    assert!(block_on(merged(&context(), none).next()).is_none());
+    assert!(
+        block_on(merge_into(&context(), none.clone(), sender)).is_ok(),
+        "closed for nobody's loss"
+    );
+    assert!(block_on(merge(&context(), none).next()).is_none());
 }
 
 // Rule 2.6
@@ -194,7 +197,7 @@ fn a_source_that_ends_is_dropped_at_once() {
     };
     let (sender, receiver) = async_channel::bounded(9);
     let sources = [with_held.boxed(), stream::pending().boxed()];
-    let mut merge = merge(&context(), sources, sender).into_future();
+    let mut merge = merge_into(&context(), sources, sender).into_future();
     assert!(poll_times(&mut merge, 1).is_none());
     assert_eq!((Arc::strong_count(&held), left_in(&receiver)), (1, vec![1]));
 }
@@ -208,7 +211,7 @@ fn a_fault_ends_the_merge_and_closes_the_destination() {
         stream::iter([Ok(7), Err("connection lost"), Ok(8)]).boxed().faults().named("bad"),
     ];
     let (sender, receiver) = async_channel::unbounded();
-    let error = block_on(merge(&context(), sources, sender.clone()).quantum(1));
+    let error = block_on(merge_into(&context(), sources, sender.clone()).quantum(1));
     let error = error.expect_err("a fault");
     assert_eq!((error.code(), error.source_name()), (ErrorCode::Source, Some("bad")));
     assert_eq!((error.metadata("delivered"), error.metadata("undelivered")), (Some("3"), None));
@@ -224,7 +227,7 @@ fn a_fault_is_noticed_beside_a_source_that_is_always_ready() {
         stream::iter([Err("connection lost")]).boxed().faults(),
     ];
     let (sender, receiver) = async_channel::unbounded();
-    let error = block_on(merge(&context(), sources, sender).quantum(5));
+    let error = block_on(merge_into(&context(), sources, sender).quantum(5));
     assert_eq!(error.expect_err("a fault").code(), ErrorCode::Source);
     assert_eq!(receiver.len(), 5);
 }
@@ -240,7 +243,7 @@ fn a_merge_cancelled_before_its_first_poll_takes_nothing() {
         }
         let source = filled([1]);
         let (sender, receiver) = async_channel::bounded(1);
-        let mut merge = merge(&context, [source.clone()], sender);
+        let mut merge = merge_into(&context, [source.clone()], sender);
         if !by_context {
             merge = merge.cancellation(stop.token());
         }
@@ -264,7 +267,7 @@ fn a_merge_is_cancelled_while_it_waits_for_room_and_while_it_waits_for_messages(
             (feed, source)
         };
         let mut left = Vec::new();
-        let mut merge = merge(&context(), [source.clone()], sender)
+        let mut merge = merge_into(&context(), [source.clone()], sender)
             .cancellation(stop.token())
             .undelivered(|message| left.extend(message.into_message().ok()))
             .into_future();
@@ -294,7 +297,7 @@ fn an_always_ready_source_does_not_starve_the_cancellation() {
         count
     });
     let (sender, receiver) = async_channel::unbounded();
-    let error = block_on(merge(&context(), [source], sender).cancellation(token));
+    let error = block_on(merge_into(&context(), [source], sender).cancellation(token));
     assert_eq!(error.expect_err("cancelled").code(), ErrorCode::Canceled);
     assert!(receiver.len() <= 1_064, "{}", receiver.len());
 }
@@ -304,12 +307,13 @@ fn an_always_ready_source_does_not_starve_the_cancellation() {
 fn a_timeout_of_zero_takes_nothing_and_one_without_end_never_fires() {
     let source = filled([1, 2]);
     let (sender, _receiver) = async_channel::bounded(9);
-    let timed = merge(&on(&ManualClock::new()), [source.clone()], sender).timeout(Duration::ZERO);
+    let timed =
+        merge_into(&on(&ManualClock::new()), [source.clone()], sender).timeout(Duration::ZERO);
     let error = block_on(timed).expect_err("it times out");
     assert_eq!((error.code(), error.metadata("duration")), (ErrorCode::Timeout, Some("0ns")));
     assert_eq!(source.len(), 2);
     let (sender, receiver) = async_channel::bounded(9);
-    let untimed = merge(&on(&ManualClock::new()), [source], sender).timeout(Duration::MAX);
+    let untimed = merge_into(&on(&ManualClock::new()), [source], sender).timeout(Duration::MAX);
     assert!(block_on(untimed).is_ok());
     assert_eq!(left_in(&receiver), [1, 2]);
 }
@@ -323,7 +327,7 @@ fn the_timeout_counts_from_the_first_poll_and_fires_while_the_merge_waits() {
         let (sender, receiver) = async_channel::bounded(1);
         let sources = if full { vec![filled([1, 2]), idle] } else { vec![idle] };
         let mut left = None;
-        let mut merge = merge(&on(&clock), sources, sender)
+        let mut merge = merge_into(&on(&clock), sources, sender)
             .timeout(10 * SECOND)
             .undelivered(|message| left = message.into_message().ok())
             .into_future();
@@ -348,7 +352,7 @@ fn an_always_ready_source_does_not_starve_the_timeout() {
         stream::repeat_with(move || clock.advance(Duration::from_millis(1)))
     };
     let (sender, receiver) = async_channel::unbounded();
-    let error = block_on(merge(&on(&clock), [ticking], sender).timeout(SECOND));
+    let error = block_on(merge_into(&on(&clock), [ticking], sender).timeout(SECOND));
     assert_eq!(error.expect_err("it times out").code(), ErrorCode::Timeout);
     assert!((1_000..=1_064).contains(&receiver.len()), "{}", receiver.len());
 }
@@ -360,7 +364,7 @@ fn a_closed_destination_ends_the_merge_before_the_next_message_is_taken() {
     let (feed, idle) = async_channel::unbounded();
     let (sender, receiver) = async_channel::bounded(9);
     let sources = [source.clone(), idle.clone()];
-    let mut merge = merge(&context(), sources, sender).into_future();
+    let mut merge = merge_into(&context(), sources, sender).into_future();
     assert!(poll_times(&mut merge, 1).is_none());
     drop(receiver);
     feed.try_send(4).expect("open");
@@ -375,7 +379,7 @@ fn a_message_that_waits_when_its_destination_is_closed_goes_to_the_callback() {
         let (sender, receiver) = async_channel::bounded(1);
         let source = filled([1, 2, 3]);
         let mut left = None;
-        let mut merge = merge(&context(), [source.clone()], sender);
+        let mut merge = merge_into(&context(), [source.clone()], sender);
         if keep_open {
             merge = merge.keep_open();
         }
@@ -394,18 +398,19 @@ fn a_message_that_waits_when_its_destination_is_closed_goes_to_the_callback() {
 #[test]
 fn keep_open_leaves_the_destination_open_on_success_failure_and_drop() {
     let (sender, receiver) = async_channel::bounded(1);
-    block_on(merge(&context(), [filled([1])], sender.clone()).keep_open()).expect("it succeeds");
+    block_on(merge_into(&context(), [filled([1])], sender.clone()).keep_open())
+        .expect("it succeeds");
     let cancelled = CancellationSource::new();
     cancelled.cancel();
-    let failing = merge(&context(), [filled([2])], sender.clone()).keep_open();
+    let failing = merge_into(&context(), [filled([2])], sender.clone()).keep_open();
     assert!(block_on(failing.cancellation(cancelled.token())).is_err());
-    let dropped = merge(&context(), [filled([3])], sender.clone()).keep_open();
+    let dropped = merge_into(&context(), [filled([3])], sender.clone()).keep_open();
     assert!(poll_times(&mut dropped.into_future(), 2).is_none());
     assert!(!sender.is_closed());
-    let never_polled = merge(&context(), [filled([4])], sender.clone());
+    let never_polled = merge_into(&context(), [filled([4])], sender.clone());
     drop(never_polled.into_future());
     assert!(!sender.is_closed(), "what never started ends nothing");
-    let dropped = merge(&context(), [filled([5])], sender.clone());
+    let dropped = merge_into(&context(), [filled([5])], sender.clone());
     assert!(poll_times(&mut dropped.into_future(), 2).is_none());
     assert!(sender.is_closed());
     assert_eq!(left_in(&receiver), [1]);
@@ -419,7 +424,7 @@ fn a_merge_dropped_after_any_poll_loses_no_message() {
             let sources = [filled([1, 2, 3]), filled([4, 5]), filled([6, 7, 8])];
             let (sender, receiver) = async_channel::bounded(capacity);
             let mut all = Vec::new();
-            let merge = merge(&context(), sources.clone(), sender.clone()).quantum(2);
+            let merge = merge_into(&context(), sources.clone(), sender.clone()).quantum(2);
             let mut merge = merge
                 .undelivered(|message| all.push(message.into_message().expect("it is closed")))
                 .into_future();
@@ -456,7 +461,7 @@ fn a_merge_that_keeps_its_destination_open_loses_no_message_when_it_is_dropped()
         let (sender, receiver) = async_channel::bounded(1);
         let mut waiting = None;
         let mut all = Vec::new();
-        let merge = merge(&context(), [source.clone()], sender).keep_open();
+        let merge = merge_into(&context(), [source.clone()], sender).keep_open();
         let merge = merge.undelivered(|message| waiting = Some(message));
         let mut merge = merge.into_future();
         for poll in 0..k {
@@ -484,7 +489,7 @@ fn a_message_that_has_room_when_the_merge_ends_is_delivered() {
     for (by_drop, keep_open) in [(true, true), (true, false), (false, true), (false, false)] {
         let stop = CancellationSource::new();
         let (sender, receiver) = async_channel::bounded(1);
-        let mut merge = merge(&context(), [filled([1, 2])], sender).cancellation(stop.token());
+        let mut merge = merge_into(&context(), [filled([1, 2])], sender).cancellation(stop.token());
         if keep_open {
             merge = merge.keep_open();
         }
@@ -507,7 +512,7 @@ fn a_message_that_has_room_when_the_merge_ends_is_delivered() {
 fn two_merges_into_one_channel_lose_nothing_to_each_other() {
     let (sender, receiver) = async_channel::bounded(1);
     let both = [filled(0..50), filled(50..100)].map(|source| {
-        let merge = merge(&context(), [source], sender.clone());
+        let merge = merge_into(&context(), [source], sender.clone());
         Some(merge.keep_open().into_future())
     });
     let mut both = both.map(|merge| merge.expect("there"));
@@ -536,7 +541,7 @@ fn a_panic_in_a_source_is_an_error_with_its_name() {
             .named("bad"),
     ];
     let (sender, receiver) = async_channel::bounded(9);
-    let error = block_on(merge(&context(), sources, sender)).expect_err("a panic");
+    let error = block_on(merge_into(&context(), sources, sender)).expect_err("a panic");
     assert_eq!((error.code(), error.source_name()), (ErrorCode::Panic, Some("bad")));
     assert!(error.to_string().contains("bad cable"), "{error}");
     assert_eq!((left_in(&receiver), receiver.is_closed()), (vec![1, 2], true));
@@ -579,7 +584,7 @@ fn a_panic_in_the_destination_is_an_error() {
     for method in ["ready", "send", "close"] {
         let source = filled([1, 2]);
         let mut touchy = Touchy(method, Vec::new());
-        let error = block_on(merge(&context(), [source.clone()], &mut touchy));
+        let error = block_on(merge_into(&context(), [source.clone()], &mut touchy));
         let error = error.expect_err("a panic");
         assert_eq!(error.code(), ErrorCode::Panic, "{method}");
         assert!(error.to_string().contains("the destination panicked"), "{error}");
@@ -605,7 +610,7 @@ fn a_panic_in_the_callback_and_in_destructors_is_contained() {
             let bomb = Bomb;
             stream::iter([1, 2, 3]).map(move |message| (message, &bomb).0)
         };
-        let merge = merge(&context(), [source], sender).cancellation(stop.token());
+        let merge = merge_into(&context(), [source], sender).cancellation(stop.token());
         let merge = merge.undelivered(|message| panic!("{:?}", message.into_message().ok()));
         let mut merge = merge.into_future();
         if by_drop {
@@ -628,14 +633,14 @@ fn the_destructor_of_a_source_that_ended_fails_the_merge() {
     let bomb = Bomb;
     let source = stream::iter([1]).map(move |message| (message, &bomb).0);
     let (sender, receiver) = async_channel::bounded(9);
-    let error = block_on(merge(&context(), [source], sender)).expect_err("a panic");
+    let error = block_on(merge_into(&context(), [source], sender)).expect_err("a panic");
     assert_eq!((error.code(), left_in(&receiver)), (ErrorCode::Panic, vec![1]));
 }
 
 #[test]
 fn a_merge_that_has_ended_says_so_when_it_is_polled_again() {
     let (sender, _receiver) = async_channel::bounded(9);
-    let mut merge = merge(&context(), [filled([1])], sender).into_future();
+    let mut merge = merge_into(&context(), [filled([1])], sender).into_future();
     assert!(poll_times(&mut merge, 1).expect("it is over").is_ok());
     let error = poll_times(&mut merge, 1).expect("it is over").expect_err("no more");
     assert_eq!(error.code(), ErrorCode::Unspecified);
@@ -646,7 +651,7 @@ fn a_merge_that_has_ended_says_so_when_it_is_polled_again() {
 fn the_same_input_gives_the_same_order() {
     let run = || {
         let sources: Vec<_> = (0..7).map(|s| filled((0..s * 3).map(move |m| (s, m)))).collect();
-        let merged = merged(&on(&ManualClock::new()), sources).quantum(2);
+        let merged = merge(&on(&ManualClock::new()), sources).quantum(2);
         block_on(merged.try_collect::<Vec<_>>()).expect("it succeeds")
     };
     assert_eq!(run(), run());
@@ -657,7 +662,7 @@ fn the_same_input_gives_the_same_order() {
 fn a_merged_stream_dropped_after_any_item_leaves_the_rest_in_the_sources() {
     for k in 0..=8 {
         let sources = [filled([1, 2, 3]), filled([4, 5]), filled([6, 7, 8])];
-        let mut merged = merged(&context(), sources.clone()).quantum(2);
+        let mut merged = merge(&context(), sources.clone()).quantum(2);
         let mut all = Vec::new();
         for _ in 0..k {
             all.push(block_on(merged.next()).expect("there is one").expect("no error"));
@@ -680,7 +685,7 @@ fn a_merged_stream_ends_with_its_error_as_the_last_item() {
         let (feed, source) = async_channel::unbounded();
         feed.try_send(1).expect("open");
         let mut merged =
-            merged(&on(&clock), [source.clone()]).timeout(SECOND).cancellation(stop.token());
+            merge(&on(&clock), [source.clone()]).timeout(SECOND).cancellation(stop.token());
         assert_eq!(poll_times(&mut merged.next(), 1).expect("ready").expect("one").ok(), Some(1));
         assert!(poll_times(&mut merged.next(), 3).is_none());
         end();
@@ -692,7 +697,7 @@ fn a_merged_stream_ends_with_its_error_as_the_last_item() {
         assert_eq!(left_in(&source), [2]);
     }
     let sources = [stream::iter([Ok(1), Err("lost"), Ok(2)]).faults().named("feed")];
-    let items: Vec<_> = block_on(merged(&context(), sources).collect());
+    let items: Vec<_> = block_on(merge(&context(), sources).collect());
     assert_eq!((items.len(), items[0].as_ref().ok()), (2, Some(&1)));
     assert_eq!(items[1].as_ref().expect_err("a fault").source_name(), Some("feed"));
 }
@@ -701,7 +706,7 @@ fn a_merged_stream_ends_with_its_error_as_the_last_item() {
 #[test]
 fn a_merged_stream_contains_the_panic_of_a_source() {
     let source = stream::iter([1]).map(|message: u32| if message == 1 { panic!("no") } else { 2 });
-    let items: Vec<_> = block_on(merged(&context(), [source]).collect());
+    let items: Vec<_> = block_on(merge(&context(), [source]).collect());
     assert_eq!(items.len(), 1);
     assert_eq!(items[0].as_ref().expect_err("a panic").code(), ErrorCode::Panic);
 }
@@ -709,7 +714,7 @@ fn a_merged_stream_contains_the_panic_of_a_source() {
 // Rule 2.4
 #[test]
 fn a_merged_stream_gives_the_thread_back_regularly() {
-    let merged = merged(&context(), [stream::repeat(1)]).quantum(usize::MAX);
+    let merged = merge(&context(), [stream::repeat(1)]).quantum(usize::MAX);
     let sum = merged.fold(0, |sum, item| async move { sum + item.expect("no error") });
     assert!(poll_times(&mut Box::pin(sum), 100).is_none());
 }
@@ -725,7 +730,7 @@ fn a_panicking_waker_does_not_reach_the_producer() {
     }
     let waker = Waker::from(Arc::new(Panics));
     let (feed, source) = async_channel::unbounded();
-    let mut merged = merged(&context(), [source]);
+    let mut merged = merge(&context(), [source]);
     assert!(Pin::new(&mut merged).poll_next(&mut Context::from_waker(&waker)).is_pending());
     feed.try_send(1).expect("open");
     assert_eq!(poll_times(&mut merged.next(), 1).expect("ready").expect("one").ok(), Some(1));
@@ -736,17 +741,17 @@ fn a_panicking_waker_does_not_reach_the_producer() {
 fn merges_are_send_when_their_parts_are() {
     fn send<T: Send>(_: &T) {}
     let (sender, _receiver) = async_channel::bounded(9);
-    let merge = merge(&context(), [filled([1])], sender).undelivered(|_| {});
-    send(&merge);
-    send(&merge.into_future());
-    send(&merged(&context(), [filled([1])]));
+    let merging = merge_into(&context(), [filled([1])], sender).undelivered(|_| {});
+    send(&merging);
+    send(&merging.into_future());
+    send(&merge(&context(), [filled([1])]));
 }
 
 // Rules 3.1, 5.2
 async fn all_messages_arrive() {
     let (sender, receiver) = async_channel::bounded(2);
     let sources = [filled(0..50), filled(50..100)];
-    let merge = merge(&context(), sources, sender).into_future();
+    let merge = merge_into(&context(), sources, sender).into_future();
     let (report, mut all) = futures::join!(merge, receiver.collect::<Vec<_>>());
     all.sort_unstable();
     assert_eq!(report.expect("it succeeds").delivered(), 100);
@@ -764,7 +769,8 @@ async fn live_producers_and_a_consumer_on_other_threads() {
     let consumer = std::thread::spawn(move || {
         std::iter::from_fn(|| receiver.recv_blocking().ok()).sum::<u32>()
     });
-    let report = merge(&context(), [from_left, from_right], sender).await.expect("it succeeds");
+    let report =
+        merge_into(&context(), [from_left, from_right], sender).await.expect("it succeeds");
     assert_eq!(report.delivered(), 1000);
     assert_eq!(consumer.join().expect("the thread ends"), 2 * (0..500).sum::<u32>());
     assert!(producers.map(|producer| producer.join().expect("the thread ends")) == [true; 2]);
@@ -776,7 +782,7 @@ async fn cancellation_from_another_thread_ends_a_merge_in_front_of_a_full_channe
     let (sender, _receiver) = async_channel::bounded(1);
     let left = Arc::new(Mutex::new(Vec::new()));
     let got = Arc::clone(&left);
-    let merge = merge(&context(), [filled([1, 2, 3])], sender).cancellation(stop.token());
+    let merge = merge_into(&context(), [filled([1, 2, 3])], sender).cancellation(stop.token());
     let merge = merge.undelivered(move |message| {
         got.lock().expect("no panic").extend(message.into_message().ok());
     });
@@ -790,7 +796,7 @@ async fn cancellation_from_another_thread_ends_a_merge_in_front_of_a_full_channe
 // Rules 3.3, 5.2
 async fn a_timeout_ends_an_idle_stream() {
     let (_feed, source) = async_channel::unbounded::<u32>();
-    let mut merged = merged(&context(), [source]).timeout(Duration::from_millis(5));
+    let mut merged = merge(&context(), [source]).timeout(Duration::from_millis(5));
     let error = merged.next().await.expect("an item").expect_err("the end");
     assert_eq!(error.code(), ErrorCode::Timeout);
 }

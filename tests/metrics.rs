@@ -14,7 +14,7 @@ fn every_counter_and_both_histograms_reach_the_recorder() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     recorder.install().expect("no other recorder is there");
-    let before = watershed::diagnostics::snapshot();
+    let before = watershed::diagnostics::Snapshot::now();
 
     let context = StepContext::new("t");
     let drain = fan_in(&context, [filled([1, 2]), filled([3])], |_, step: StepContext| {
@@ -25,10 +25,10 @@ fn every_counter_and_both_histograms_reach_the_recorder() {
     assert_eq!(roll_back(context.scope()), 3);
     let drain = fan_in(&context, [filled([1])], |_, _| async { Err::<(), _>("no") });
     block_on(drain).expect_err("it fails");
-    let mut select = channels::select(&context).pass(stream::iter([1]));
+    let mut select = channels::Select::new(&context).pass(stream::iter([1]));
     block_on(select.run()).expect("one is ready");
 
-    let now = watershed::diagnostics::snapshot().since(&before);
+    let now = watershed::diagnostics::Snapshot::now().since(&before);
     let mut values = BTreeMap::new();
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         values.insert(key.key().name().to_owned(), value);

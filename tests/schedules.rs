@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::stream::{self, LocalBoxStream, StreamExt};
-use watershed::channels::{SourceEnd, live, window};
+use watershed::channels::{SourceEnd, Window, live};
 use watershed::streams::StepStreamExt;
 use watershed::testing::{Ledger, Script, Simulation, World, for_every_poll};
 use watershed::{BoxError, Clock, CompensationPolicy, Error, StepContext, fan_in};
@@ -161,7 +161,7 @@ fn a_window_closes_when_full_or_on_the_tick_and_never_otherwise() {
         let taken = Rc::new(RefCell::new(Vec::new()));
         let (log, clock) = (Rc::clone(&taken), world.clock().clone());
         let source = script.clone().inspect(move |_| log.borrow_mut().push(clock.now()));
-        let windows = window(&world.context("t"), source).count(most).every(every);
+        let windows = Window::new(&world.context("t"), source).count(most).every(every);
         let clock = world.clock().clone();
         let windows = windows.stream().expect("valid").map(move |window| (clock.now(), window));
         let windows: Vec<_> = simulation.run(windows.collect::<Vec<_>>()).expect("it ends");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::future::{pending, ready};
 use futures::{FutureExt, StreamExt, stream};
 use support::{Ledger, block_on, filled, left_in, poll_times, roll_back, yields};
-use watershed::channels::select;
+use watershed::channels::Select;
 use watershed::{
     BoxError, CancellationSource, Clock, Compensated, Error, ErrorCode, ManualClock, Sleep, Source,
     StepContext, Tick,
@@ -27,7 +27,7 @@ fn context(clock: &ManualClock) -> StepContext {
 #[test]
 fn cases_over_streams_of_different_types_give_one_type_of_result() {
     let context = StepContext::new("t");
-    let mut select = select(&context)
+    let mut select = Select::new(&context)
         .case(filled([1]), |number: u32, _| async move { Ok::<_, BoxError>(number.to_string()) })
         .case(filled(["a"]), |text, _| async move { Ok::<_, std::fmt::Error>(text.to_owned()) })
         .pass(filled([String::from("as it is")]));
@@ -41,7 +41,7 @@ fn cases_over_streams_of_different_types_give_one_type_of_result() {
 #[test]
 fn what_the_winning_continuation_registers_is_staged_on_the_context() {
     let (context, ledger) = (StepContext::new("t"), Ledger::default());
-    let mut select = select(&context).case(filled([1, 2]), |effect, step| {
+    let mut select = Select::new(&context).case(filled([1, 2]), |effect, step| {
         let ledger = ledger.clone();
         async move {
             ledger.apply(&step, effect);
@@ -63,7 +63,7 @@ fn a_ready_message_is_taken_at_once_and_none_from_a_losing_case() {
     let context = StepContext::new("t");
     let sources = [filled([1, 2]), filled([3]), filled([4])];
     let [a, b, c] = sources.clone();
-    let mut select = select(&context).pass(a).pass(b).pass(c);
+    let mut select = Select::new(&context).pass(a).pass(b).pass(c);
     let first = select.run().now_or_never().expect("at once").expect("no failure");
     let left: usize = sources.iter().map(async_channel::Receiver::len).sum();
     assert_eq!(left, 3, "only message {first} was taken");
@@ -73,17 +73,17 @@ fn a_ready_message_is_taken_at_once_and_none_from_a_losing_case() {
 #[test]
 fn the_lowest_priority_wins_and_equal_ones_take_turns_within_a_bound() {
     let context = StepContext::new("t");
-    let mut select =
-        select(&context)
-            .pass(stream::repeat(1))
-            .pass(stream::repeat(2))
-            .case_with_priority(7, filled([70, 71]), |message, _| async move {
-                Ok::<_, BoxError>(message)
-            })
-            .pass(stream::repeat(3))
-            .case_with_priority(200, stream::repeat(9), |message, _| async move {
-                Ok::<_, BoxError>(message)
-            });
+    let mut select = Select::new(&context)
+        .pass(stream::repeat(1))
+        .pass(stream::repeat(2))
+        .case(
+            filled([70, 71]).prioritized(7),
+            |message, _| async move { Ok::<_, BoxError>(message) },
+        )
+        .pass(stream::repeat(3))
+        .case(stream::repeat(9).prioritized(200), |message, _| async move {
+            Ok::<_, BoxError>(message)
+        });
     let results: Vec<_> = (0..302).map(|_| block_on(select.run()).expect("one is ready")).collect();
     assert_eq!(results[..2], [70, 71]);
     for source in 1..=3 {
@@ -103,7 +103,7 @@ fn cases_that_have_ended_are_not_asked_again_and_when_all_have_the_select_is_dra
         1 => Poll::Ready(None),
         _ => panic!("it had ended"),
     });
-    let mut select = select(&context).pass(once).pass(filled([2, 3, 4]));
+    let mut select = Select::new(&context).pass(once).pass(filled([2, 3, 4]));
     let mut results: Vec<_> =
         (0..4).map(|_| block_on(select.run()).expect("there is more")).collect();
     results.sort_unstable();
@@ -118,7 +118,7 @@ fn cases_that_have_ended_are_not_asked_again_and_when_all_have_the_select_is_dra
 #[test]
 fn a_select_without_cases_is_drained() {
     let context = StepContext::new("t");
-    let error = block_on(select::<()>(&context).run()).expect_err("nothing can come");
+    let error = block_on(Select::<()>::new(&context).run()).expect_err("nothing can come");
     assert_eq!(error.code(), ErrorCode::SelectDrained);
 }
 
@@ -128,7 +128,7 @@ fn the_default_runs_when_nothing_is_ready_and_its_failure_is_that_of_the_run() {
     let context = StepContext::new("t");
     let (sender, receiver) = async_channel::unbounded();
     let mut round = 0;
-    let mut select = select(&context).pass(receiver).default(|step| {
+    let mut select = Select::new(&context).pass(receiver).default(|step| {
         step.register_compensation(|| async {});
         round += 1;
         assert!(round != 3, "in the call");
@@ -155,11 +155,11 @@ fn a_timeout_of_zero_takes_nothing_and_one_without_end_sets_no_timer() {
     let clock = ManualClock::new();
     let context = context(&clock);
     let source = filled([1]);
-    let mut zero = select(&context).pass(source.clone()).timeout(Duration::ZERO);
+    let mut zero = Select::new(&context).pass(source.clone()).timeout(Duration::ZERO);
     let error = block_on(zero.run()).expect_err("no time");
     assert_eq!((error.code(), error.metadata("duration")), (ErrorCode::Timeout, Some("0ns")));
     assert_eq!(source.len(), 1);
-    let mut endless = select(&context).pass(stream::pending::<()>()).timeout(Duration::MAX);
+    let mut endless = Select::new(&context).pass(stream::pending::<()>()).timeout(Duration::MAX);
     assert!(endless.run().now_or_never().is_none());
     assert_eq!(clock.sleepers(), 0);
 }
@@ -170,7 +170,7 @@ fn the_timeout_counts_for_each_run_from_its_first_poll() {
     let clock = ManualClock::new();
     let context = context(&clock);
     let (sender, receiver) = async_channel::unbounded();
-    let mut select = select(&context).pass(receiver).timeout(SECOND);
+    let mut select = Select::new(&context).pass(receiver).timeout(SECOND);
     for _ in 0..3 {
         let mut run = select.run();
         assert!(poll_times(&mut run, 2).is_none());
@@ -188,7 +188,7 @@ fn a_continuation_that_is_late_is_told_and_awaited_and_dropped_when_the_grace_en
     for heeds in [true, false] {
         let clock = ManualClock::new();
         let (context, ledger) = (context(&clock), Ledger::default());
-        let mut select = select(&context).case(filled([1]), |effect, step: StepContext| {
+        let mut select = Select::new(&context).case(filled([1]), |effect, step: StepContext| {
             let ledger = ledger.clone();
             async move {
                 ledger.apply(&step, effect);
@@ -226,7 +226,7 @@ fn a_cancelled_select_takes_nothing_and_one_that_waits_ends_by_either_token() {
         let (of_context, of_call) = (CancellationSource::new(), CancellationSource::new());
         let context = StepContext::new("t").with_cancellation(of_context.token());
         let (sender, receiver) = async_channel::unbounded();
-        let mut select = select(&context).pass(receiver.clone()).cancellation(of_call.token());
+        let mut select = Select::new(&context).pass(receiver.clone()).cancellation(of_call.token());
         let mut run = select.run();
         assert!(poll_times(&mut run, 2).is_none());
         if by_context {
@@ -254,7 +254,7 @@ fn faults_and_panics_are_errors_that_name_their_source_and_the_select_goes_on() 
         Poll::Ready(None::<u32>)
     });
     let faulty = stream::iter([Err("connection lost"), Ok(5)]).faults().named("faulty");
-    let mut select = select(&context).pass(panicking.named("panicking")).pass(faulty).case(
+    let mut select = Select::new(&context).pass(panicking.named("panicking")).pass(faulty).case(
         filled([1, 2]).named("numbers"),
         |number, _| {
             assert!(number > 1, "in the call");
@@ -293,7 +293,8 @@ fn dropping_a_run_after_any_poll_loses_no_message_and_no_compensation() {
         };
         let [a, b] = sources.clone();
         let late = stream::once(yields(1)).filter_map(|()| async { None::<u32> });
-        let mut select = select(&context).case(late, handler).case(a, handler).case(b, handler);
+        let mut select =
+            Select::new(&context).case(late, handler).case(a, handler).case(b, handler);
         let mut run = select.run();
         let ended = poll_times(&mut run, k).is_some();
         drop(run);
@@ -318,11 +319,11 @@ fn dropping_a_run_after_any_poll_loses_no_message_and_no_compensation() {
 fn cases_of_one_priority_keep_their_turns_when_another_priority_wins_in_between() {
     let context = StepContext::new("t");
     let (urgent, from_urgent) = async_channel::unbounded();
-    let mut select = select(&context)
+    let mut select = Select::new(&context)
         .pass(stream::repeat(1))
         .pass(stream::repeat(2))
         .pass(stream::pending())
-        .case_with_priority(0, from_urgent, |message, _| async move { Ok::<_, BoxError>(message) });
+        .case(from_urgent.prioritized(0), |message, _| async move { Ok::<_, BoxError>(message) });
     let mut waited = [0; 3];
     for run in 0..300 {
         if run % 3 != 0 {
@@ -342,7 +343,7 @@ fn cases_of_one_priority_keep_their_turns_when_another_priority_wins_in_between(
 fn a_case_that_always_faults_leaves_its_equals_their_turns() {
     let context = StepContext::new("t");
     let broken = stream::repeat_with(|| Err::<u32, _>("connection lost")).faults();
-    let mut select = select(&context).pass(broken).pass(stream::repeat(1));
+    let mut select = Select::new(&context).pass(broken).pass(stream::repeat(1));
     let faults = (0..100).filter(|_| block_on(select.run()).is_err()).count();
     assert_eq!(faults, 50);
 }
@@ -369,7 +370,7 @@ fn a_source_that_has_ended_or_panicked_is_dropped_at_once_and_never_polled_again
         let _keep = &panics;
         panic!("no connection")
     });
-    let mut select = select(&context).pass(ends).pass(panics).pass(filled([1]));
+    let mut select = Select::new(&context).pass(ends).pass(panics).pass(filled([1]));
     let error = block_on(select.run()).expect_err("the second panics");
     assert_eq!((error.code(), error.source_name()), (ErrorCode::Panic, Some("source 1")));
     assert_eq!(dropped.load(Ordering::Relaxed), 2);
@@ -386,7 +387,7 @@ fn a_loop_over_cases_that_are_always_ready_hands_the_thread_back() {
     for by_default in [false, true] {
         let context = StepContext::new("t");
         let runs = AtomicUsize::new(0);
-        let mut select = select(&context);
+        let mut select = Select::new(&context);
         select = if by_default {
             select.pass(stream::pending()).default(|_| async { Ok::<_, BoxError>(7) })
         } else {
@@ -411,7 +412,7 @@ fn a_wake_up_polls_its_own_case_and_no_idle_one() {
     let context = StepContext::new("t");
     let polls = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = async_channel::unbounded();
-    let mut select = select(&context);
+    let mut select = Select::new(&context);
     for _ in 0..500 {
         let polls = Arc::clone(&polls);
         select = select.pass(stream::poll_fn(move |_| {
@@ -434,7 +435,7 @@ fn a_wake_up_polls_its_own_case_and_no_idle_one() {
 fn whoever_kept_the_step_of_a_run_that_is_dropped_sees_it_cancelled() {
     let context = StepContext::new("t");
     let kept = Arc::new(std::sync::Mutex::new(None));
-    let mut select = select(&context).case(filled([1]), |_, step: StepContext| {
+    let mut select = Select::new(&context).case(filled([1]), |_, step: StepContext| {
         *kept.lock().expect("no panic") = Some(step);
         pending::<Result<(), BoxError>>()
     });
@@ -462,10 +463,11 @@ impl Drop for Bomb {
 fn a_result_that_comes_too_late_and_panics_when_dropped_hides_no_timeout() {
     let clock = ManualClock::new();
     let context = context(&clock);
-    let mut select = select(&context).timeout(SECOND).case(filled([1]), |_, step| async move {
-        step.cancellation().cancelled().await;
-        Ok::<_, BoxError>(Bomb)
-    });
+    let mut select =
+        Select::new(&context).timeout(SECOND).case(filled([1]), |_, step| async move {
+            step.cancellation().cancelled().await;
+            Ok::<_, BoxError>(Bomb)
+        });
     let mut run = select.run();
     assert!(poll_times(&mut run, 1).is_none());
     clock.advance(SECOND);
@@ -487,7 +489,7 @@ fn a_source_and_a_continuation_that_panic_when_dropped_are_contained() {
         let _keep = &bomb;
         Poll::Pending
     });
-    let mut select = select(&context).pass(ends).pass(stays).case(filled([1]), |_, _| async {
+    let mut select = Select::new(&context).pass(ends).pass(stays).case(filled([1]), |_, _| async {
         let _bomb = Bomb;
         pending::<Result<u32, BoxError>>().await
     });
@@ -512,13 +514,15 @@ fn the_compensations_of_a_result_are_absorbed_also_when_it_comes_too_late() {
             async move { undone.lock().expect("no panic").push(effect) }
         })
     };
-    let mut select = select::<u32>(&context)
-        .case(filled([1]), |effect, _| ready(Ok::<_, BoxError>(undo(effect))))
+    let mut select = Select::<u32>::new(&context)
+        .case(filled([1]), |effect, step| {
+            ready(Ok::<_, BoxError>(undo(effect).absorb_into(step.scope())))
+        })
         .case(filled([2]), |effect, step| {
             let undo = &undo;
             async move {
                 step.cancellation().cancelled().await;
-                Ok::<_, BoxError>(undo(effect))
+                Ok::<_, BoxError>(undo(effect).absorb_into(step.scope()))
             }
         })
         .timeout(SECOND);
@@ -536,10 +540,10 @@ fn the_compensations_of_a_result_are_absorbed_also_when_it_comes_too_late() {
 #[test]
 fn a_case_that_passes_its_message_on_can_have_a_priority() {
     let context = StepContext::new("t");
-    let mut select = select(&context)
-        .pass_with_priority(101, filled([3]))
+    let mut select = Select::new(&context)
+        .pass(filled([3]).prioritized(101))
         .pass(filled([2]))
-        .pass_with_priority(99, filled([1]));
+        .pass(filled([1]).prioritized(99));
     let results: Vec<_> = (0..3).map(|_| block_on(select.run()).expect("one is ready")).collect();
     assert_eq!(results, [1, 2, 3]);
 }
@@ -548,11 +552,11 @@ fn a_case_that_passes_its_message_on_can_have_a_priority() {
 #[test]
 fn a_case_that_is_ready_wins_at_once_beside_silent_ones_of_every_priority() {
     let context = StepContext::new("t");
-    let mut select = select(&context)
-        .pass_with_priority(1, stream::pending())
+    let mut select = Select::new(&context)
+        .pass(stream::pending().prioritized(1))
         .pass(stream::pending())
         .pass(filled([7]))
-        .pass_with_priority(200, stream::pending());
+        .pass(stream::pending().prioritized(200));
     assert_eq!(select.run().now_or_never().expect("at once").expect("no failure"), 7);
     assert!(select.run().now_or_never().is_none());
 }
@@ -561,9 +565,9 @@ fn a_case_that_is_ready_wins_at_once_beside_silent_ones_of_every_priority() {
 #[test]
 fn a_select_that_has_run_can_be_given_cases_and_limits() {
     let context = StepContext::new("t");
-    let mut first = select(&context).pass(filled([1, 4]));
+    let mut first = Select::new(&context).pass(filled([1, 4]));
     assert_eq!(block_on(first.run()).expect("one is ready"), 1);
-    let mut second = first.pass_with_priority(1, filled([2])).pass(filled([3]));
+    let mut second = first.pass(filled([2]).prioritized(1)).pass(filled([3]));
     let mut results: Vec<_> = (0..3)
         .map(|_| second.run().now_or_never().expect("at once").expect("no failure"))
         .collect();
@@ -596,7 +600,7 @@ fn the_task_of_the_latest_run_is_woken_and_no_earlier_one() {
     let stop = CancellationSource::new();
     let context = StepContext::new("t").with_cancellation(stop.token());
     let (sender, receiver) = async_channel::unbounded();
-    let mut select = select(&context).pass(receiver).pass(stream::pending());
+    let mut select = Select::new(&context).pass(receiver).pass(stream::pending());
     let tasks = [Arc::new(Wakes::default()), Arc::new(Wakes::default())];
     for task in &tasks {
         let waker = Arc::clone(task).into();
@@ -626,7 +630,7 @@ fn a_case_that_keeps_waking_itself_starves_neither_its_equals_nor_the_default_no
             Poll::Pending
         })
     };
-    let mut waiting = select(&context).pass(restless()).pass(restless()).pass(filled([1, 2]));
+    let mut waiting = Select::new(&context).pass(restless()).pass(restless()).pass(filled([1, 2]));
     assert_eq!(waiting.run().now_or_never().expect("at once").expect("no failure"), 1);
     assert_eq!(waiting.run().now_or_never().expect("at once").expect("no failure"), 2);
     let mut run = waiting.run();
@@ -637,7 +641,7 @@ fn a_case_that_keeps_waking_itself_starves_neither_its_equals_nor_the_default_no
         ErrorCode::Canceled
     );
     let context = StepContext::new("t");
-    let mut hasty = select(&context).pass(restless()).default(|_| ready(Ok::<_, BoxError>(0)));
+    let mut hasty = Select::new(&context).pass(restless()).default(|_| ready(Ok::<_, BoxError>(0)));
     assert_eq!(hasty.run().now_or_never().expect("at once").expect("no failure"), 0);
 }
 
@@ -648,7 +652,7 @@ fn cancelling_tells_the_continuation_and_what_it_says_is_attached() {
         let (of_context, of_call) = (CancellationSource::new(), CancellationSource::new());
         let context = StepContext::new("t").with_cancellation(of_context.token());
         let source = filled([1, 2]);
-        let mut select = select(&context).cancellation(of_call.token()).case(
+        let mut select = Select::new(&context).cancellation(of_call.token()).case(
             source.clone(),
             |_, step| async move {
                 step.cancellation().cancelled().await;
@@ -675,11 +679,13 @@ fn cancelling_tells_the_continuation_and_what_it_says_is_attached() {
 fn a_continuation_that_panics_when_the_grace_ends_is_attached_to_the_timeout() {
     let clock = ManualClock::new();
     let context = context(&clock);
-    let mut select =
-        select(&context).timeout(SECOND).grace(Duration::ZERO).case(filled([1]), |_, _| async {
+    let mut select = Select::new(&context).timeout(SECOND).grace(Duration::ZERO).case(
+        filled([1]),
+        |_, _| async {
             let _bomb = Bomb;
             pending::<Result<(), BoxError>>().await
-        });
+        },
+    );
     let mut run = select.run();
     assert!(poll_times(&mut run, 1).is_none());
     clock.advance(SECOND);
@@ -709,7 +715,7 @@ impl Clock for Broken {
 fn a_clock_that_panics_fails_the_run_and_drops_its_continuation() {
     let context = StepContext::new("t").with_clock(Arc::new(Broken));
     let ledger = Ledger::default();
-    let mut select = select(&context).case(filled([1]), |effect, step| {
+    let mut select = Select::new(&context).case(filled([1]), |effect, step| {
         let ledger = ledger.clone();
         async move {
             ledger.apply(&step, effect);
@@ -752,10 +758,10 @@ fn a_loop_of_runs_dropped_after_any_poll_accounts_for_every_message_and_effect()
                 Some((message, (source, !late)))
             })
         };
-        let mut select = select(&context)
+        let mut select = Select::new(&context)
             .case(late(a), handler)
             .case(late(b), handler)
-            .case_with_priority(1, late(c), handler);
+            .case(late(c).prioritized(1), handler);
         let mut all_runs = Box::pin(async {
             loop {
                 match select.run().await {
@@ -790,7 +796,7 @@ async fn a_select_in_a_loop_takes_everything_from_live_channels() {
         std::thread::spawn(move || (0..200).all(|_| words.send_blocking("word").is_ok())),
     ];
     let context = StepContext::new("suite");
-    let mut select = select(&context)
+    let mut select = Select::new(&context)
         .case(from_numbers, |number: u32, _| async move {
             yields(1).await;
             Ok::<_, BoxError>(number)
@@ -813,7 +819,7 @@ async fn a_select_in_a_loop_takes_everything_from_live_channels() {
 // Rules 3.3, 5.2
 async fn a_select_times_out() {
     let context = StepContext::new("suite");
-    let mut select = select(&context).pass(stream::pending::<()>()).timeout(SECOND / 200);
+    let mut select = Select::new(&context).pass(stream::pending::<()>()).timeout(SECOND / 200);
     assert_eq!(select.run().await.expect_err("it timed out").code(), ErrorCode::Timeout);
 }
 
@@ -821,7 +827,7 @@ async fn a_select_times_out() {
 async fn cancelling_from_another_thread_ends_a_run_that_waits() {
     let stop = CancellationSource::new();
     let context = StepContext::new("suite").with_cancellation(stop.token());
-    let mut select = select(&context).pass(stream::pending::<()>());
+    let mut select = Select::new(&context).pass(stream::pending::<()>());
     let canceller = std::thread::spawn(move || stop.cancel());
     assert_eq!(select.run().await.expect_err("cancelled").code(), ErrorCode::Canceled);
     canceller.join().expect("the thread ends");
@@ -833,7 +839,7 @@ async fn a_default_in_a_loop_lets_a_live_channel_go_on() {
     let producer =
         std::thread::spawn(move || (1..=50_u32).all(|number| sender.send_blocking(number).is_ok()));
     let context = StepContext::new("suite");
-    let mut select = select(&context).pass(receiver).default(|_| ready(Ok::<_, BoxError>(0)));
+    let mut select = Select::new(&context).pass(receiver).default(|_| ready(Ok::<_, BoxError>(0)));
     let mut sum = 0;
     while sum < (1..=50).sum() {
         sum += select.run().await.expect("a message or the default");

@@ -12,22 +12,36 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use support::{block_on, filled, left_in, poll_times};
-use watershed::channels::{
-    MergeStrategy, SourceState, Unsettled, merge_with_strategy, priority, round_robin, weighted,
-};
-use watershed::{CancellationSource, Error, ErrorCode, ManualClock, Source, StepContext};
+use watershed::channels::{SourceState, Unsettled, merge_into};
+use watershed::{CancellationSource, ErrorCode, ManualClock, Source, StepContext};
 
 fn context() -> StepContext {
     StepContext::new("t")
 }
 
+/// Always the first that may be ready.
+fn first(sources: &[SourceState]) -> Option<usize> {
+    sources.iter().position(|state| state.is_ready())
+}
+
+/// One message of each that may be ready, in turn.
+fn round_robin() -> impl FnMut(&[SourceState]) -> Option<usize> {
+    let mut next = 0;
+    move |sources| {
+        let turn = (next..sources.len()).chain(0..next);
+        let index = turn.into_iter().find(|index| sources[*index].is_ready())?;
+        next = index + 1;
+        Some(index)
+    }
+}
+
 /// Merges what the sources hold.
 fn merge_all<T: Send + 'static>(
     sources: impl IntoIterator<Item: Source<Message = T, Receipt = Unsettled>>,
-    strategy: impl MergeStrategy,
+    strategy: impl FnMut(&[SourceState]) -> Option<usize>,
 ) -> Vec<T> {
     let (sender, receiver) = async_channel::unbounded();
-    block_on(merge_with_strategy(&context(), sources, sender, strategy)).expect("it succeeds");
+    block_on(merge_into(&context(), sources, sender).strategy(strategy)).expect("it succeeds");
     left_in(&receiver)
 }
 
@@ -62,7 +76,7 @@ fn the_strategy_sees_what_is_known_of_each_source() {
     let (feed, slow) = async_channel::unbounded();
     let (sender, receiver) = async_channel::unbounded();
     let sources = [slow, filled([1, 2])];
-    let mut merge = merge_with_strategy(&context(), sources, sender, strategy).into_future();
+    let mut merge = merge_into(&context(), sources, sender).strategy(strategy).into_future();
     assert!(poll_times(&mut merge, 1).is_none());
     feed.try_send(3).expect("open");
     drop(feed);
@@ -86,7 +100,7 @@ fn a_strategy_that_picks_nothing_useful_holds_a_message_for_eight_polls_at_most(
         };
         let (sender, receiver) = async_channel::unbounded();
         let sources = [silent(), filled(0..10).chain(stream::pending()).boxed()];
-        let mut merge = merge_with_strategy(&context(), sources, sender, strategy).into_future();
+        let mut merge = merge_into(&context(), sources, sender).strategy(strategy).into_future();
         let count = Arc::new(Count(AtomicUsize::new(0)));
         let waker = Waker::from(Arc::clone(&count));
         let mut cx = std::task::Context::from_waker(&waker);
@@ -116,7 +130,7 @@ fn a_refusal_gives_the_source_wanted_time_to_become_ready() {
     let (sender, receiver) = async_channel::unbounded();
     let sources = [wanted, filled([7, 8, 9])];
     let first = |_: &[SourceState]| Some(0);
-    let mut merge = merge_with_strategy(&context(), sources, sender, first).into_future();
+    let mut merge = merge_into(&context(), sources, sender).strategy(first).into_future();
     for message in 1..=3 {
         assert!(poll_times(&mut merge, 5).is_none());
         feed.try_send(message).expect("open");
@@ -134,11 +148,11 @@ fn without_a_useful_answer_the_ready_sources_have_their_turns() {
 }
 
 #[test]
-fn priority_takes_the_first_ready_source() {
+fn a_strategy_may_starve_whom_it_wants() {
     let (feed, urgent) = async_channel::unbounded();
     let (sender, receiver) = async_channel::bounded(1);
     let sources = [urgent, filled([7, 8, 9])];
-    let mut merge = merge_with_strategy(&context(), sources, sender, priority()).into_future();
+    let mut merge = merge_into(&context(), sources, sender).strategy(first).into_future();
     assert!(poll_times(&mut merge, 1).is_none());
     feed.try_send(1).expect("open");
     let mut seen = Vec::new();
@@ -154,86 +168,52 @@ fn priority_takes_the_first_ready_source() {
     assert_eq!(report.sources()[0].delivered(), 1);
 }
 
-// Rule 2.3: the stated bounds, with sources that come and go beside one that is always ready
+// Rule 2.3: what a strategy promises holds with sources that come and go
 #[test]
-fn no_source_waits_longer_than_the_bound() {
-    let shares = [1_u32, 5, 3, 7];
-    let sum: u32 = shares.iter().sum();
+fn no_source_waits_longer_than_a_round_robin_says() {
     for watched in 0..4 {
-        for weigh in [true, false] {
-            for seed in 0..20 {
-                let mut random = fastrand::Rng::with_seed(seed);
-                let (sender, receiver) = async_channel::unbounded();
-                let sources: Vec<_> = (0..4)
-                    .map(|source| {
-                        let mut random = random.fork();
-                        let mut left = 400;
-                        stream::poll_fn(move |cx| {
-                            if source != watched && random.u8(..4) == 0 {
-                                cx.waker().wake_by_ref();
-                                return Poll::Pending;
-                            }
-                            left -= 1;
-                            Poll::Ready((left > 0).then_some(source))
-                        })
+        for seed in 0..20 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let sources: Vec<_> = (0..4)
+                .map(|source| {
+                    let mut random = random.fork();
+                    let mut left = 400;
+                    stream::poll_fn(move |cx| {
+                        if source != watched && random.u8(..4) == 0 {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        left -= 1;
+                        Poll::Ready((left > 0).then_some(source))
                     })
-                    .collect();
-                let bound = if weigh {
-                    let merge = merge_with_strategy(&context(), sources, sender, weighted(shares));
-                    block_on(merge).expect("it succeeds");
-                    2 * (sum - shares[watched])
-                } else {
-                    let merge = merge_with_strategy(&context(), sources, sender, round_robin());
-                    block_on(merge).expect("it succeeds");
-                    3
-                };
-                let order = left_in(&receiver);
-                let last = order.iter().rposition(|source| *source == watched).expect("there");
-                let mut waited = 0;
-                for source in &order[..last] {
-                    waited = if *source == watched { 0 } else { waited + 1 };
-                    assert!(waited <= bound, "source {watched} waited {waited} of {bound}");
-                }
+                })
+                .collect();
+            let order = merge_all(sources, round_robin());
+            let last = order.iter().rposition(|source| *source == watched).expect("there");
+            let mut waited = 0;
+            for source in &order[..last] {
+                waited = if *source == watched { 0 } else { waited + 1 };
+                assert!(waited <= 3, "source {watched} waited for {waited}");
             }
         }
     }
 }
 
-// Rule 2.3
+// Rule 6.2: an option that can have no effect beside a strategy
 #[test]
-fn weights_share_the_destination_exactly_while_all_are_ready() {
-    let sources: Vec<_> = (0..3).map(|source| stream::repeat(source).take(1_000)).collect();
-    let merged = merge_all(sources, weighted([5, 3, 2]));
-    for round in merged[..1_000].chunks(10) {
-        let share = |source| round.iter().filter(|message| **message == source).count();
-        assert_eq!([share(0), share(1), share(2)], [5, 3, 2]);
+fn a_quantum_a_weight_and_a_priority_are_refused_beside_a_strategy() {
+    let source = filled([1]);
+    let (sender, _receiver) = async_channel::bounded(9);
+    let merge = |source| merge_into(&context(), [source], sender.clone()).strategy(first);
+    let errors = [
+        block_on(merge(source.clone().weighted(2)).into_future()),
+        block_on(merge(source.clone().prioritized(2)).into_future()),
+        block_on(merge(source.clone().weighted(1)).quantum(2).into_future()),
+    ];
+    for error in errors {
+        assert_eq!(error.expect_err("refused").code(), ErrorCode::Validation);
     }
-}
-
-// A source of few messages has its whole share, although it is found empty after each
-#[test]
-fn to_be_found_empty_does_not_use_up_a_share() {
-    let mut strategy = weighted([2, 8]);
-    let (r, p) = (SourceState::Ready, SourceState::Pending);
-    let mut picked = Vec::new();
-    for states in [[r, r], [p, r], [r, r], [p, r], [r, r], [r, r]] {
-        picked.push(strategy.pick(&states).expect("one is ready"));
-    }
-    assert_eq!(picked, [0, 1, 0, 1, 0, 1], "the two that were found empty are given back");
-}
-
-// Rule 6.2
-#[test]
-fn weights_that_do_not_fit_the_sources_are_an_error_before_anything_is_taken() {
-    let sources = [filled([1]), filled([2])];
-    let (sender, receiver) = async_channel::bounded(9);
-    let three = weighted([1, 2, 3]);
-    let merge = merge_with_strategy(&context(), sources.clone(), sender.clone(), three);
-    let error = block_on(merge).expect_err("three for two");
-    assert_eq!(error.code(), ErrorCode::Validation);
-    assert!(error.to_string().contains("3 weights for 2 sources"), "{error}");
-    assert_eq!(sources.map(|source| source.len()), [1, 1]);
-    assert!(receiver.is_closed());
+    assert_eq!(source.len(), 1, "nothing was taken");
 }
 
 // Rules 3.2, 3.3, 3.5: ends, before and during
@@ -242,7 +222,6 @@ fn a_strategy_does_not_change_how_a_merge_ends() {
     let clock = ManualClock::new();
     let stop = CancellationSource::new();
     let context = context().with_clock(Arc::new(clock.clone()));
-    let first = |sources: &[SourceState]| sources.iter().position(|state| state.is_ready());
     let ends: [(ErrorCode, &dyn Fn()); 2] = [
         (ErrorCode::Timeout, &|| clock.advance(Duration::from_secs(1))),
         (ErrorCode::Canceled, &|| stop.cancel()),
@@ -251,7 +230,8 @@ fn a_strategy_does_not_change_how_a_merge_ends() {
         let source = filled([1, 2, 3]);
         let (sender, receiver) = async_channel::bounded(1);
         let mut left = None;
-        let mut merge = merge_with_strategy(&context, [source.clone()], sender, first)
+        let mut merge = merge_into(&context, [source.clone()], sender)
+            .strategy(first)
             .timeout(Duration::from_secs(1))
             .cancellation(stop.token())
             .undelivered(|message| left = message.into_message().ok())
@@ -265,17 +245,17 @@ fn a_strategy_does_not_change_how_a_merge_ends() {
     }
     let source = filled([1]);
     let (sender, _receiver) = async_channel::bounded(1);
-    let merge = merge_with_strategy(&context, [source.clone()], sender, first);
+    let merge = merge_into(&context, [source.clone()], sender).strategy(first);
     let error = block_on(merge.cancellation(stop.token())).expect_err("cancelled already");
     assert_eq!((error.code(), source.len()), (ErrorCode::Canceled, 1));
     let (sender, receiver) = async_channel::bounded(1);
     drop(receiver);
-    let merge = merge_with_strategy(&context, [source.clone()], sender, first);
+    let merge = merge_into(&context, [source.clone()], sender).strategy(first);
     let error = block_on(merge).expect_err("closed");
     assert_eq!((error.code(), source.len()), (ErrorCode::ChannelCompleted, 1));
     let (sender, receiver) = async_channel::bounded(9);
     let sources = [stream::iter([Ok(1), Err("lost")]).faults().named("feed")];
-    let error = block_on(merge_with_strategy(&context, sources, sender, round_robin()));
+    let error = block_on(merge_into(&context, sources, sender).strategy(round_robin()));
     let error = error.expect_err("a fault");
     assert_eq!((error.source_name(), left_in(&receiver)), (Some("feed"), vec![1]));
 }
@@ -286,32 +266,20 @@ fn without_sources_the_strategy_is_not_asked() {
     let none: [async_channel::Receiver<u32>; 0] = [];
     let strategy = |_: &[SourceState]| -> Option<usize> { panic!("asked") };
     assert_eq!(merge_all(none, strategy), []);
-    assert_eq!(merge_all([filled::<u32>([])], weighted([1])), []);
+    assert_eq!(merge_all([filled::<u32>([])], first), []);
 }
 
 // Rule 3.7
 #[test]
 fn a_panic_of_the_strategy_is_an_error() {
-    struct Fails(bool);
-    impl MergeStrategy for Fails {
-        fn pick(&mut self, _: &[SourceState]) -> Option<usize> {
-            panic!("undecided");
-        }
-        fn check(&self, _: usize) -> Result<(), Error> {
-            assert!(self.0, "at once");
-            Ok(())
-        }
-    }
-    for late in [true, false] {
-        let source = filled([1]);
-        let (sender, receiver) = async_channel::bounded(1);
-        let merge = merge_with_strategy(&context(), [source.clone()], sender, Fails(late));
-        let error = block_on(merge).expect_err("a panic");
-        assert_eq!(error.code(), ErrorCode::Panic);
-        let text = error.to_string();
-        assert!(text.contains(if late { "the strategy panicked" } else { "at once" }), "{text}");
-        assert_eq!((source.len(), receiver.is_closed()), (1, true));
-    }
+    let source = filled([1]);
+    let (sender, receiver) = async_channel::bounded(1);
+    let fails = |_: &[SourceState]| -> Option<usize> { panic!("undecided") };
+    let merge = merge_into(&context(), [source.clone()], sender).strategy(fails);
+    let error = block_on(merge).expect_err("a panic");
+    assert_eq!(error.code(), ErrorCode::Panic);
+    assert!(error.to_string().contains("the strategy panicked"), "{error}");
+    assert_eq!((source.len(), receiver.is_closed()), (1, true));
 }
 
 // Rule 2.4
@@ -327,7 +295,7 @@ fn one_poll_moves_a_bounded_number_of_messages_and_looks_at_the_token_for_each()
             stop.cancel();
         }
     });
-    let merge = merge_with_strategy(&context(), [source], sender, round_robin());
+    let merge = merge_into(&context(), [source], sender).strategy(round_robin());
     let mut merge = merge.cancellation(token).into_future();
     assert!(poll_times(&mut merge, 2).is_none());
     assert!(receiver.len() <= 512);
@@ -348,7 +316,7 @@ fn a_merge_with_a_strategy_dropped_after_any_poll_loses_no_message() {
                 if refuses && asked % 3 == 0 { Some(99) } else { ready }
             };
             let mut all = Vec::new();
-            let merge = merge_with_strategy(&context(), sources.clone(), sender, strategy);
+            let merge = merge_into(&context(), sources.clone(), sender).strategy(strategy);
             let mut merge = merge
                 .undelivered(|message| all.push(message.into_message().expect("it is closed")))
                 .into_future();
@@ -375,7 +343,7 @@ fn a_merge_with_a_strategy_dropped_after_any_poll_loses_no_message() {
 }
 
 // Rule 5.2
-async fn live_producers_are_merged_by_weight() {
+async fn live_producers_are_merged_in_turn() {
     let (left, from_left) = async_channel::bounded(2);
     let (right, from_right) = async_channel::bounded(2);
     let producers = [left, right].map(|sender| {
@@ -383,7 +351,7 @@ async fn live_producers_are_merged_by_weight() {
     });
     let (sender, receiver) = async_channel::bounded(2);
     let sources = [from_left, from_right];
-    let merge = merge_with_strategy(&context(), sources, sender, weighted([3, 1]));
+    let merge = merge_into(&context(), sources, sender).strategy(round_robin());
     let sum = receiver.fold(0, |sum, message| async move { sum + message });
     let (report, sum) = futures::join!(merge.into_future(), sum);
     assert_eq!(report.expect("it succeeds").delivered(), 600);
@@ -395,9 +363,9 @@ async fn live_producers_are_merged_by_weight() {
 async fn a_strategy_that_refuses_is_overruled() {
     let (sender, receiver) = async_channel::unbounded();
     let never = |_: &[SourceState]| None;
-    let report = merge_with_strategy(&context(), [filled(0..20)], sender, never).await;
+    let report = merge_into(&context(), [filled(0..20)], sender).strategy(never).await;
     assert_eq!(report.expect("it succeeds").delivered(), 20);
     assert_eq!(receiver.len(), 20);
 }
 
-on_every_executor! { live_producers_are_merged_by_weight, a_strategy_that_refuses_is_overruled }
+on_every_executor! { live_producers_are_merged_in_turn, a_strategy_that_refuses_is_overruled }

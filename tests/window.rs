@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use support::{block_on, filled, left_in};
-use watershed::channels::{Unsettled, Windows, window};
+use watershed::channels::{Unsettled, Window, Windows};
 use watershed::{
     CancellationSource, Clock, Error, ErrorCode, ManualClock, Sleep, Source, StepContext, Tick,
 };
@@ -38,7 +38,7 @@ fn ready<T>(window: T) -> Poll<Option<Result<T, ErrorCode>>> {
 fn a_window_closes_when_it_is_full_or_old_enough_whichever_comes_first() {
     let clock = ManualClock::new();
     let (sender, receiver) = async_channel::unbounded();
-    let windows = window(&context(&clock), receiver).count(3).every(SECOND).stream();
+    let windows = Window::new(&context(&clock), receiver).count(3).every(SECOND).stream();
     let mut windows = Box::pin(windows.expect("valid"));
     for message in 1..=4 {
         sender.try_send(message).expect("the channel is open");
@@ -59,7 +59,7 @@ fn a_window_closes_when_it_is_full_or_old_enough_whichever_comes_first() {
 fn without_an_end_of_the_interval_windows_are_full_but_for_the_last() {
     let clock = ManualClock::new();
     for every in [None, Some(Duration::MAX)] {
-        let window = window(&context(&clock), stream::iter(0..7)).count(3);
+        let window = Window::new(&context(&clock), stream::iter(0..7)).count(3);
         let window = if let Some(every) = every { window.every(every) } else { window };
         let windows = window.stream().expect("valid");
         let windows: Vec<_> = block_on(windows.try_collect()).expect("no failure");
@@ -75,7 +75,7 @@ fn cancellation_hands_out_what_is_open_and_ends_the_stream() {
         let (of_context, of_call) = (CancellationSource::new(), CancellationSource::new());
         let context = StepContext::new("t").with_cancellation(of_context.token());
         let (sender, receiver) = async_channel::unbounded();
-        let window = window(&context, receiver.clone()).count(9);
+        let window = Window::new(&context, receiver.clone()).count(9);
         let windows = window.stream().expect("valid").cancellation(of_call.token());
         let mut windows = Box::pin(windows);
         sender.try_send(1).expect("the channel is open");
@@ -99,7 +99,7 @@ fn cancellation_hands_out_what_is_open_and_ends_the_stream() {
 fn time_that_passes_before_any_message_closes_nothing() {
     let clock = ManualClock::new();
     let (sender, receiver) = async_channel::unbounded();
-    let windows = window(&context(&clock), receiver).every(SECOND).stream().expect("valid");
+    let windows = Window::new(&context(&clock), receiver).every(SECOND).stream().expect("valid");
     let mut windows = Box::pin(windows);
     for _ in 0..3 {
         assert!(poll(&mut windows).is_pending());
@@ -115,9 +115,9 @@ fn time_that_passes_before_any_message_closes_nothing() {
 #[test]
 fn an_interval_of_zero_and_a_window_without_bounds_are_refused_before_anything_is_taken() {
     let (context, source) = (StepContext::new("t"), filled([1]));
-    let zero = window(&context, source.clone()).every(Duration::ZERO).stream();
-    let none = window(&context, source.clone()).count(0).stream();
-    let unbounded = window(&context, source.clone()).stream();
+    let zero = Window::new(&context, source.clone()).every(Duration::ZERO).stream();
+    let none = Window::new(&context, source.clone()).count(0).stream();
+    let unbounded = Window::new(&context, source.clone()).stream();
     for refused in [zero, none, unbounded] {
         assert_eq!(refused.expect_err("not valid").code(), ErrorCode::Validation);
     }
@@ -130,7 +130,7 @@ fn a_timeout_hands_out_what_is_open_and_zero_takes_nothing() {
     let clock = ManualClock::new();
     let source = filled([1, 2]);
     let window_of = |timeout| {
-        let window = window(&context(&clock), source.clone().chain(stream::pending()));
+        let window = Window::new(&context(&clock), source.clone().chain(stream::pending()));
         let windows = window.count(9).stream().expect("valid");
         Box::pin(windows.timeout(timeout))
     };
@@ -150,7 +150,7 @@ fn a_timeout_hands_out_what_is_open_and_zero_takes_nothing() {
 fn a_fault_and_a_panic_come_after_what_was_open() {
     let context = StepContext::new("t");
     let faulty = stream::iter([Ok(1), Ok(2), Err("connection lost"), Ok(3)]).faults().named("f");
-    let windows = window(&context, faulty).count(9).stream().expect("valid");
+    let windows = Window::new(&context, faulty).count(9).stream().expect("valid");
     let items: Vec<Result<Vec<u32>, Error>> = block_on(windows.collect());
     assert_eq!(items[0].as_ref().expect("a window"), &[1, 2]);
     let error = items[1].as_ref().expect_err("the fault");
@@ -158,7 +158,7 @@ fn a_fault_and_a_panic_come_after_what_was_open() {
     assert_eq!(items.len(), 2);
 
     let panicking = stream::iter([1, 2]).inspect(|number| assert!(*number < 2, "no more"));
-    let windows = window(&context, panicking).count(9).stream().expect("valid");
+    let windows = Window::new(&context, panicking).count(9).stream().expect("valid");
     let items: Vec<Result<Vec<u32>, Error>> = block_on(windows.collect());
     assert_eq!(items[0].as_ref().expect("a window"), &[1]);
     assert_eq!(items[1].as_ref().expect_err("the panic").code(), ErrorCode::Panic);
@@ -167,7 +167,7 @@ fn a_fault_and_a_panic_come_after_what_was_open() {
 // Rule 3.1
 #[test]
 fn an_empty_source_has_no_windows() {
-    let windows = window(&StepContext::new("t"), filled::<u32>([])).count(3).stream();
+    let windows = Window::new(&StepContext::new("t"), filled::<u32>([])).count(3).stream();
     let windows: Vec<_> = block_on(windows.expect("valid").try_collect()).expect("no failure");
     assert_eq!(windows, Vec::<Vec<u32>>::new());
 }
@@ -178,7 +178,7 @@ fn an_always_ready_source_starves_neither_the_interval_nor_the_cancellation_nor_
     let (clock, stop) = (ManualClock::new(), CancellationSource::new());
     let context = context(&clock).with_cancellation(stop.token());
     let mut windows =
-        Box::pin(window(&context, stream::repeat(7)).every(SECOND).stream().expect("valid"));
+        Box::pin(Window::new(&context, stream::repeat(7)).every(SECOND).stream().expect("valid"));
     for _ in 0..10 {
         assert!(poll(&mut windows).is_pending(), "it gives the thread back");
     }
@@ -195,7 +195,7 @@ fn an_always_ready_source_starves_neither_the_interval_nor_the_cancellation_nor_
 #[test]
 fn nothing_is_taken_ahead_of_a_window_that_nobody_has_taken() {
     let source = filled(0..10);
-    let windows = window(&StepContext::new("t"), source.clone()).count(3).stream();
+    let windows = Window::new(&StepContext::new("t"), source.clone()).count(3).stream();
     let mut windows = Box::pin(windows.expect("valid"));
     assert_eq!(source.len(), 10);
     assert_eq!(poll(&mut windows), ready(vec![0, 1, 2]));
@@ -208,7 +208,7 @@ fn a_clock_that_steps_back_closes_no_window_early_and_none_is_held_back() {
     let clock = ManualClock::new();
     clock.advance(100 * SECOND);
     let (sender, receiver) = async_channel::unbounded();
-    let windows = window(&context(&clock), receiver).every(SECOND).stream().expect("valid");
+    let windows = Window::new(&context(&clock), receiver).every(SECOND).stream().expect("valid");
     let mut windows = Box::pin(windows);
     sender.try_send(1).expect("the channel is open");
     assert!(poll(&mut windows).is_pending());
@@ -234,7 +234,7 @@ fn stopping_after_any_poll_accounts_for_every_message() {
             }
             channel.try_recv().map_or(Poll::Ready(None), |message| Poll::Ready(Some(message)))
         });
-        let windows = window(&StepContext::new("t"), slow).count(3).stream();
+        let windows = Window::new(&StepContext::new("t"), slow).count(3).stream();
         let mut windows = Box::pin(windows.expect("valid"));
         let mut all = Vec::new();
         for _ in 0..k {
@@ -269,7 +269,7 @@ fn a_clock_that_panics_loses_no_message_that_was_taken() {
     let context = StepContext::new("t").with_clock(Arc::new(BrokenClock));
     let source = filled([1, 2, 3]);
     let waiting = source.clone().chain(stream::pending());
-    let windows = window(&context, waiting).count(2).every(SECOND).stream();
+    let windows = Window::new(&context, waiting).count(2).every(SECOND).stream();
     let mut windows = Box::pin(windows.expect("valid"));
     assert_eq!(poll(&mut windows), ready(vec![1, 2]), "nobody had to wait");
     assert_eq!(poll(&mut windows), ready(vec![3]));
@@ -278,7 +278,7 @@ fn a_clock_that_panics_loses_no_message_that_was_taken() {
     assert!(source.is_empty());
 
     // An interval without end needs no timer.
-    let windows = window(&context, filled([1])).every(Duration::MAX).stream().expect("valid");
+    let windows = Window::new(&context, filled([1])).every(Duration::MAX).stream().expect("valid");
     let windows: Vec<Vec<u32>> = block_on(windows.try_collect()).expect("no failure");
     assert_eq!(windows, [[1]]);
 }
@@ -302,7 +302,7 @@ impl Clock for HastyClock {
 fn a_timer_that_rings_too_early_closes_no_window_and_keeps_the_thread_from_nobody() {
     let context = StepContext::new("t").with_clock(Arc::new(HastyClock));
     let (sender, receiver) = async_channel::unbounded();
-    let windows = window(&context, receiver).every(SECOND).stream().expect("valid");
+    let windows = Window::new(&context, receiver).every(SECOND).stream().expect("valid");
     let mut windows = Box::pin(windows);
     for message in [1, 2] {
         sender.try_send(message).expect("the channel is open");
@@ -342,7 +342,7 @@ fn a_source_is_dropped_when_the_windows_end_and_not_polled_after_it() {
                 }
                 _ => panic!("it has ended"),
             });
-        let windows = window(&context, source.faults()).count(2).stream();
+        let windows = Window::new(&context, source.faults()).count(2).stream();
         let mut windows = Box::pin(windows.expect("valid"));
         assert_eq!(poll(&mut windows), ready(vec![1]));
         assert_eq!(Arc::strong_count(&alive), 1, "{last:?}: the source is gone");
@@ -358,7 +358,7 @@ fn cancelled_or_late_before_the_first_poll_takes_nothing() {
     let (clock, stop) = (ManualClock::new(), CancellationSource::new());
     let source = filled([1, 2]);
     let windows_of = |context: &StepContext| {
-        let windows = window(context, source.clone()).count(1).stream().expect("valid");
+        let windows = Window::new(context, source.clone()).count(1).stream().expect("valid");
         Box::pin(windows.timeout(SECOND))
     };
     let mut cancelled = windows_of(&context(&clock).with_cancellation(stop.token()));
@@ -391,7 +391,7 @@ fn the_interval_the_timeout_the_cancellation_and_a_message_each_wake_who_waits()
         let context = context(&clock).with_cancellation(stop.token());
         let (sender, receiver) = async_channel::unbounded();
         let every = if cause == 0 { SECOND } else { 9 * SECOND };
-        let windows = window(&context, receiver).every(every).count(2).stream();
+        let windows = Window::new(&context, receiver).every(every).count(2).stream();
         let mut windows = Box::pin(windows.expect("valid").timeout(5 * SECOND));
         if open {
             sender.try_send(1).expect("the channel is open");
@@ -423,7 +423,7 @@ fn the_interval_the_timeout_the_cancellation_and_a_message_each_wake_who_waits()
 fn windows_of_any_size_are_full_to_the_message() {
     for size in [1, 2, 255, 256, 257, 1024, 1025, 3000] {
         let total = 2 * size + 1;
-        let windows = window(&StepContext::new("t"), stream::iter(0..total)).count(size);
+        let windows = Window::new(&StepContext::new("t"), stream::iter(0..total)).count(size);
         let windows = windows.stream().expect("valid");
         let windows: Vec<Vec<usize>> = block_on(windows.try_collect()).expect("no failure");
         let sizes: Vec<_> = windows.iter().map(Vec::len).collect();
@@ -438,7 +438,7 @@ fn the_window_after_one_that_was_full_or_taken_has_a_whole_interval() {
     let clock = ManualClock::new();
     for taken in [false, true] {
         let (sender, receiver) = async_channel::unbounded();
-        let windows = window(&context(&clock), receiver).count(2).every(SECOND).stream();
+        let windows = Window::new(&context(&clock), receiver).count(2).every(SECOND).stream();
         let mut windows = Box::pin(windows.expect("valid"));
         let send = |message: u32| sender.try_send(message).expect("the channel is open");
         send(1);
@@ -466,7 +466,7 @@ async fn windows_follow_live_producers() {
     let producer =
         std::thread::spawn(move || (0..500_u32).all(|number| sender.send_blocking(number).is_ok()));
     let context = StepContext::new("suite");
-    let windows = window(&context, receiver).count(7).every(SECOND / 500).stream();
+    let windows = Window::new(&context, receiver).count(7).every(SECOND / 500).stream();
     let windows: Vec<Vec<u32>> = windows.expect("valid").try_collect().await.expect("no failure");
     assert!(windows.iter().all(|window| !window.is_empty() && window.len() <= 7));
     assert!(windows.into_iter().flatten().eq(0..500));

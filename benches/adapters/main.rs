@@ -1,7 +1,7 @@
 //! `cargo bench -p benches --bench adapters`: the adapters beside their nearest peers, in one run, with the
 //! same measuring and the same arguments as the bench `peers`.
 //!
-//! - `merged`, a stream over many channels, beside `select_all`, the merge of `futures-concurrency`
+//! - `merge`, a stream over many channels, beside `select_all`, the merge of `futures-concurrency`
 //!   and tokio's `StreamMap`
 //! - `select` in a loop over 8 channels, beside a fresh race of receives for every message
 //! - `window` by count, beside the chunks of `futures`

@@ -11,11 +11,11 @@ use crate::support::measure::draining;
 use crate::support::merges::{Buffered, Group, Merge, Merged, SelectAll, StreamMap, Unicycle};
 use crate::support::section::{BY_SOURCES, Contender, Role, Section};
 
-const OURS: &str = "merged";
+const OURS: &str = "merge";
 const FIGURE: &str = "ns a message";
 
 pub(crate) const SECTION: Section = Section {
-    name: "merged",
+    name: "merge",
     title: "many channels as one stream",
     figures: &[FIGURE],
     columns: BY_SOURCES,
@@ -25,7 +25,7 @@ pub(crate) const SECTION: Section = Section {
             role: Role::Ours,
             once: |load| {
                 draining(load, |all| {
-                    let merged = channels::merged(&StepContext::new("sum"), all);
+                    let merged = channels::merge(&StepContext::new("sum"), all);
                     sum(merged.map(|message| message.expect("no source fails")))
                 })
             },
@@ -38,7 +38,7 @@ pub(crate) const SECTION: Section = Section {
         peer::<Buffered>(),
     ],
     marks: &[Mark {
-        what: "the fastest peer to merged",
+        what: "the fastest peer to merge",
         figure: FIGURE,
         of: &[
             SelectAll::NAME,

@@ -40,7 +40,7 @@ pub(crate) const SECTION: Section = Section {
 
 fn by_select(receivers: Vec<Receiver<u64>>) -> u64 {
     let context = StepContext::new("sum");
-    let select = receivers.into_iter().fold(channels::select(&context), Select::pass);
+    let select = receivers.into_iter().fold(channels::Select::new(&context), Select::pass);
     block_on(async {
         let (mut select, mut sum) = (select, 0);
         loop {

@@ -50,7 +50,7 @@ fn only(mut channels: Vec<Receiver<u64>>) -> Receiver<u64> {
 
 fn by_window(channels: Vec<Receiver<u64>>) -> u64 {
     let context = StepContext::new("sum");
-    let windows = channels::window(&context, only(channels)).count(COUNT).stream();
+    let windows = channels::Window::new(&context, only(channels)).count(COUNT).stream();
     sum(windows.expect("it is valid").map(|window| window.expect("no source fails")))
 }
 

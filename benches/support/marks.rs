@@ -88,7 +88,7 @@ impl Judged {
 /// What became of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    Reached,
+    Winner,
     /// A peer is faster by less than runs differ.
     Even,
     Missed,
@@ -96,12 +96,12 @@ enum Verdict {
 
 impl Verdict {
     fn of(is_kept: bool) -> Self {
-        if is_kept { Self::Reached } else { Self::Missed }
+        if is_kept { Self::Winner } else { Self::Missed }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Self::Reached => "reached",
+            Self::Winner => "reached",
             Self::Even => "even",
             Self::Missed => "MISSED",
         }
@@ -124,7 +124,7 @@ impl Tally {
             for measured in measured {
                 let Some(judged) = mark.judge(measured) else { continue };
                 match judged.verdict {
-                    Verdict::Reached => self.reached += 1,
+                    Verdict::Winner => self.reached += 1,
                     Verdict::Even => self.even += 1,
                     Verdict::Missed => self.missed.push(format!(
                         "{}, {}: {} ({}) {}; it is {}",

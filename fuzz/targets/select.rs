@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::FutureExt;
 use watershed::testing::Simulation;
-use watershed::{BoxError, CancellationSource, Clock, ErrorCode, StepContext};
+use watershed::{BoxError, CancellationSource, Clock, ErrorCode, Source, StepContext};
 
 use super::live_sources::yield_times;
 use super::program::Bytes;
@@ -23,7 +23,7 @@ pub fn select(bytes: &[u8]) {
     let context = world.context("select");
     let called = Arc::new(Mutex::new(Vec::new()));
     let stop = CancellationSource::new();
-    let mut select = watershed::channels::select::<(usize, u32)>(&context);
+    let mut select = watershed::channels::Select::<(usize, u32)>::new(&context);
     let mut senders = Vec::new();
     let mut rests = Vec::new();
     for case in 0..=usize::from(bytes.below(5)) {
@@ -32,16 +32,15 @@ pub fn select(bytes: &[u8]) {
         rests.push(receiver.clone());
         senders.push((sender, 0));
         let priority = u32::from(bytes.below(3));
-        select =
-            select.case_with_priority(priority, receiver, move |message, step: StepContext| {
-                called.lock().expect("no panic under the lock").push(message);
-                step.register_compensation(|| async {});
-                async move {
-                    assert_eq!(message.0, case, "the message of another case");
-                    yield_times(yields).await;
-                    if fails { Err(BoxError::from("failed as planned")) } else { Ok(message) }
-                }
-            });
+        select = select.case(receiver.prioritized(priority), move |message, step: StepContext| {
+            called.lock().expect("no panic under the lock").push(message);
+            step.register_compensation(|| async {});
+            async move {
+                assert_eq!(message.0, case, "the message of another case");
+                yield_times(yields).await;
+                if fails { Err(BoxError::from("failed as planned")) } else { Ok(message) }
+            }
+        });
     }
     let has_default = bytes.one_in(4);
     if has_default {

@@ -25,6 +25,11 @@ impl Alarm {
         Self { clock: Arc::clone(clock), at, sleep: None }
     }
 
+    /// An alarm at the same moment.
+    pub(crate) fn again(&self) -> Self {
+        Self::at(&self.clock, self.at)
+    }
+
     /// An alarm after some time from now.
     ///
     /// # Errors

@@ -2,66 +2,79 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::vec;
 
 use super::held::Held;
-use super::race::with_dropped;
-use super::when_any::{Raced, when_any};
+use super::race::{Options, with_dropped};
+use super::when_any::{AnyRunning, Lost};
+use super::winner::{Name, Winner};
+use crate::cancellation::CancellationToken;
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode, Gathered};
-use crate::execution::ExecutionPolicy;
+use crate::operation::{Limits, Operation, OperationFuture, option};
 use crate::step::StepContext;
-use crate::undo::RollbackReport;
 
-/// Tries tiers in their order: the strategies of one tier run side by side, the first that succeeds
-/// wins, and only when all of a tier have failed and what they did is undone does the next tier
-/// start.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use watershed::{BoxError, StepContext, combinators::fallback};
-///
-/// let context = StepContext::new("price");
-/// let reached = fallback(&context)
-///     .tier("cache")
-///     .strategy("memory", async |_| Err::<u32, _>("not there"))
-///     .strategy("disk", async |_| Err("not there"))
-///     .tier("origin")
-///     .strategy("http", async |_| Ok::<_, BoxError>(42))
-///     .run()
-///     .await?;
-/// assert_eq!((reached.tier(), reached.strategy(), reached.value()), ("origin", "http", &42));
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-pub fn fallback<'a, T>(context: &StepContext) -> Fallback<'a, T> {
-    Fallback { context: context.clone(), tiers: Vec::new(), policy: ExecutionPolicy::new() }
-}
-
-type Name = Cow<'static, str>;
 type BoxOperation<'a, T> = Box<dyn FnOnce(StepContext) -> BoxOutcome<'a, T> + Send + 'a>;
 type BoxOutcome<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// The tiers of [`fallback`]. Strategies must be [`Send`].
+/// Tiers of strategies, tried in their order: the strategies of one tier run side by side, the first
+/// that succeeds wins, and only when all of a tier have failed and what they did is undone does the
+/// next tier start. Strategies must be [`Send`]. Awaiting it starts it.
+///
+/// | option | default |
+/// | --- | --- |
+/// | [`compensation`](Fallback::compensation) | sequential, in reverse, one attempt |
+/// | [`timeout`](Fallback::timeout), of all tiers | never |
+/// | [`grace`](Fallback::grace) | 5 seconds |
+/// | [`cancellation`](Fallback::cancellation) | that of the context alone |
+///
+/// # Errors
+///
+/// - [`ErrorCode::Validation`]: there is no strategy at all
+/// - [`ErrorCode::Aggregate`]: all have failed; the first 31 of their errors are attached in
+///   order, each with its `tier` and `strategy` as metadata, and the others counted
+/// - [`ErrorCode::Canceled`] when the context's token is cancelled: no further tier starts, and
+///   the metadata has the `tier` that was its last, and `dropped_handlers` if its strategies
+///   had to be dropped. A strategy that says so of itself has failed like any other.
+/// - what undoing a tier failed with ends the fallback as well, and is attached last: effects
+///   of a tier that cannot be undone are not covered up by the next
+/// - [`ErrorCode::Panic`] when the clock panicked
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the strategies where they are; what they have staged is on the
+/// context's scope.
 ///
 /// ```
 /// # futures::executor::block_on(async {
-/// use watershed::{ErrorCode, StepContext, combinators::fallback};
+/// use watershed::{BoxError, ErrorCode, StepContext, combinators::Fallback};
 ///
 /// let context = StepContext::new("price");
-/// let tiers = fallback(&context)
+/// let cache = Fallback::new(&context)
 ///     .tier("cache")
-///     .strategy("memory", async |_| Err::<u32, _>("not there"));
-/// let error = tiers.run().await.unwrap_err();
+///     .strategy("memory", async |_| Err::<u32, _>("not there"))
+///     .strategy("disk", async |_| Err("not there"));
+/// let error = cache.await.unwrap_err();
 /// assert_eq!(error.code(), ErrorCode::Aggregate);
 /// assert_eq!(error.related()[0].metadata("strategy"), Some("memory"));
-/// # });
+///
+/// let price = Fallback::new(&context)
+///     .tier("cache")
+///     .strategy("memory", async |_| Err::<u32, _>("not there"))
+///     .tier("origin")
+///     .strategy("http", async |_| Ok::<_, BoxError>(42))
+///     .await?;
+/// assert_eq!((price.tier(), price.strategy(), price.value()), ("origin", "http", &42));
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
-#[must_use = "the strategies are started by `run`"]
+#[must_use = "strategies do nothing unless they are awaited"]
 pub struct Fallback<'a, T> {
     context: StepContext,
     tiers: Vec<Tier<'a, T>>,
-    policy: ExecutionPolicy,
+    options: Options,
 }
 
 struct Tier<'a, T> {
@@ -70,35 +83,18 @@ struct Tier<'a, T> {
 }
 
 impl<'a, T: 'a> Fallback<'a, T> {
+    /// A fallback without strategies.
+    pub fn new(context: &StepContext) -> Self {
+        Self { context: context.clone(), tiers: Vec::new(), options: Options::default() }
+    }
+
     /// Begins another tier, to which the strategies that follow belong.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::fallback};
-    ///
-    /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).tier("cache").strategy("constant", async |_| Ok::<_, BoxError>(42));
-    /// let reached = tiers.run().await?;
-    /// assert_eq!(reached.tier(), "cache");
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
     pub fn tier(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.tiers.push(Tier { name: name.into(), strategies: Vec::new() });
         self
     }
 
     /// Adds a strategy to the tier begun last, or to a tier without a name.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::fallback};
-    ///
-    /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
-    /// let reached = tiers.run().await?;
-    /// assert_eq!(reached.strategy(), "constant");
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
     pub fn strategy<O, F, E>(mut self, name: impl Into<Cow<'static, str>>, operation: O) -> Self
     where
         O: FnOnce(StepContext) -> F + Send + 'a,
@@ -121,95 +117,127 @@ impl<'a, T: 'a> Fallback<'a, T> {
         self
     }
 
-    /// How losers and failed tiers are undone, and how long a strategy that is to stop is awaited.
-    /// A tier is tried once, whatever the policy says of retries.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::fallback};
-    ///
-    /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).policy(watershed::ExecutionPolicy::new()).strategy("constant", async |_| Ok::<_, BoxError>(42));
-    /// let reached = tiers.run().await?;
-    /// assert_eq!(reached.into_value(), 42);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn policy(mut self, policy: ExecutionPolicy) -> Self {
-        self.policy = policy;
-        self
+    option!(compensation: options.compensation);
+    option!(timeout: options.timeout);
+    option!(grace: options.grace);
+    option!(cancellation: options.cancellation);
+}
+
+impl<'a, T: 'a> IntoFuture for Fallback<'a, T> {
+    type Output = Result<Winner<T>, Error>;
+    type IntoFuture = OperationFuture<Self, Running<'a, T>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        OperationFuture::new(self)
+    }
+}
+
+impl<'a, T: 'a> Operation for Fallback<'a, T> {
+    type Output = Result<Winner<T>, Error>;
+    type Running = Running<'a, T>;
+
+    fn start(self) -> Self::Running {
+        let Self { context, tiers, options } = self;
+        let tokens = [context.cancellation().clone(), options.cancellation.clone()];
+        let token = CancellationToken::linked(tokens);
+        let limits = Limits::new(context.clock(), token, options.timeout);
+        Running {
+            limits,
+            context,
+            tiers: tiers.into_iter(),
+            options,
+            tier: None,
+            failures: Gathered::default(),
+        }
     }
 
-    /// Runs the tiers until a strategy has won.
-    ///
-    /// # Errors
-    ///
-    /// - [`ErrorCode::Validation`]: there is no strategy at all
-    /// - [`ErrorCode::Aggregate`]: all have failed; the first 31 of their errors are attached in
-    ///   order, each with its `tier` and `strategy` as metadata, and the others counted
-    /// - [`ErrorCode::Canceled`] when the context's token is cancelled: no further tier starts, and
-    ///   the metadata has the `tier` that was its last, and `dropped_handlers` if its strategies
-    ///   had to be dropped. A strategy that says so of itself has failed like any other.
-    /// - what undoing a tier failed with ends the fallback as well, and is attached last: effects
-    ///   of a tier that cannot be undone are not covered up by the next
-    /// - [`ErrorCode::Panic`] when the clock panicked
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future drops the strategies where they are; what they have staged is on the
-    /// context's scope.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::fallback};
-    ///
-    /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
-    /// let reached = tiers.run().await?;
-    /// assert_eq!(reached.into_value(), 42);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub async fn run(self) -> Result<Reached<T>, Error> {
-        let result = self.reach().await;
+    fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(running.get_mut().poll(cx));
         COUNTERS.count_operation(&result);
-        result
+        Poll::Ready(result)
     }
 
-    async fn reach(self) -> Result<Reached<T>, Error> {
-        let Self { context, tiers, policy } = self;
-        let mut failures = Gathered::default();
-        for Tier { name: tier, strategies } in tiers {
-            let (names, operations): (Vec<_>, Vec<_>) = strategies.into_iter().unzip();
-            if names.is_empty() {
-                continue;
-            }
-            let race = when_any(&context, operations.into_iter().filter_map(Held::take));
-            let race = race.compensation(policy.compensation.clone()).grace(policy.grace);
-            let lost = match race.race().await {
-                Ok(raced) => {
-                    let strategy = names[raced.index()].clone();
-                    return Ok(Reached { raced, tier, strategy });
+    fn over(error: Error) -> Self::Output {
+        Err(error)
+    }
+}
+
+/// Tiers between the first poll and the result.
+#[expect(missing_debug_implementations, reason = "nobody can name it")]
+pub struct Running<'a, T> {
+    context: StepContext,
+    tiers: vec::IntoIter<Tier<'a, T>>,
+    options: Options,
+    /// What ends all tiers.
+    limits: Result<Limits, Error>,
+    tier: Option<RunningTier<'a, T>>,
+    failures: Gathered,
+}
+
+struct RunningTier<'a, T> {
+    name: Name,
+    strategies: Vec<Name>,
+    any: AnyRunning<BoxOperation<'a, T>, BoxOutcome<'a, T>, T, Error>,
+}
+
+impl<T> Unpin for Running<'_, T> {}
+
+impl<'a, T: 'a> Running<'a, T> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Winner<T>, Error>> {
+        loop {
+            if let Some(RunningTier { name, strategies, any }) = &mut self.tier {
+                let lost = match ready!(any.poll(cx)) {
+                    Ok(winner) => {
+                        let strategy = strategies[winner.index()].clone();
+                        return Poll::Ready(Ok(winner.named(name.clone(), strategy)));
+                    }
+                    Err(lost) => lost,
+                };
+                if let Some(error) = self.lose(lost) {
+                    return Poll::Ready(Err(error));
                 }
-                Err(lost) => lost,
-            };
-            failures.append(lost.failures, |index, error| {
-                let name = usize::try_from(index).ok().and_then(|index| names.get(index));
-                let error = error.with_metadata("tier", &tier);
-                match name {
-                    Some(name) => error.with_metadata("strategy", name),
-                    None => error,
-                }
-            });
-            if lost.ending.is_none() && lost.rollback.is_none() {
-                continue;
             }
-            let error = lost.ending.unwrap_or_else(nobody).with_metadata("tier", &tier);
-            let error = with_dropped(error, lost.dropped);
-            return Err(error.with_gathered(failures).with_related(lost.rollback));
+            if let Err(error) = self.next_tier() {
+                return Poll::Ready(Err(error));
+            }
         }
-        if failures.is_empty() {
-            return Err(Error::validation("there is no strategy to try"));
+    }
+
+    /// Begins the next tier that has a strategy.
+    fn next_tier(&mut self) -> Result<(), Error> {
+        let limits = self.limits.as_ref().map_err(Clone::clone)?;
+        let Some(Tier { name, strategies }) = self.tiers.find(|tier| !tier.strategies.is_empty())
+        else {
+            if self.failures.is_empty() {
+                return Err(Error::validation("there is no strategy to try"));
+            }
+            return Err(nobody().with_gathered(std::mem::take(&mut self.failures)));
+        };
+        let (names, operations): (Vec<_>, Vec<_>) = strategies.into_iter().unzip();
+        let operations = operations.into_iter().filter_map(Held::take);
+        let any = AnyRunning::start(&self.context, operations, &self.options, Some(limits));
+        self.tier = Some(RunningTier { name, strategies: names, any });
+        Ok(())
+    }
+
+    /// Takes in that a tier has lost; gives the error that ends the fallback, if one does.
+    fn lose(&mut self, lost: Lost) -> Option<Error> {
+        let RunningTier { name, strategies, .. } = self.tier.take()?;
+        self.failures.append(lost.failures, |index, error| {
+            let strategy = usize::try_from(index).ok().and_then(|index| strategies.get(index));
+            let error = error.with_metadata("tier", &name);
+            match strategy {
+                Some(strategy) => error.with_metadata("strategy", strategy),
+                None => error,
+            }
+        });
+        if lost.ending.is_none() && lost.rollback.is_none() {
+            return None;
         }
-        Err(nobody().with_gathered(failures))
+        let error = lost.ending.unwrap_or_else(nobody).with_metadata("tier", &name);
+        let error = with_dropped(error, lost.dropped);
+        let failures = std::mem::take(&mut self.failures);
+        Some(error.with_gathered(failures).with_related(lost.rollback))
     }
 }
 
@@ -222,115 +250,5 @@ impl<T> fmt::Debug for Fallback<'_, T> {
         let tiers: Vec<_> =
             self.tiers.iter().map(|tier| (&tier.name, tier.strategies.len())).collect();
         f.debug_struct("Fallback").field("context", &self.context).field("tiers", &tiers).finish()
-    }
-}
-
-/// What a fallback has reached.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use watershed::{BoxError, StepContext, combinators::fallback};
-///
-/// let context = StepContext::new("price");
-/// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
-/// let reached = tiers.run().await?;
-/// assert_eq!((reached.strategy(), reached.value()), ("constant", &42));
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-#[derive(Debug)]
-pub struct Reached<T> {
-    raced: Raced<T>,
-    tier: Name,
-    strategy: Name,
-}
-
-impl<T> Reached<T> {
-    /// What the strategy returned.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::fallback};
-    ///
-    /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
-    /// let reached = tiers.run().await?;
-    /// assert_eq!(reached.value(), &42);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    #[must_use]
-    pub fn value(&self) -> &T {
-        self.raced.value()
-    }
-
-    /// What the strategy returned, by value.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::fallback};
-    ///
-    /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
-    /// let reached = tiers.run().await?;
-    /// assert_eq!(reached.into_value(), 42);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    #[must_use]
-    pub fn into_value(self) -> T {
-        self.raced.into_value()
-    }
-
-    /// The tier of the strategy that won.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::fallback};
-    ///
-    /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).tier("cache").strategy("constant", async |_| Ok::<_, BoxError>(42));
-    /// let reached = tiers.run().await?;
-    /// assert_eq!(reached.tier(), "cache");
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    #[must_use]
-    pub fn tier(&self) -> &str {
-        &self.tier
-    }
-
-    /// The strategy that won.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::fallback};
-    ///
-    /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
-    /// let reached = tiers.run().await?;
-    /// assert_eq!(reached.strategy(), "constant");
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    #[must_use]
-    pub fn strategy(&self) -> &str {
-        &self.strategy
-    }
-
-    /// How undoing the other strategies of the tier went. What failed is staged on the context's
-    /// scope.
-    ///
-    /// # Errors
-    ///
-    /// The rollback's error, when compensations failed.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::fallback};
-    ///
-    /// let context = StepContext::new("price");
-    /// let tiers = fallback(&context).strategy("constant", async |_| Ok::<_, BoxError>(42));
-    /// let reached = tiers.run().await?;
-    /// assert!(reached.rollback().is_ok());
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn rollback(&self) -> Result<&RollbackReport, &Error> {
-        self.raced.rollback()
     }
 }

@@ -9,10 +9,10 @@
 //!
 //! | | succeeds | undone |
 //! | --- | --- | --- |
-//! | [`when_all`] | when all have | every operation, if one fails |
-//! | [`when_any`] | with the first that does | every operation but the winner |
-//! | [`retry_with_policy`] | with the first attempt that does | every failed attempt |
-//! | [`fallback`] | with the first strategy of the first tier that does | every one but the winner |
+//! | [`when_all`](when_all()) | when all have | every operation, if one fails |
+//! | [`when_any`](when_any()) | with the first that does | every operation but the winner |
+//! | [`retry`](retry()) | with the first attempt that does | every failed attempt |
+//! | [`Fallback`] | with the first strategy of the first tier that does | every one but the winner |
 //!
 //! - `race`: operations side by side, their limits and their grace
 //! - `held`: what belongs to the user meanwhile
@@ -23,8 +23,10 @@ mod race;
 mod retry;
 mod when_all;
 mod when_any;
+mod winner;
 
-pub use fallback::{Fallback, Reached, fallback};
-pub use retry::retry_with_policy;
+pub use fallback::Fallback;
+pub use retry::{Retry, retry};
 pub use when_all::{WhenAll, when_all};
-pub use when_any::{Raced, WhenAny, when_any};
+pub use when_any::{WhenAny, when_any};
+pub use winner::Winner;

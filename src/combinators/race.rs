@@ -7,27 +7,47 @@
 //! without telling the one that has won.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::TryFutureExt;
 use futures::stream::{FuturesUnordered, Stream};
+use pin_project_lite::pin_project;
 
 use super::held::Held;
 use crate::cancellation::CancellationToken;
 use crate::clock::Alarm;
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
-use crate::limits::{Exceeded, Limits};
+use crate::operation::{DEFAULT_GRACE, Exceeded, Limits};
 use crate::outcome::Contained;
 use crate::panics;
 use crate::step::{ChildStep, StepContext};
-use crate::undo::{CompensationPolicy, RollbackReport};
+use crate::undo::{CompensationPolicy, Rollback};
 
 /// Operations that may end before the executor has its thread back.
 const ENDED_PER_POLL: usize = 128;
+
+/// What all combinators can be told.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) compensation: CompensationPolicy,
+    pub(super) timeout: Option<Duration>,
+    pub(super) grace: Duration,
+    pub(super) cancellation: CancellationToken,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            compensation: CompensationPolicy::default(),
+            timeout: None,
+            grace: DEFAULT_GRACE,
+            cancellation: CancellationToken::never(),
+        }
+    }
+}
 
 /// How an operation ended.
 pub(super) struct Ended<T> {
@@ -68,43 +88,92 @@ pub(super) struct Race<F> {
     budget: usize,
 }
 
-/// Calls an operation when it is first polled, unless its step was told to stop by then.
-pub(super) async fn enter<T, E, O, F>(
-    step: StepContext,
-    index: usize,
-    operation: Held<O>,
-) -> Outcome<T>
+type Settle<T, E> = fn(Result<T, E>) -> Result<Held<T>, Error>;
+
+pin_project! {
+    /// An operation in a race: called when it is first polled, unless its step was told to stop by
+    /// then.
+    pub(super) struct Entered<O, F, T, E> {
+        index: usize,
+        waiting: Option<(StepContext, Held<O>)>,
+        #[pin]
+        running: Option<Contained<F, Settle<T, E>>>,
+        // Why it could not be called.
+        refused: Option<Error>,
+    }
+}
+
+impl<O, F, T, E> Entered<O, F, T, E>
 where
     O: FnOnce(StepContext) -> F,
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
 {
-    if step.cancellation().is_cancelled() {
-        return (index, None);
+    pub(super) fn new(step: StepContext, index: usize, operation: Held<O>) -> Self {
+        Self { index, waiting: Some((step, operation)), running: None, refused: None }
     }
-    let Some(operation) = operation.take() else { return (index, None) };
-    let settle = |result: Result<T, E>| match result {
+
+    /// An operation that is called now.
+    pub(super) fn called(index: usize, make: impl FnOnce() -> F) -> Self {
+        let mut entered = Self { index, waiting: None, running: None, refused: None };
+        match Contained::call("the operation", make, settle::<T, E> as Settle<T, E>) {
+            Ok(running) => entered.running = Some(running),
+            Err(error) => entered.refused = Some(error),
+        }
+        entered
+    }
+}
+
+fn settle<T, E: Into<BoxError>>(result: Result<T, E>) -> Result<Held<T>, Error> {
+    match result {
         Ok(value) => Ok(Held::new(value)),
         Err(error) => Err(Error::from_error(ErrorCode::Unspecified, error)),
-    };
-    let result = match Contained::call("the operation", move || operation(step), settle) {
-        Ok(running) => running.await,
-        Err(error) => Err(error),
-    };
-    (index, Some(result))
+    }
+}
+
+impl<O, F, T, E> Future for Entered<O, F, T, E>
+where
+    O: FnOnce(StepContext) -> F,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Outcome<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let index = *this.index;
+        if let Some((step, operation)) = this.waiting.take() {
+            if step.cancellation().is_cancelled() {
+                return Poll::Ready((index, None));
+            }
+            let Some(operation) = operation.take() else { return Poll::Ready((index, None)) };
+            let called = Self::called(index, move || operation(step));
+            this.running.set(called.running);
+            *this.refused = called.refused;
+        }
+        if let Some(error) = this.refused.take() {
+            return Poll::Ready((index, Some(Err(error))));
+        }
+        let Some(running) = this.running.as_pin_mut() else { return Poll::Pending };
+        running.poll(cx).map(|result| (index, Some(result)))
+    }
 }
 
 impl<F> Race<F> {
-    /// The timeout counts from now. One that is to end already does not begin.
+    /// The timeout counts from now, unless there is a deadline that did so before. One that is to
+    /// end already does not begin.
     pub(super) fn new(
         context: &StepContext,
         what: &'static str,
-        token: &CancellationToken,
-        timeout: Option<Duration>,
-        grace: Duration,
+        options: &Options,
+        deadline: Option<&Limits>,
     ) -> Result<Self, Error> {
-        let step = ChildStep::new(context, None, token);
-        let limits = Limits::new(context.clock(), step.outer_token().clone(), timeout)?;
+        let step = ChildStep::new(context, None, &options.cancellation);
+        let token = step.outer_token().clone();
+        let limits = match deadline {
+            Some(deadline) => deadline.under(token),
+            None => Limits::new(context.clock(), token, options.timeout)?,
+        };
         let exceeded = panics::contain(|| limits.exceeded())
             .map_err(|message| Error::panic("the clock", &message))?;
         if let Some(exceeded) = exceeded {
@@ -114,7 +183,7 @@ impl<F> Race<F> {
             context: context.clone(),
             what,
             limits,
-            grace,
+            grace: options.grace,
             running: Box::pin(FuturesUnordered::new()),
             steps: BTreeMap::new(),
             step,
@@ -159,22 +228,15 @@ impl<F> Race<F> {
 
     /// Undoes everything that is on the scope of the race. What fails stays there, and goes to the
     /// scope of the context with the race.
-    pub(super) fn roll_back(
-        &self,
-        policy: &CompensationPolicy,
-    ) -> impl Future<Output = Result<RollbackReport, Error>> + Send + use<F> {
+    pub(super) fn roll_back(&self, policy: &CompensationPolicy) -> Rollback {
         // Under no token: what was told to stop is undone all the same.
-        self.step.context().roll_back(policy).map_err(Error::from)
+        self.step.context().roll_back(policy)
     }
 }
 
 impl<T, F: Future<Output = Outcome<T>>> Race<F> {
     /// Waits for the next thing to happen.
-    pub(super) async fn next(&mut self) -> Event<T> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<T>> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<T>> {
         loop {
             // Asked first: an operation that fails because it was told to stop is not the cause.
             if let Some(error) = self.over(|limits| limits.exceeded()) {

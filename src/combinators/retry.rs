@@ -1,19 +1,21 @@
 //! One operation, again and again.
 
-use std::future::{Future, poll_fn};
-use std::task::Poll;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::held::Held;
-use super::race::{Ended, Event, Race, enter, with_dropped};
+use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
 use crate::cancellation::CancellationToken;
 use crate::clock::Alarm;
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, Gathered};
-use crate::execution::ExecutionPolicy;
-use crate::limits::Limits;
+use crate::operation::{Limits, Operation, OperationFuture, option};
 use crate::panics;
+use crate::retry::RetryPolicy;
 use crate::step::StepContext;
+use crate::undo::{Rollback, RollbackReport};
 
 /// Runs an operation until it succeeds or the policy gives up.
 ///
@@ -26,7 +28,7 @@ use crate::step::StepContext;
 /// The error of the last attempt, with those of the earlier ones attached in their order (the first
 /// 31; the others are counted by [`related_total`](Error::related_total)), and as metadata `attempts`
 /// and, if there were any, `waits` (between the attempts, the first 32, as in `100ms, 200ms`).
-/// [`RetryPolicy::only_if`](crate::RetryPolicy::only_if) can end it sooner. Further:
+/// [`RetryPolicy::only_if`] can end it sooner. Further:
 ///
 /// - a rollback that fails ends the retrying: its error is attached last, and what could not be
 ///   undone is staged on the context's scope
@@ -47,12 +49,11 @@ use crate::step::StepContext;
 /// ```
 /// # futures::executor::block_on(async {
 /// use std::time::Duration;
-/// use watershed::{ExecutionPolicy, RetryPolicy, StepContext, combinators::retry_with_policy};
+/// use watershed::{RetryPolicy, StepContext, combinators::retry};
 ///
 /// let context = StepContext::new("orders");
-/// let policy = ExecutionPolicy::new().retry(RetryPolicy::fixed(3, Duration::ZERO));
 /// let mut attempts = 0;
-/// let value = retry_with_policy(&context, &policy, |_| {
+/// let value = retry(&context, RetryPolicy::fixed(3, Duration::ZERO), |_| {
 ///     attempts += 1;
 ///     let attempt = attempts;
 ///     async move { if attempt < 3 { Err("no connection") } else { Ok(attempt) } }
@@ -60,99 +61,282 @@ use crate::step::StepContext;
 /// assert_eq!(value.await?, 3);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
-pub async fn retry_with_policy<T, E, F>(
-    context: &StepContext,
-    policy: &ExecutionPolicy,
-    operation: impl FnMut(StepContext) -> F,
-) -> Result<T, Error>
+pub fn retry<O, F>(context: &StepContext, policy: RetryPolicy, operation: O) -> Retry<O>
 where
-    F: Future<Output = Result<T, E>>,
-    E: Into<BoxError>,
+    O: FnMut(StepContext) -> F,
 {
-    let result = retry(context, policy, operation).await;
-    COUNTERS.count_operation(&result);
-    result
+    Retry { context: context.clone(), policy, operation, options: Options::default() }
 }
 
-async fn retry<T, E, F>(
-    context: &StepContext,
-    policy: &ExecutionPolicy,
-    mut operation: impl FnMut(StepContext) -> F,
-) -> Result<T, Error>
+/// An operation that has not started, made by [`retry`]. Awaiting it starts it.
+///
+/// | option | default |
+/// | --- | --- |
+/// | [`compensation`](Retry::compensation) | sequential, in reverse, one attempt |
+/// | [`timeout`](Retry::timeout), of all attempts and waits | never |
+/// | [`grace`](Retry::grace) | 5 seconds |
+/// | [`cancellation`](Retry::cancellation) | that of the context alone |
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::time::Duration;
+/// use watershed::{BoxError, ErrorCode, RetryPolicy, StepContext, combinators::retry};
+///
+/// let context = StepContext::new("orders");
+/// let hourly = RetryPolicy::fixed(24, Duration::from_secs(3600));
+/// let connecting = retry(&context, hourly, async |_| Err::<(), _>("no connection"))
+///     .timeout(Duration::from_millis(1));
+/// assert_eq!(connecting.await.unwrap_err().code(), ErrorCode::Timeout);
+/// # });
+/// ```
+#[must_use = "an operation does nothing unless it is awaited"]
+pub struct Retry<O> {
+    context: StepContext,
+    policy: RetryPolicy,
+    operation: O,
+    options: Options,
+}
+
+impl<O> Retry<O> {
+    option!(compensation: options.compensation);
+    option!(timeout: options.timeout);
+    option!(grace: options.grace);
+    option!(cancellation: options.cancellation);
+}
+
+impl<O, F, T, E> IntoFuture for Retry<O>
 where
+    O: FnMut(StepContext) -> F,
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
 {
-    policy.retry.validate()?;
-    policy.compensation.check()?;
-    let mut history = History::default();
-    loop {
-        let (token, what) = (CancellationToken::never(), "the operation");
-        let mut race = match Race::new(context, what, &token, None, policy.grace) {
-            Ok(race) => race,
-            Err(error) => return Err(history.into_error(error)),
-        };
-        history.attempts = history.attempts.saturating_add(1);
-        race.add(0, |step| enter(step, 0, Held::new(&mut operation)));
-        let mut ending = None;
-        let mut failure = None;
-        loop {
-            match race.next().await {
-                Event::Ended(Ended { result, .. }) => match result {
-                    Ok(value) if ending.is_none() => {
-                        if let Some(value) = value.take() {
-                            return Ok(value);
-                        }
-                    }
-                    result => failure = result.err(),
-                },
-                Event::Over(error) => ending = Some(error),
-                Event::Dropped(dropped) => history.dropped = dropped,
-                Event::AllEnded => break,
-            }
-        }
-        let rollback = race.roll_back(&policy.compensation).await;
-        drop(race);
-        if let Some(ending) = ending {
-            if let Some(failure) = failure {
-                drop(history.failures.add(0, failure));
-            }
-            return Err(history.into_error(ending).with_related(rollback.err()));
-        }
-        let Some(error) = failure else { continue };
-        let wait = policy.retry.wait_after_error(history.attempts, &error);
-        let (Some(wait), Ok(_)) = (wait, &rollback) else {
-            return Err(history.into_error(error).with_related(rollback.err()));
-        };
-        history.add(error, wait);
-        if let Err(error) = pause(context, wait).await {
-            return Err(history.into_error(error));
-        }
+    type Output = Result<T, Error>;
+    type IntoFuture = OperationFuture<Self, Running<O, F, T, E>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        OperationFuture::new(self)
     }
 }
 
-/// Waits between two attempts, unless the context's token is cancelled.
-async fn pause(context: &StepContext, wait: Duration) -> Result<(), Error> {
-    let panicked = |message: String| Error::panic("the clock", &message);
-    let mut limits = Limits::by_token(context.cancellation().clone());
-    let alarm = panics::contain(|| Alarm::after(context.clock(), wait));
-    let mut alarm = alarm.map_err(panicked)??;
-    let mut yielded = !wait.is_zero();
-    poll_fn(|cx| {
-        if let Poll::Ready(exceeded) = limits.poll_exceeded(cx) {
-            return Poll::Ready(Err(exceeded.into_error("the operation")));
+impl<O, F, T, E> Operation for Retry<O>
+where
+    O: FnMut(StepContext) -> F,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<T, Error>;
+    type Running = Running<O, F, T, E>;
+
+    fn start(self) -> Self::Running {
+        let Self { context, policy, operation, options } = self;
+        let mut running = Running {
+            context,
+            policy,
+            operation,
+            options,
+            limits: None,
+            stage: Stage::Next,
+            history: History::default(),
+        };
+        if let Err(error) = running.begin() {
+            running.stage = Stage::Refused(error);
         }
-        if !std::mem::replace(&mut yielded, true) {
-            // Between attempts that do not wait, others get their turn.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+        running
+    }
+
+    fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(running.get_mut().poll(cx));
+        COUNTERS.count_operation(&result);
+        Poll::Ready(result)
+    }
+
+    fn over(error: Error) -> Self::Output {
+        Err(error)
+    }
+}
+
+/// An operation that is retried, between the first poll and the result.
+#[expect(missing_debug_implementations, reason = "nobody can name it")]
+pub struct Running<O, F, T, E> {
+    context: StepContext,
+    policy: RetryPolicy,
+    operation: O,
+    options: Options,
+    /// What ends all attempts and waits.
+    limits: Option<Limits>,
+    stage: Stage<F, T, E>,
+    history: History,
+}
+
+impl<O, F, T, E> Unpin for Running<O, F, T, E> {}
+
+type Attempting<F, T, E> = Race<Entered<fn(StepContext) -> F, F, T, E>>;
+
+enum Stage<F, T, E> {
+    Refused(Error),
+    /// An attempt is to begin.
+    Next,
+    Attempt {
+        race: Attempting<F, T, E>,
+        ended: Ends,
+    },
+    Undoing {
+        /// Before the race, which hands the scope over when the rollback has put back what it holds.
+        rollback: Rollback,
+        _race: Attempting<F, T, E>,
+        ended: Ends,
+    },
+    Waiting {
+        alarm: Alarm,
+        /// Between attempts that do not wait, others get their turn.
+        yielded: bool,
+    },
+}
+
+/// How an attempt ended.
+#[derive(Default)]
+struct Ends {
+    /// Why the retrying was ended from outside.
+    ending: Option<Error>,
+    failure: Option<Error>,
+}
+
+impl<O, F, T, E> Running<O, F, T, E>
+where
+    O: FnMut(StepContext) -> F,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    fn begin(&mut self) -> Result<(), Error> {
+        self.policy.validate()?;
+        self.options.compensation.check()?;
+        let tokens = [self.context.cancellation().clone(), self.options.cancellation.clone()];
+        let token = CancellationToken::linked(tokens);
+        self.limits = Some(Limits::new(self.context.clock(), token, self.options.timeout)?);
+        Ok(())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+        loop {
+            let error = match &mut self.stage {
+                Stage::Refused(error) => error.clone(),
+                Stage::Next => match self.attempt() {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Stage::Attempt { .. } => match ready!(self.poll_attempt(cx)) {
+                    Some(value) => return Poll::Ready(Ok(value)),
+                    None => continue,
+                },
+                Stage::Undoing { rollback, .. } => {
+                    let undone = ready!(Pin::new(rollback).poll(cx)).map_err(Error::from);
+                    match self.undone(undone) {
+                        Ok(()) => continue,
+                        Err(error) => return Poll::Ready(Err(error)),
+                    }
+                }
+                Stage::Waiting { .. } => match ready!(self.poll_wait(cx)) {
+                    Ok(()) => {
+                        self.stage = Stage::Next;
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+            };
+            return Poll::Ready(Err(std::mem::take(&mut self.history).into_error(error)));
         }
-        match panics::contain(|| alarm.poll(cx)) {
-            Ok(poll) => poll.map(Ok),
-            Err(message) => Poll::Ready(Err(panicked(message))),
+    }
+
+    /// Begins the next attempt.
+    fn attempt(&mut self) -> Result<(), Error> {
+        let mut race =
+            Race::new(&self.context, "the operation", &self.options, self.limits.as_ref())?;
+        self.history.attempts = self.history.attempts.saturating_add(1);
+        let operation = &mut self.operation;
+        race.add(0, |step| Entered::called(0, || operation(step)));
+        self.stage = Stage::Attempt { race, ended: Ends::default() };
+        Ok(())
+    }
+
+    /// Ready when the attempt has ended: with the value, if it succeeded.
+    fn poll_attempt(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        let Stage::Attempt { race, ended } = &mut self.stage else { return Poll::Ready(None) };
+        loop {
+            match ready!(race.poll_next(cx)) {
+                Event::Ended(Ended { result, .. }) => match result {
+                    Ok(value) if ended.ending.is_none() => {
+                        if let Some(value) = value.take() {
+                            return Poll::Ready(Some(value));
+                        }
+                    }
+                    result => ended.failure = result.err(),
+                },
+                Event::Over(error) => ended.ending = Some(error),
+                Event::Dropped(dropped) => self.history.dropped = dropped,
+                Event::AllEnded => break,
+            }
         }
-    })
-    .await
+        let stage = std::mem::replace(&mut self.stage, Stage::Next);
+        if let Stage::Attempt { race, ended } = stage {
+            let rollback = race.roll_back(&self.options.compensation);
+            self.stage = Stage::Undoing { rollback, _race: race, ended };
+        }
+        Poll::Ready(None)
+    }
+
+    /// Goes on behind the rollback of an attempt, or gives the error of all.
+    fn undone(&mut self, undone: Result<RollbackReport, Error>) -> Result<(), Error> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Next);
+        let Stage::Undoing { ended: Ends { ending, failure }, .. } = stage else { return Ok(()) };
+        if let Some(ending) = ending {
+            if let Some(failure) = failure {
+                drop(self.history.failures.add(0, failure));
+            }
+            let error = std::mem::take(&mut self.history).into_error(ending);
+            return Err(error.with_related(undone.err()));
+        }
+        let Some(error) = failure else { return Ok(()) };
+        let wait = self.policy.wait_after_error(self.history.attempts, &error);
+        let (Some(wait), Ok(_)) = (wait, &undone) else {
+            let error = std::mem::take(&mut self.history).into_error(error);
+            return Err(error.with_related(undone.err()));
+        };
+        self.history.add(error, wait);
+        let alarm = panics::contain(|| Alarm::after(self.context.clock(), wait));
+        match alarm.unwrap_or_else(|message| Err(Error::panic("the clock", &message))) {
+            Ok(alarm) => self.stage = Stage::Waiting { alarm, yielded: !wait.is_zero() },
+            Err(error) => return Err(std::mem::take(&mut self.history).into_error(error)),
+        }
+        Ok(())
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Self { stage, limits, .. } = self;
+        let (Stage::Waiting { alarm, yielded }, Some(limits)) = (stage, limits) else {
+            return Poll::Ready(Ok(()));
+        };
+        let polled = panics::contain(|| {
+            if let Poll::Ready(exceeded) = limits.poll_exceeded(cx) {
+                return Poll::Ready(Err(exceeded.into_error("the operation")));
+            }
+            if !std::mem::replace(yielded, true) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            alarm.poll(cx).map(Ok)
+        });
+        polled.unwrap_or_else(|message| Poll::Ready(Err(Error::panic("the clock", &message))))
+    }
+}
+
+impl<O> fmt::Debug for Retry<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("context", &self.context)
+            .field("policy", &self.policy)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
 }
 
 /// So many waits are told in full.

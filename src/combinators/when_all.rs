@@ -1,21 +1,47 @@
 //! All operations, or none.
 
 use std::fmt;
-use std::future::Future;
-use std::time::Duration;
+use std::future::{Future, IntoFuture};
+use std::iter::Enumerate;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::vec;
 
 use super::held::Held;
-use super::race::{Ended, Event, Race, enter, with_dropped};
-use crate::cancellation::CancellationToken;
+use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, Gathered};
+use crate::operation::{Operation, OperationFuture, option};
 use crate::step::StepContext;
-use crate::undo::CompensationPolicy;
+use crate::undo::{CompensationPolicy, Rollback};
 
-/// Runs all operations side by side, and gives their values in the operations' order.
+/// Runs all operations side by side, and gives their values in the operations' order. No
+/// operations: success at once.
 ///
 /// When one fails, the others are told to stop and awaited for the grace, and what all of them have
 /// done is undone in the reverse of the order of registration, the one that failed included.
+///
+/// # Errors
+///
+/// The first failure, with the first 31 of the others attached in the operations' order and all counted
+/// ([`Error::related_total`]), the error of the rollback behind them, and as metadata `completed` and `failed` (how many operations were)
+/// and `dropped_handlers` (how many were dropped when the grace was over):
+///
+/// - the operation's own error, or [`ErrorCode::Panic`](crate::ErrorCode::Panic) when it, or the
+///   clock, panicked
+/// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout),
+///   [`ErrorCode::Canceled`](crate::ErrorCode::Canceled): cancelled before the first poll, no
+///   operation is called
+/// - [`ErrorCode::Validation`](crate::ErrorCode::Validation) for a concurrency of 0
+/// - [`ErrorCode::Clock`](crate::ErrorCode::Clock) when there is a timeout and the clock cannot
+///   wait
+///
+/// What could not be undone is staged on the context's scope.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the operations where they are; what they have staged is on the
+/// context's scope.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -28,7 +54,7 @@ use crate::undo::CompensationPolicy;
 ///         Ok::<_, BoxError>(what.len())
 ///     }
 /// });
-/// assert_eq!(when_all(&context, operations).run().await?, [4, 4]);
+/// assert_eq!(when_all(&context, operations).await?, [4, 4]);
 /// assert_eq!(context.scope().clear(), 2);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
@@ -37,14 +63,11 @@ pub fn when_all<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAl
         context: context.clone(),
         operations: operations.into_iter().collect(),
         concurrency: None,
-        compensation: CompensationPolicy::default(),
-        timeout: None,
-        grace: Duration::from_secs(5),
-        cancellation: CancellationToken::never(),
+        options: Options::default(),
     }
 }
 
-/// The options of [`when_all`].
+/// Operations that have not started, made by [`when_all`]. Awaiting it starts them.
 ///
 /// | option | default |
 /// | --- | --- |
@@ -60,209 +83,164 @@ pub fn when_all<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAl
 ///
 /// let context = StepContext::new("squares");
 /// let squares = (0..5).map(|n| move |_: StepContext| async move { Ok::<_, BoxError>(n * n) });
-/// let squares = when_all(&context, squares).concurrency(2);
-/// assert_eq!(squares.run().await?, [0, 1, 4, 9, 16]);
+/// assert_eq!(when_all(&context, squares).concurrency(2).await?, [0, 1, 4, 9, 16]);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
-#[must_use = "the operations are started by `run`"]
+#[must_use = "operations do nothing unless they are awaited"]
 pub struct WhenAll<O> {
     context: StepContext,
     operations: Vec<O>,
     concurrency: Option<usize>,
-    compensation: CompensationPolicy,
-    timeout: Option<Duration>,
-    grace: Duration,
-    cancellation: CancellationToken,
+    options: Options,
 }
 
 impl<O> WhenAll<O> {
-    /// How many operations may run at once, at least 1. Default: all.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_all};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.concurrency(1).run().await?, [7]);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
+    /// How many operations may run at once. Default: all; 0 is
+    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation).
     pub fn concurrency(mut self, operations: usize) -> Self {
         self.concurrency = Some(operations);
         self
     }
 
-    /// How the operations are undone when one has failed. Default: one after another in reverse,
-    /// one attempt, by the context's clock.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_all};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.compensation(watershed::CompensationPolicy::parallel()).run().await?, [7]);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn compensation(mut self, policy: CompensationPolicy) -> Self {
-        self.compensation = policy;
-        self
+    option!(compensation: options.compensation);
+    option!(timeout: options.timeout);
+    option!(grace: options.grace);
+    option!(cancellation: options.cancellation);
+}
+
+impl<O, F, T, E> IntoFuture for WhenAll<O>
+where
+    O: FnOnce(StepContext) -> F,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Vec<T>, Error>;
+    type IntoFuture = OperationFuture<Self, Running<O, F, T, E>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        OperationFuture::new(self)
+    }
+}
+
+impl<O, F, T, E> Operation for WhenAll<O>
+where
+    O: FnOnce(StepContext) -> F,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Vec<T>, Error>;
+    type Running = Running<O, F, T, E>;
+
+    fn start(self) -> Self::Running {
+        let mut running = Running {
+            rollback: None,
+            race: None,
+            refused: None,
+            waiting: Vec::new().into_iter().enumerate(),
+            values: Vec::new(),
+            failures: Failures::default(),
+            compensation: self.options.compensation.clone(),
+        };
+        running.refused = running.begin(self).err();
+        running
     }
 
-    /// One absolute deadline for all operations, by the context's clock, from the first poll.
-    /// Default: never.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_all};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.timeout(std::time::Duration::from_secs(60)).run().await?, [7]);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// How long operations that were told to stop are awaited before they are dropped, by the
-    /// context's clock. Default: 5 seconds.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_all};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.grace(std::time::Duration::ZERO).run().await?, [7]);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
-        self
-    }
-
-    /// A token that stops the operations, beside that of the context.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_all};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.cancellation(watershed::CancellationToken::never()).run().await?, [7]);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn cancellation(mut self, token: CancellationToken) -> Self {
-        self.cancellation = token;
-        self
-    }
-
-    /// Runs the operations. No operations: success at once.
-    ///
-    /// # Errors
-    ///
-    /// The first failure, with the first 31 of the others attached in the operations' order and all counted
-    /// ([`Error::related_total`]), the error of the rollback behind them, and as metadata `completed` and `failed` (how many operations were)
-    /// and `dropped_handlers` (how many were dropped when the grace was over):
-    ///
-    /// - the operation's own error, or [`ErrorCode::Panic`](crate::ErrorCode::Panic) when it, or the
-    ///   clock, panicked
-    /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout),
-    ///   [`ErrorCode::Canceled`](crate::ErrorCode::Canceled): cancelled before the first poll, no
-    ///   operation is called
-    /// - [`ErrorCode::Validation`](crate::ErrorCode::Validation) for a concurrency of 0
-    /// - [`ErrorCode::Clock`](crate::ErrorCode::Clock) when there is a timeout and the clock cannot
-    ///   wait
-    ///
-    /// What could not be undone is staged on the context's scope.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future drops the operations where they are; what they have staged is on the
-    /// context's scope.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_all};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_all(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.run().await?, [7]);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub async fn run<T, E, F>(self) -> Result<Vec<T>, Error>
-    where
-        O: FnOnce(StepContext) -> F,
-        F: Future<Output = Result<T, E>>,
-        E: Into<BoxError>,
-    {
-        let result = self.all().await;
+    fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(running.get_mut().poll(cx));
         COUNTERS.count_operation(&result);
-        result
+        Poll::Ready(result)
     }
 
-    async fn all<T, E, F>(self) -> Result<Vec<T>, Error>
-    where
-        O: FnOnce(StepContext) -> F,
-        F: Future<Output = Result<T, E>>,
-        E: Into<BoxError>,
-    {
-        self.compensation.check()?;
-        if self.concurrency == Some(0) {
+    fn over(error: Error) -> Self::Output {
+        Err(error)
+    }
+}
+
+/// All operations between the first poll and the result.
+#[expect(missing_debug_implementations, reason = "nobody can name it")]
+pub struct Running<O, F, T, E> {
+    /// Before the race, which hands the scope over when the rollback has put back what it holds.
+    rollback: Option<(Error, Rollback)>,
+    race: Option<Race<Entered<O, F, T, E>>>,
+    refused: Option<Error>,
+    waiting: Enumerate<vec::IntoIter<Held<O>>>,
+    values: Vec<Option<Held<T>>>,
+    failures: Failures,
+    compensation: CompensationPolicy,
+}
+
+impl<O, F, T, E> Unpin for Running<O, F, T, E> {}
+
+impl<O, F, T, E> Running<O, F, T, E>
+where
+    O: FnOnce(StepContext) -> F,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    fn begin(&mut self, all: WhenAll<O>) -> Result<(), Error> {
+        all.options.compensation.check()?;
+        if all.concurrency == Some(0) {
             return Err(Error::validation("a concurrency of 0 runs nothing"));
         }
-        let count = self.operations.len();
-        if count == 0 {
-            return Ok(Vec::new());
+        let operations: Vec<_> = all.operations.into_iter().map(Held::new).collect();
+        if operations.is_empty() {
+            return Ok(());
         }
-        let operations: Vec<_> = self.operations.into_iter().map(Held::new).collect();
-        let (token, what) = (&self.cancellation, "the operations");
-        let mut race = Race::new(&self.context, what, token, self.timeout, self.grace)?;
-        let most = self.concurrency.unwrap_or(usize::MAX);
-        let mut waiting = operations.into_iter().enumerate();
-        for (index, operation) in waiting.by_ref().take(most) {
-            race.add(index, |step| enter(step, index, operation));
+        let mut race = Race::new(&all.context, "the operations", &all.options, None)?;
+        self.values.resize_with(operations.len(), || None);
+        self.waiting = operations.into_iter().enumerate();
+        let most = all.concurrency.unwrap_or(usize::MAX);
+        for (index, operation) in self.waiting.by_ref().take(most) {
+            race.add(index, |step| Entered::new(step, index, operation));
         }
-        let mut values: Vec<Option<Held<T>>> =
-            std::iter::repeat_with(|| None).take(count).collect();
-        let mut failures = Failures::default();
-        loop {
-            match race.next().await {
+        self.race = Some(race);
+        Ok(())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<T>, Error>> {
+        let Some(race) = &mut self.race else {
+            return Poll::Ready(self.refused.take().map_or(Ok(Vec::new()), Err));
+        };
+        while self.rollback.is_none() {
+            match ready!(race.poll_next(cx)) {
                 Event::Ended(Ended { index, step, result }) => {
                     drop(step);
                     match result {
-                        Ok(value) => values[index] = Some(value),
+                        Ok(value) => self.values[index] = Some(value),
                         Err(error) => {
-                            failures.add(index, error);
+                            self.failures.add(index, error);
                             race.stop();
                         }
                     }
-                    if failures.first.is_none() {
-                        if let Some((index, operation)) = waiting.next() {
-                            race.add(index, |step| enter(step, index, operation));
+                    if self.failures.first.is_none() {
+                        if let Some((index, operation)) = self.waiting.next() {
+                            race.add(index, |step| Entered::new(step, index, operation));
                         }
                     }
                 }
                 Event::Over(error) => {
-                    failures.first.get_or_insert(error);
+                    self.failures.first.get_or_insert(error);
                 }
-                Event::Dropped(dropped) => failures.dropped = dropped,
-                Event::AllEnded => break,
+                Event::Dropped(dropped) => self.failures.dropped = dropped,
+                Event::AllEnded => {
+                    let Failures { first, others, count, .. } = &mut self.failures;
+                    let Some(error) = first.take() else {
+                        let values = std::mem::take(&mut self.values);
+                        let values = values.into_iter().flatten().filter_map(Held::take);
+                        return Poll::Ready(Ok(values.collect()));
+                    };
+                    let error = error
+                        .with_gathered(std::mem::take(others))
+                        .with_metadata("completed", self.values.iter().flatten().count())
+                        .with_metadata("failed", *count);
+                    self.rollback = Some((error, race.roll_back(&self.compensation)));
+                }
             }
         }
-        let Some(error) = failures.first else {
-            return Ok(values.into_iter().flatten().filter_map(Held::take).collect());
-        };
-        let completed = values.iter().flatten().count();
-        let rollback = race.roll_back(&self.compensation).await;
-        let error = error
-            .with_gathered(failures.others)
-            .with_related(rollback.err())
-            .with_metadata("completed", completed)
-            .with_metadata("failed", failures.count);
-        Err(with_dropped(error, failures.dropped))
+        let Some((error, rollback)) = &mut self.rollback else { return Poll::Pending };
+        let undone = ready!(Pin::new(rollback).poll(cx));
+        let error = error.clone().with_related(undone.err().map(Error::from));
+        Poll::Ready(Err(with_dropped(error, self.failures.dropped)))
     }
 }
 

@@ -1,21 +1,42 @@
 //! The first operation that succeeds.
 
 use std::fmt;
-use std::future::Future;
-use std::time::Duration;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use super::held::Held;
-use super::race::{Ended, Event, Race, enter, with_dropped};
-use crate::cancellation::CancellationToken;
+use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
+use super::winner::Winner;
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode, Gathered};
+use crate::operation::{Limits, Operation, OperationFuture, option};
 use crate::step::StepContext;
-use crate::undo::{CompensationPolicy, RollbackReport};
+use crate::undo::Rollback;
 
 /// Runs all operations side by side until one succeeds.
 ///
 /// The others are told to stop and awaited for the grace; what they have done is undone, whether
 /// they failed or succeeded later. The winner's compensations are staged on the context's scope.
+///
+/// # Errors
+///
+/// - [`ErrorCode::Validation`]: there are no operations
+/// - [`ErrorCode::Aggregate`]: all failed; the first 31 of their errors are attached in the
+///   operations' order, and the others counted ([`Error::related_total`])
+/// - [`ErrorCode::Canceled`]: all were cancelled, or the token was before there was a winner;
+///   before the first poll, no operation is called
+/// - [`ErrorCode::Timeout`], [`ErrorCode::Clock`] when there is a timeout and the clock cannot
+///   wait, [`ErrorCode::Panic`] when it panicked
+///
+/// Everything the operations did is undone then; an error of the rollback is attached last, and
+/// what could not be undone is staged on the context's scope. The metadata `dropped_handlers`
+/// says how many operations were dropped when the grace was over, if any were.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the operations where they are; what they have staged is on the
+/// context's scope.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -27,29 +48,26 @@ use crate::undo::{CompensationPolicy, RollbackReport};
 ///         if mirror == "down" { Err("no connection") } else { Ok(mirror) }
 ///     }
 /// });
-/// let raced = when_any(&context, mirrors).run().await?;
-/// assert_eq!((raced.index(), raced.into_value()), (1, "near"));
+/// let winner = when_any(&context, mirrors).await?;
+/// assert_eq!((winner.index(), winner.into_value()), (1, "near"));
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 pub fn when_any<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAny<I::Item> {
     WhenAny {
         context: context.clone(),
         operations: operations.into_iter().collect(),
-        compensation: CompensationPolicy::default(),
-        timeout: None,
-        grace: Duration::from_secs(5),
-        cancellation: CancellationToken::never(),
+        options: Options::default(),
     }
 }
 
-/// The options of [`when_any`].
+/// Operations that have not started, made by [`when_any`]. Awaiting it starts them.
 ///
 /// | option | default |
 /// | --- | --- |
 /// | [`compensation`](WhenAny::compensation) | sequential, in reverse, one attempt |
-/// | [`timeout`](WhenAny::timeout) | never |
+/// | [`timeout`](WhenAny::timeout), until there is a winner | never |
 /// | [`grace`](WhenAny::grace) | 5 seconds |
-/// | [`cancellation`](WhenAny::cancellation) | that of the context alone |
+/// | [`cancellation`](WhenAny::cancellation), until there is a winner | that of the context alone |
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -58,164 +76,125 @@ pub fn when_any<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAn
 ///
 /// let context = StepContext::new("lookup");
 /// let slow = |_: StepContext| std::future::pending::<Result<(), BoxError>>();
-/// let raced = when_any(&context, [slow]).timeout(Duration::from_millis(1)).grace(Duration::ZERO);
-/// assert_eq!(raced.run().await.unwrap_err().code(), ErrorCode::Timeout);
+/// let any = when_any(&context, [slow]).timeout(Duration::from_millis(1)).grace(Duration::ZERO);
+/// assert_eq!(any.await.unwrap_err().code(), ErrorCode::Timeout);
 /// # });
 /// ```
-#[must_use = "the operations are started by `run`"]
+#[must_use = "operations do nothing unless they are awaited"]
 pub struct WhenAny<O> {
     context: StepContext,
     operations: Vec<O>,
-    compensation: CompensationPolicy,
-    timeout: Option<Duration>,
-    grace: Duration,
-    cancellation: CancellationToken,
+    options: Options,
 }
 
 impl<O> WhenAny<O> {
-    /// How the losers are undone. Default: one after another in reverse, one attempt, by the
-    /// context's clock.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.compensation(watershed::CompensationPolicy::parallel()).run().await?.into_value(), 7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn compensation(mut self, policy: CompensationPolicy) -> Self {
-        self.compensation = policy;
-        self
+    option!(compensation: options.compensation);
+    option!(timeout: options.timeout);
+    option!(grace: options.grace);
+    option!(cancellation: options.cancellation);
+}
+
+impl<O, F, T, E> IntoFuture for WhenAny<O>
+where
+    O: FnOnce(StepContext) -> F,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Winner<T>, Error>;
+    type IntoFuture = OperationFuture<Self, AnyRunning<O, F, T, E>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        OperationFuture::new(self)
+    }
+}
+
+impl<O, F, T, E> Operation for WhenAny<O>
+where
+    O: FnOnce(StepContext) -> F,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Winner<T>, Error>;
+    type Running = AnyRunning<O, F, T, E>;
+
+    fn start(self) -> Self::Running {
+        let Self { context, operations, options } = self;
+        AnyRunning::start(&context, operations, &options, None)
     }
 
-    /// One absolute deadline until there is a winner, by the context's clock, from the first poll.
-    /// Default: never.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.timeout(std::time::Duration::from_secs(60)).run().await?.into_value(), 7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// How long operations that were told to stop are awaited before they are dropped, by the
-    /// context's clock. Default: 5 seconds.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.grace(std::time::Duration::ZERO).run().await?.into_value(), 7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
-        self
-    }
-
-    /// A token that stops the operations as long as there is no winner, beside that of the context.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.cancellation(watershed::CancellationToken::never()).run().await?.into_value(), 7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn cancellation(mut self, token: CancellationToken) -> Self {
-        self.cancellation = token;
-        self
-    }
-
-    /// Runs the operations until one has won and the others are undone.
-    ///
-    /// # Errors
-    ///
-    /// - [`ErrorCode::Validation`]: there are no operations
-    /// - [`ErrorCode::Aggregate`]: all failed; the first 31 of their errors are attached in the
-    ///   operations' order, and the others counted ([`Error::related_total`])
-    /// - [`ErrorCode::Canceled`]: all were cancelled, or the token was before there was a winner;
-    ///   before the first poll, no operation is called
-    /// - [`ErrorCode::Timeout`], [`ErrorCode::Clock`] when there is a timeout and the clock cannot
-    ///   wait, [`ErrorCode::Panic`] when it panicked
-    ///
-    /// Everything the operations did is undone then; an error of the rollback is attached last, and
-    /// what could not be undone is staged on the context's scope. The metadata `dropped_handlers`
-    /// says how many operations were dropped when the grace was over, if any were.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future drops the operations where they are; what they have staged is on the
-    /// context's scope.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let one = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]);
-    /// assert_eq!(one.run().await?.into_value(), 7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub async fn run<T, E, F>(self) -> Result<Raced<T>, Error>
-    where
-        O: FnOnce(StepContext) -> F,
-        F: Future<Output = Result<T, E>>,
-        E: Into<BoxError>,
-    {
-        let result = self.race().await.map_err(Lost::into_error);
+    fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(running.get_mut().poll(cx)).map_err(Lost::into_error);
         COUNTERS.count_operation(&result);
-        result
+        Poll::Ready(result)
     }
 
-    pub(super) async fn race<T, E, F>(self) -> Result<Raced<T>, Lost>
-    where
-        O: FnOnce(StepContext) -> F,
-        F: Future<Output = Result<T, E>>,
-        E: Into<BoxError>,
-    {
-        let mut lost = Lost::default();
-        if self.operations.is_empty() {
-            lost.ending = Some(Error::validation("there is no operation to win"));
-            return Err(lost);
-        }
-        if let Err(error) = self.compensation.check() {
-            lost.ending = Some(error);
-            return Err(lost);
-        }
-        let operations: Vec<_> = self.operations.into_iter().map(Held::new).collect();
-        let (token, what) = (&self.cancellation, "the operations");
-        let mut race = match Race::new(&self.context, what, token, self.timeout, self.grace) {
-            Ok(race) => race,
-            Err(error) => {
-                lost.ending = Some(error);
-                return Err(lost);
-            }
+    fn over(error: Error) -> Self::Output {
+        Err(error)
+    }
+}
+
+/// Operations of which one can win, between the first poll and the result.
+#[expect(missing_debug_implementations, reason = "nobody can name it")]
+pub struct AnyRunning<O, F, T, E> {
+    context: StepContext,
+    /// Before the race, which hands the scope over when the rollback has put back what it holds.
+    rollback: Option<Rollback>,
+    race: Option<Race<Entered<O, F, T, E>>>,
+    winner: Option<(usize, Held<T>)>,
+    lost: Lost,
+    options: Options,
+}
+
+impl<O, F, T, E> Unpin for AnyRunning<O, F, T, E> {}
+
+impl<O, F, T, E> AnyRunning<O, F, T, E>
+where
+    O: FnOnce(StepContext) -> F,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    pub(super) fn start(
+        context: &StepContext,
+        operations: impl IntoIterator<Item = O>,
+        options: &Options,
+        deadline: Option<&Limits>,
+    ) -> Self {
+        let operations: Vec<_> = operations.into_iter().map(Held::new).collect();
+        let mut running = Self {
+            context: context.clone(),
+            rollback: None,
+            race: None,
+            winner: None,
+            lost: Lost::default(),
+            options: options.clone(),
         };
-        for (index, operation) in operations.into_iter().enumerate() {
-            race.add(index, |step| enter(step, index, operation));
+        running.lost.ending = running.begin(operations, deadline).err();
+        running
+    }
+
+    fn begin(&mut self, operations: Vec<Held<O>>, deadline: Option<&Limits>) -> Result<(), Error> {
+        if operations.is_empty() {
+            return Err(Error::validation("there is no operation to win"));
         }
-        let mut winner = None;
-        loop {
-            match race.next().await {
+        self.options.compensation.check()?;
+        let mut race = Race::new(&self.context, "the operations", &self.options, deadline)?;
+        for (index, operation) in operations.into_iter().enumerate() {
+            race.add(index, |step| Entered::new(step, index, operation));
+        }
+        self.race = Some(race);
+        Ok(())
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Winner<T>, Lost>> {
+        let Self { context, rollback, race, winner, lost, options } = self;
+        let Some(race) = race else { return Poll::Ready(Err(std::mem::take(lost))) };
+        while rollback.is_none() {
+            match ready!(race.poll_next(cx)) {
                 Event::Ended(Ended { index, step, result: Ok(value) })
                     if winner.is_none() && lost.ending.is_none() =>
                 {
-                    step.keep_in(self.context.scope());
-                    winner = Some((index, value));
+                    step.keep_in(context.scope());
+                    *winner = Some((index, value));
                     race.stop();
                 }
                 Event::Ended(Ended { index, result, .. }) => {
@@ -225,16 +204,17 @@ impl<O> WhenAny<O> {
                 }
                 Event::Over(error) => lost.ending = Some(error),
                 Event::Dropped(dropped) => lost.dropped = dropped,
-                Event::AllEnded => break,
+                Event::AllEnded => *rollback = Some(race.roll_back(&options.compensation)),
             }
         }
-        let rollback = race.roll_back(&self.compensation).await;
-        let won = winner.and_then(|(index, value)| Some((index, value.take()?)));
+        let Some(rollback) = rollback else { return Poll::Pending };
+        let undone = ready!(Pin::new(rollback).poll(cx)).map_err(Error::from);
+        let won = winner.take().and_then(|(index, value)| Some((index, value.take()?)));
         if let Some((index, value)) = won {
-            return Ok(Raced { value, index, dropped: lost.dropped, rollback });
+            return Poll::Ready(Ok(Winner::new(value, index, lost.dropped, undone)));
         }
-        lost.rollback = rollback.err();
-        Err(lost)
+        lost.rollback = undone.err();
+        Poll::Ready(Err(std::mem::take(lost)))
     }
 }
 
@@ -277,110 +257,5 @@ impl<O> fmt::Debug for WhenAny<O> {
             .field("context", &self.context)
             .field("operations", &self.operations.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// The outcome of a race that somebody has won.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use watershed::{BoxError, StepContext, combinators::when_any};
-///
-/// let context = StepContext::new("lookup");
-/// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
-/// assert_eq!((raced.value(), raced.index()), (&7, 0));
-/// assert!(raced.rollback().is_ok());
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-#[derive(Debug)]
-pub struct Raced<T> {
-    value: T,
-    index: usize,
-    dropped: usize,
-    rollback: Result<RollbackReport, Error>,
-}
-
-impl<T> Raced<T> {
-    /// What the winner returned.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
-    /// assert_eq!(raced.value(), &7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    #[must_use]
-    pub fn value(&self) -> &T {
-        &self.value
-    }
-
-    /// What the winner returned, by value.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
-    /// assert_eq!(raced.into_value(), 7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    #[must_use]
-    pub fn into_value(self) -> T {
-        self.value
-    }
-
-    /// The position of the winner among the operations.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
-    /// assert_eq!(raced.index(), 0);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    #[must_use]
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// How many losers were dropped when the grace was over.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
-    /// assert_eq!(raced.dropped(), 0);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    #[must_use]
-    pub fn dropped(&self) -> usize {
-        self.dropped
-    }
-
-    /// How undoing the losers went. What failed is staged on the context's scope.
-    ///
-    /// # Errors
-    ///
-    /// The rollback's error, when compensations failed.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::{BoxError, StepContext, combinators::when_any};
-    ///
-    /// let context = StepContext::new("one");
-    /// let raced = when_any(&context, [async |_: StepContext| Ok::<_, BoxError>(7)]).run().await?;
-    /// assert_eq!(raced.rollback().unwrap().succeeded(), 0);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn rollback(&self) -> Result<&RollbackReport, &Error> {
-        self.rollback.as_ref()
     }
 }

@@ -1,7 +1,7 @@
 //! What the library did in this process, as plain counters.
 //!
 //! Each result is counted once, when it is final. The counters are global, monotonic and relaxed:
-//! read them with [`snapshot`], and subtract two snapshots with [`Snapshot::since`] to see an
+//! read them with [`Snapshot::now`], and subtract two snapshots with [`Snapshot::since`] to see an
 //! interval.
 //!
 //! # What is leaked
@@ -140,11 +140,11 @@ macro_rules! counters {
         /// The counters at one moment.
         ///
         /// ```
-        /// let before = watershed::diagnostics::snapshot();
+        /// let before = watershed::diagnostics::Snapshot::now();
         /// let scope = watershed::CompensationScope::new();
         /// scope.register_compensation(async || {});
         /// scope.clear();
-        /// let now = watershed::diagnostics::snapshot().since(&before);
+        /// let now = watershed::diagnostics::Snapshot::now().since(&before);
         /// assert!(now.compensations_cleared >= 1);
         /// ```
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,27 +157,22 @@ macro_rules! counters {
             pub select_time: Duration,
         }
 
-        /// Reads every counter.
-        ///
-        /// ```
-        /// let now = watershed::diagnostics::snapshot();
-        /// assert!(now.drains_started >= now.drains_succeeded);
-        /// ```
-        #[must_use]
-        pub fn snapshot() -> Snapshot {
-            Snapshot {
-                $($name: COUNTERS.$name.get(),)+
-                drain_time: COUNTERS.drain_time.total(),
-                select_time: COUNTERS.select_time.total(),
-            }
-        }
-
         impl Snapshot {
+            /// Reads every counter.
+            #[must_use]
+            pub fn now() -> Self {
+                Self {
+                    $($name: COUNTERS.$name.get(),)+
+                    drain_time: COUNTERS.drain_time.total(),
+                    select_time: COUNTERS.select_time.total(),
+                }
+            }
+
             /// What was counted between `earlier` and this snapshot.
             ///
             /// ```
-            /// use watershed::diagnostics::{snapshot, Snapshot};
-            /// let now = snapshot();
+            /// use watershed::diagnostics::Snapshot;
+            /// let now = Snapshot::now();
             /// assert_eq!(now.since(&now), Snapshot::default());
             /// ```
             #[must_use]

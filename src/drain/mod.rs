@@ -8,7 +8,7 @@
 //! - `builder`: a drain that has not started; `options`: what can be said of it; `settings`, `order`,
 //!   `hashed`, `letters`, `put_back`, `undos`: what they are
 //! - `report`, `progress`, `warnings`: what comes out; `accounts`: where every message is
-//! - `slots`, `queue`, `rate`, `urgency`: who may run a handler, and when
+//! - `slots`, `queue`, `rate`: who may run a handler, and when
 //! - `slot`, `failing`, `after`: the life of one message
 //! - `lane`, `taking`: one source; `serial`: its messages one by one; `many`, `turns`, `starts`,
 //!   `runs`: several of them at once
@@ -50,7 +50,6 @@ mod taking;
 mod turns;
 mod types;
 mod undos;
-mod urgency;
 mod warnings;
 
 pub use builder::{FanIn, fan_in};

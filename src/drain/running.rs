@@ -25,7 +25,7 @@ use crate::cancellation::{CancellationSource, CancellationToken, Cancelled};
 use crate::clock::{Alarm, Tick};
 use crate::diagnostics::trace::DrainSpan;
 use crate::error::{Error, ErrorCode};
-use crate::limits::{Exceeded, Limits};
+use crate::operation::{Exceeded, Limits};
 use crate::panics;
 
 /// A drain between its first poll and its result.

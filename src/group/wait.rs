@@ -17,7 +17,7 @@ use super::report::GroupReport;
 use super::task::InPlace;
 use crate::clock::Alarm;
 use crate::error::{Error, ErrorCode};
-use crate::limits::Limits;
+use crate::operation::Limits;
 use crate::panics;
 use crate::step::ChildStep;
 use crate::undo::Rollback;

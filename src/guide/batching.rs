@@ -1,6 +1,6 @@
 //! Messages in windows.
 //!
-//! Databases and remote services like batches. [`channels::window`](crate::channels::window())
+//! Databases and remote services like batches. [`channels::window`](crate::channels::Window::new())
 //! gathers by count, by time since the first message, or by whichever comes first. A window is a source
 //! of a drain whose messages are `Vec`s, and one compensation undoes a whole batch. It is pulled, so
 //! a slow database slows the source down.
@@ -20,7 +20,7 @@
 //! fn main() -> Result<(), BoxError> {
 //!     futures::executor::block_on(async {
 //!         let context = StepContext::new("inserts");
-//!         let rows = channels::window(&context, stream::iter(0..250))
+//!         let rows = channels::Window::new(&context, stream::iter(0..250))
 //!             .count(100)
 //!             .every(Duration::from_millis(50));
 //!

@@ -10,15 +10,15 @@
 //! | `Result.RunCompensationAsync` | [`StepContext::roll_back`](crate::StepContext::roll_back), [`CompensationScope::roll_back`](crate::CompensationScope::roll_back) |
 //! | `Result<T>`, `Error`, `Unit` | `Result<T, Error>`, [`Error`](crate::Error), `()` |
 //! | `ResultPipelineChannels.FanInAsync` | [`fan_in`](crate::fan_in) |
-//! | `SelectAsync`, `Select` | [`channels::select`](crate::channels::select()) |
-//! | `MergeAsync`, `MergeWithStrategyAsync` | [`channels::merge`](crate::channels::merge()), [`channels::merge_with_strategy`](crate::channels::merge_with_strategy) |
+//! | `SelectAsync`, `Select` | [`Select`](crate::channels::Select) |
+//! | `MergeAsync`, `MergeWithStrategyAsync` | [`channels::merge_into`](crate::channels::merge_into) and its [`strategy`](crate::channels::MergeInto::strategy) |
 //! | `BroadcastAsync`, `FanOut` | [`channels::broadcast`](crate::channels::broadcast()), [`channels::fan_out`](crate::channels::fan_out) |
-//! | `WindowAsync` | [`channels::window`](crate::channels::window()) |
-//! | `Partition` | [`channels::merge`](crate::channels::merge()) with [`channels::route`](crate::channels::route()) |
+//! | `WindowAsync` | [`Window`](crate::channels::Window) |
+//! | `Partition` | [`channels::merge_into`](crate::channels::merge_into) with [`channels::route`](crate::channels::route()) |
 //! | `MapStream`, `FlatMapStream`, `FilterStream`, `ForEach`, `TapFailureEach`, `CollectErrors` | [`streams`](crate::streams): `map_step`, `flat_map_step`, `filter_map_step`, `for_each_step`, `tap_err_step`, `collect_all` |
 //! | `TapSuccessEach` | `map_step` that returns its item |
 //! | `ForEachLinkedCancellation` | `for_each_step`: every item has a token of its own |
-//! | `ReadAll`, `ToChannel` | a receiver is a stream; `lifted` and [`channels::merge`](crate::channels::merge()) |
+//! | `ReadAll`, `ToChannel` | a receiver is a stream; `lifted` and [`channels::merge_into`](crate::channels::merge_into) |
 //! | `TryAsync` | [`try_async`](crate::try_async) |
 //! | `WithTimeoutAsync` | [`timers::with_timeout`](crate::timers::with_timeout) |
 //! | the saga builder | steps over a `StepContext`: the example `saga` |

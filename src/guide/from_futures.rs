@@ -69,8 +69,8 @@
 //! | `select_all` and a loop | [`fan_in`](crate::fan_in) | nothing prefetched, fairness by turns, undo |
 //! | `for_each_concurrent` | [`fan_in`](crate::fan_in) with [`concurrency`](crate::FanIn::concurrency) and [`unordered`](crate::FanIn::unordered) | or order within a source or a key; errors that end it, retries, dead letters |
 //! | `take_until` | [`shutdown`](crate::FanIn::shutdown) | what runs is finished |
-//! | `select!` in a loop | [`channels::select`](crate::channels::select) | priorities, fair turns, a deadline |
-//! | `ready_chunks`, `chunks` | [`channels::window`](crate::channels::window) | by time as well, nothing lost on cancellation |
+//! | `select!` in a loop | [`Select`](crate::channels::Select) | priorities, fair turns, a deadline |
+//! | `ready_chunks`, `chunks` | [`Window`](crate::channels::Window) | by time as well, nothing lost on cancellation |
 //! | `try_join_all` | [`when_all`](crate::combinators::when_all) | undone unless all succeed |
-//! | `select_ok` | [`when_any`](crate::combinators::when_any) | losers are undone |
+//! | `select_ok` | [`when_any`](crate::combinators::when_any()) | losers are undone |
 //! | `FuturesUnordered` | [`group`](crate::group) | names, cancellation, compensations |

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `chan T` | an `async_channel`, or any stream |
 //! | `for v := range merge(a, b)` | [`fan_in`](crate::fan_in) |
-//! | `select { case … default: … }` | [`channels::select`](crate::channels::select) |
+//! | `select { case … default: … }` | [`Select`](crate::channels::Select) |
 //! | `for v := range ch { g.Go(…) }` with `g.SetLimit(n)` | [`unordered`](crate::FanIn::unordered) and [`concurrency`](crate::FanIn::concurrency) |
 //! | `context.Context` | [`StepContext`](crate::StepContext): clock, cancellation, and what to undo |
 //! | `context.WithTimeout` | [`timers::with_timeout`](crate::timers::with_timeout) |
@@ -35,7 +35,7 @@
 //!     futures::executor::block_on(async {
 //!         let (alarms, numbers) = (stream::iter(["fire"]), stream::iter([1, 2, 3]));
 //!         let context = StepContext::new("desk");
-//!         let mut select = channels::select(&context)
+//!         let mut select = channels::Select::new(&context)
 //!             .case(alarms, async |alarm, _| {
 //!                 println!("{alarm}!");
 //!                 Ok::<_, BoxError>(0)

@@ -3,12 +3,13 @@
 //! There are two ways, for two questions.
 //!
 //! *Which message next, of any type, and perhaps something else when there is none?* That is
-//! [`channels::select`](crate::channels::select()): cases over streams of different types, asked in
-//! order of priority. One run has one winner, and takes no message from any other case.
+//! [`Select`](crate::channels::Select): cases over streams of different types, asked in order of
+//! priority. One run has one winner, and takes no message from any other case.
 //!
 //! ```
 //! use futures::stream;
-//! use watershed::{BoxError, ErrorCode, StepContext, channels};
+//! use watershed::channels::Select;
+//! use watershed::{BoxError, ErrorCode, Source, StepContext};
 //!
 //! fn main() -> Result<(), BoxError> {
 //!     futures::executor::block_on(async {
@@ -16,8 +17,8 @@
 //!         alarms.try_send("fire")?;
 //!         drop(alarms);
 //!         let context = StepContext::new("desk");
-//!         let mut select = channels::select(&context)
-//!             .case_with_priority(0, from_alarms, async |alarm, step| {
+//!         let mut select = Select::new(&context)
+//!             .case(from_alarms.prioritized(0), async |alarm, step| {
 //!                 step.register_compensation(async || println!("false alarm"));
 //!                 Ok::<_, BoxError>(format!("alarm: {alarm}"))
 //!             })
@@ -39,8 +40,8 @@
 //! }
 //! ```
 //!
-//! *How much of the worker does each source of a drain get?* Then the sources of
-//! [`fan_in`](crate::fan_in) carry the answer: [`prioritized`](crate::Source::prioritized) makes
+//! *How much of the worker does each source get?* Then the sources of a [`fan_in`](crate::fan_in), or of
+//! a [`merge`](crate::channels::merge()), carry the answer: [`prioritized`](crate::Source::prioritized) makes
 //! the others slow as long as an urgent source has something, and never starves them;
 //! [`weighted`](crate::Source::weighted) gives shares.
 //!

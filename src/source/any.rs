@@ -118,7 +118,7 @@ tuples_of! {
 /// ```
 /// # futures::executor::block_on(async {
 /// use futures::stream;
-/// use watershed::channels::{merge, mixed};
+/// use watershed::channels::{merge_into, mixed};
 /// use watershed::{Source, StepContext};
 ///
 /// let (orders, queue) = async_channel::bounded(4);
@@ -126,7 +126,7 @@ tuples_of! {
 /// drop(orders);
 /// let sources = mixed((queue, stream::iter([1, 2]).named("backlog")));
 /// let (sender, _receiver) = async_channel::unbounded();
-/// let report = merge(&StepContext::new("orders"), sources, sender).await?;
+/// let report = merge_into(&StepContext::new("orders"), sources, sender).await?;
 /// assert_eq!(report.delivered(), 3);
 /// # Ok::<_, watershed::BoxError>(()) }).unwrap();
 /// ```

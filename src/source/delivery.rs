@@ -30,11 +30,11 @@ pub trait Receipt: sealed::Sealed + Default + Send + 'static {
 /// Operations other than a drain keep no receipts, so a function over their sources asks for it:
 ///
 /// ```
-/// use watershed::channels::{Merged, Unsettled, merged};
+/// use watershed::channels::{Merge, Unsettled, merge};
 /// use watershed::{Source, StepContext};
 ///
-/// fn both<S: Source<Receipt = Unsettled>>(a: S, b: S) -> Merged<S> {
-///     merged(&StepContext::new("both"), [a, b])
+/// fn both<S: Source<Receipt = Unsettled>>(a: S, b: S) -> Merge<S> {
+///     merge(&StepContext::new("both"), [a, b])
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,23 +142,24 @@ impl Default for Profile {
 }
 
 impl Profile {
-    /// The name of a source in an operation other than a drain.
+    /// What a source is to an operation other than a drain; `turns`: to one whose sources have
+    /// turns.
     ///
     /// # Errors
     ///
     /// When the source has an option that is wrong, or that `operation` does not heed.
-    pub(crate) fn plain_name(self, operation: &str) -> Result<Option<Arc<str>>, Error> {
+    pub(crate) fn heeded_by(self, operation: &str, turns: bool) -> Result<Self, Error> {
         if let Some(error) = self.invalid {
             return Err(error);
         }
-        let option = if self.weight != 1 {
-            "weighted"
-        } else if self.priority != DEFAULT_PRIORITY {
-            "prioritized"
-        } else if self.rate.is_some() {
+        let option = if self.rate.is_some() {
             "rate"
+        } else if !turns && self.weight != 1 {
+            "weighted"
+        } else if !turns && self.priority != DEFAULT_PRIORITY {
+            "prioritized"
         } else {
-            return Ok(self.name);
+            return Ok(self);
         };
         Err(Error::validation(format!("`{option}` of a source has no effect in {operation}")))
     }

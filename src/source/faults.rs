@@ -20,7 +20,7 @@ pin_project! {
     ///
     /// let (sender, _receiver) = async_channel::unbounded();
     /// let lines = stream::iter([Ok("a"), Err("the disk is gone")]).faults().named("log");
-    /// let error = channels::merge(&StepContext::new("logs"), [lines], sender).await.unwrap_err();
+    /// let error = channels::merge_into(&StepContext::new("logs"), [lines], sender).await.unwrap_err();
     /// assert!(error.to_string().contains("log"));
     /// # });
     /// ```

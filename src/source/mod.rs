@@ -7,11 +7,11 @@
 //! nothing.
 
 mod any;
+mod configured;
 mod delivery;
 mod faults;
 mod live;
-mod named;
-mod tuned;
+mod urgency;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,12 +21,13 @@ use std::time::Duration;
 use futures::{Stream, TryStream};
 
 pub use any::{AnySource, Mixed, mixed};
+pub use configured::Configured;
 pub use delivery::Unsettled;
 pub(crate) use delivery::{Body, Delivery, DeliveryOf, Gate, Polled, Profile, Receipt};
 pub use faults::Faults;
 pub use live::{Ended, IncomingSources, LiveSource, LiveSources, SourceEnd, SourceHandle, live};
-pub use named::Named;
-pub use tuned::Tuned;
+
+pub(crate) use urgency::Urgency;
 
 use crate::error::{BoxError, Error};
 
@@ -34,7 +35,7 @@ use crate::error::{BoxError, Error};
 const PASSED_OVER_AT_ONCE: usize = 256;
 
 /// A source of messages. Every [`Stream`] is one as it is, `&mut S` and boxed streams included, and
-/// so is a [`window`](crate::channels::window()).
+/// so is a [`window`](crate::channels::Window::new()).
 ///
 /// Sources of one list have one type; those of different types are boxed, as streams or by
 /// [`mixed`](crate::channels::mixed).
@@ -100,7 +101,7 @@ pub trait Source {
     /// ready, each has a share of the messages in proportion to its weight. Default: 1.
     ///
     /// A weight of 0 is [`ErrorCode::Validation`](crate::ErrorCode::Validation) before anything is
-    /// taken, and so is a weight in an operation other than a drain.
+    /// taken, and so is a weight in an operation over one source, and beside a strategy.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -118,24 +119,25 @@ pub trait Source {
     /// assert_eq!(first[..256].iter().filter(|order| **order == "paid").count(), 192);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    fn weighted(self, weight: u32) -> Tuned<Self>
+    fn weighted(self, weight: u32) -> Configured<Self>
     where
         Self: Sized,
     {
-        Tuned::new(self).weighted(weight)
+        Configured::new(self).weighted(weight)
     }
 
     /// The same source with another priority; lower numbers are more urgent. As long as a source is
     /// known to be ready, the turns of less urgent ones are one message long: they are slow, and
     /// never starve. Default: 100.
     ///
-    /// In an operation other than a drain another priority is
+    /// In a [`Select`](crate::channels::Select) the more urgent case always wins. In an operation over
+    /// one source, and beside a strategy, another priority is
     /// [`ErrorCode::Validation`](crate::ErrorCode::Validation) before anything is taken.
-    fn prioritized(self, priority: u32) -> Tuned<Self>
+    fn prioritized(self, priority: u32) -> Configured<Self>
     where
         Self: Sized,
     {
-        Tuned::new(self).prioritized(priority)
+        Configured::new(self).prioritized(priority)
     }
 
     /// The same source with a bound: in no span of `per` do more than `messages` attempts at its
@@ -156,11 +158,11 @@ pub trait Source {
     /// assert_eq!(none.await.unwrap_err().error().code(), ErrorCode::Validation);
     /// # });
     /// ```
-    fn rate(self, messages: usize, per: Duration) -> Tuned<Self>
+    fn rate(self, messages: usize, per: Duration) -> Configured<Self>
     where
         Self: Sized,
     {
-        Tuned::new(self).rate(messages, per)
+        Configured::new(self).rate(messages, per)
     }
 
     /// The same source with a name, which errors and reports show beside the number of a message.
@@ -172,15 +174,15 @@ pub trait Source {
     ///
     /// let (sender, _receiver) = async_channel::unbounded();
     /// let sources = [stream::iter(0..1).named("ak"), stream::iter(1..3).named("nc")];
-    /// let report = channels::merge(&StepContext::new("merge"), sources, sender).await?;
+    /// let report = channels::merge_into(&StepContext::new("merge"), sources, sender).await?;
     /// assert_eq!(report.sources()[1].name(), "nc");
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    fn named(self, name: impl Into<Arc<str>>) -> Named<Self>
+    fn named(self, name: impl Into<Arc<str>>) -> Configured<Self>
     where
         Self: Sized,
     {
-        Named::new(name.into(), self)
+        Configured::new(self).named(name)
     }
 
     /// The same source with its `Err` items taken as faults, which end the drain, and its `Ok`

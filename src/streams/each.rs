@@ -16,7 +16,7 @@ use super::item_step::ItemStep;
 use super::lifted::Lifted;
 use crate::clock::Alarm;
 use crate::error::{BoxError, Error, ErrorCode};
-use crate::limits::Limits;
+use crate::operation::Limits;
 use crate::outcome::Contained;
 use crate::panics;
 use crate::step::StepContext;

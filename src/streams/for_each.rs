@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 
 use super::each::Each;
 use crate::error::{BoxError, Error};
+use crate::operation::{Operation, OperationFuture};
 use crate::step::StepContext;
 
 /// Items that one poll goes through before the executor has its thread back.
@@ -95,11 +96,10 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<u64, Error>;
-    type IntoFuture = ForEachStepFuture<S, O, F, E>;
+    type IntoFuture = OperationFuture<Self, Running<S, O, F, E>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { stream, context, operation, item_timeout } = self;
-        ForEachStepFuture { each: Each::new(stream, &context, operation, item_timeout), count: 0 }
+        OperationFuture::new(self)
     }
 }
 
@@ -113,25 +113,16 @@ impl<S, O> fmt::Debug for ForEachStep<S, O> {
 }
 
 pin_project! {
-    /// The future of a [`ForEachStep`].
-    ///
-    /// ```
-    /// use std::future::IntoFuture;
-    /// use futures::stream;
-    /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
-    /// let items = stream::iter([Ok::<_, BoxError>(1)]);
-    /// let run = items.for_each_step(&StepContext::new("x"), async |_, _| Ok::<_, BoxError>(()));
-    /// assert_eq!(futures::executor::block_on(run.into_future()).unwrap(), 1);
-    /// ```
-    #[must_use = "a run does nothing unless it is awaited"]
-    pub struct ForEachStepFuture<S, O, F, E> {
+    /// A run between its first poll and its result.
+
+    pub struct Running<S, O, F, E> {
         #[pin]
         each: Each<S, O, F, (), E>,
         count: u64,
     }
 }
 
-impl<S, O, F, E> Future for ForEachStepFuture<S, O, F, E>
+impl<S, O, F, E> Operation for ForEachStep<S, O>
 where
     S: TryStream<Error: Into<BoxError>>,
     O: FnMut(S::Ok, StepContext) -> F,
@@ -139,9 +130,15 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<u64, Error>;
+    type Running = Running<S, O, F, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+    fn start(self) -> Self::Running {
+        let Self { stream, context, operation, item_timeout } = self;
+        Running { each: Each::new(stream, &context, operation, item_timeout), count: 0 }
+    }
+
+    fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = running.project();
         for _ in 0..ITEMS_PER_POLL {
             match ready!(this.each.as_mut().poll_each(cx)) {
                 Some(Ok(())) => *this.count += 1,
@@ -154,10 +151,8 @@ where
         cx.waker().wake_by_ref();
         Poll::Pending
     }
-}
 
-impl<S, O, F, E> fmt::Debug for ForEachStepFuture<S, O, F, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ForEachStepFuture").field("count", &self.count).finish_non_exhaustive()
+    fn over(error: Error) -> Self::Output {
+        Err(error)
     }
 }

@@ -8,7 +8,7 @@ use futures::{Stream, TryStream};
 use pin_project_lite::pin_project;
 
 use crate::error::{BoxError, Error, ErrorCode};
-use crate::limits::{Exceeded, Limits};
+use crate::operation::{Exceeded, Limits};
 use crate::panics;
 use crate::step::StepContext;
 

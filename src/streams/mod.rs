@@ -18,7 +18,7 @@
 //! | `map_err` and `take_until` | [`lifted`](StepStreamExt::lifted) |
 //!
 //! For a side effect on success, `map_step` returns its item again. A receiver is a stream as it
-//! is, and a stream goes into a channel by [`channels::merge`](crate::channels). Concurrency is the
+//! is, and a stream goes into a channel by [`channels::merge_into`](crate::channels). Concurrency is the
 //! matter of [`fan_in`](crate::fan_in).
 //!
 //! - `each`: one operation after another; the rest is built on it
@@ -34,7 +34,7 @@ mod tap;
 
 pub use collect::CollectAll;
 pub use flat_map::FlatMapStep;
-pub use for_each::{ForEachStep, ForEachStepFuture};
+pub use for_each::ForEachStep;
 pub use lifted::Lifted;
 pub use map::{FilterMapStep, MapStep};
 pub use tap::TapErrStep;

@@ -4,14 +4,14 @@
 //! and everything ends with the token of its context. What is waited for is a moment, not a span:
 //! a clock that steps back is waited for until it gets there again.
 //!
-//! - `delay`: [`delay`], a future, and [`after`], the same as a stream of one item
-//! - `ticker`: [`ticker`] and [`tick`], periodic ticks
+//! - `delay`: [`delay`], one wait
+//! - `ticker`: [`Ticker`], periodic ticks
 //! - `with_timeout`: [`with_timeout`], an operation that is undone when it takes too long
 
 mod delay;
 mod ticker;
 mod with_timeout;
 
-pub use delay::{After, Delay, after, delay};
-pub use ticker::{MissedTicks, Ticker, Ticks, tick, ticker};
-pub use with_timeout::{WithTimeout, WithTimeoutFuture, with_timeout};
+pub use delay::{Delay, delay};
+pub use ticker::{MissedTicks, Ticker};
+pub use with_timeout::{WithTimeout, with_timeout};

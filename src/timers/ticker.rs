@@ -68,87 +68,6 @@ impl MissedTicks {
     }
 }
 
-/// Ticks once a `period`, by the context's clock; the first tick is due one period after this call.
-///
-/// A ticker ends when it is stopped or the context's token is cancelled. It registers a
-/// compensation on the context's scope that stops it, so that a rollback silences what the step
-/// has set in motion; the compensation is withdrawn when the ticker has ended or is dropped.
-///
-/// [`Duration::MAX`] never ticks.
-///
-/// # Errors
-///
-/// - [`ErrorCode::Validation`] when the period is zero
-/// - [`ErrorCode::Clock`] when the clock cannot wait, [`ErrorCode::Panic`] when it panics
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use std::sync::Arc;
-/// use std::time::Duration;
-/// use futures::StreamExt;
-/// use watershed::{ManualClock, StepContext, Tick, timers::ticker};
-///
-/// let clock = ManualClock::new();
-/// let context = StepContext::new("orders").with_clock(Arc::new(clock.clone()));
-/// let mut ticker = ticker(&context, Duration::from_nanos(10))?;
-/// assert_eq!(context.scope().len(), 1);
-///
-/// clock.advance(Duration::from_nanos(10));
-/// assert_eq!(ticker.next().await, Some(Tick::from_nanos(10)));
-/// ticker.stop();
-/// assert_eq!(ticker.next().await, None);
-/// assert!(context.scope().is_empty());
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-#[track_caller]
-pub fn ticker(context: &StepContext, period: Duration) -> Result<Ticker, Error> {
-    let clock = Arc::clone(context.clock());
-    let due = first_tick(&clock, period)?;
-    let stop = CancellationSource::new();
-    let token = CancellationToken::linked([context.cancellation().clone(), stop.token()]);
-    let stopping = stop.clone();
-    let stops = labelled("stop the ticker", move || {
-        stopping.cancel();
-        std::future::ready(())
-    });
-    Ok(Ticker {
-        clock,
-        cancelled: token.cancelled(),
-        token,
-        stop,
-        period,
-        due,
-        sleep: None,
-        missed: MissedTicks::default(),
-        in_a_row: 0,
-        reservation: Some(context.reserve(stops)),
-    })
-}
-
-/// The same as [`ticker`] where nobody stops or resets it: a stream that is dropped when it is not
-/// needed any more. Missed ticks are skipped.
-///
-/// # Errors
-///
-/// Those of [`ticker`].
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use std::time::Duration;
-/// use futures::StreamExt;
-/// use watershed::{StepContext, timers::tick};
-///
-/// let context = StepContext::new("orders");
-/// let mut ticks = tick(&context, Duration::from_millis(1))?;
-/// let (first, second) = (ticks.next().await, ticks.next().await);
-/// assert!(second.unwrap().since(first.unwrap()) >= Duration::from_millis(1));
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-#[track_caller]
-pub fn tick(context: &StepContext, period: Duration) -> Result<Ticks, Error> {
-    ticker(context, period).map(Ticks)
-}
-
 fn first_tick(clock: &Arc<dyn Clock>, period: Duration) -> Result<Tick, Error> {
     if period.is_zero() {
         return Err(Error::validation("a period of zero ticks for ever at once"));
@@ -160,7 +79,7 @@ fn first_tick(clock: &Arc<dyn Clock>, period: Duration) -> Result<Tick, Error> {
     panics::contain(tick).unwrap_or_else(|message| Err(Error::panic("the clock", &message)))
 }
 
-/// A stream of periodic ticks, made by [`ticker`].
+/// A stream of periodic ticks.
 ///
 /// An item is the moment at which the tick was due; how late it was taken is the clock's time
 /// since. A ticker whose every tick is late wakes its task and waits a poll now and then, so that
@@ -173,10 +92,10 @@ fn first_tick(clock: &Arc<dyn Clock>, period: Duration) -> Result<Tick, Error> {
 ///
 /// ```
 /// use std::time::Duration;
-/// use watershed::{StepContext, timers::ticker};
+/// use watershed::{StepContext, timers::Ticker};
 ///
 /// let context = StepContext::new("orders");
-/// let ticker = ticker(&context, Duration::from_secs(1))?;
+/// let ticker = Ticker::new(&context, Duration::from_secs(1))?;
 /// drop(ticker);
 /// assert!(context.scope().is_empty());
 /// # Ok::<_, watershed::Error>(())
@@ -198,6 +117,63 @@ pub struct Ticker {
 }
 
 impl Ticker {
+    /// Ticks once a `period`, by the context's clock; the first tick is due one period after this call.
+    ///
+    /// A ticker ends when it is stopped or the context's token is cancelled. It registers a
+    /// compensation on the context's scope that stops it, so that a rollback silences what the step
+    /// has set in motion; the compensation is withdrawn when the ticker has ended or is dropped.
+    ///
+    /// [`Duration::MAX`] never ticks.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorCode::Validation`] when the period is zero
+    /// - [`ErrorCode::Clock`] when the clock cannot wait, [`ErrorCode::Panic`] when it panics
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use futures::StreamExt;
+    /// use watershed::{ManualClock, StepContext, Tick, timers::Ticker};
+    ///
+    /// let clock = ManualClock::new();
+    /// let context = StepContext::new("orders").with_clock(Arc::new(clock.clone()));
+    /// let mut ticker = Ticker::new(&context, Duration::from_nanos(10))?;
+    /// assert_eq!(context.scope().len(), 1);
+    ///
+    /// clock.advance(Duration::from_nanos(10));
+    /// assert_eq!(ticker.next().await, Some(Tick::from_nanos(10)));
+    /// ticker.stop();
+    /// assert_eq!(ticker.next().await, None);
+    /// assert!(context.scope().is_empty());
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn new(context: &StepContext, period: Duration) -> Result<Self, Error> {
+        let clock = Arc::clone(context.clock());
+        let due = first_tick(&clock, period)?;
+        let stop = CancellationSource::new();
+        let token = CancellationToken::linked([context.cancellation().clone(), stop.token()]);
+        let stopping = stop.clone();
+        let stops = labelled("stop the ticker", move || {
+            stopping.cancel();
+            std::future::ready(())
+        });
+        Ok(Self {
+            clock,
+            cancelled: token.cancelled(),
+            token,
+            stop,
+            period,
+            due,
+            sleep: None,
+            missed: MissedTicks::default(),
+            in_a_row: 0,
+            reservation: Some(context.reserve(stops)),
+        })
+    }
+
     /// What becomes of missed ticks. Default: [`MissedTicks::Skip`].
     ///
     /// ```
@@ -205,12 +181,12 @@ impl Ticker {
     /// use std::sync::Arc;
     /// use std::time::Duration;
     /// use futures::StreamExt;
-    /// use watershed::{ManualClock, StepContext, timers::{MissedTicks, ticker}};
+    /// use watershed::{ManualClock, StepContext, timers::{MissedTicks, Ticker}};
     ///
     /// let clock = ManualClock::new();
     /// let context = StepContext::new("orders").with_clock(Arc::new(clock.clone()));
     /// let period = Duration::from_nanos(10);
-    /// let ticker = ticker(&context, period)?.missed_ticks(MissedTicks::Burst);
+    /// let ticker = Ticker::new(&context, period)?.missed_ticks(MissedTicks::Burst);
     /// clock.advance(3 * period);
     /// assert_eq!(ticker.take(3).count().await, 3);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -225,10 +201,10 @@ impl Ticker {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use watershed::{StepContext, timers::ticker};
+    /// use watershed::{StepContext, timers::Ticker};
     ///
     /// let context = StepContext::new("orders");
-    /// let mut ticker = ticker(&context, Duration::from_secs(1))?;
+    /// let mut ticker = Ticker::new(&context, Duration::from_secs(1))?;
     /// ticker.stop();
     /// assert!(context.scope().is_empty());
     /// # Ok::<_, watershed::Error>(())
@@ -256,11 +232,11 @@ impl Ticker {
     /// use std::sync::Arc;
     /// use std::time::Duration;
     /// use futures::StreamExt;
-    /// use watershed::{ManualClock, StepContext, Tick, timers::ticker};
+    /// use watershed::{ManualClock, StepContext, Tick, timers::Ticker};
     ///
     /// let clock = ManualClock::new();
     /// let context = StepContext::new("orders").with_clock(Arc::new(clock.clone()));
-    /// let mut ticker = ticker(&context, Duration::from_nanos(10))?;
+    /// let mut ticker = Ticker::new(&context, Duration::from_nanos(10))?;
     /// clock.advance(Duration::from_nanos(9));
     /// ticker.reset(Duration::from_nanos(20))?;
     /// clock.advance(Duration::from_nanos(20));
@@ -350,43 +326,5 @@ impl fmt::Debug for Ticker {
             .field("missed", &self.missed)
             .field("ended", &self.is_terminated())
             .finish_non_exhaustive()
-    }
-}
-
-/// The stream of [`tick`].
-///
-/// # Cancel safety
-///
-/// That of [`Ticker`].
-///
-/// ```
-/// use std::time::Duration;
-/// use watershed::{StepContext, timers::tick};
-///
-/// let context = StepContext::new("orders");
-/// let ticks = tick(&context, Duration::from_secs(1))?;
-/// assert_eq!(context.scope().len(), 1, "a rollback stops it");
-/// # drop(ticks);
-/// # Ok::<_, watershed::Error>(())
-/// ```
-#[derive(Debug)]
-#[must_use = "a stream does nothing unless it is polled"]
-pub struct Ticks(Ticker);
-
-impl Stream for Ticks {
-    type Item = Tick;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Tick>> {
-        Pin::new(&mut self.0).poll_next(cx)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.0.size_hint()
-    }
-}
-
-impl FusedStream for Ticks {
-    fn is_terminated(&self) -> bool {
-        self.0.is_terminated()
     }
 }

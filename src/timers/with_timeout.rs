@@ -14,8 +14,10 @@ use pin_project_lite::pin_project;
 
 use crate::cancellation::CancellationToken;
 use crate::diagnostics::COUNTERS;
-use crate::error::{BoxError, Error, ErrorCode};
-use crate::limits::{Exceeded, Limits};
+#[cfg(doc)]
+use crate::error::ErrorCode;
+use crate::error::{BoxError, Error};
+use crate::operation::{Exceeded, Limits, Operation, OperationFuture, option};
 use crate::outcome::Contained;
 use crate::panics;
 use crate::step::{ChildStep, StepContext};
@@ -108,54 +110,8 @@ pub struct WithTimeout<O> {
 }
 
 impl<O> WithTimeout<O> {
-    /// How the operation is undone when its time is over. Default:
-    /// [`CompensationPolicy::sequential_reverse`]. It goes by the context's clock.
-    /// [`CompensationPolicy::none`] leaves everything staged on the context's scope.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use std::time::Duration;
-    /// use watershed::timers::with_timeout;
-    /// use watershed::{BoxError, CompensationPolicy, StepContext};
-    ///
-    /// let context = StepContext::new("orders");
-    /// with_timeout(&context, Duration::from_millis(50), async |step| {
-    ///     step.register_compensation(async || {});
-    ///     std::future::pending::<Result<(), BoxError>>().await
-    /// })
-    /// .compensation(CompensationPolicy::none())
-    /// .await
-    /// .unwrap_err();
-    /// assert_eq!(context.scope().clear(), 1);
-    /// # });
-    /// ```
-    pub fn compensation(mut self, policy: CompensationPolicy) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// A token that ends the operation, beside that of the context.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use std::time::Duration;
-    /// use watershed::timers::with_timeout;
-    /// use watershed::{BoxError, CancellationSource, ErrorCode, StepContext};
-    ///
-    /// let stop = CancellationSource::new();
-    /// stop.cancel();
-    /// let context = StepContext::new("orders");
-    /// let error = with_timeout(&context, Duration::MAX, async |_| Ok::<_, BoxError>(()))
-    ///     .cancellation(stop.token())
-    ///     .await
-    ///     .unwrap_err();
-    /// assert_eq!(error.code(), ErrorCode::Canceled);
-    /// # });
-    /// ```
-    pub fn cancellation(mut self, token: CancellationToken) -> Self {
-        self.cancellation = token;
-        self
-    }
+    option!(compensation: policy);
+    option!(cancellation: cancellation);
 }
 
 impl<O, F, T, E> IntoFuture for WithTimeout<O>
@@ -165,10 +121,10 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<T, Error>;
-    type IntoFuture = WithTimeoutFuture<O, F, T, E>;
+    type IntoFuture = OperationFuture<Self, Running<F, T, E>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        WithTimeoutFuture { operation: None, waiting: Some(self), running: None }
+        OperationFuture::new(self)
     }
 }
 
@@ -185,43 +141,30 @@ impl<O> fmt::Debug for WithTimeout<O> {
 type Settle<T, E> = fn(Result<T, E>) -> Result<T, Error>;
 
 pin_project! {
-    /// The future of [`with_timeout`]. It is `Send` when the operation and its future are.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use std::future::IntoFuture;
-    /// use std::time::Duration;
-    /// use watershed::timers::with_timeout;
-    /// use watershed::{BoxError, StepContext};
-    ///
-    /// let context = StepContext::new("orders");
-    /// let operation = with_timeout(&context, Duration::MAX, async |_| Ok::<_, BoxError>(7));
-    /// let mut future = Box::pin(operation.into_future());
-    /// assert_eq!((&mut future).await?, 7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    #[must_use = "an operation does nothing unless it is awaited"]
-    pub struct WithTimeoutFuture<O, F, T, E> {
+    /// An operation between its first poll and its result.
+
+    pub struct Running<F, T, E> {
         #[pin]
         operation: Option<Contained<F, Settle<T, E>>>,
-        waiting: Option<WithTimeout<O>>,
-        running: Option<Running>,
+        // Why it was not called.
+        refused: Option<Error>,
+        begun: Option<Begun>,
     }
 
     /// Whoever still works for the operation hears that it is gone.
-    impl<O, F, T, E> PinnedDrop for WithTimeoutFuture<O, F, T, E> {
+    impl<F, T, E> PinnedDrop for Running<F, T, E> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if let Some(running) = this.running {
-                running.child.cancel();
+            if let Some(begun) = this.begun {
+                begun.child.cancel();
             }
             this.operation.set(None);
         }
     }
 }
 
-/// An operation between its first poll and its result.
-struct Running {
+/// The child step of an operation, and how long it may take.
+struct Begun {
     limits: Limits,
     policy: CompensationPolicy,
     rollback: Option<(Error, Rollback)>,
@@ -229,7 +172,7 @@ struct Running {
     child: ChildStep,
 }
 
-impl Running {
+impl Begun {
     fn poll_rollback(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let Some((error, rollback)) = &mut self.rollback else { return Poll::Pending };
         let result = ready!(Pin::new(rollback).poll(cx));
@@ -237,99 +180,95 @@ impl Running {
     }
 }
 
-impl<O, F, T, E> WithTimeoutFuture<O, F, T, E>
+impl<F, T, E> Running<F, T, E>
 where
-    O: FnOnce(StepContext) -> F,
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
 {
-    fn start(
-        mut self: Pin<&mut Self>,
-        start: WithTimeout<O>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Error> {
+    fn begin<O>(&mut self, start: WithTimeout<O>) -> Result<(), Error>
+    where
+        O: FnOnce(StepContext) -> F,
+    {
         let WithTimeout { context, timeout, cancellation, policy, operation } = start;
         policy.check()?;
         let child = ChildStep::new(&context, None, &cancellation);
         let token = child.step().cancellation().clone();
-        let mut limits = Limits::new(context.clock(), token, Some(timeout))?;
-        if let Poll::Ready(exceeded) = limits.poll_exceeded(cx) {
+        let limits = Limits::new(context.clock(), token, Some(timeout))?;
+        if let Some(exceeded) = limits.exceeded() {
             return Err(exceeded.into_error("the operation"));
         }
         let step = child.step();
         // There before the operation is called: what it stages at once is not lost.
-        let mut this = self.as_mut().project();
-        *this.running = Some(Running { limits, policy, rollback: None, child });
+        self.begun = Some(Begun { limits, policy, rollback: None, child });
         let settle: Settle<T, E> = |result| result.map_err(|error| Error::from(error.into()));
-        let operation = Contained::call("the operation", || operation(step), settle)?;
-        this.operation.set(Some(operation));
+        self.operation = Some(Contained::call("the operation", || operation(step), settle)?);
         Ok(())
     }
 
-    fn poll_running(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
-        if let Some(start) = self.as_mut().project().waiting.take() {
-            self.as_mut().start(start, cx)?;
-        }
+    fn poll_begun(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
         let mut this = self.project();
-        let Some(running) = this.running else {
-            let error = Error::new(ErrorCode::Unspecified, "the operation had ended already");
+        if let Some(error) = this.refused.take() {
             return Poll::Ready(Err(error));
-        };
+        }
+        let Some(begun) = this.begun else { return Poll::Pending };
         if let Some(mut operation) = this.operation.as_mut().as_pin_mut() {
             if let Poll::Ready(result) = operation.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
-            let exceeded = ready!(running.limits.poll_exceeded(cx));
-            running.child.cancel();
+            let exceeded = ready!(begun.limits.poll_exceeded(cx));
+            begun.child.cancel();
             let panicked = operation.abandon();
             this.operation.set(None);
             let error = exceeded.into_error("the operation").with_related(panicked);
             if let Exceeded::Cancelled = exceeded {
                 return Poll::Ready(Err(error));
             }
-            let rollback = running.child.context().roll_back(&running.policy);
-            running.rollback = Some((error, rollback));
+            let rollback = begun.child.context().roll_back(&begun.policy);
+            begun.rollback = Some((error, rollback));
         }
-        running.poll_rollback(cx).map(Err)
+        begun.poll_rollback(cx).map(Err)
     }
 }
 
-impl<O, F, T, E> Future for WithTimeoutFuture<O, F, T, E>
+impl<O, F, T, E> Operation for WithTimeout<O>
 where
     O: FnOnce(StepContext) -> F,
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
 {
     type Output = Result<T, Error>;
+    type Running = Running<F, T, E>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // What may panic here outside the operation and its rollback is the clock.
-        let polled = panics::contain(|| self.as_mut().poll_running(cx));
-        let mut this = self.project();
+    fn start(self) -> Self::Running {
+        let mut running = Running { operation: None, refused: None, begun: None };
+        // What may panic here outside the operation is the clock.
+        running.refused = panics::contain(|| running.begin(self))
+            .unwrap_or_else(|message| Err(Error::panic("the clock", &message)))
+            .err();
+        running
+    }
+
+    fn poll(mut running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = panics::contain(|| running.as_mut().poll_begun(cx));
         let result = match polled {
             Ok(poll) => ready!(poll),
             Err(message) => {
                 let panic = Error::panic("the clock", &message);
-                let rollback = this.running.as_mut().and_then(|running| running.rollback.take());
-                Err(match rollback {
+                let begun = running.as_mut().project().begun;
+                Err(match begun.as_mut().and_then(|begun| begun.rollback.take()) {
                     Some((error, _)) => error.with_related([panic]),
                     None => panic,
                 })
             }
         };
+        let mut this = running.project();
         this.operation.set(None);
-        *this.running = None;
+        *this.begun = None;
         COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
-}
 
-impl<O, F, T, E> fmt::Debug for WithTimeoutFuture<O, F, T, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rolling_back = self.running.as_ref().is_some_and(|running| running.rollback.is_some());
-        f.debug_struct("WithTimeoutFuture")
-            .field("started", &self.waiting.is_none())
-            .field("rolling_back", &rolling_back)
-            .finish_non_exhaustive()
+    fn over(error: Error) -> Self::Output {
+        Err(error)
     }
 }

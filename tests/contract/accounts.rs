@@ -5,8 +5,8 @@ use std::future::pending;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use watershed::channels::window;
-use watershed::diagnostics::{Snapshot, snapshot};
+use watershed::channels::Window;
+use watershed::diagnostics::Snapshot;
 use watershed::{
     BoxError, CancellationSource, Commit, FanInReport, OnFailure, Progress, RetryPolicy, Source,
     StepContext, fan_in,
@@ -42,7 +42,7 @@ fn every_place_a_message_can_be_in_is_shown_while_it_is_there() {
         Fed::open([vec![3]]).source().named("running").erased(),
         Fed::open([vec![4]]).source().named("waiting").erased(),
         Fed::open([vec![5], vec![5]]).source().named("holding a message").erased(),
-        window(&context, Fed::open([6, 6]).source()).count(9).erased(),
+        Window::new(&context, Fed::open([6, 6]).source()).count(9).erased(),
         Fed::open([vec![7]]).source().named("undone").erased(),
     ];
     let drain = fan_in(&context, sources, async |batch: Vec<u32>, step: StepContext| {
@@ -160,12 +160,12 @@ fn a_window_is_one_message_from_its_first_on_and_those_of_one_that_goes_back_are
                 now
             };
             // A window within another one is no message of the drain.
-            let rows = window(&context, receiver).count(if windows_within { 2 } else { 4 });
+            let rows = Window::new(&context, receiver).count(if windows_within { 2 } else { 4 });
             let source = if windows_within {
-                let outer = window(&context, rows).count(2).every(SECOND);
+                let outer = Window::new(&context, rows).count(2).every(SECOND);
                 outer.erased()
             } else {
-                window(&context, rows.every(SECOND)).count(1).erased()
+                Window::new(&context, rows.every(SECOND)).count(1).erased()
             };
             let drain = fan_in(&context, [source], async |batches: Vec<Vec<u32>>, _| {
                 assert_eq!(look().held(), 0);
@@ -227,7 +227,7 @@ fn a_window_is_one_message_from_its_first_on_and_those_of_one_that_goes_back_are
 fn what_a_window_holds_whose_source_panics_goes_back() {
     let ((context, _clock), back) = (manual("t"), RefCell::new(Vec::new()));
     let source = futures::stream::iter([1, 2, 3]).inspect(|row| assert!(*row < 3, "thrown"));
-    let windows = window(&context, source).count(9);
+    let windows = Window::new(&context, source).count(9);
     let drain = fan_in(&context, [windows], async |_: Vec<u32>, _| Ok::<_, BoxError>(()));
     let drain = drain.put_back(|_, rows| back.borrow_mut().push(rows));
     let failure = Hand::new(drain.into_future()).finish().expect_err("its source panics");
@@ -251,7 +251,7 @@ fn attempts_are_counted_apart() {
 
 /// What one drain that ends so counts.
 fn counted(ending: Option<Ending>) -> Snapshot {
-    let (stage, before) = (Stage::default(), snapshot());
+    let (stage, before) = (Stage::default(), Snapshot::now());
     let own = if ending.is_some() { Fed::open([1, 2]) } else { Fed::closed([1, 2]) };
     let mut sources = vec![own.source().erased()];
     if ending.is_some() {
@@ -271,7 +271,7 @@ fn counted(ending: Option<Ending>) -> Snapshot {
         }
     }
     stage.context.scope().clear();
-    snapshot().since(&before)
+    Snapshot::now().since(&before)
 }
 
 // Rule 6.3
@@ -309,7 +309,7 @@ fn each_result_is_counted_once_in_the_diagnostics() {
 #[test]
 fn retries_letters_and_undos_are_counted_once_each() {
     alone(module_path!(), "retries_letters_and_undos_are_counted_once_each", || {
-        let ((context, clock), before) = (manual("t"), snapshot());
+        let ((context, clock), before) = (manual("t"), Snapshot::now());
         let drain = fan_in(&context, [filled(0..10)], async |message, step: StepContext| {
             step.register_compensation(async || {});
             if message % 2 == 0 { Err("no") } else { Ok(()) }
@@ -317,7 +317,7 @@ fn retries_letters_and_undos_are_counted_once_each() {
         let drain = drain.retry(RetryPolicy::fixed(3, SECOND)).dead_letters(async |_| ());
         let report = Hand::new(drain.into_future()).finish_by(&clock).expect("it goes on");
         assert_eq!((report.handled(), report.failed(), report.attempts()), (5, 5, 20));
-        let counted = snapshot().since(&before);
+        let counted = Snapshot::now().since(&before);
         assert_eq!((counted.messages_succeeded, counted.messages_failed), (5, 5));
         assert_eq!((counted.messages_retried, counted.dead_letters), (10, 5));
         assert_eq!(counted.compensations_run, 15);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::task::{FutureObj, Spawn, SpawnError};
-use watershed::combinators::{fallback, retry_with_policy, when_all, when_any};
+use watershed::combinators::{Fallback, retry, when_all, when_any};
 use watershed::group::WaitGroup;
-use watershed::{BoxError, Error, ErrorCode, ExecutionPolicy, RetryPolicy, StepContext};
+use watershed::{BoxError, Error, ErrorCode, RetryPolicy, StepContext};
 
 /// How many related errors are kept, as the docs say.
 const KEPT: usize = 32;
@@ -92,12 +92,12 @@ fn dropping_errors_never_panics_whatever_their_causes_do() {
         }
     }
     let bomb = || Error::from_error(ErrorCode::Handler, Bomb);
-    let before = watershed::diagnostics::snapshot();
+    let before = watershed::diagnostics::Snapshot::now();
     // Two that panic within one value would abort.
     drop(bomb().with_related([bomb(), bomb()]));
     drop(Error::validation("x").with_related((0..100).map(|_| bomb())));
     drop(bomb().with_source("another cause"));
-    let contained = watershed::diagnostics::snapshot().since(&before).contained_panics;
+    let contained = watershed::diagnostics::Snapshot::now().since(&before).contained_panics;
     assert!(contained >= 104, "{contained}");
 }
 
@@ -105,13 +105,14 @@ fn dropping_errors_never_panics_whatever_their_causes_do() {
 #[test]
 fn a_retry_without_end_keeps_the_first_errors_and_counts_the_rest() {
     let (context, alive) = (StepContext::new("orders"), Arc::new(()));
-    let policy = ExecutionPolicy::new().retry(RetryPolicy::fixed(5_000, Duration::ZERO));
+    let policy = RetryPolicy::fixed(5_000, Duration::ZERO);
     let (mut attempts, mut most) = (0, 0);
-    let retry = retry_with_policy(&context, &policy, |_| {
+    let retry = retry(&context, policy.clone(), |_| {
         attempts += 1;
         most = most.max(Arc::strong_count(&alive));
         std::future::ready(Err::<(), _>(Counted(Arc::clone(&alive), attempts)))
-    });
+    })
+    .into_future();
     let error = block_on(retry).unwrap_err();
     assert!(most < 2 * KEPT, "{most} errors are kept");
     assert_eq!(error.downcast_ref::<Counted>().map(|last| last.1), Some(5_000));
@@ -137,22 +138,22 @@ fn many_operations_that_fail_keep_the_first_errors_and_that_of_the_rollback() {
             }
         })
     };
-    let error = block_on(when_any(&context, operations(true)).run()).unwrap_err();
+    let error = block_on(when_any(&context, operations(true)).into_future()).unwrap_err();
     assert_eq!((error.code(), error.related_total()), (ErrorCode::Aggregate, 1_001));
     assert_eq!(error.related()[3].to_string(), "row 3");
     assert_eq!(error.related().last().unwrap().code(), ErrorCode::Compensation);
     context.scope().clear();
 
-    let error = block_on(when_all(&context, operations(false)).run()).unwrap_err();
+    let error = block_on(when_all(&context, operations(false)).into_future()).unwrap_err();
     assert_eq!(error.to_string(), "row 0");
     assert!(error.related().len() <= KEPT);
 
-    let mut tiers = fallback::<()>(&context);
+    let mut tiers = Fallback::<()>::new(&context);
     for tier in 0..100 {
         tiers = tiers.tier(format!("tier {tier}"));
         tiers = tiers.strategy("only", |_| async { Err::<(), BoxError>("down".into()) });
     }
-    let error = block_on(tiers.run()).unwrap_err();
+    let error = block_on(tiers.into_future()).unwrap_err();
     assert_eq!((error.related_total(), error.related().len()), (100, KEPT - 1));
     assert_eq!(error.related()[30].metadata("tier"), Some("tier 30"));
 }

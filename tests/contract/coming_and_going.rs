@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
-use watershed::channels::{SourceEnd, live, window};
+use watershed::channels::{SourceEnd, Window, live};
 use watershed::{
     BoxError, CancellationSource, Commit, Progress, RetryPolicy, Source, StepContext, fan_in,
 };
@@ -190,7 +190,7 @@ fn a_retry_that_is_due_waits_for_resume_and_its_time_goes_on() {
 fn a_held_message_and_an_open_window_wait_for_resume() {
     let ((context, clock), (live, incoming), gates) = (manual("t"), live(), Gates::default());
     let (keyed, windowed) = (Fed::open([vec![1], vec![11]]), Fed::open([5, 6]));
-    let window = window(&context, windowed.source()).count(9).every(10 * SECOND);
+    let window = Window::new(&context, windowed.source()).count(9).every(10 * SECOND);
     let handles = [live.add(keyed.source().erased()), live.add(window.erased())];
     let handles = handles.map(|handle| handle.unwrap_or_else(|_| panic!("it will run")));
     let started = Log::default();
@@ -343,7 +343,7 @@ fn a_removal_is_for_its_messages_what_the_end_of_the_drain_is() {
         let ((context, clock), (live, incoming), gates) = (manual("t"), live(), Gates::default());
         let (retried, keyed) = (Fed::open([vec![7]]), Fed::open([vec![1], vec![1]]));
         let windowed = Fed::open([5, 6]);
-        let window = window(&context, windowed.source()).count(9);
+        let window = Window::new(&context, windowed.source()).count(9);
         let added = [retried.source().erased(), keyed.source().erased(), window.erased()];
         let handles =
             added.map(|source| live.add(source).unwrap_or_else(|_| panic!("it will run")));

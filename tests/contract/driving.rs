@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use watershed::channels::{live, window};
+use watershed::channels::{Window, live};
 use watershed::{
     BoxError, CancellationSource, ErrorCode, OnFailure, RetryPolicy, Source, StepContext, fan_in,
 };
@@ -69,7 +69,7 @@ fn no_handler_is_frozen_whatever_else_the_drain_waits_for() {
         let handle = match case {
             "has a window that is open" => {
                 let first = second.source().map(|batch| batch[0]).chain(stream::pending());
-                live.add(window(&context, first).count(9).erased())
+                live.add(Window::new(&context, first).count(9).erased())
             }
             "waits for its rate" => live.add(second.source().rate(1, 1_000 * SECOND).erased()),
             _ => live.add(second.source().erased()),

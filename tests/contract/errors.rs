@@ -4,8 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use futures::executor::block_on;
-use watershed::combinators::retry_with_policy;
-use watershed::{BoxError, Error, ErrorCode, ExecutionPolicy, Failure, StepContext};
+use watershed::combinators::retry;
+use watershed::{BoxError, Error, ErrorCode, Failure, RetryPolicy, StepContext};
 
 /// An error of the user's that has a cause.
 #[derive(Debug)]
@@ -147,21 +147,19 @@ fn a_failure_is_sent_and_shared_where_its_report_is() {
 #[test]
 fn no_attempt_and_no_concurrency_are_refused_before_anything_is_called() {
     use std::time::Duration;
-    use watershed::RetryPolicy;
     use watershed::combinators::when_all;
 
     let context = StepContext::new("orders");
     let never = |_: StepContext| -> std::future::Ready<Result<(), BoxError>> {
         panic!("it must not be called")
     };
-    for none in [
+    for policy in [
         RetryPolicy::fixed(0, Duration::ZERO),
         RetryPolicy::exponential(0, Duration::from_secs(1)).cap(Duration::MAX).full_jitter(7),
     ] {
-        let policy = ExecutionPolicy::new().retry(none);
-        let error = block_on(retry_with_policy(&context, &policy, never)).unwrap_err();
+        let error = block_on(retry(&context, policy, never).into_future()).unwrap_err();
         assert_eq!(error.code(), ErrorCode::Validation, "{error:#}");
     }
-    let all = when_all(&context, [never]).concurrency(0).run();
+    let all = when_all(&context, [never]).concurrency(0).into_future();
     assert_eq!(block_on(all).unwrap_err().code(), ErrorCode::Validation);
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use futures::{FutureExt, stream};
-use watershed::channels::window;
+use watershed::channels::Window;
 use watershed::{
     Answer, BoxError, CancellationSource, ErrorCode, RetryPolicy, Source, StepContext, fan_in,
 };
@@ -383,7 +383,7 @@ fn a_window_that_fills_for_ever_and_sources_that_come_for_ever_give_the_thread_b
             assert!(taken.get() < 10_000_000, "the thread is never given back");
         })
     };
-    let windows = [window(&context, endless()).count(usize::MAX)];
+    let windows = [Window::new(&context, endless()).count(usize::MAX)];
     let drain = fan_in(&context, windows, async |_, _| ok());
     let most = most_in_one_poll(drain.into_future(), &taken, 200);
     assert!((1..=257).contains(&most), "{most} messages of a window in one poll");

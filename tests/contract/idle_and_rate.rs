@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
-use watershed::channels::{live, window};
+use watershed::channels::{Window, live};
 use watershed::{
     BoxError, CancellationSource, Clock, ErrorCode, ManualClock, OnFailure, RetryPolicy, Source,
     StepContext, fan_in,
@@ -114,7 +114,7 @@ fn an_idle_drain_gives_open_windows_out_and_goes_on_with_what_comes_of_them() {
     let (context, (sender, queue)) = (StepContext::new("t"), async_channel::unbounded());
     (0..3).for_each(|message| sender.try_send(message).expect("it is open"));
     let batches = Log::default();
-    let windows = window(&context, queue).count(10);
+    let windows = Window::new(&context, queue).count(10);
     let drain = fan_in(&context, [windows], async |batch: Vec<u32>, _| {
         // The first window makes a second one.
         if batch.len() == 3 {

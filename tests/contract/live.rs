@@ -9,7 +9,7 @@ use async_channel::{Receiver, Sender};
 use futures::executor::block_on;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use watershed::channels::{
-    LiveSource, LiveSources, Merged, SourceEnd, SourceHandle, live, merged, window,
+    LiveSource, LiveSources, Merge, SourceEnd, SourceHandle, Window, live, merge,
 };
 use watershed::{Source, StepContext};
 
@@ -26,8 +26,8 @@ fn one() -> (Sender<u32>, SourceHandle<Receiver<u32>>, LiveSource<Receiver<u32>>
     (sender, handle, source)
 }
 
-fn reading(source: LiveSource<Receiver<u32>>) -> Merged<LiveSource<Receiver<u32>>> {
-    merged(&context(), [source])
+fn reading(source: LiveSource<Receiver<u32>>) -> Merge<LiveSource<Receiver<u32>>> {
+    merge(&context(), [source])
 }
 
 /// The message that can be had now.
@@ -56,7 +56,7 @@ fn nothing_is_asked_of_a_source_once_pausing_it_has_returned() {
     let (live, incoming) = live();
     let handle = live.add(source).expect("a drain may come");
     let source = block_on(Box::pin(incoming).next()).expect("it was added");
-    let mut merged = merged(&context(), [source]);
+    let mut merged = merge(&context(), [source]);
     let mut cx = Context::from_waker(Waker::noop());
     for messages in 1..10 {
         assert!(merged.poll_next_unpin(&mut cx).is_ready());
@@ -144,7 +144,7 @@ fn a_hundred_thousand_sources_that_came_and_went_leave_nothing() {
         let handle = live.add(source).expect("a drain may come");
         let source = block_on(incoming.next()).expect("it was added");
         match round % 3 {
-            0 => assert_eq!(block_on(merged(&context(), [source]).count()), 1),
+            0 => assert_eq!(block_on(merge(&context(), [source]).count()), 1),
             1 => drop(source),
             _ => {
                 assert!(handle.request_removal());
@@ -207,7 +207,7 @@ fn whoever_polled_last_hears_of_every_switch() {
     let switches: [Switch; 3] =
         [SourceHandle::pause, SourceHandle::resume, SourceHandle::request_removal];
     let (_sender, handle, source) = one();
-    let mut windows = Box::pin(window(&context(), source).count(2).stream().expect("valid"));
+    let mut windows = Box::pin(Window::new(&context(), source).count(2).stream().expect("valid"));
     for switch in switches {
         let (old, new) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
         for wakes in [&old, &new, &new] {
@@ -251,7 +251,7 @@ fn a_switch_that_the_source_itself_moves_is_heard() {
     let (live, incoming) = live();
     *own.lock().expect("no panic") = live.add(source.boxed()).ok();
     let source = block_on(Box::pin(incoming).next()).expect("it was added");
-    assert_eq!(block_on(merged(&context(), [source]).count()), 0);
+    assert_eq!(block_on(merge(&context(), [source]).count()), 0);
     let ended = own.lock().expect("no panic").as_ref().expect("it is there").ended().now_or_never();
     assert_eq!(ended, Some(SourceEnd::Removed));
 }
@@ -275,7 +275,7 @@ fn wakers_and_destructors_may_use_the_handle() {
     let again = live.handle(handle.id()).expect("it is there");
     let waker = Waker::from(Arc::new(Reaches(live.clone(), again)));
     let source = block_on(Box::pin(incoming).next()).expect("it was added");
-    let mut windows = Box::pin(window(&context(), source).count(2).stream().expect("valid"));
+    let mut windows = Box::pin(Window::new(&context(), source).count(2).stream().expect("valid"));
     let mut wait = handle.ended();
     let mut cx = Context::from_waker(&waker);
     assert!(windows.as_mut().poll_next(&mut cx).is_pending());
@@ -305,7 +305,7 @@ fn wakers_and_destructors_may_use_the_handle() {
     drop(live.add(Looks(Some(live.clone()), Arc::clone(&dropped))).ok().expect("there is room"));
     let mut incoming = Box::pin(incoming);
     let source = block_on(incoming.next()).expect("it was added");
-    assert_eq!(block_on(merged(&context(), [source]).count()), 0);
+    assert_eq!(block_on(merge(&context(), [source]).count()), 0);
     drop(incoming);
     assert_eq!(dropped.load(Ordering::SeqCst), 2);
 }
@@ -314,7 +314,7 @@ fn wakers_and_destructors_may_use_the_handle() {
 fn a_live_source_that_was_given_a_name_can_be_paused_and_removed() {
     let (sender, handle, source) = one();
     sender.try_send(1).expect("it is open");
-    let mut messages = merged(&context(), [source.named("orders")]);
+    let mut messages = merge(&context(), [source.named("orders")]);
     assert!(handle.pause());
     assert_eq!(next(&mut messages), None);
     assert!(handle.request_removal());
@@ -353,7 +353,7 @@ fn switches_from_another_thread_lose_no_message_and_no_wake_up() {
                 }
             }
         });
-        let count = block_on(merged(&context(), sources).count());
+        let count = block_on(merge(&context(), sources).count());
         switching.join().expect("the thread ends");
         sending.join().expect("the thread ends");
         assert_eq!(count, 1_600);

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::{StreamExt, stream};
-use watershed::channels::{merged, select};
-use watershed::combinators::{retry_with_policy, when_all, when_any};
-use watershed::timers::{after, delay, ticker, with_timeout};
+use watershed::channels::{Select, merge};
+use watershed::combinators::{retry, when_all, when_any};
+use watershed::timers::{Ticker, delay, with_timeout};
 use watershed::{
-    BoxError, Clock, Error, ErrorCode, ExecutionPolicy, ManualClock, RetryPolicy, StepContext,
-    SystemClock,
+    BoxError, Clock, Error, ErrorCode, ManualClock, RetryPolicy, StepContext, SystemClock,
 };
 
 use crate::support::cannot_wait::CannotWait;
@@ -27,19 +26,25 @@ fn everything_that_waits_says_what_is_missing(context: &StepContext) {
         assert_eq!(error.code(), ErrorCode::Clock, "{what}: {error:#}");
     };
     clock("delay", block_on(delay(context, second)).unwrap_err());
-    assert!(block_on(after(context, second).collect::<Vec<_>>()).is_empty());
-    clock("ticker", ticker(context, second).unwrap_err());
+    clock("ticker", Ticker::new(context, second).unwrap_err());
     clock("timeout", block_on(with_timeout(context, second, uncalled).into_future()).unwrap_err());
-    clock("all", block_on(when_all(context, [uncalled]).timeout(second).run()).unwrap_err());
-    clock("any", block_on(when_any(context, [uncalled]).timeout(second).run()).unwrap_err());
+    clock(
+        "all",
+        block_on(when_all(context, [uncalled]).timeout(second).into_future()).unwrap_err(),
+    );
+    clock(
+        "any",
+        block_on(when_any(context, [uncalled]).timeout(second).into_future()).unwrap_err(),
+    );
 
-    let twice = ExecutionPolicy::new().retry(RetryPolicy::fixed(2, second));
+    let twice = RetryPolicy::fixed(2, second);
     let mut attempts = 0;
-    let retry = retry_with_policy(context, &twice, |_| {
+    let retry = retry(context, twice, |_| {
         attempts += 1;
         std::future::ready(Err::<(), _>("down"))
-    });
-    clock("retry", block_on(retry).unwrap_err());
+    })
+    .into_future();
+    clock("retry", block_on(retry.into_future()).unwrap_err());
     assert_eq!(attempts, 1);
 }
 
@@ -47,15 +52,19 @@ fn everything_that_waits_says_what_is_missing(context: &StepContext) {
 fn everything_else_works(context: &StepContext) {
     let ok = |_: StepContext| async { Ok::<_, BoxError>(7) };
     block_on(delay(context, Duration::ZERO)).unwrap();
-    assert_eq!(block_on(when_all(context, [ok]).run()).unwrap(), [7]);
-    assert_eq!(block_on(when_all(context, [ok]).timeout(Duration::MAX).run()).unwrap(), [7]);
-    let twice = ExecutionPolicy::new().retry(RetryPolicy::fixed(2, Duration::ZERO));
+    assert_eq!(block_on(when_all(context, [ok]).into_future()).unwrap(), [7]);
+    assert_eq!(
+        block_on(when_all(context, [ok]).timeout(Duration::MAX).into_future()).unwrap(),
+        [7]
+    );
+    let twice = RetryPolicy::fixed(2, Duration::ZERO);
     let mut failed = false;
-    let retry = retry_with_policy(context, &twice, |_| {
+    let retry = retry(context, twice, |_| {
         let first = !std::mem::replace(&mut failed, true);
         std::future::ready(if first { Err("down") } else { Ok(()) })
-    });
-    block_on(retry).unwrap();
+    })
+    .into_future();
+    block_on(retry.into_future()).unwrap();
 }
 
 // Rule 5.6
@@ -71,10 +80,10 @@ fn an_operation_that_has_to_wait_asks_the_clock_first() {
 fn a_merge_and_a_select_with_a_timeout_ask_the_clock_first() {
     let context = StepContext::new("orders").with_clock(Arc::new(CannotWait::default()));
     let second = Duration::from_secs(1);
-    let mut merged = merged(&context, [stream::iter([1])]).timeout(second);
+    let mut merged = merge(&context, [stream::iter([1])]).timeout(second);
     let error = block_on(merged.next()).unwrap().unwrap_err();
     assert_eq!(error.code(), ErrorCode::Clock);
-    let mut select = select(&context)
+    let mut select = Select::new(&context)
         .timeout(second)
         .case(stream::iter([1]), |_, _| async { Ok::<_, BoxError>(()) });
     assert_eq!(block_on(select.run()).unwrap_err().code(), ErrorCode::Clock);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
-use watershed::channels::{live, window};
+use watershed::channels::{Window, live};
 use watershed::{
     BoxError, CompensationPolicy, ErrorCode, OnFailure, Progress, RetryPolicy, Source, StepContext,
     fan_in,
@@ -250,7 +250,7 @@ fn a_limit_that_cannot_be_meant_is_an_error_before_anything_is_taken() {
     assert_eq!(block_on(drain).expect_err("a weight").error().code(), ErrorCode::Validation);
     let drain = fan_in(&context, [fed.source().rate(0, SECOND)], async |_, _| ok());
     assert_eq!(block_on(drain).expect_err("a rate").error().code(), ErrorCode::Validation);
-    let drain = fan_in(&context, [window(&context, fed.source()).count(0)], async |_, _| ok());
+    let drain = fan_in(&context, [Window::new(&context, fed.source()).count(0)], async |_, _| ok());
     assert_eq!(block_on(drain).expect_err("a count").error().code(), ErrorCode::Validation);
     assert_eq!(fed.polls(), 0);
 }
@@ -296,7 +296,7 @@ fn the_greatest_limits_cost_nothing_and_work() {
         });
         assert_eq!(drain.finish().expect("no failure").handled(), 100);
     }
-    let windows = window(&context, filled(0..10)).count(usize::MAX).every(Duration::MAX);
+    let windows = Window::new(&context, filled(0..10)).count(usize::MAX).every(Duration::MAX);
     let drain = fan_in(&context, [windows], async |_, _| ok());
     assert_eq!(block_on(drain).expect("no failure").handled(), 1);
 }

@@ -6,10 +6,9 @@ use async_channel::Receiver;
 use futures::executor::block_on;
 use futures::{StreamExt, TryStreamExt, stream};
 use watershed::channels::{
-    AnySource, Unsettled, broadcast, fan_out, merge, merge_with_strategy, merged, mixed, select,
-    weighted, window,
+    AnySource, Select, SourceState, Unsettled, Window, broadcast, fan_out, merge, merge_into, mixed,
 };
-use watershed::{Error, ErrorCode, Source, StepContext, Tuned};
+use watershed::{Configured, Error, ErrorCode, Source, StepContext};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,19 +28,20 @@ where
     S: Source<Message = u32, Receipt = Unsettled> + Send,
 {
     let (sender, _receiver) = async_channel::unbounded();
-    let merging = merge(&context(), [make()], sender.clone()).into_future();
-    let by_strategy = merge_with_strategy(&context(), [make()], sender.clone(), weighted([1]));
+    let merging = merge_into(&context(), [make()], sender.clone()).into_future();
+    let first = |_: &[SourceState]| Some(0);
+    let by_strategy = merge_into(&context(), [make()], sender.clone()).strategy(first);
     let broadcasting = broadcast(&context(), make(), [sender.clone()]).into_future();
     let (fanning_out, _branches) = fan_out(&context(), make(), 2, 4);
-    let mut selecting = select(&context()).pass(make());
+    let mut selecting = Select::new(&context()).pass(make());
     vec![
         ("merge", block_on(merging).expect_err("refused")),
         ("strategy", block_on(by_strategy.into_future()).expect_err("refused")),
-        ("merged", block_on(merged(&context(), [make()]).next()).unwrap().expect_err("refused")),
+        ("merged", block_on(merge(&context(), [make()]).next()).unwrap().expect_err("refused")),
         ("broadcast", block_on(broadcasting).expect_err("refused")),
         ("fan_out", block_on(fanning_out.into_future()).expect_err("refused")),
         ("select", block_on(selecting.run()).expect_err("refused")),
-        ("windows", window(&context(), make()).count(1).stream().expect_err("refused")),
+        ("windows", Window::new(&context(), make()).count(1).stream().expect_err("refused")),
     ]
 }
 
@@ -70,10 +70,61 @@ fn an_option_of_a_source_that_is_zero_is_refused_by_every_operation_before_anyth
 
 // Rule 2.2
 #[test]
-fn an_option_of_a_source_that_only_a_drain_heeds_is_refused_by_the_other_operations() {
-    assert_refused(|source| source.weighted(2), "`weighted` of a source has no effect in");
-    assert_refused(|source| source.prioritized(1), "`prioritized` of a source has no effect in");
+fn an_option_of_a_source_that_an_operation_does_not_heed_is_refused_by_it() {
     assert_refused(|source| source.rate(5, SECOND), "`rate` of a source has no effect in");
+    let source = filled([1, 2]);
+    let of_one = |source: Configured<Receiver<u32>>| {
+        let (sender, _receiver) = async_channel::unbounded();
+        let broadcasting = broadcast(&context(), source, [sender]);
+        block_on(broadcasting.into_future()).map(drop).expect_err("one source has no turns")
+    };
+    for error in [of_one(source.clone().weighted(2)), of_one(source.clone().prioritized(1))] {
+        assert_eq!(error.code(), ErrorCode::Validation);
+    }
+    let windows = Window::new(&context(), source.clone().weighted(2)).count(1).stream();
+    assert_eq!(windows.expect_err("nor have windows").code(), ErrorCode::Validation);
+    assert_eq!(source.len(), 2);
+}
+
+// Rule 2.3
+#[test]
+fn weights_are_shares_of_a_merge() {
+    let sources = [("a", 5), ("b", 3), ("c", 2)]
+        .map(|(name, weight)| stream::repeat(name).take(1_000).weighted(weight));
+    let merged = merge(&context(), sources).quantum(1).take(1_000);
+    let merged: Vec<_> = block_on(merged.try_collect()).expect("no failure");
+    for round in merged.chunks(10) {
+        let share = |source| round.iter().filter(|message| **message == source).count();
+        assert_eq!([share("a"), share("b"), share("c")], [5, 3, 2]);
+    }
+}
+
+// Rule 2.3
+#[test]
+fn a_more_urgent_source_makes_others_of_a_merge_slow_and_starves_none() {
+    let urgent = stream::repeat("urgent").take(1_000).prioritized(1);
+    let others = ["a", "b"].map(|name| stream::repeat(name).take(1_000).prioritized(100));
+    let [a, b] = others;
+    let merged = merge(&context(), [a, urgent, b]);
+    let merged: Vec<_> = block_on(merged.try_collect()).expect("no failure");
+    let begun = merged.iter().position(|message| *message == "urgent").expect("it is there");
+    for round in merged[begun..begun + 660].chunks(66) {
+        let share = |source| round.iter().filter(|message| **message == source).count();
+        assert_eq!([share("urgent"), share("a"), share("b")], [64, 1, 1]);
+    }
+    let last = merged.iter().rposition(|message| *message == "urgent").expect("it is there");
+    let after = &merged[last + 1..];
+    assert_eq!(after[..128], [["b"; 64], ["a"; 64]].concat(), "and then turns are whole again");
+}
+
+// Rule 2.3
+#[test]
+fn weights_are_turns_in_a_row_of_a_select() {
+    let mut select = Select::new(&context())
+        .pass(stream::repeat("a").weighted(2))
+        .pass(stream::repeat("b").weighted(1));
+    let won: Vec<_> = (0..9).map(|_| block_on(select.run()).expect("one is ready")).collect();
+    assert_eq!(won, ["a", "a", "b"].repeat(3));
 }
 
 // Rules 2.2, 6.2
@@ -83,12 +134,11 @@ fn a_limit_of_zero_is_refused_before_anything_is_taken() {
     let (sender, receiver) = async_channel::unbounded();
     let code = |result: Result<(), Error>| result.map_err(|error| error.code());
     let refused = Err(ErrorCode::Validation);
-    let none = merge(&context(), [source.clone()], sender.clone()).quantum(0);
+    let none = merge_into(&context(), [source.clone()], sender.clone()).quantum(0);
     assert_eq!(code(block_on(none.into_future()).map(drop)), refused);
-    let none = merged(&context(), [source.clone()]).quantum(0);
+    let none = merge(&context(), [source.clone()]).quantum(0);
     assert_eq!(code(block_on(none.try_collect::<Vec<_>>()).map(drop)), refused);
-    let shares = weighted([3, 0]);
-    let none = merge_with_strategy(&context(), [source.clone(), filled([])], sender, shares);
+    let none = merge_into(&context(), [source.clone().weighted(0)], sender);
     assert_eq!(code(block_on(none.into_future()).map(drop)), refused);
     for (branches, capacity) in [(0, 4), (4, 0), (1, usize::MAX)] {
         let (none, readers) = fan_out(&context(), source.clone(), branches, capacity);
@@ -103,10 +153,11 @@ fn a_limit_of_zero_is_refused_before_anything_is_taken() {
 #[test]
 fn a_limit_is_no_size() {
     let (sender, receiver) = async_channel::unbounded();
-    let merging = merge(&context(), [filled([1, 2])], sender).quantum(usize::MAX);
+    let merging = merge_into(&context(), [filled([1, 2])], sender).quantum(usize::MAX);
     assert_eq!(block_on(merging.into_future()).expect("no failure").delivered(), 2);
     assert_eq!(receiver.len(), 2);
-    let windows = window(&context(), filled([1, 2])).count(usize::MAX).stream().expect("valid");
+    let windows =
+        Window::new(&context(), filled([1, 2])).count(usize::MAX).stream().expect("valid");
     let windows: Vec<_> = block_on(windows.try_collect()).expect("no failure");
     assert_eq!(windows, [[1, 2]]);
 }
@@ -116,7 +167,8 @@ fn sources_of_different_types_make_one_list() {
     let faults = stream::iter([Ok::<u32, std::io::Error>(4)]).faults();
     let sources = mixed((filled([1, 2]), stream::iter([3]).named("three"), faults));
     let (sender, receiver) = async_channel::unbounded();
-    let report = block_on(merge(&context(), sources, sender).into_future()).expect("no failure");
+    let report =
+        block_on(merge_into(&context(), sources, sender).into_future()).expect("no failure");
     let sources: Vec<_> =
         report.sources().iter().map(|source| (source.name(), source.delivered())).collect();
     assert_eq!(sources, [("source 0", 2), ("three", 1), ("source 2", 1)]);
@@ -127,7 +179,7 @@ fn sources_of_different_types_make_one_list() {
 fn a_box_changes_nothing_of_a_source() {
     let numbers = || stream::iter([Ok(1), Err("connection lost")]).faults().named("orders");
     let error = |source: AnySource<'_, u32>| {
-        let merged = merged(&context(), [source]);
+        let merged = merge(&context(), [source]);
         block_on(merged.try_collect::<Vec<_>>()).expect_err("the fault")
     };
     for boxed in [numbers().erased(), AnySource::from(Box::pin(numbers()))] {
@@ -138,9 +190,10 @@ fn a_box_changes_nothing_of_a_source() {
 
 #[test]
 fn a_source_with_several_options_has_the_type_of_one_with_one() {
-    let _: [Tuned<Receiver<u32>>; 3] = [
+    let _: [Configured<Receiver<u32>>; 4] = [
         filled([]).weighted(2),
         filled([]).weighted(2).prioritized(1),
+        filled([]).named("orders"),
         filled([]).prioritized(0).rate(3, SECOND).weighted(5),
     ];
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::{FutureExt, StreamExt, stream};
-use watershed::channels::{AnySource, SourceEnd, live, mixed, window};
+use watershed::channels::{AnySource, SourceEnd, Window, live, mixed};
 use watershed::{
     BoxError, CancellationSource, ErrorCode, ManualClock, Source, StepContext, fan_in,
 };
@@ -41,7 +41,7 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
 fn a_drain_handles_windows_that_are_full_or_due_and_the_last_one_as_it_is() {
     let (context, clock) = manual();
     let (sender, receiver) = async_channel::unbounded();
-    let windows = window(&context, receiver).count(2).every(SECOND);
+    let windows = Window::new(&context, receiver).count(2).every(SECOND);
     let seen: Log<Vec<u32>> = Log::default();
     let mut drain = fan_in(&context, [windows], |rows: Vec<u32>, _| {
         seen.lock().unwrap().push(rows);
@@ -69,9 +69,9 @@ fn what_an_open_window_holds_is_put_back_one_by_one_when_its_drain_fails_or_it_i
         let (context, _clock) = manual();
         let (live, incoming) = live();
         let (sender, receiver) = async_channel::unbounded();
-        let handle = live.add(window(&context, receiver).count(9)).unwrap();
+        let handle = live.add(Window::new(&context, receiver).count(9)).unwrap();
         let (other, bad) = async_channel::unbounded();
-        live.add(window(&context, bad).count(1)).unwrap();
+        live.add(Window::new(&context, bad).count(1)).unwrap();
         drop(live);
         let back: Log<(_, Vec<u32>)> = Log::default();
         let mut drain = fan_in(
@@ -113,7 +113,7 @@ fn an_idle_drain_gives_an_open_window_out_and_then_succeeds() {
         sender.try_send(number).unwrap();
     }
     let seen: Log<Vec<u32>> = Log::default();
-    let windows = window(&context, receiver).count(9).every(SECOND);
+    let windows = Window::new(&context, receiver).count(9).every(SECOND);
     let drain = fan_in(&context, [windows], |rows: Vec<u32>, _| {
         seen.lock().unwrap().push(rows);
         async { Ok::<_, BoxError>(()) }
@@ -133,10 +133,10 @@ fn a_drain_is_not_idle_and_gives_nothing_out_while_a_window_is_paused() {
         let handle = within.add(receiver).unwrap();
         let source = block_on(Box::pin(inner).next()).unwrap();
         let (live, incoming) = watershed::channels::live();
-        let outer = live.add(window(&context, source).count(9)).unwrap();
+        let outer = live.add(Window::new(&context, source).count(9)).unwrap();
         drop(live);
         let (gate, opened) = async_channel::bounded::<()>(1);
-        let busy = window(&context, stream::iter([7])).count(1);
+        let busy = Window::new(&context, stream::iter([7])).count(1);
         let (seen, back): (Log<Vec<u32>>, Log<Vec<u32>>) = (Log::default(), Log::default());
         let stop = CancellationSource::new();
         let mut drain = fan_in(&context, mixed((busy,)), |rows: Vec<u32>, _| {
@@ -202,10 +202,10 @@ fn a_window_or_a_source_with_an_option_of_zero_is_refused_before_anything_is_tak
     let (sender, receiver) = async_channel::unbounded();
     sender.try_send(1).unwrap();
     let wrong: [AnySource<'_, Vec<u32>>; 4] = [
-        window(&context, receiver.clone()).erased(),
-        window(&context, receiver.clone()).count(0).erased(),
-        window(&context, receiver.clone().weighted(0)).count(1).erased(),
-        window(&context, receiver.clone()).count(1).rate(0, SECOND).erased(),
+        Window::new(&context, receiver.clone()).erased(),
+        Window::new(&context, receiver.clone()).count(0).erased(),
+        Window::new(&context, receiver.clone().weighted(0)).count(1).erased(),
+        Window::new(&context, receiver.clone()).count(1).rate(0, SECOND).erased(),
     ];
     for wrong in wrong {
         let drain = fan_in(&context, [wrong], async |_, _| Ok::<_, BoxError>(()));

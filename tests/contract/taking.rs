@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
-use watershed::channels::window;
+use watershed::channels::Window;
 use watershed::{BoxError, RetryPolicy, Source, SourceId, StepContext, fan_in};
 
 use crate::support::ending::{
@@ -156,8 +156,8 @@ fn an_open_window_goes_back_message_by_message_whatever_ends_the_drain() {
             let (stage, back, batches) = (Stage::default(), Back::default(), Log::default());
             let fed = Fed::open(0..13);
             let sources = [
-                window(&stage.context, fed.source().erased()).count(5).every(1_000 * SECOND),
-                window(&stage.context, stage.trigger().erased()).count(1),
+                Window::new(&stage.context, fed.source().erased()).count(5).every(1_000 * SECOND),
+                Window::new(&stage.context, stage.trigger().erased()).count(1),
             ];
             let drain = fan_in(&stage.context, sources, async |batch: Vec<u32>, _| {
                 assert!(!batch.is_empty());
@@ -324,7 +324,7 @@ fn the_end_of_its_source_and_an_idle_drain_give_an_open_window_out_as_it_is() {
         let context = StepContext::new("t");
         let fed = if idle { Fed::open(0..7) } else { Fed::closed(0..7) };
         let empty = if idle { Fed::open([]) } else { Fed::closed([]) };
-        let sources = [&fed, &empty].map(|fed| window(&context, fed.source()).count(5));
+        let sources = [&fed, &empty].map(|fed| Window::new(&context, fed.source()).count(5));
         let batches = Log::default();
         let drain = fan_in(&context, sources, async |batch: Vec<i32>, _| {
             yields(2).await;
@@ -379,7 +379,7 @@ fn a_crowd_that_is_held_goes_back_and_nothing_is_lost() {
 fn a_put_back_that_panics_loses_its_own_message_alone() {
     let stage = Stage::default();
     let fed: Vec<_> = (0..3).map(|number| Fed::open([number])).collect();
-    let sources = fed.iter().map(|fed| window(&stage.context, fed.source()).count(9));
+    let sources = fed.iter().map(|fed| Window::new(&stage.context, fed.source()).count(9));
     let back = Log::default();
     let drain = fan_in(&stage.context, sources, async |_: Vec<u32>, _| ok());
     let drain = drain.cancellation(stage.stop.token()).put_back(|_, batch: Vec<u32>| {

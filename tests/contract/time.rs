@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use watershed::timers::{delay, ticker, with_timeout};
+use watershed::timers::{Ticker, delay, with_timeout};
 use watershed::{
     BoxError, CancellationSource, Clock, ErrorCode, ManualClock, Sleep, StepContext, Tick,
 };
@@ -45,7 +45,7 @@ fn what_is_due_is_judged_by_the_time_and_not_by_a_sleep() {
         let (clock, context) = lying(early);
         let ten = Duration::from_nanos(10);
         let mut wait = delay(&context, ten);
-        let mut ticks = ticker(&context, ten).unwrap();
+        let mut ticks = Ticker::new(&context, ten).unwrap();
         let never = |_: StepContext| std::future::pending::<Result<(), BoxError>>();
         let mut timed = pin!(with_timeout(&context, ten, never).into_future());
         let mut cx = Context::from_waker(Waker::noop());

@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use watershed::combinators::{retry_with_policy, when_all, when_any};
+use watershed::combinators::{retry, when_all, when_any};
 use watershed::group::ErrGroup;
 use watershed::timers::{delay, with_timeout};
-use watershed::{
-    BoxError, CompensationPolicy, ExecutionPolicy, RetryPolicy, StepContext, with_step,
-};
+use watershed::{BoxError, CompensationPolicy, RetryPolicy, StepContext, with_step};
 
 use crate::support::block_on;
 
@@ -51,7 +49,7 @@ fn what_a_race_stopped_is_undone_by_actions_that_wait() {
             Err("stopped".into())
         }
     });
-    block_on(when_all(&context, operations).run()).unwrap_err();
+    block_on(when_all(&context, operations).into_future()).unwrap_err();
     assert_eq!((undone.load(Ordering::SeqCst), context.scope().len()), (2, 0));
 
     let operations = [false, true].map(|wins| {
@@ -64,7 +62,7 @@ fn what_a_race_stopped_is_undone_by_actions_that_wait() {
             if wins { Ok::<_, BoxError>(()) } else { Err("stopped".into()) }
         }
     });
-    block_on(when_any(&context, operations).run()).unwrap();
+    block_on(when_any(&context, operations).into_future()).unwrap();
     assert_eq!((undone.load(Ordering::SeqCst), context.scope().clear()), (3, 1));
 }
 
@@ -84,11 +82,14 @@ fn what_a_group_or_a_retry_stopped_is_undone_by_actions_that_wait() {
     block_on(group.wait()).unwrap_err();
     assert_eq!((undone.load(Ordering::SeqCst), context.scope().len()), (1, 0));
 
-    let policy = ExecutionPolicy::new().retry(RetryPolicy::fixed(3, Duration::ZERO));
-    block_on(retry_with_policy(&context, &policy, |step| {
-        slow_undo(&step, &undone);
-        async { Err::<(), BoxError>("no".into()) }
-    }))
+    let policy = RetryPolicy::fixed(3, Duration::ZERO);
+    block_on(
+        retry(&context, policy.clone(), |step| {
+            slow_undo(&step, &undone);
+            async { Err::<(), BoxError>("no".into()) }
+        })
+        .into_future(),
+    )
     .unwrap_err();
     assert_eq!((undone.load(Ordering::SeqCst), context.scope().len()), (4, 0));
 }
@@ -102,14 +103,18 @@ fn a_way_to_undo_that_is_none_is_an_error_before_anything_is_called() {
         CompensationPolicy::default().retry(RetryPolicy::fixed(0, Duration::ZERO)),
     ] {
         let second = Duration::from_secs(1);
-        let execution = ExecutionPolicy::new().compensation(policy.clone());
         let group = ErrGroup::new(&context).roll_back(policy.clone());
         group.go("one", never).unwrap();
         let errors = [
             block_on(with_timeout(&context, second, never).compensation(policy.clone())).err(),
-            block_on(when_all(&context, [never]).compensation(policy.clone()).run()).err(),
-            block_on(when_any(&context, [never]).compensation(policy.clone()).run()).err(),
-            block_on(retry_with_policy(&context, &execution, never)).err(),
+            block_on(when_all(&context, [never]).compensation(policy.clone()).into_future()).err(),
+            block_on(when_any(&context, [never]).compensation(policy.clone()).into_future()).err(),
+            block_on(
+                retry(&context, RetryPolicy::none(), never)
+                    .compensation(policy.clone())
+                    .into_future(),
+            )
+            .err(),
             block_on(group.wait()).err(),
             block_on(context.roll_back(&policy)).err().map(watershed::Error::from),
         ];

@@ -220,11 +220,11 @@ fn a_local_action_may_use_the_value_it_lives_in() {
 
 #[test]
 fn actions_that_go_away_with_their_value_are_counted_as_lost() {
-    let before = diagnostics::snapshot();
+    let before = diagnostics::Snapshot::now();
     let (scope, undos) = (CompensationScope::new(), LocalUndos::new());
     undos.register(&scope, || async {});
     drop(undos);
-    assert!(diagnostics::snapshot().since(&before).compensations_lost >= 1);
+    assert!(diagnostics::Snapshot::now().since(&before).compensations_lost >= 1);
     let failure = block_on(scope.roll_back(&CompensationPolicy::default())).unwrap_err();
     assert_eq!((failure.report().failures().len(), scope.clear()), (1, 1));
 }

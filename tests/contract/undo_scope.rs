@@ -290,12 +290,12 @@ fn a_long_life_of_reserving_and_withdrawing_leaves_nothing_behind() {
 // Rule 4.11
 #[test]
 fn actions_lost_with_their_scope_are_counted_and_not_run() {
-    let before = diagnostics::snapshot();
+    let before = diagnostics::Snapshot::now();
     let (scope, log) = (CompensationScope::new(), Log::default());
     scope.register_compensation(undo(&log, 1));
     drop(scope.reserve(undo(&log, 2)));
     drop(scope);
-    assert!(diagnostics::snapshot().since(&before).compensations_lost >= 2);
+    assert!(diagnostics::Snapshot::now().since(&before).compensations_lost >= 2);
     assert!(log.lock().unwrap().is_empty());
     assert_eq!(Arc::strong_count(&log), 1, "nothing leaked");
 }

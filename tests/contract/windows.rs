@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
-use watershed::channels::{AnySource, SourceEnd, live, merge, merged, window};
+use watershed::channels::{AnySource, SourceEnd, Window, live, merge, merge_into};
 use watershed::{
     CancellationSource, Clock, Error, ErrorCode, ManualClock, Sleep, Source, StepContext, Tick,
 };
@@ -37,7 +37,7 @@ fn poll<T>(
 fn a_window_takes_the_room_of_what_is_in_it() {
     let (context, clock) = manual();
     let (sender, reader) = async_channel::unbounded::<[u8; 16_384]>();
-    let windows = window(&context, reader).count(1_000).every(SECOND).stream();
+    let windows = Window::new(&context, reader).count(1_000).every(SECOND).stream();
     let mut windows = Box::pin(windows.expect("valid"));
     for messages in [1, 3, 100, 1_000] {
         for _ in 0..messages {
@@ -61,9 +61,9 @@ fn a_window_takes_the_room_of_what_is_in_it() {
 fn a_window_is_a_source_and_the_end_of_its_source_gives_it_out_as_it_is() {
     let (context, _clock) = manual();
     let (sender, receiver) = async_channel::unbounded();
-    let numbers = window(&context, stream::iter(0..5).named("numbers")).count(2).every(SECOND);
-    let none = window(&context, stream::iter(0..0).named("none")).count(2);
-    let report = block_on(merge(&context, [numbers, none], sender).into_future());
+    let numbers = Window::new(&context, stream::iter(0..5).named("numbers")).count(2).every(SECOND);
+    let none = Window::new(&context, stream::iter(0..0).named("none")).count(2);
+    let report = block_on(merge_into(&context, [numbers, none], sender).into_future());
     let report = report.expect("no failure");
     assert_eq!(report.sources()[0].name(), "numbers");
     assert_eq!(report.sources()[1].delivered(), 0, "a window is never empty");
@@ -77,16 +77,16 @@ fn a_window_without_a_valid_option_is_refused_before_anything_is_taken() {
     let (context, _clock) = manual();
     let (sender, receiver) = async_channel::unbounded();
     sender.try_send(1).expect("it is open");
-    let of = || window(&context, receiver.clone());
+    let of = || Window::new(&context, receiver.clone());
     for wrong in
         [of(), of().count(0), of().every(Duration::ZERO), of().count(1).every(Duration::ZERO)]
     {
-        let mut merged = merged(&context, [wrong]);
+        let mut merged = merge(&context, [wrong]);
         assert_eq!(poll(&mut merged), Some(Err(ErrorCode::Validation)));
     }
     let source = receiver.clone().weighted(0);
     assert_eq!(
-        window(&context, source).count(1).stream().unwrap_err().code(),
+        Window::new(&context, source).count(1).stream().unwrap_err().code(),
         ErrorCode::Validation
     );
     assert_eq!(receiver.len(), 1);
@@ -96,10 +96,10 @@ fn a_window_without_a_valid_option_is_refused_before_anything_is_taken() {
 #[test]
 fn a_window_that_closes_by_time_asks_the_clock_first_and_no_other_does() {
     let context = StepContext::new("t").with_clock(Arc::new(CannotWait::default()));
-    let of = || window(&context, stream::iter(0..3)).count(2);
+    let of = || Window::new(&context, stream::iter(0..3)).count(2);
     let error = of().every(SECOND).stream().expect_err("it cannot wait");
     assert_eq!(error.code(), ErrorCode::Clock);
-    let mut refused = merged(&context, [of().every(SECOND)]);
+    let mut refused = merge(&context, [of().every(SECOND)]);
     assert_eq!(poll(&mut refused), Some(Err(ErrorCode::Clock)));
     let mut windows = Box::pin(of().stream().expect("valid").timeout(SECOND));
     assert_eq!(poll(&mut windows), Some(Err(ErrorCode::Clock)));
@@ -114,9 +114,9 @@ fn a_window_that_closes_by_time_asks_the_clock_first_and_no_other_does() {
 fn windows_of_windows_lose_nothing() {
     let (context, clock) = manual();
     let (sender, receiver) = async_channel::unbounded();
-    let inner = window(&context, receiver).count(2).every(2 * SECOND);
+    let inner = Window::new(&context, receiver).count(2).every(2 * SECOND);
     let mut windows =
-        Box::pin(window(&context, inner).count(2).every(SECOND).stream().expect("valid"));
+        Box::pin(Window::new(&context, inner).count(2).every(SECOND).stream().expect("valid"));
     for message in 0..5 {
         sender.try_send(message).expect("it is open");
     }
@@ -138,7 +138,8 @@ fn the_time_of_a_window_goes_on_while_its_source_is_paused() {
     let (sender, receiver) = async_channel::unbounded();
     let handle = within.add(receiver).expect("a drain may come");
     let source = block_on(Box::pin(incoming).next()).expect("it was added");
-    let mut windows = Box::pin(window(&context, source).every(SECOND).stream().expect("valid"));
+    let mut windows =
+        Box::pin(Window::new(&context, source).every(SECOND).stream().expect("valid"));
     sender.try_send(1).expect("it is open");
     assert_eq!(poll(&mut windows), None);
     assert!(handle.pause());
@@ -151,9 +152,10 @@ fn the_time_of_a_window_goes_on_while_its_source_is_paused() {
     // The window itself is paused.
     let (without, incoming) = live();
     let (sender, receiver) = async_channel::unbounded();
-    let handle = without.add(window(&context, receiver).every(SECOND)).expect("a drain may come");
+    let handle =
+        without.add(Window::new(&context, receiver).every(SECOND)).expect("a drain may come");
     let source = block_on(Box::pin(incoming).next()).expect("it was added");
-    let mut windows = merged(&context, [source]);
+    let mut windows = merge(&context, [source]);
     sender.try_send(1).expect("it is open");
     assert_eq!(poll(&mut windows), None);
     assert!(handle.pause());
@@ -169,9 +171,9 @@ fn a_window_that_is_removed_gives_out_its_messages_one_by_one_and_goes_back() {
     let (context, _clock) = manual();
     let (live, incoming) = live();
     let (sender, receiver) = async_channel::unbounded();
-    let handle = live.add(window(&context, receiver).count(9)).expect("a drain may come");
+    let handle = live.add(Window::new(&context, receiver).count(9)).expect("a drain may come");
     let source = block_on(Box::pin(incoming).next()).expect("it was added");
-    let mut windows = merged(&context, [source]);
+    let mut windows = merge(&context, [source]);
     for message in [1, 2] {
         sender.try_send(message).expect("it is open");
     }
@@ -182,7 +184,7 @@ fn a_window_that_is_removed_gives_out_its_messages_one_by_one_and_goes_back() {
     assert_eq!(left, [vec![1], vec![2]]);
     let window = handle.remove().now_or_never().expect("it is out").expect("it was not drained");
     drop(sender);
-    let again = merged(&context, [AnySource::from(window)]);
+    let again = merge(&context, [AnySource::from(window)]);
     assert_eq!(block_on(again.try_collect::<Vec<_>>()).expect("no failure"), [[3]]);
 }
 
@@ -194,7 +196,7 @@ fn a_source_that_is_removed_from_its_window_goes_back_and_the_window_is_given_ou
     let (sender, receiver) = async_channel::unbounded();
     let handle = live.add(receiver).expect("a drain may come");
     let source = block_on(Box::pin(incoming).next()).expect("it was added");
-    let mut windows = Box::pin(window(&context, source).count(9).stream().expect("valid"));
+    let mut windows = Box::pin(Window::new(&context, source).count(9).stream().expect("valid"));
     sender.try_send(1).expect("it is open");
     assert_eq!(poll(&mut windows), None);
     assert!(handle.request_removal());
@@ -225,7 +227,8 @@ fn what_is_due_is_judged_by_the_clock_and_not_by_a_timer() {
     let clock = Arc::new(Deaf::default());
     let context = StepContext::new("t").with_clock(clock.clone());
     let (sender, receiver) = async_channel::unbounded();
-    let mut windows = Box::pin(window(&context, receiver).every(SECOND).stream().expect("valid"));
+    let mut windows =
+        Box::pin(Window::new(&context, receiver).every(SECOND).stream().expect("valid"));
     sender.try_send(1).expect("it is open");
     assert_eq!(poll(&mut windows), None);
     clock.0.advance(SECOND);
@@ -259,7 +262,7 @@ fn a_clock_that_panics_at_any_look_loses_no_message() {
             sender.try_send(message).expect("it is open");
         }
         drop(sender);
-        let windows = window(&context, receiver.clone()).count(3).every(SECOND).stream();
+        let windows = Window::new(&context, receiver.clone()).count(3).every(SECOND).stream();
         let windows = windows.expect("valid");
         let mut all = Vec::new();
         let items: Vec<Result<Vec<u32>, Error>> = block_on(windows.collect());
@@ -287,7 +290,7 @@ fn the_token_is_looked_at_before_every_message_of_a_window() {
         }
         taken
     });
-    let windows = window(&context, source).count(1_000).stream().expect("valid");
+    let windows = Window::new(&context, source).count(1_000).stream().expect("valid");
     let items: Vec<_> = block_on(windows.collect());
     assert_eq!(items[0].as_ref().expect("what was open").len(), 10);
     assert_eq!(items[1].as_ref().expect_err("the end").code(), ErrorCode::Canceled);

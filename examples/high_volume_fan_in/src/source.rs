@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
-use watershed::{Faults, Named, Source};
+use watershed::{Configured, Faults, Source};
 
 use crate::input::{Delivery, Feed, Transport};
 use crate::store::{Store, StoreError};
 use crate::{lease_queue, partition_log, schema, tcp};
 
 /// A source of the drain. Its errors are faults, which end the drain at once.
-pub(crate) type Reader = Named<Faults<BoxStream<'static, Result<Delivery, SourceError>>>>;
+pub(crate) type Reader = Configured<Faults<BoxStream<'static, Result<Delivery, SourceError>>>>;
 
 /// Why a transport could not hand over the next message.
 #[derive(Debug, thiserror::Error)]

@@ -53,7 +53,7 @@ fn main() -> Result<(), BoxError> {
 
     futures::executor::block_on(async {
         let mut frames =
-            Box::pin(timers::tick(&StepContext::new("frames"), Duration::from_millis(100))?);
+            Box::pin(timers::Ticker::new(&StepContext::new("frames"), Duration::from_millis(100))?);
         let (mut drain, mut lines) = (drain.into_future(), 0);
         let report = loop {
             let either = select(&mut drain, frames.next()).await;

@@ -16,7 +16,7 @@ use super::{Broadcast, Options};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Alarm, Clock, Tick};
 use crate::error::Error;
-use crate::limits::Limits;
+use crate::operation::Limits;
 use crate::origin::{Origin, SourceName};
 use crate::panics;
 use crate::source::{Source, Unsettled, poll_message};
@@ -83,7 +83,7 @@ where
         let mut error =
             options.invalid.clone().or_else(|| Self::check(&legs, options.overflow).err());
         let name = match profile {
-            Ok(profile) => profile.plain_name("a broadcast"),
+            Ok(profile) => profile.heeded_by("a broadcast", false).map(|profile| profile.name),
             Err(message) => Err(Error::panic("the source", &message)),
         };
         let name = name.unwrap_or_else(|wrong| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::cancellation::CancellationToken;
 use crate::clock::{Alarm, Clock};
 use crate::error::Error;
-use crate::limits::Limits;
+use crate::operation::Limits;
 use crate::panics;
 
 /// The options that all such operations have.

@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 
 use crate::error::{Error, ErrorCode};
 
-/// What [`merge`](crate::channels::merge) and [`broadcast`](crate::channels::broadcast) write to.
+/// What [`merge_into`](crate::channels::merge_into) and [`broadcast`](crate::channels::broadcast) write to.
 ///
 /// An [`async_channel::Sender`] is turned into one as it is, see [`IntoDestination`]; any
 /// [`futures::Sink`] by [`into_sink`]; `&mut D` is one where `D` is.
@@ -35,7 +35,7 @@ use crate::error::{Error, ErrorCode};
 /// use std::pin::Pin;
 /// use std::task::{Context, Poll};
 /// use futures::stream;
-/// use watershed::channels::{Destination, Refused, merge};
+/// use watershed::channels::{Destination, Refused, merge_into};
 /// use watershed::{Error, StepContext};
 ///
 /// /// Adds up what it gets; there is always room.
@@ -63,7 +63,7 @@ use crate::error::{Error, ErrorCode};
 /// }
 ///
 /// let mut sum = Sum(0);
-/// merge(&StepContext::new("sum"), [stream::iter(1..=3), stream::iter(4..=4)], &mut sum).await?;
+/// merge_into(&StepContext::new("sum"), [stream::iter(1..=3), stream::iter(4..=4)], &mut sum).await?;
 /// assert_eq!(sum.0, 10);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```

@@ -16,12 +16,12 @@ use crate::error::Error;
 /// ```
 /// # futures::executor::block_on(async {
 /// use futures::{StreamExt, stream};
-/// use watershed::{StepContext, channels::{merge, route}};
+/// use watershed::{StepContext, channels::{merge_into, route}};
 ///
 /// let (even, from_even) = async_channel::unbounded();
 /// let (odd, from_odd) = async_channel::unbounded();
 /// let destination = route(|number: &u32| number % 2 == 0, even, odd);
-/// merge(&StepContext::new("partition"), [stream::iter(1..=5)], destination).await?;
+/// merge_into(&StepContext::new("partition"), [stream::iter(1..=5)], destination).await?;
 /// assert_eq!(from_even.collect::<Vec<_>>().await, [2, 4]);
 /// assert_eq!(from_odd.collect::<Vec<_>>().await, [1, 3, 5]);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();

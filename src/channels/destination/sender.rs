@@ -27,10 +27,10 @@ use crate::panics::{self, ContainedWaker};
 /// # futures::executor::block_on(async {
 /// use futures::stream;
 /// use watershed::StepContext;
-/// use watershed::channels::merge;
+/// use watershed::channels::merge_into;
 ///
 /// let (sender, receiver) = async_channel::bounded(4);
-/// merge(&StepContext::new("merge"), [stream::iter([1, 2])], sender).await?;
+/// merge_into(&StepContext::new("merge"), [stream::iter([1, 2])], sender).await?;
 /// assert_eq!(receiver.recv().await, Ok(1));
 /// assert!(receiver.is_closed());
 /// # Ok::<_, watershed::Error>(()) }).unwrap();

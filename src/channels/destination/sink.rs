@@ -22,10 +22,10 @@ use crate::error::{BoxError, Error, ErrorCode};
 /// # futures::executor::block_on(async {
 /// use futures::{StreamExt, channel::mpsc, stream};
 /// use watershed::StepContext;
-/// use watershed::channels::{into_sink, merge};
+/// use watershed::channels::{into_sink, merge_into};
 ///
 /// let (sender, receiver) = mpsc::channel(4);
-/// merge(&StepContext::new("merge"), [stream::iter([1, 2])], into_sink(sender)).await?;
+/// merge_into(&StepContext::new("merge"), [stream::iter([1, 2])], into_sink(sender)).await?;
 /// assert_eq!(receiver.collect::<Vec<_>>().await, [1, 2]);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```

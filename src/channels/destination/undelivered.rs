@@ -25,12 +25,12 @@ pub(super) type Waiting<M> = Pin<Box<dyn Future<Output = Result<(), M>> + Send>>
 /// use futures::{FutureExt, stream};
 /// use std::future::IntoFuture;
 /// use watershed::StepContext;
-/// use watershed::channels::merge;
+/// use watershed::channels::merge_into;
 ///
 /// let (sender, _receiver) = async_channel::bounded(1);
 /// let mut left = None;
 /// let sources = [stream::iter([1, 2])];
-/// let merge = merge(&StepContext::new("merge"), sources, sender)
+/// let merge = merge_into(&StepContext::new("merge"), sources, sender)
 ///     .undelivered(|message| left = message.into_message().ok());
 /// // Dropped when it waits in front of the full channel.
 /// assert!(merge.into_future().now_or_never().is_none());

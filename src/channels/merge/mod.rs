@@ -1,313 +1,281 @@
-//! Many sources, one destination.
+//! Many sources as one stream.
 //!
-//! A merge asks its destination for room, takes one message from the source whose turn it is, and
-//! sends it. Sources are polled directly, each with a waker of its own, so that an idle source
-//! costs nothing and a ready one little more than taking its message.
+//! Sources are polled directly, each with a waker of its own, so that an idle source costs nothing
+//! and a ready one little more than taking its message.
 //!
 //! - `ready`: which sources are to be polled; `sources`: the sources themselves
-//! - `intake`: which one the next message is taken from: turns of a quantum, by default
-//! - `running`: from the sources to the destination; `future`: what is awaited; `stream`: the same
-//!   without a destination
-//! - `report`: what comes out
+//! - `intake`: what takes the next message: `turns` that go round, or what a strategy `picks`
 
-mod future;
 mod intake;
+mod picks;
 #[cfg(all(test, watershed_loom))]
 mod proof;
 mod ready;
-mod report;
-mod running;
 mod sources;
-mod stream;
+mod turns;
 
-pub use future::MergeFuture;
-pub use intake::FairTurns;
-pub(super) use intake::{Intake, Order, POLLS_AT_ONCE, Taken};
+pub(super) use intake::{Choice, Intake, POLLS_AT_ONCE};
+pub use picks::SourceState;
 pub(super) use ready::ReadyQueue;
-pub use report::{MergeReport, MergedSource};
-pub(super) use sources::Sources;
-pub use stream::{Merged, merged};
 
 use std::fmt;
-use std::future::IntoFuture;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::destination::{Destination, IntoDestination, Settings, Undelivered};
+use futures::Stream;
+use futures::stream::FusedStream;
+
 use crate::cancellation::CancellationToken;
 use crate::error::Error;
+use crate::operation::{Limits, option};
+use crate::panics;
 use crate::source::{Source, Unsettled};
 use crate::step::StepContext;
 
-/// Moves every message of every source to one destination, and then closes it.
+/// A strategy of nobody's: what a merge without one is of.
+pub(super) type NoStrategy = fn(&[SourceState]) -> Option<usize>;
+
+/// Many sources as one stream of their messages.
 ///
-/// A message is taken from its source when the destination has room for it, as far as that can
-/// tell; see [`SenderDestination`](crate::channels::SenderDestination) for channels, which cannot.
-/// Within one source messages keep their order; ready sources have their turns one after another,
-/// a turn being at most a [`quantum`](Merge::quantum) of messages, so that between two turns of
-/// one source every other ready source has one.
+/// A message is taken from its source when the stream is polled for it, and not before. Within one
+/// source messages keep their order. Ready sources have their turns one after another, so that
+/// between two turns of one source every other ready source has one: a turn is at most a
+/// [`quantum`](Merge::quantum) of messages, times the [weight](crate::Source::weighted) of the
+/// source; while a source of a more urgent [priority](crate::Source::prioritized) is known to be
+/// ready, it is one message. A [`strategy`](Merge::strategy) replaces all of this.
 ///
-/// The merge ends when all sources have ended, or with the first source fault, the failure of the
-/// destination, its timeout or its cancellation. However it ends, it closes the destination behind
-/// the last message, unless told to [keep it open](Merge::keep_open). At the end at most one
-/// message has been taken and not been delivered: it is tried once more without waiting, and then
-/// goes to the [callback](Merge::undelivered).
+/// The stream ends when all sources have ended. A source's fault, a panic of a source, the timeout
+/// and the cancellation are its last item, an error, and the sources are dropped. From its first
+/// poll on it waits for the token of the context and for its own.
 ///
 /// # Errors
 ///
-/// All with the number of messages `delivered` as metadata, and `undelivered` where there was one:
+/// As items, see above:
 ///
 /// - [`ErrorCode::Validation`](crate::ErrorCode::Validation), before a message is taken: an option
 ///   is wrong, or an option of a source has no effect here
 /// - [`ErrorCode::Source`](crate::ErrorCode::Source) or the source's own [`Error`], with the name
 ///   of the source; [`ErrorCode::Panic`](crate::ErrorCode::Panic)
-/// - [`ErrorCode::ChannelCompleted`](crate::ErrorCode::ChannelCompleted) when nobody receives from
-///   the destination any more, or the destination's own error
 /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) with its `duration` as metadata
 /// - [`ErrorCode::Canceled`](crate::ErrorCode::Canceled)
 ///
 /// # Cancel safety
 ///
-/// Dropping the future after its first poll ends the merge as cancelling it does, except that it
-/// does not wait for the destination to flush: every message is in its source, with the
-/// destination, or with the callback.
+/// Nothing is buffered: every message that the stream has not yielded is still in its source,
+/// wherever the stream is dropped.
 ///
 /// ```
 /// # futures::executor::block_on(async {
-/// use futures::{StreamExt, stream};
+/// use futures::{TryStreamExt, stream};
 /// use watershed::StepContext;
 /// use watershed::channels::merge;
 ///
-/// let (sender, receiver) = async_channel::bounded(16);
-/// let sources = [stream::iter([1, 2]), stream::iter([3, 4])];
-/// let report = merge(&StepContext::new("merge"), sources, sender).await?;
-/// assert_eq!(report.delivered(), 4);
-/// assert_eq!(receiver.collect::<Vec<_>>().await, [1, 2, 3, 4]);
+/// let merged = merge(&StepContext::new("merge"), [stream::iter([1, 2]), stream::iter([3, 4])]);
+/// assert_eq!(merged.try_collect::<Vec<_>>().await?, [1, 2, 3, 4]);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
-pub fn merge<I, D>(
-    context: &StepContext,
-    sources: I,
-    destination: D,
-) -> Merge<I::Item, D::Destination>
+pub fn merge<I>(context: &StepContext, sources: I) -> Merge<I::Item>
 where
     I: IntoIterator<Item: Source<Receipt = Unsettled>>,
-    D: IntoDestination<Destination: Destination<Message = <I::Item as Source>::Message>>,
 {
-    Merge::new(context, sources, destination, FairTurns::default())
+    Merge {
+        context: context.clone(),
+        choice: Choice::default(),
+        timeout: None,
+        cancellation: CancellationToken::never(),
+        state: State::Waiting(sources.into_iter().collect()),
+    }
 }
 
-/// A merge that has not started, made by [`merge`] or
-/// [`merge_with_strategy`](crate::channels::merge_with_strategy). Awaiting it starts it.
+/// The stream of [`merge`].
 ///
 /// | option | default |
 /// | --- | --- |
-/// | [`quantum`](Merge::quantum), without a strategy | 64 messages |
+/// | [`quantum`](Merge::quantum) | 64 messages |
+/// | [`strategy`](Merge::strategy) | turns that go round |
 /// | [`timeout`](Merge::timeout) | never |
 /// | [`cancellation`](Merge::cancellation) | that of the context alone |
-/// | [`keep_open`](Merge::keep_open) | the destination is closed |
-/// | [`grace`](Merge::grace) | 5 seconds |
-/// | [`undelivered`](Merge::undelivered) | nobody is told |
+///
+/// An option that is set after the first poll changes nothing.
 ///
 /// ```
 /// # futures::executor::block_on(async {
-/// use std::time::Duration;
-/// use futures::stream;
-/// use watershed::StepContext;
+/// use futures::{TryStreamExt, stream};
 /// use watershed::channels::merge;
+/// use watershed::{Source, StepContext};
 ///
-/// let (sender, receiver) = async_channel::bounded(16);
-/// merge(&StepContext::new("merge"), [stream::iter(0..9)], sender.clone())
-///     .timeout(Duration::from_secs(60))
-///     .keep_open()
-///     .await?;
-/// assert!(!sender.is_closed());
-/// assert_eq!(receiver.len(), 9);
+/// let sources = [stream::iter(1..3).weighted(1), stream::iter(3..6).weighted(2)];
+/// let merged = merge(&StepContext::new("merge"), sources).quantum(1);
+/// assert_eq!(merged.try_collect::<Vec<_>>().await?, [1, 3, 4, 2, 5]);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
-#[must_use = "a merge does nothing unless it is awaited"]
-pub struct Merge<S, D, P = FairTurns, U = fn(Undelivered<<S as Source>::Message>)> {
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct Merge<S, P = fn(&[SourceState]) -> Option<usize>> {
     context: StepContext,
-    sources: Vec<S>,
-    destination: D,
-    order: P,
-    undelivered: Option<U>,
-    settings: Settings,
+    choice: Choice<P>,
+    timeout: Option<Duration>,
+    cancellation: CancellationToken,
+    state: State<S, P>,
 }
 
-impl<S: Source<Receipt = Unsettled>, D: Destination, P> Merge<S, D, P> {
-    pub(super) fn new<I, T>(context: &StepContext, sources: I, destination: T, order: P) -> Self
+enum State<S, P> {
+    Waiting(Vec<S>),
+    Running(Box<(Intake<S, P>, Limits)>),
+    Ended,
+}
+
+/// Every source is in a box of its own.
+impl<S, P> Unpin for Merge<S, P> {}
+
+impl<S> Merge<S> {
+    /// Asks `strategy` before each message for the index of the source to take it from. Default:
+    /// turns that go round.
+    ///
+    /// The strategy is shown what is known of the sources, in their order, and asked only while at
+    /// least one may be ready. The source that it names is polled; if it has no message, it counts
+    /// as pending until it is woken, and the strategy is asked again. While every source is pending
+    /// the merge waits for one to be woken.
+    ///
+    /// An answer that names no source which may be ready (none at all, an index out of range, a
+    /// source that is pending or has ended) is a refusal: the thread is given back to the executor
+    /// once, so that the source wanted may become ready, and the strategy is asked again. After 8
+    /// refusals in a row the message is taken from the next source in turn that may be ready. So no
+    /// strategy can make the merge spin or stop; one that never refuses decides alone. One that
+    /// panics ends the merge with [`ErrorCode::Panic`](crate::ErrorCode::Panic).
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::{TryStreamExt, stream};
+    /// use watershed::StepContext;
+    /// use watershed::channels::{SourceState, merge};
+    ///
+    /// // From the last one that may be ready.
+    /// let last = |sources: &[SourceState]| sources.iter().rposition(|state| state.is_ready());
+    /// let sources = [stream::iter([1, 2]), stream::iter([3, 4])];
+    /// let merged = merge(&StepContext::new("merge"), sources).strategy(last);
+    /// assert_eq!(merged.try_collect::<Vec<_>>().await?, [3, 4, 1, 2]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn strategy<P>(self, strategy: P) -> Merge<S, P>
     where
-        I: IntoIterator<Item = S>,
-        T: IntoDestination<Destination = D>,
+        P: FnMut(&[SourceState]) -> Option<usize>,
     {
-        Self {
-            context: context.clone(),
-            sources: sources.into_iter().collect(),
-            destination: destination.into_destination(),
-            order,
-            undelivered: None,
-            settings: Settings::default(),
+        let Self { context, choice, timeout, cancellation, state } = self;
+        let state = match state {
+            State::Waiting(sources) => State::Waiting(sources),
+            // A merge that has begun is pinned, and has lost its options with it.
+            State::Running(_) | State::Ended => State::Ended,
+        };
+        let choice = Choice { quantum: choice.quantum, strategy: Some(strategy) };
+        Merge { context, choice, timeout, cancellation, state }
+    }
+}
+
+impl<S, P> Merge<S, P> {
+    option!(quantum: choice.quantum);
+    option!(timeout: timeout);
+    option!(cancellation: cancellation);
+}
+
+impl<S, P> Merge<S, P>
+where
+    S: Source<Receipt = Unsettled>,
+    P: FnMut(&[SourceState]) -> Option<usize>,
+{
+    fn start(&mut self) -> Result<(), Error> {
+        let State::Waiting(sources) = std::mem::replace(&mut self.state, State::Ended) else {
+            return Ok(());
+        };
+        let tokens = [self.context.cancellation().clone(), self.cancellation.clone()];
+        let token = CancellationToken::linked(tokens);
+        let limits = Limits::new(self.context.clock(), token, self.timeout)?;
+        let intake = std::mem::take(&mut self.choice).start(sources)?;
+        self.state = State::Running(Box::new((intake, limits)));
+        Ok(())
+    }
+}
+
+/// The next item of a stream that has begun.
+#[inline]
+fn poll_item<S, P>(
+    intake: &mut Intake<S, P>,
+    limits: &mut Limits,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<S::Message, Error>>>
+where
+    S: Source<Receipt = Unsettled>,
+    P: FnMut(&[SourceState]) -> Option<usize>,
+{
+    if intake.begins_turn() {
+        if let Some(exceeded) = limits.exceeded() {
+            return Poll::Ready(Some(Err(exceeded.into_error("the merge"))));
+        }
+    }
+    match intake.poll_take(cx) {
+        Poll::Ready(taken) => Poll::Ready(taken.map(|(_, item)| item)),
+        Poll::Pending => {
+            limits.poll_exceeded(cx).map(|exceeded| Some(Err(exceeded.into_error("the merge"))))
         }
     }
 }
 
-impl<S, D, U> Merge<S, D, FairTurns, U> {
-    /// How many messages of one source may be moved before every other ready source has its turn.
-    /// Default: 64; 0 is
-    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation). Token and timeout are looked at once a
-    /// turn.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::{StreamExt, stream};
-    /// use watershed::StepContext;
-    /// use watershed::channels::merge;
-    /// let (sender, receiver) = async_channel::bounded(16);
-    /// let sources = [stream::iter([1, 2]), stream::iter([3, 4])];
-    /// merge(&StepContext::new("merge"), sources, sender).quantum(1).await?;
-    /// assert_eq!(receiver.collect::<Vec<_>>().await, [1, 3, 2, 4]);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn quantum(mut self, messages: usize) -> Self {
-        self.order.quantum = messages;
-        self
-    }
-}
-
-impl<S: Source<Receipt = Unsettled>, D, P, U> Merge<S, D, P, U> {
-    /// One absolute deadline for the whole merge, counted from its first poll by the context's
-    /// clock. Zero times out before a message is taken; [`Duration::MAX`] never does.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use std::time::Duration;
-    /// use watershed::StepContext;
-    /// use watershed::channels::merge;
-    /// let (sender, _receiver) = async_channel::bounded(16);
-    /// let error = merge(&StepContext::new("merge"), [stream::repeat(7)], sender)
-    ///     .timeout(Duration::ZERO)
-    ///     .await
-    ///     .unwrap_err();
-    /// assert_eq!(error.code(), watershed::ErrorCode::Timeout);
-    /// # });
-    /// ```
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.settings.timeout = Some(timeout);
-        self
-    }
-
-    /// A token that ends the merge, beside that of the context.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use watershed::StepContext;
-    /// use watershed::channels::merge;
-    /// let stop = watershed::CancellationSource::new();
-    /// stop.cancel();
-    /// let (sender, _receiver) = async_channel::bounded(16);
-    /// let error = merge(&StepContext::new("merge"), [stream::repeat(7)], sender)
-    ///     .cancellation(stop.token())
-    ///     .await
-    ///     .unwrap_err();
-    /// assert_eq!(error.code(), watershed::ErrorCode::Canceled);
-    /// # });
-    /// ```
-    pub fn cancellation(mut self, token: CancellationToken) -> Self {
-        self.settings.cancellation = token;
-        self
-    }
-
-    /// Leaves the destination open at the end, only flushed. Default: it is closed, whether the
-    /// merge succeeded, failed, or was dropped midway.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use watershed::StepContext;
-    /// use watershed::channels::merge;
-    /// let (sender, _receiver) = async_channel::bounded(16);
-    /// merge(&StepContext::new("merge"), [stream::iter([7])], sender.clone()).keep_open().await?;
-    /// assert!(!sender.is_closed());
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn keep_open(mut self) -> Self {
-        self.settings.keep_open = true;
-        self
-    }
-
-    /// How long a merge that has failed waits for its destination to flush and close. Default: 5
-    /// seconds, by the context's clock. A channel closes at once.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use std::time::Duration;
-    /// use watershed::StepContext;
-    /// use watershed::channels::{into_sink, merge};
-    /// let (sender, _receiver) = futures::channel::mpsc::channel(16);
-    /// merge(&StepContext::new("merge"), [stream::iter([7])], into_sink(sender))
-    ///     .grace(Duration::from_secs(1))
-    ///     .await?;
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.settings.grace = grace;
-        self
-    }
-
-    /// Who gets the message that was taken and could not be delivered when the merge ended; it is
-    /// called at most once, also when the future is dropped. Default: nobody; the error says
-    /// that there was one. A panic of the callback is attached to the error.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use watershed::StepContext;
-    /// use watershed::channels::merge;
-    /// let stop = watershed::CancellationSource::new();
-    /// let context = StepContext::new("merge").with_cancellation(stop.token());
-    /// let (sender, receiver) = async_channel::bounded(1);
-    /// let mut left = None;
-    /// let merge = merge(&context, [stream::iter([1, 2, 3])], sender)
-    ///     .undelivered(|message| left = message.into_message().ok());
-    /// let (result, ()) = futures::join!(merge.into_future(), async { stop.cancel() });
-    /// assert_eq!(result.unwrap_err().metadata("undelivered"), Some("1"));
-    /// assert_eq!((receiver.recv().await, left), (Ok(1), Some(2)));
-    /// # });
-    /// ```
-    pub fn undelivered<C>(self, callback: C) -> Merge<S, D, P, C>
-    where
-        C: FnMut(Undelivered<S::Message>),
-    {
-        let Self { context, sources, destination, order, settings, .. } = self;
-        Merge { context, sources, destination, order, undelivered: Some(callback), settings }
-    }
-}
-
-impl<S, D, P, U> IntoFuture for Merge<S, D, P, U>
+impl<S, P> Stream for Merge<S, P>
 where
     S: Source<Receipt = Unsettled>,
-    D: Destination<Message = S::Message>,
-    P: Order<S>,
-    U: FnMut(Undelivered<S::Message>),
+    P: FnMut(&[SourceState]) -> Option<usize>,
 {
-    type Output = Result<MergeReport, Error>;
-    type IntoFuture = MergeFuture<S, D, P, U>;
+    type Item = Result<S::Message, Error>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        MergeFuture::new(self)
+    #[inline]
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if let State::Waiting(_) = this.state {
+            let started = panics::contain(|| this.start());
+            let blame = |message: String| Err(Error::panic("the clock or a source", &message));
+            if let Err(error) = started.unwrap_or_else(blame) {
+                this.state = State::Ended;
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        let State::Running(running) = &mut this.state else { return Poll::Ready(None) };
+        let (intake, limits) = &mut **running;
+        let polled = panics::contain(|| poll_item(intake, limits, cx));
+        let item = match polled {
+            Ok(Poll::Ready(Some(Ok(message)))) => return Poll::Ready(Some(Ok(message))),
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(last)) => last,
+            Err(message) => Some(Err(intake.blame(&message))),
+        };
+        let old = std::mem::replace(&mut this.state, State::Ended);
+        panics::drop_contained(|| drop(old));
+        Poll::Ready(item)
     }
 }
 
-impl<S, D, P: fmt::Debug, U> fmt::Debug for Merge<S, D, P, U> {
+impl<S, P> FusedStream for Merge<S, P>
+where
+    S: Source<Receipt = Unsettled>,
+    P: FnMut(&[SourceState]) -> Option<usize>,
+{
+    fn is_terminated(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+}
+
+impl<S, P> fmt::Debug for Merge<S, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Waiting(_) => "waiting",
+            State::Running(..) => "running",
+            State::Ended => "ended",
+        };
         f.debug_struct("Merge")
             .field("context", &self.context)
-            .field("sources", &self.sources.len())
-            .field("order", &self.order)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+            .field("choice", &self.choice)
+            .field("timeout", &self.timeout)
+            .field("cancellation", &self.cancellation)
+            .field("state", &state)
+            .finish()
     }
 }

@@ -97,6 +97,16 @@ impl ReadyQueue {
         }
     }
 
+    /// Puts a source whose turn is not over in front.
+    pub(in super::super) fn resume(&mut self, index: usize) {
+        if self.slots[index].queued.swap(true, Ordering::AcqRel) {
+            // It was woken meanwhile, and stands in the queue or is about to.
+            self.collect();
+            self.queue.retain(|queued| *queued != index);
+        }
+        self.queue.push_front(index);
+    }
+
     #[inline]
     fn collect(&mut self) {
         if self.shared.any.load(Ordering::Acquire) {

@@ -9,7 +9,7 @@ use crate::origin::{Origin, SourceName};
 use crate::panics;
 use crate::source::{Source, Unsettled, poll_message};
 
-pub(in super::super) struct Sources<S> {
+pub(super) struct Sources<S> {
     entries: Vec<Entry<S>>,
     open: usize,
     /// The source that was polled last.
@@ -20,19 +20,31 @@ struct Entry<S> {
     source: Option<Pin<Box<S>>>,
     name: SourceName,
     taken: u64,
+    share: Share,
+}
+
+/// What a source has of the turns.
+pub(super) struct Share {
+    pub(super) weight: usize,
+    pub(super) priority: u32,
+    /// It is known to be ready.
+    pub(super) ready: bool,
 }
 
 impl<S: Source<Receipt = Unsettled>> Sources<S> {
     /// # Errors
     ///
     /// When a source has an option that is wrong, or that a merge does not heed.
-    pub(in super::super) fn new(sources: Vec<S>) -> Result<Self, Error> {
+    pub(super) fn new(sources: Vec<S>, turns: bool) -> Result<Self, Error> {
+        let operation = if turns { "a merge" } else { "a merge with a strategy" };
         let entry = |(index, source): (usize, S)| {
-            let name = source.profile().plain_name("a merge")?;
+            let profile = source.profile().heeded_by(operation, turns)?;
+            let weight = usize::try_from(profile.weight).unwrap_or(usize::MAX);
             Ok(Entry {
-                name: SourceName::new(name, index),
+                name: SourceName::new(profile.name, index),
                 source: Some(Box::pin(source)),
                 taken: 0,
+                share: Share { weight, priority: profile.priority, ready: false },
             })
         };
         let entries = sources.into_iter().enumerate().map(entry);
@@ -41,21 +53,26 @@ impl<S: Source<Receipt = Unsettled>> Sources<S> {
     }
 
     /// How many have not ended.
-    pub(in super::super) fn open(&self) -> usize {
+    pub(super) fn open(&self) -> usize {
         self.open
     }
 
-    pub(in super::super) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(in super::super) fn names(&self) -> impl Iterator<Item = Arc<str>> {
+    pub(super) fn names(&self) -> impl Iterator<Item = Arc<str>> {
         self.entries.iter().map(|entry| entry.name.as_str().into())
+    }
+
+    #[inline]
+    pub(super) fn share(&mut self, index: usize) -> &mut Share {
+        &mut self.entries[index].share
     }
 
     /// The next message of one source. A fault comes with the name of its source.
     #[inline]
-    pub(in super::super) fn poll(
+    pub(super) fn poll(
         &mut self,
         index: usize,
         waker: &Waker,
@@ -82,7 +99,7 @@ impl<S: Source<Receipt = Unsettled>> Sources<S> {
     }
 
     /// The error of a panic in the source that was polled last.
-    pub(in super::super) fn blame(&self, message: &str) -> Error {
+    pub(super) fn blame(&self, message: &str) -> Error {
         let error = Error::panic("the source", message);
         let Some(entry) = self.entries.get(self.polled) else { return error };
         error.with_origin(Origin { source: entry.name.clone(), message: entry.taken })

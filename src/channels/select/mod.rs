@@ -6,82 +6,41 @@
 //! allocates nothing but its step; and only cases that were woken are asked, so idle ones cost it
 //! nothing.
 //!
-//! - `case`: a source and what to do with its message; `output`: what that returns
+//! - `case`: a source and what to do with its message
 //! - `tier`: the cases of one priority; `run`: the future of one run
 
 mod case;
-mod output;
 mod run;
 mod tier;
-
-pub use output::CaseOutput;
-pub use run::SelectRun;
 
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use self::case::{Case, settling};
+use self::case::{Case, settle};
+use self::run::SelectRun;
 use self::tier::{BoxedCase, Tier};
 use crate::cancellation::CancellationToken;
 use crate::error::{BoxError, Error};
-use crate::limits::Limits;
+use crate::operation::{DEFAULT_GRACE, Limits, option};
 use crate::origin::SourceName;
-use crate::source::{Source, Unsettled};
+use crate::source::{Profile, Source, Unsettled};
 use crate::step::{ChildStep, StepContext};
 
-/// A select without cases, whose runs give a `T`. See [`Select`].
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use futures::stream;
-/// use watershed::{BoxError, StepContext, channels};
-///
-/// let context = StepContext::new("worker");
-/// let mut select = channels::select(&context)
-///     .case(stream::iter([1, 2]), async |number: u32, _| {
-///         Ok::<_, BoxError>(format!("number {number}"))
-///     })
-///     .case_with_priority(0, stream::iter(["stop"]), async |word: &str, _| {
-///         Ok::<_, BoxError>(word.to_owned())
-///     });
-///
-/// assert_eq!(select.run().await?, "stop");
-/// assert_eq!(select.run().await?, "number 1");
-/// assert_eq!(select.run().await?, "number 2");
-/// let error = select.run().await.unwrap_err();
-/// assert_eq!(error.code(), watershed::ErrorCode::SelectDrained);
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-pub fn select<'a, T>(context: &StepContext) -> Select<'a, T> {
-    Select {
-        context: context.clone(),
-        tiers: Vec::new(),
-        cases: 0,
-        default: None,
-        invalid: None,
-        settings: Settings {
-            timeout: None,
-            grace: Duration::from_secs(5),
-            cancellation: CancellationToken::never(),
-        },
-        at_once: 0,
-        spare: None,
-    }
-}
-
-/// Cases over streams of different types, made by [`select`] and run as often as is wanted.
+/// Cases over streams of different types, of which one wins each run. It is made once, and run as
+/// often as is wanted; its runs give a `T`.
 ///
 /// | option | default |
 /// | --- | --- |
-/// | priority of a case | 100; a lower number wins, equal ones take turns |
+/// | [priority](Source::prioritized) of a case's source | 100; a lower number wins, equal ones take turns |
+/// | [weight](Source::weighted) of a case's source | 1; so many turns in a row |
 /// | [`default`](Select::default) | none: a run waits |
 /// | [`timeout`](Select::timeout) | never |
 /// | [`grace`](Select::grace) | 5 seconds |
 /// | [`cancellation`](Select::cancellation) | that of the context alone |
 ///
-/// Among `n` cases of one priority, a case that is ready has its turn at the latest in the `n`th run
-/// that comes to this priority; a fault is a turn as well. A case that is ready does not wait, with
+/// Among `n` cases of one priority and weight, a case that is ready has its turn at the latest in the
+/// `n`th run that comes to this priority; a fault is a turn as well. A case that is ready does not wait, with
 /// one exception: after 256 runs that did not have to wait, one gives the thread back to the
 /// executor first, so that a loop over cases that are always ready starves nobody.
 ///
@@ -91,13 +50,23 @@ pub fn select<'a, T>(context: &StepContext) -> Select<'a, T> {
 /// ```
 /// # futures::executor::block_on(async {
 /// use futures::stream;
-/// use watershed::{StepContext, channels};
+/// use watershed::channels::Select;
+/// use watershed::{BoxError, Source, StepContext};
 ///
 /// let context = StepContext::new("worker");
-/// let mut select = channels::select(&context).pass(stream::iter([1, 2])).pass(stream::iter([3]));
-/// let mut all = vec![select.run().await?, select.run().await?, select.run().await?];
-/// all.sort();
-/// assert_eq!(all, [1, 2, 3]);
+/// let mut select = Select::new(&context)
+///     .case(stream::iter([1, 2]), async |number: u32, _| {
+///         Ok::<_, BoxError>(format!("number {number}"))
+///     })
+///     .case(stream::iter(["stop"]).prioritized(0), async |word: &str, _| {
+///         Ok::<_, BoxError>(word.to_owned())
+///     });
+///
+/// assert_eq!(select.run().await?, "stop");
+/// assert_eq!(select.run().await?, "number 1");
+/// assert_eq!(select.run().await?, "number 2");
+/// let error = select.run().await.unwrap_err();
+/// assert_eq!(error.code(), watershed::ErrorCode::SelectDrained);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 #[must_use = "a select does nothing unless it is run"]
@@ -129,8 +98,25 @@ struct Settings {
     cancellation: CancellationToken,
 }
 
-/// The priority of a case that is given none.
-const DEFAULT_PRIORITY: u32 = 100;
+impl<T> Select<'_, T> {
+    /// A select without cases.
+    pub fn new(context: &StepContext) -> Self {
+        Self {
+            context: context.clone(),
+            tiers: Vec::new(),
+            cases: 0,
+            default: None,
+            invalid: None,
+            settings: Settings {
+                timeout: None,
+                grace: DEFAULT_GRACE,
+                cancellation: CancellationToken::never(),
+            },
+            at_once: 0,
+            spare: None,
+        }
+    }
+}
 
 impl<'a, T: Send + 'a> Select<'a, T> {
     /// Adds a case: when it wins, its message goes to `handler`, whose result is that of the run.
@@ -139,101 +125,46 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// ```
     /// # futures::executor::block_on(async {
     /// use futures::stream;
-    /// use watershed::{BoxError, StepContext, channels};
+    /// use watershed::channels::Select;
+    /// use watershed::{BoxError, StepContext};
     ///
     /// let context = StepContext::new("worker");
-    /// let mut select = channels::select(&context).case(stream::iter([4]), async |number, step| {
+    /// let mut select = Select::new(&context).case(stream::iter([4]), async |number, step| {
     ///     step.register_compensation(async || {});
     ///     Ok::<_, BoxError>(number * 2)
     /// });
     /// assert_eq!((select.run().await?, context.scope().clear()), (8, 1));
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn case<S, H, F>(self, source: S, handler: H) -> Self
+    pub fn case<S, H, F, E>(mut self, source: S, handler: H) -> Self
     where
         S: Source<Receipt = Unsettled> + Send + 'a,
         H: FnMut(S::Message, StepContext) -> F + Send + 'a,
-        F: Future<Output: CaseOutput<T>> + Send + 'a,
+        F: Future<Output = Result<T, E>> + Send + 'a,
+        E: Into<BoxError> + 'a,
     {
-        self.case_with_priority(DEFAULT_PRIORITY, source, handler)
-    }
-
-    /// Adds a case with a priority: as long as it is ready, no case with a higher number wins.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use watershed::{BoxError, StepContext, channels};
-    ///
-    /// let context = StepContext::new("worker");
-    /// let mut select = channels::select(&context)
-    ///     .pass(stream::repeat("work"))
-    ///     .case_with_priority(1, stream::iter(["alarm"]), async |alarm, _| {
-    ///         Ok::<_, BoxError>(alarm)
-    ///     });
-    /// assert_eq!((select.run().await?, select.run().await?), ("alarm", "work"));
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn case_with_priority<S, H, F>(mut self, priority: u32, source: S, handler: H) -> Self
-    where
-        S: Source<Receipt = Unsettled> + Send + 'a,
-        H: FnMut(S::Message, StepContext) -> F + Send + 'a,
-        F: Future<Output: CaseOutput<T>> + Send + 'a,
-    {
-        let name = source.profile().plain_name("a select").unwrap_or_else(|error| {
+        let profile = source.profile().heeded_by("a select", true).unwrap_or_else(|error| {
             self.invalid.get_or_insert(error);
-            None
+            Profile::default()
         });
+        let Profile { name, weight, priority, .. } = profile;
         let name = SourceName::new(name, self.cases);
         self.cases += 1;
         let place = self.tiers.partition_point(|tier| tier.priority() < priority);
         if self.tiers.get(place).is_none_or(|tier| tier.priority() != priority) {
             self.tiers.insert(place, Tier::new(priority));
         }
-        let case = Case::new(source, handler, settling::<F::Output, T>);
-        self.tiers[place].add(name, Box::pin(case));
+        let case = Case::new(source, handler, settle::<T, E>);
+        self.tiers[place].add(name, weight, Box::pin(case));
         self
     }
 
     /// Adds a case whose message is the result of the run.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use watershed::{StepContext, channels};
-    ///
-    /// let context = StepContext::new("worker");
-    /// let mut select = channels::select(&context).pass(stream::iter([7]));
-    /// assert_eq!(select.run().await?, 7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
     pub fn pass<S>(self, source: S) -> Self
     where
         S: Source<Receipt = Unsettled, Message = T> + Send + 'a,
     {
-        self.pass_with_priority(DEFAULT_PRIORITY, source)
-    }
-
-    /// Adds a case with a priority whose message is the result of the run.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use watershed::{StepContext, channels};
-    ///
-    /// let context = StepContext::new("worker");
-    /// let mut select = channels::select(&context)
-    ///     .pass(stream::repeat("work"))
-    ///     .pass_with_priority(1, stream::iter(["alarm"]));
-    /// assert_eq!((select.run().await?, select.run().await?), ("alarm", "work"));
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn pass_with_priority<S>(self, priority: u32, source: S) -> Self
-    where
-        S: Source<Receipt = Unsettled, Message = T> + Send + 'a,
-    {
-        let pass = |message, _| std::future::ready(Ok::<T, BoxError>(message));
-        self.case_with_priority(priority, source, pass)
+        self.case(source, |message, _| std::future::ready(Ok::<T, BoxError>(message)))
     }
 
     /// What a run does when no case is ready, instead of waiting; also when all cases have ended.
@@ -241,82 +172,40 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// ```
     /// # futures::executor::block_on(async {
     /// use futures::stream;
-    /// use watershed::{BoxError, StepContext, channels};
+    /// use watershed::{BoxError, StepContext, channels::Select};
     ///
     /// let context = StepContext::new("worker");
-    /// let mut select = channels::select(&context)
+    /// let mut select = Select::new(&context)
     ///     .pass(stream::pending())
     ///     .default(async |_| Ok::<_, BoxError>("nothing to do"));
     /// assert_eq!(select.run().await?, "nothing to do");
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn default<H, F>(mut self, mut handler: H) -> Self
+    pub fn default<H, F, E>(mut self, mut handler: H) -> Self
     where
         H: FnMut(StepContext) -> F + Send + 'a,
-        F: Future<Output: CaseOutput<T>> + Send + 'a,
+        F: Future<Output = Result<T, E>> + Send + 'a,
+        E: Into<BoxError> + 'a,
     {
         // A case that is always ready, and asked last.
         let handler = move |(), step| handler(step);
-        let case = Case::new(futures::stream::repeat(()), handler, settling::<F::Output, T>);
+        let case = Case::new(futures::stream::repeat(()), handler, settle::<T, E>);
         self.default = Some(Box::pin(case));
         self
     }
 
+    option!(grace: settings.grace);
+
     /// One absolute deadline for each run, the continuation included, counted from its first poll
-    /// by the context's clock. Zero: the run times out before a message is taken.
-    /// [`Duration::MAX`] or none: never.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use std::time::Duration;
-    /// use futures::stream;
-    /// use watershed::{ErrorCode, StepContext, channels};
-    ///
-    /// let context = StepContext::new("worker");
-    /// let select = channels::select(&context).pass(stream::pending::<u32>());
-    /// let error = select.timeout(Duration::from_millis(1)).run().await.unwrap_err();
-    /// assert_eq!(error.code(), ErrorCode::Timeout);
-    /// # });
-    /// ```
+    /// by the context's clock. Default: never. Zero times out before anything is taken or called;
+    /// [`Duration::MAX`] never does.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Some(timeout);
         self.spare = None;
         self
     }
 
-    /// How long a run that is to end waits for the continuation, by the context's clock.
-    /// Afterwards the continuation is dropped. Default: 5 seconds.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use std::time::Duration;
-    /// use futures::stream;
-    /// use watershed::{StepContext, channels};
-    ///
-    /// let context = StepContext::new("worker");
-    /// let mut select = channels::select(&context).pass(stream::iter([7])).grace(Duration::ZERO);
-    /// assert_eq!(select.run().await?, 7);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.settings.grace = grace;
-        self
-    }
-
-    /// A token that ends a run, beside that of the context.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use watershed::{CancellationSource, ErrorCode, StepContext, channels};
-    ///
-    /// let (context, stop) = (StepContext::new("worker"), CancellationSource::new());
-    /// let select = channels::select(&context).pass(stream::repeat(7));
-    /// stop.cancel();
-    /// let error = select.cancellation(stop.token()).run().await.unwrap_err();
-    /// assert_eq!(error.code(), ErrorCode::Canceled);
-    /// # });
-    /// ```
+    /// A token that ends a run, beside that of the context. Default: that of the context alone.
     pub fn cancellation(mut self, token: CancellationToken) -> Self {
         self.settings.cancellation = token;
         self.spare = None;
@@ -344,17 +233,17 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     ///
     /// ```
     /// # futures::executor::block_on(async {
-    /// use watershed::{StepContext, channels};
+    /// use watershed::{StepContext, channels::Select};
     ///
     /// let context = StepContext::new("worker");
     /// let (sender, receiver) = async_channel::unbounded();
-    /// let mut select = channels::select(&context).pass(receiver);
+    /// let mut select = Select::new(&context).pass(receiver);
     /// assert!(futures::poll!(select.run()).is_pending());
     /// sender.try_send(7).unwrap();
     /// assert_eq!(select.run().await?, 7);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn run(&mut self) -> SelectRun<'_, 'a, T> {
+    pub fn run(&mut self) -> impl Future<Output = Result<T, Error>> + Unpin {
         SelectRun::new(self)
     }
 }

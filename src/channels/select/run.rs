@@ -1,6 +1,5 @@
 //! One run of a select.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -11,7 +10,7 @@ use super::{Select, Spare};
 use crate::clock::{Alarm, Tick};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
-use crate::limits::Limits;
+use crate::operation::Limits;
 use crate::panics;
 use crate::step::{ChildStep, StepContext};
 
@@ -19,19 +18,8 @@ use crate::step::{ChildStep, StepContext};
 const RUNS_AT_ONCE: usize = 256;
 
 /// The future of [`Select::run`].
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use futures::stream;
-/// use watershed::{StepContext, channels};
-///
-/// let context = StepContext::new("worker");
-/// let mut select = channels::select(&context).pass(stream::iter([7]));
-/// assert_eq!(select.run().await?, 7);
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
 #[must_use = "a run does nothing unless it is awaited"]
-pub struct SelectRun<'s, 'a, T> {
+pub(super) struct SelectRun<'s, 'a, T> {
     select: &'s mut Select<'a, T>,
     started: Option<Started>,
 }
@@ -260,11 +248,5 @@ impl<T> Drop for SelectRun<'_, '_, T> {
         if let Some(started) = self.started.take() {
             self.select.release(started);
         }
-    }
-}
-
-impl<T> fmt::Debug for SelectRun<'_, '_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SelectRun").field("select", &self.select).finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each is asked with a waker of its own, and only when that has been woken since the case was
 //! last found waiting: idle cases cost a run nothing. Those that may be ready stand in a queue;
-//! one that had its turn, be it with a fault, goes to the end of it.
+//! one that had its turns, as many as its weight and be it with a fault, goes to the end of it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -25,6 +25,9 @@ pub(super) struct Tier<'a, T> {
 
 struct Slot<'a, T> {
     name: SourceName,
+    weight: u32,
+    /// How many turns it has had in a row.
+    in_row: u32,
     /// There until its source has ended.
     case: Option<BoxedCase<'a, T>>,
 }
@@ -44,8 +47,8 @@ impl<'a, T> Tier<'a, T> {
         self.priority
     }
 
-    pub(super) fn add(&mut self, name: SourceName, case: BoxedCase<'a, T>) {
-        self.slots.push(Slot { name, case: Some(case) });
+    pub(super) fn add(&mut self, name: SourceName, weight: u32, case: BoxedCase<'a, T>) {
+        self.slots.push(Slot { name, weight, in_row: 0, case: Some(case) });
         self.open += 1;
         self.ready = None;
     }
@@ -69,7 +72,10 @@ impl<'a, T> Tier<'a, T> {
             let slot = &mut slots[index];
             let Some(case) = &mut slot.case else { continue };
             let mut cx = Context::from_waker(ready.waker(index));
-            let Poll::Ready(asked) = case.as_mut().poll_take(step, &mut cx) else { continue };
+            let Poll::Ready(asked) = case.as_mut().poll_take(step, &mut cx) else {
+                slot.in_row = 0;
+                continue;
+            };
             let result = match asked {
                 Asked::Won => Ok(index),
                 Asked::Failed(error) => Err(error.with_origin(slot.origin())),
@@ -80,7 +86,13 @@ impl<'a, T> Tier<'a, T> {
                     return Some(Err(error.with_origin(slot.origin())));
                 }
             };
-            ready.requeue(index);
+            slot.in_row += 1;
+            if slot.in_row < slot.weight {
+                ready.resume(index);
+            } else {
+                slot.in_row = 0;
+                ready.requeue(index);
+            }
             return Some(result);
         }
         None

@@ -26,37 +26,10 @@ use crate::source::{Body, Delivery, DeliveryOf, Gate, Polled, Profile, Source, U
 use crate::step::StepContext;
 use open::Open;
 
-/// Gathers the messages of a source in windows. What comes of it is a [`Source`] of `Vec`s: see
-/// [`Window`] for when one is closed.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use futures::stream;
-/// use watershed::{BoxError, StepContext, channels, fan_in};
-///
-/// let context = StepContext::new("rows");
-/// let batches = channels::window(&context, stream::iter(1..=5)).count(2);
-/// let mut sizes = Vec::new();
-/// fan_in(&context, [batches], |rows: Vec<i32>, _| {
-///     sizes.push(rows.len());
-///     async { Ok::<_, BoxError>(()) }
-/// })
-/// .await?;
-/// assert_eq!(sizes, [2, 2, 1]);
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-pub fn window<S: Source>(context: &StepContext, source: S) -> Window<S> {
-    Window {
-        open: Open::new(Arc::clone(context.clock())),
-        context: context.clone(),
-        source: Some(source),
-        ended: false,
-    }
-}
-
 pin_project! {
-    /// A source of windows, made by [`window`]. At least one of [`count`](Window::count) and
-    /// [`every`](Window::every) must be given; of both, whichever comes first closes a window.
+    /// Gathers the messages of a source in windows: a [`Source`] of `Vec`s. At least one of
+    /// [`count`](Window::count) and [`every`](Window::every) must be given; of both, whichever comes
+    /// first closes a window.
     ///
     /// | option | units | default |
     /// | --- | --- | --- |
@@ -74,15 +47,18 @@ pin_project! {
     /// ```
     /// # futures::executor::block_on(async {
     /// use futures::stream;
-    /// use watershed::{BoxError, ErrorCode, StepContext, channels, fan_in};
+    /// use watershed::{BoxError, StepContext, channels, fan_in};
     ///
     /// let context = StepContext::new("rows");
-    /// let neither = channels::window(&context, stream::iter([1]));
-    /// let failure = fan_in(&context, [neither], async |_, _| Ok::<_, BoxError>(()))
-    ///     .await
-    ///     .unwrap_err();
-    /// assert_eq!(failure.error().code(), ErrorCode::Validation);
-    /// # });
+    /// let batches = channels::Window::new(&context, stream::iter(1..=5)).count(2);
+    /// let mut sizes = Vec::new();
+    /// fan_in(&context, [batches], |rows: Vec<i32>, _| {
+    ///     sizes.push(rows.len());
+    ///     async { Ok::<_, BoxError>(()) }
+    /// })
+    /// .await?;
+    /// assert_eq!(sizes, [2, 2, 1]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
     #[must_use = "a source does nothing unless it is drained"]
     pub struct Window<S: Source> {
@@ -96,6 +72,16 @@ pin_project! {
 }
 
 impl<S: Source> Window<S> {
+    /// Windows over a source, by the context's clock.
+    pub fn new(context: &StepContext, source: S) -> Self {
+        Self {
+            open: Open::new(Arc::clone(context.clock())),
+            context: context.clone(),
+            source: Some(source),
+            ended: false,
+        }
+    }
+
     /// Closes a window when it has so many messages; 0 is
     /// [`ErrorCode::Validation`](crate::ErrorCode::Validation) before anything is taken.
     pub fn count(mut self, messages: usize) -> Self {
@@ -127,7 +113,7 @@ impl<S: Source> Window<S> {
     /// use watershed::{StepContext, channels};
     ///
     /// let context = StepContext::new("batches");
-    /// let windows = channels::window(&context, stream::iter(1..=5)).count(2).stream()?;
+    /// let windows = channels::Window::new(&context, stream::iter(1..=5)).count(2).stream()?;
     /// let windows: Vec<_> = windows.try_collect().await?;
     /// assert_eq!(windows, [vec![1, 2], vec![3, 4], vec![5]]);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -136,7 +122,7 @@ impl<S: Source> Window<S> {
     where
         S: Source<Receipt = Unsettled>,
     {
-        let name = self.profile().plain_name("a stream of windows")?;
+        let name = self.profile().heeded_by("a stream of windows", false)?.name;
         Ok(Windows::new(self, name))
     }
 

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use super::Window;
 use crate::cancellation::CancellationToken;
 use crate::error::Error;
-use crate::limits::Limits;
+use crate::operation::Limits;
 use crate::origin::{Origin, SourceName};
 use crate::panics;
 use crate::source::{Body, Delivery, Gate, Source, Unsettled};
@@ -44,7 +44,7 @@ pin_project! {
     /// use watershed::{StepContext, channels};
     ///
     /// let context = StepContext::new("batches");
-    /// let window = channels::window(&context, stream::iter(0..3)).count(2);
+    /// let window = channels::Window::new(&context, stream::iter(0..3)).count(2);
     /// let mut windows = Box::pin(window.stream()?);
     /// assert_eq!(windows.next().await.unwrap()?, [0, 1]);
     /// assert_eq!(windows.next().await.unwrap()?, [2]);
@@ -95,7 +95,7 @@ impl<S: Source<Receipt = Unsettled>> Windows<S> {
     /// use watershed::{ErrorCode, StepContext, channels};
     ///
     /// let context = StepContext::new("batches");
-    /// let windows = channels::window(&context, stream::repeat(7)).count(1).stream()?;
+    /// let windows = channels::Window::new(&context, stream::repeat(7)).count(1).stream()?;
     /// let mut windows = Box::pin(windows.timeout(Duration::ZERO));
     /// let error = windows.next().await.unwrap().unwrap_err();
     /// assert_eq!(error.code(), ErrorCode::Timeout);
@@ -116,7 +116,7 @@ impl<S: Source<Receipt = Unsettled>> Windows<S> {
     ///
     /// let (context, stop) = (StepContext::new("batches"), CancellationSource::new());
     /// stop.cancel();
-    /// let windows = channels::window(&context, stream::repeat(7)).count(1).stream()?;
+    /// let windows = channels::Window::new(&context, stream::repeat(7)).count(1).stream()?;
     /// let mut windows = Box::pin(windows.cancellation(stop.token()));
     /// assert!(windows.next().await.unwrap().is_err());
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -133,7 +133,7 @@ impl<S: Source<Receipt = Unsettled>> Windows<S> {
     /// use watershed::{StepContext, channels};
     ///
     /// let context = StepContext::new("batches");
-    /// let window = channels::window(&context, stream::iter([1])).count(1);
+    /// let window = channels::Window::new(&context, stream::iter([1])).count(1);
     /// let mut windows = Box::pin(window.stream().unwrap());
     /// assert!(windows.as_mut().take_open().is_empty(), "nothing was asked for yet");
     /// ```

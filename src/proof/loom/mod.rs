@@ -34,12 +34,12 @@ pub(crate) fn every_schedule(
     checker.preemption_bound =
         checker.preemption_bound.or(interruptions.map(|most| most + more_interruptions()));
     let bound = checker.preemption_bound.map_or("any number of".into(), |most| most.to_string());
-    let contained = crate::diagnostics::snapshot().contained_panics;
+    let contained = crate::diagnostics::Snapshot::now().contained_panics;
     checker.check(move || {
         count.fetch_add(1, Ordering::Relaxed);
         scene();
         // What the checker has to say may come as a panic where the library contains them.
-        assert_eq!(crate::diagnostics::snapshot().contained_panics, contained);
+        assert_eq!(crate::diagnostics::Snapshot::now().contained_panics, contained);
     });
     let schedules = schedules.load(Ordering::Relaxed);
     println!("loom: {name}: {schedules} schedules with {bound} interruptions");

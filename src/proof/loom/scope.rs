@@ -311,13 +311,13 @@ fn a_reservation_that_moves_is_withdrawn_or_does_nothing() {
 #[test]
 fn the_last_handle_takes_what_another_thread_registered() {
     every_schedule("the last handle goes beside a registration", None, || {
-        let lost = crate::diagnostics::snapshot().compensations_lost;
+        let lost = crate::diagnostics::Snapshot::now().compensations_lost;
         let (scope, effects) = (CompensationScope::new(), Effects::new(1));
         let (other, late) = (scope.clone(), effects.clone());
         let registering = thread::spawn(move || late.stage(&other, 0));
         drop(scope);
         registering.join().unwrap();
-        assert_eq!(crate::diagnostics::snapshot().compensations_lost, lost + 1);
+        assert_eq!(crate::diagnostics::Snapshot::now().compensations_lost, lost + 1);
         effects.assert_gone();
         assert_eq!(effects.begun(0), 0);
     });

@@ -47,7 +47,7 @@ fn run(
     let mut config = Config::new();
     config.stack_size = 1 << 17;
     config.silence_warnings = true;
-    let contained = crate::diagnostics::snapshot().contained_panics;
+    let contained = crate::diagnostics::Snapshot::now().contained_panics;
     let sums = Arc::new([0, 0].map(AtomicUsize::new));
     let counted = Arc::clone(&sums);
     let explored = Runner::new(scheduler, config).run(move || {
@@ -55,7 +55,7 @@ fn run(
         sums[0].fetch_add(undone, Ordering::Relaxed);
         sums[1].fetch_add(kept, Ordering::Relaxed);
         // What a scene asserts may be contained by the library.
-        assert_eq!(crate::diagnostics::snapshot().contained_panics, contained);
+        assert_eq!(crate::diagnostics::Snapshot::now().contained_panics, contained);
     });
     assert_eq!(explored, most);
     let [undone, kept] = counted.each_ref().map(|sum| sum.load(Ordering::Relaxed));

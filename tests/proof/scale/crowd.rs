@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::{StreamExt, stream};
-use watershed::channels::{broadcast, live, merge, select, window};
+use watershed::channels::{Select, Window, broadcast, live, merge_into};
 use watershed::group::{ErrGroup, WaitGroup};
 use watershed::{
     BoxError, CancellationSource, CancellationToken, Clock, Commit, CompensationPolicy,
-    CompensationScope, LocalUndos, RetryPolicy, StepContext, fan_in,
+    CompensationScope, LocalUndos, RetryPolicy, Source, StepContext, fan_in,
 };
 
 use crate::bytes::{allocations, held};
@@ -285,7 +285,7 @@ crowds! {
         let (context, stop) = (StepContext::new("crowd"), CancellationSource::new());
         let messages = stream::iter(0..size).chain(stream::pending());
         let back = Cell::new(0);
-        let windows = window(&context, messages).count(2 * size);
+        let windows = Window::new(&context, messages).count(2 * size);
         let drain = fan_in(&context, [windows], async |_, _| ok());
         let drain = drain.shutdown(stop.token()).put_back(|_, _| back.set(back.get() + 1));
         let mut drain = Hand::new(drain.into_future());
@@ -506,17 +506,17 @@ crowds! {
         let context = StepContext::new("crowd");
         let (sender, receiver) = async_channel::unbounded();
         let sources = (0..size as u64).map(idle);
-        let mut merging = Hand::new(merge(&context, sources, sender).into_future());
+        let mut merging = Hand::new(merge_into(&context, sources, sender).into_future());
         assert!(merging.run().is_pending());
         scales.all_are_here();
         assert_eq!(receiver.len(), size);
     }
     cases_of_a_select(size, scales) {
         let context = StepContext::new("crowd");
-        let mut cases = select(&context);
+        let mut cases = Select::new(&context);
         for number in 0..size as u32 {
             let source = stream::iter([number]).chain(stream::pending()).boxed();
-            cases = cases.case_with_priority(number % 3, source, async |_, _| ok());
+            cases = cases.case(source.prioritized(number % 3), async |_, _| ok());
         }
         for _ in 0..size {
             Hand::new(cases.run()).finish().expect("one is ready");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt, StreamExt};
-use watershed::channels::{IncomingSources, LiveSource, live, window};
+use watershed::channels::{IncomingSources, LiveSource, Window, live};
 use watershed::{
     Commit, CompensationPolicy, FanIn, OnFailure, RetryPolicy, Source, StepContext, fan_in,
 };
@@ -31,7 +31,7 @@ fn add(world: &World, messages: u32) {
     let fed = if case.until_idle { Fed::open(items) } else { Fed::closed(items) };
     let plain = fed.source();
     let source: Boxed = if case.windows && number % 2 == 0 {
-        let window = window(&world.context, plain).count(4);
+        let window = Window::new(&world.context, plain).count(4);
         if number % 4 == 0 {
             window.every(Duration::from_millis(300)).erased()
         } else {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
-pub(super) struct Urgency {
+pub(crate) struct Urgency {
     /// By priority, the most urgent first: how many sources there are.
     sources: BTreeMap<u32, usize>,
     /// How many of them are known to be ready; priorities that have any.
@@ -15,28 +15,28 @@ pub(super) struct Urgency {
 }
 
 impl Urgency {
-    pub(super) fn enter(&mut self, priority: u32) {
+    pub(crate) fn enter(&mut self, priority: u32) {
         *self.sources.entry(priority).or_default() += 1;
     }
 
-    pub(super) fn leave(&mut self, priority: u32, known: &mut bool) {
+    pub(crate) fn leave(&mut self, priority: u32, known: &mut bool) {
         self.set_ready(priority, known, false);
         decrement(&mut self.sources, priority);
     }
 
     /// Whether there are sources of different priorities.
     #[inline]
-    pub(super) fn is_mixed(&self) -> bool {
+    pub(crate) fn is_mixed(&self) -> bool {
         self.sources.len() > 1
     }
 
     /// Whether a source of this priority has to wait for more urgent ones.
-    pub(super) fn is_outranked(&self, priority: u32) -> bool {
+    pub(crate) fn is_outranked(&self, priority: u32) -> bool {
         self.is_mixed() && self.ready.first_key_value().is_some_and(|(first, _)| *first < priority)
     }
 
     /// Whether there is none more urgent, and one that is less.
-    pub(super) fn is_first(&self, priority: u32) -> bool {
+    pub(crate) fn is_first(&self, priority: u32) -> bool {
         self.is_mixed()
             && self.sources.last_key_value().is_some_and(|(last, _)| *last > priority)
             && !self.is_outranked(priority)
@@ -44,7 +44,7 @@ impl Urgency {
 
     /// Notes that a source has become ready, or is not any more.
     #[inline]
-    pub(super) fn set_ready(&mut self, priority: u32, known: &mut bool, ready: bool) {
+    pub(crate) fn set_ready(&mut self, priority: u32, known: &mut bool, ready: bool) {
         if *known == ready || (ready && !self.is_mixed()) {
             return;
         }

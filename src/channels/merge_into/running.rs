@@ -8,23 +8,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::super::destination::{Destination, Ending, Settings, Undelivered, closed};
-use super::Merge;
-use super::intake::{Intake, Order};
+use super::super::merge::{Intake, SourceState};
+use super::MergeInto;
 use super::report::{MergeReport, MergedSource};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, Tick};
 use crate::error::Error;
-use crate::limits::Limits;
+use crate::operation::Limits;
 use crate::panics;
 use crate::source::{Source, Unsettled};
 
-pub(super) struct Running<I, D, U>
+#[expect(missing_debug_implementations, reason = "nobody can name it")]
+pub struct Running<S, D, P, U>
 where
     D: Destination,
     U: FnMut(Undelivered<D::Message>),
 {
     /// There unless the merge could not start.
-    intake: Option<I>,
+    intake: Option<Intake<S, P>>,
     destination: Pin<Box<D>>,
     /// The source of the message that is being sent, and the message while it is in nobody's hand
     /// but ours.
@@ -58,26 +59,29 @@ enum Stop {
     Destination(Error),
 }
 
-impl<I, D, U> Running<I, D, U>
+impl<S, D, P, U> Unpin for Running<S, D, P, U>
 where
-    I: Intake<Message = D::Message>,
     D: Destination,
     U: FnMut(Undelivered<D::Message>),
 {
-    pub(super) fn start<S, P>(merge: Merge<S, D, P, U>) -> Self
-    where
-        S: Source<Receipt = Unsettled, Message = D::Message>,
-        P: Order<S, Intake = I>,
-    {
-        let Merge { context, sources, destination, order, undelivered, settings } = merge;
+}
+
+impl<S, D, P, U> Running<S, D, P, U>
+where
+    S: Source<Receipt = Unsettled, Message = D::Message>,
+    D: Destination,
+    P: FnMut(&[SourceState]) -> Option<usize>,
+    U: FnMut(Undelivered<D::Message>),
+{
+    pub(super) fn start(merge: MergeInto<S, D, P, U>) -> Self {
+        let MergeInto { context, sources, destination, choice, undelivered, settings } = merge;
         let clock = Arc::clone(context.clock());
         let tokens = [context.cancellation().clone(), settings.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
         let started = panics::contain(|| {
             Ok((clock.now(), Limits::new(&clock, token.clone(), settings.timeout)?))
         });
-        let intake =
-            panics::contain(|| order.start(sources).map(|intake| (intake.names(), intake)));
+        let intake = panics::contain(|| choice.start(sources));
         let blame = |whose, message: String| Error::panic(whose, &message);
         let mut error = None;
         let started = started.unwrap_or_else(|message| Err(blame("the clock", message)));
@@ -86,14 +90,15 @@ where
             (Tick::ZERO, Limits::by_token(token))
         });
         let intake = intake.unwrap_or_else(|message| Err(blame("a source", message)));
-        let (names, intake) = match intake {
-            Ok((names, intake)) => (names, Some(intake)),
+        let intake = match intake {
+            Ok(intake) => Some(intake),
             Err(first) => {
                 error = Some(first);
-                (Vec::new(), None)
+                None
             }
         };
-        let sources = names.into_iter().map(|name| MergedSource { name, delivered: 0 }).collect();
+        let names = intake.iter().flat_map(Intake::names);
+        let sources = names.map(|name| MergedSource { name, delivered: 0 }).collect();
         let mut running = Self {
             intake,
             destination: Box::pin(destination),
@@ -211,7 +216,7 @@ where
     }
 }
 
-impl<I, D, U> Running<I, D, U>
+impl<S, D, P, U> Running<S, D, P, U>
 where
     D: Destination,
     U: FnMut(Undelivered<D::Message>),
@@ -284,7 +289,7 @@ where
 
 /// A merge that is dropped midway ends like one that is cancelled, as far as it can without
 /// waiting.
-impl<I, D, U> Drop for Running<I, D, U>
+impl<S, D, P, U> Drop for Running<S, D, P, U>
 where
     D: Destination,
     U: FnMut(Undelivered<D::Message>),

@@ -47,14 +47,19 @@ impl Limits {
         Ok(limits)
     }
 
+    /// The same deadline under another token.
+    pub(crate) fn under(&self, token: CancellationToken) -> Self {
+        let mut limits = Self::by_token(token);
+        limits.deadline = self
+            .deadline
+            .as_ref()
+            .map(|deadline| Deadline { alarm: deadline.alarm.again(), timeout: deadline.timeout });
+        limits
+    }
+
     /// Without a deadline.
     pub(crate) fn by_token(token: CancellationToken) -> Self {
         Self { cancelled: token.cancelled(), token, deadline: None }
-    }
-
-    /// The moment at which the time is over; [`Tick::MAX`] for never.
-    pub(crate) fn deadline(&self) -> Tick {
-        self.deadline.as_ref().map_or(Tick::MAX, |deadline| deadline.alarm.tick())
     }
 
     /// Whether the operation is to end: asked without waiting for it.

@@ -1,19 +1,20 @@
-//! A source with a share, an urgency or a rate of its own.
+//! A source with options of its own.
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::named::as_the_source_within;
 use super::{DeliveryOf, Gate, Polled, Profile, Source};
 use crate::error::Error;
 
 pin_project! {
-    /// A source with a share, an urgency or a rate of its own, see [`Source::weighted`],
-    /// [`Source::prioritized`] and [`Source::rate`]. It has one type whichever of them it was given:
+    /// A source with a name, a share, an urgency or a rate of its own, see [`Source::named`],
+    /// [`Source::weighted`], [`Source::prioritized`] and [`Source::rate`]. It is of one type
+    /// whichever of them it was given:
     ///
     /// ```
     /// use std::time::Duration;
@@ -22,13 +23,14 @@ pin_project! {
     ///
     /// let sources = [
     ///     stream::iter([1]).named("alarms").prioritized(0),
-    ///     stream::iter([2]).named("orders").weighted(3),
+    ///     stream::iter([2]).weighted(3),
     ///     stream::iter([3]).named("mails").prioritized(200).rate(10, Duration::from_secs(1)),
     /// ];
     /// # drop(sources);
     /// ```
     #[must_use = "a source does nothing unless it is drained"]
-    pub struct Tuned<S> {
+    pub struct Configured<S> {
+        name: Option<Arc<str>>,
         weight: Option<u32>,
         priority: Option<u32>,
         rate: Option<(usize, Duration)>,
@@ -37,9 +39,15 @@ pin_project! {
     }
 }
 
-impl<S> Tuned<S> {
+impl<S> Configured<S> {
     pub(super) fn new(source: S) -> Self {
-        Self { weight: None, priority: None, rate: None, source }
+        Self { name: None, weight: None, priority: None, rate: None, source }
+    }
+
+    /// As [`Source::named`], without another wrapper.
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// As [`Source::weighted`], without another wrapper.
@@ -70,12 +78,44 @@ impl<S> Tuned<S> {
     }
 }
 
-impl<S: Source> Source for Tuned<S> {
-    as_the_source_within!();
+impl<S: Source> Source for Configured<S> {
+    type Message = S::Message;
+    type Receipt = S::Receipt;
+
+    #[inline]
+    fn poll_delivery(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
+        self.project().source.poll_delivery(cx)
+    }
+
+    #[inline]
+    fn poll_gate(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gate> {
+        self.project().source.poll_gate(cx)
+    }
+
+    #[inline]
+    fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>> {
+        self.project().source.take_held()
+    }
+
+    #[inline]
+    fn give_out(self: Pin<&mut Self>) -> bool {
+        self.project().source.give_out()
+    }
+
+    #[inline]
+    fn is_paused(&self) -> bool {
+        self.source.is_paused()
+    }
+
+    #[inline]
+    fn holds(&self) -> bool {
+        self.source.holds()
+    }
 
     fn profile(&self) -> Profile {
         let inner = self.source.profile();
         Profile {
+            name: self.name.clone().or(inner.name),
             weight: self.weight.unwrap_or(inner.weight),
             priority: self.priority.unwrap_or(inner.priority),
             rate: self.rate.or(inner.rate),
@@ -85,9 +125,10 @@ impl<S: Source> Source for Tuned<S> {
     }
 }
 
-impl<S> fmt::Debug for Tuned<S> {
+impl<S> fmt::Debug for Configured<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tuned")
+        f.debug_struct("Configured")
+            .field("name", &self.name)
             .field("weight", &self.weight)
             .field("priority", &self.priority)
             .field("rate", &self.rate)

@@ -8,12 +8,12 @@ use std::time::Duration;
 /// ```
 /// # futures::executor::block_on(async {
 /// use futures::stream;
-/// use watershed::channels::merge;
+/// use watershed::channels::merge_into;
 /// use watershed::{Source, StepContext};
 ///
 /// let (sender, _receiver) = async_channel::unbounded();
 /// let sources = [stream::iter([1, 2]).named("a"), stream::iter([3, 4]).named("b")];
-/// let report = merge(&StepContext::new("merge"), sources, sender).await?;
+/// let report = merge_into(&StepContext::new("merge"), sources, sender).await?;
 /// assert_eq!(report.delivered(), 4);
 /// assert_eq!((report.sources()[0].name(), report.sources()[0].delivered()), ("a", 2));
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
@@ -62,10 +62,10 @@ impl MergeReport {
 /// # futures::executor::block_on(async {
 /// use futures::stream;
 /// use watershed::StepContext;
-/// use watershed::channels::merge;
+/// use watershed::channels::merge_into;
 ///
 /// let (sender, _receiver) = async_channel::unbounded();
-/// let report = merge(&StepContext::new("merge"), [stream::iter([1])], sender).await?;
+/// let report = merge_into(&StepContext::new("merge"), [stream::iter([1])], sender).await?;
 /// assert_eq!(report.sources()[0].name(), "source 0");
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```

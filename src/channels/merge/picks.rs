@@ -1,67 +1,60 @@
-//! Asking the strategy.
+//! Asking the user's own code which source is next.
+//!
+//! Before each message the strategy is shown which sources may be ready, and picks one. A plain
+//! stream cannot be asked whether it has a message without being made to give it away, so "ready"
+//! means "not known to be pending": a source is found pending when it is polled, and may be ready
+//! again once it was woken. It is polled only when it was picked.
 //!
 //! A pick that leads to no message costs something that runs out: a ready source that turns out
 //! to be pending or ended is not ready any more, and a refusal gives the thread back, so many
 //! times in a row at most.
 
 use std::cell::Cell;
-use std::fmt;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::super::merge::{Intake, Order, POLLS_AT_ONCE, ReadyQueue, Sources, Taken};
-use super::{MergeStrategy, SourceState};
+use super::intake::{POLLS_AT_ONCE, Taken};
+use super::ready::ReadyQueue;
+use super::sources::Sources;
 use crate::error::Error;
 use crate::source::{Source, Unsettled};
 
 /// Refusals in a row before the merge decides itself.
 const PATIENCE: usize = 8;
 
-/// The order of a merge that asks a strategy, see
-/// [`merge_with_strategy`](crate::channels::merge_with_strategy).
+/// What a strategy knows of a source.
 ///
 /// ```
-/// use watershed::channels::{FairTurns, Merge, Picked, Priority, merge, merge_with_strategy, priority};
-/// use watershed::StepContext;
+/// use watershed::channels::SourceState;
 ///
-/// let (sender, source) = async_channel::bounded::<u32>(4);
-/// let merge = merge_with_strategy(&StepContext::new("merge"), [source], sender, priority());
-/// let merge: Merge<_, _, Picked<Priority>> = merge;
-/// # let _ = merge;
+/// let states = [SourceState::Pending, SourceState::Ready];
+/// assert_eq!(states.iter().position(|state| state.is_ready()), Some(1));
 /// ```
-#[derive(Clone, Copy)]
-pub struct Picked<P>(pub(super) P);
-
-impl<P> fmt::Debug for Picked<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Picked").finish_non_exhaustive()
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// It may have a message: it was not polled since it was last woken or gave one.
+    Ready,
+    /// It had no message when it was polled, and was not woken since.
+    Pending,
+    /// It has ended.
+    Ended,
 }
 
-impl<S: Source<Receipt = Unsettled>, P: MergeStrategy> Order<S> for Picked<P> {
-    type Intake = Picks<S, P>;
-
-    fn start(self, sources: Vec<S>) -> Result<Picks<S, P>, Error> {
-        let Self(strategy) = self;
-        strategy.check(sources.len())?;
-        let sources = Sources::new(sources)?;
-        Ok(Picks {
-            states: vec![SourceState::Ready; sources.len()],
-            woken: ReadyQueue::new(sources.len()),
-            ready: sources.len(),
-            sources,
-            strategy,
-            refusals: 0,
-            next: 0,
-            polls: POLLS_AT_ONCE,
-            asking: Cell::new(false),
-        })
+impl SourceState {
+    /// Whether it may have a message.
+    ///
+    /// ```
+    /// use watershed::channels::SourceState;
+    /// assert!(SourceState::Ready.is_ready() && !SourceState::Ended.is_ready());
+    /// ```
+    #[must_use]
+    pub fn is_ready(self) -> bool {
+        self == Self::Ready
     }
 }
 
 /// The sources that a strategy picks from.
-pub struct Picks<S, P> {
-    sources: Sources<S>,
+pub(in super::super) struct Picks<S, P> {
+    pub(super) sources: Sources<S>,
     strategy: P,
     states: Vec<SourceState>,
     /// How many of the states are ready.
@@ -77,7 +70,25 @@ pub struct Picks<S, P> {
     asking: Cell<bool>,
 }
 
-impl<S: Source<Receipt = Unsettled>, P: MergeStrategy> Picks<S, P> {
+impl<S, P> Picks<S, P>
+where
+    S: Source<Receipt = Unsettled>,
+    P: FnMut(&[SourceState]) -> Option<usize>,
+{
+    pub(super) fn new(sources: Sources<S>, strategy: P) -> Self {
+        Self {
+            states: vec![SourceState::Ready; sources.len()],
+            woken: ReadyQueue::new(sources.len()),
+            ready: sources.len(),
+            sources,
+            strategy,
+            refusals: 0,
+            next: 0,
+            polls: POLLS_AT_ONCE,
+            asking: Cell::new(false),
+        }
+    }
+
     /// Which source to poll; `None` for a refusal.
     fn pick(&mut self) -> Option<usize> {
         if self.refusals == PATIENCE {
@@ -88,7 +99,7 @@ impl<S: Source<Receipt = Unsettled>, P: MergeStrategy> Picks<S, P> {
             return Some(index);
         }
         self.asking.set(true);
-        let picked = self.strategy.pick(&self.states);
+        let picked = (self.strategy)(&self.states);
         self.asking.set(false);
         picked.filter(|index| self.states.get(*index).is_some_and(|state| state.is_ready()))
     }
@@ -98,12 +109,8 @@ impl<S: Source<Receipt = Unsettled>, P: MergeStrategy> Picks<S, P> {
         self.ready -= usize::from(old.is_ready());
         self.ready += usize::from(state.is_ready());
     }
-}
 
-impl<S: Source<Receipt = Unsettled>, P: MergeStrategy> Intake for Picks<S, P> {
-    type Message = S::Message;
-
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Taken<S::Message>>> {
+    pub(super) fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Taken<S::Message>>> {
         loop {
             while let Some(index) = self.woken.pop() {
                 if self.states[index] == SourceState::Pending {
@@ -143,25 +150,10 @@ impl<S: Source<Receipt = Unsettled>, P: MergeStrategy> Intake for Picks<S, P> {
         }
     }
 
-    /// After each message the strategy is asked again.
-    fn begins_turn(&self) -> bool {
-        true
-    }
-
-    fn names(&self) -> Vec<Arc<str>> {
-        self.sources.names().collect()
-    }
-
-    fn blame(&self, message: &str) -> Error {
+    pub(super) fn blame(&self, message: &str) -> Error {
         if self.asking.get() {
             return Error::panic("the strategy", message);
         }
         self.sources.blame(message)
-    }
-}
-
-impl<S, P> fmt::Debug for Picks<S, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Picks").field("states", &self.states).finish_non_exhaustive()
     }
 }

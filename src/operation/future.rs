@@ -1,0 +1,118 @@
+//! The future of every operation: its builder until the first poll, then what runs, then nothing.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::error::{Error, ErrorCode};
+use crate::panics;
+
+/// An operation between its builder and its result.
+pub trait Operation: Sized {
+    /// What awaiting it gives.
+    type Output;
+
+    /// What is there from the first poll on.
+    type Running;
+
+    /// Begins: called in the first poll.
+    fn start(self) -> Self::Running;
+
+    /// Goes on.
+    fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output>;
+
+    /// What a poll after the last one gives: an error that says so.
+    fn over(error: Error) -> Self::Output;
+}
+
+/// The future of an operation: what `IntoFuture` makes of its builder `B`. Name it as
+/// `<B as IntoFuture>::IntoFuture`.
+///
+/// It begins with its first poll. It is `Send` when everything that the builder was given is, with
+/// the futures of its functions, and `Unpin` whatever they are. Polled after its end it gives an
+/// error.
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// use std::future::IntoFuture;
+/// use futures::stream;
+/// use watershed::StepContext;
+/// use watershed::channels::{MergeInto, SenderDestination, merge_into};
+///
+/// type Numbers = stream::Iter<std::vec::IntoIter<u32>>;
+/// type Merge = MergeInto<Numbers, SenderDestination<u32>>;
+/// struct Copying(<Merge as IntoFuture>::IntoFuture);
+///
+/// let (sender, _receiver) = async_channel::bounded(4);
+/// let merge = merge_into(&StepContext::new("merge"), [stream::iter(vec![1])], sender);
+/// let mut copying = Copying(merge.into_future());
+/// assert_eq!((&mut copying.0).await?.delivered(), 1);
+/// # Ok::<_, watershed::Error>(()) }).unwrap();
+/// ```
+#[must_use = "an operation does nothing unless it is awaited"]
+pub struct OperationFuture<B, R> {
+    stage: Stage<B, R>,
+}
+
+// Nothing is demanded of `B` and `R` here. Whether the future is `Send` is then a question of its
+// fields alone: what the user's closures are is not asked, which the compiler cannot do in the
+// future of an `async fn`.
+enum Stage<B, R> {
+    Waiting(Box<B>),
+    Running(Pin<Box<R>>),
+    Over,
+}
+
+impl<B, R> OperationFuture<B, R> {
+    pub(crate) fn new(builder: B) -> Self {
+        Self { stage: Stage::Waiting(Box::new(builder)) }
+    }
+
+    /// Lets go of what is there. What may panic in it is the user's destructors.
+    fn end(&mut self) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        panics::drop_contained(|| drop(stage));
+    }
+}
+
+impl<B, R> Unpin for OperationFuture<B, R> {}
+
+impl<B: Operation<Running = R>, R> Future for OperationFuture<B, R> {
+    type Output = B::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Stage::Waiting(_) = &this.stage {
+            if let Stage::Waiting(builder) = std::mem::replace(&mut this.stage, Stage::Over) {
+                this.stage = Stage::Running(Box::pin(builder.start()));
+            }
+        }
+        let Stage::Running(running) = &mut this.stage else {
+            let error = Error::new(ErrorCode::Unspecified, "the operation had ended already");
+            return Poll::Ready(B::over(error));
+        };
+        let polled = B::poll(running.as_mut(), cx);
+        if polled.is_ready() {
+            this.end();
+        }
+        polled
+    }
+}
+
+impl<B, R> Drop for OperationFuture<B, R> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl<B, R> fmt::Debug for OperationFuture<B, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match &self.stage {
+            Stage::Waiting(_) => "not started",
+            Stage::Running(_) => "running",
+            Stage::Over => "over",
+        };
+        f.debug_struct("OperationFuture").field("stage", &stage).finish()
+    }
+}
