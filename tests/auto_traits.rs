@@ -125,14 +125,12 @@ fn a_task_may_await_every_operation_with_closures_that_borrow() {
 #[cfg(feature = "testing")]
 #[test]
 fn what_tests_share_with_handlers_is_send_sync_and_unpin() {
-    use testing::{
-        Entry, Event, FaultPoints, Finding, Ledger, Pause, Script, Spawner, Stopped, World,
-    };
+    use testing::{Entry, Event, FaultPoints, Finding, Ledger, Script, Spawner, Stopped, World};
     assert_traits! {
-        send: Entry<u8>, Event, FaultPoints, Finding, Ledger<u8>, Pause, Script<u8>, Spawner,
+        send: Entry<u8>, Event, FaultPoints, Finding, Ledger<u8>, Script<u8>, Spawner,
             Stopped, World;
         sync: Entry<u8>, Event, FaultPoints, Finding, Ledger<u8>, Script<u8>, Spawner, Stopped,
             World;
-        unpin: Pause, Script<u8>, World;
+        unpin: Script<u8>, World;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use thiserror::Error;
+use crate::error::BoxError;
 
 use crate::lock::Lock;
 
@@ -103,7 +103,7 @@ impl FaultPoints {
     ///
     /// # Errors
     ///
-    /// [`InjectedFault`], when this is the point that fails.
+    /// "injected at: " and the point, when this is the one that fails.
     ///
     /// # Panics
     ///
@@ -115,8 +115,8 @@ impl FaultPoints {
     ///     # drop(outcome);
     /// });
     /// ```
-    pub fn reach(&self, point: impl Into<String>) -> Result<(), InjectedFault> {
-        self.pass(point.into(), &[Fault::Error, Fault::Panic])
+    pub fn reach(&self, point: impl Into<String>) -> Result<(), BoxError> {
+        self.pass(&point.into(), &[Fault::Error, Fault::Panic])
     }
 
     /// Says that the scenario has come to a point at which it can only panic: where nobody can be
@@ -146,23 +146,23 @@ impl FaultPoints {
     /// assert_eq!(runs, 2);
     /// ```
     pub fn reach_infallible(&self, point: impl Into<String>) {
-        let passed = self.pass(point.into(), &[Fault::Panic]);
+        let passed = self.pass(&point.into(), &[Fault::Panic]);
         debug_assert!(passed.is_ok(), "no error is tried here");
     }
 
-    fn pass(&self, point: String, kinds: &'static [Fault]) -> Result<(), InjectedFault> {
+    fn pass(&self, point: &str, kinds: &'static [Fault]) -> Result<(), BoxError> {
         let fault = {
             let mut shared = self.shared.lock();
             let fault = self.target.filter(|(index, _)| *index == shared.reached.len());
-            shared.reached.push((point.clone(), kinds));
+            shared.reached.push((point.to_owned(), kinds));
             if fault.is_some() {
-                shared.fired = Some(point.clone());
+                shared.fired = Some(point.to_owned());
             }
             fault
         };
         match fault {
             None => Ok(()),
-            Some((_, Fault::Error)) => Err(InjectedFault { point }),
+            Some((_, Fault::Error)) => Err(format!("injected at: {point}").into()),
             Some((_, Fault::Panic)) => std::panic::panic_any(format!("injected at: {point}")),
         }
     }
@@ -186,20 +186,4 @@ impl FaultPoints {
     pub fn fault(&self) -> Option<Fault> {
         self.target.map(|(_, fault)| fault)
     }
-}
-
-/// The error at a point that fails, see [`for_every_fault`].
-///
-/// ```
-/// watershed::testing::for_every_fault(|faults| {
-///     let Ok(reached) = std::panic::catch_unwind(|| faults.reach("the insert")) else { return };
-///     if let Err(fault) = reached {
-///         assert_eq!(fault.to_string(), "injected at: the insert");
-///     }
-/// });
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("injected at: {point}")]
-pub struct InjectedFault {
-    point: String,
 }

@@ -113,7 +113,10 @@ impl DropPoint {
     ///     futures::executor::block_on(point.cut(async {}));
     /// });
     /// ```
-    pub fn cut<F: IntoFuture>(&self, future: F) -> CutFuture<F::IntoFuture> {
+    pub fn cut<F: IntoFuture>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = Option<F::Output>> + use<F> {
         let future = Some(future.into_future());
         CutFuture { future, left: self.polls, fate: Rc::clone(&self.fate) }
     }
@@ -148,7 +151,7 @@ impl DropPoint {
         &self,
         source: &CancellationSource,
         future: F,
-    ) -> CancelledFuture<F::IntoFuture> {
+    ) -> impl Future<Output = F::Output> + use<F> {
         let (future, source) = (future.into_future(), Some(source.clone()));
         CancelledFuture { future, source, left: self.polls, fate: Rc::clone(&self.fate) }
     }
@@ -156,8 +159,7 @@ impl DropPoint {
 
 pin_project! {
     /// A future that is dropped after some polls, see [`DropPoint::cut`].
-    #[must_use = "a future does nothing until it is polled"]
-    pub struct CutFuture<F> {
+    struct CutFuture<F> {
         #[pin]
         future: Option<F>,
         left: u64,
@@ -189,16 +191,9 @@ impl<F: Future> Future for CutFuture<F> {
     }
 }
 
-impl<F> std::fmt::Debug for CutFuture<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CutFuture").field("left", &self.left).finish_non_exhaustive()
-    }
-}
-
 pin_project! {
     /// A future whose token is cancelled after some polls, see [`DropPoint::cancel`].
-    #[must_use = "a future does nothing until it is polled"]
-    pub struct CancelledFuture<F> {
+    struct CancelledFuture<F> {
         #[pin]
         future: F,
         source: Option<CancellationSource>,
@@ -229,11 +224,5 @@ impl<F: Future> Future for CancelledFuture<F> {
             Poll::Ready(_) => {}
         }
         poll
-    }
-}
-
-impl<F> std::fmt::Debug for CancelledFuture<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CancelledFuture").field("left", &self.left).finish_non_exhaustive()
     }
 }

@@ -51,11 +51,11 @@ mod simulation;
 mod trace;
 mod world;
 
-pub use every_fault::{Fault, FaultPoints, InjectedFault, for_every_fault};
-pub use every_poll::{CancelledFuture, CutFuture, DropPoint, for_every_poll};
+pub use every_fault::{Fault, FaultPoints, for_every_fault};
+pub use every_poll::{DropPoint, for_every_poll};
 pub use explore::{Finding, explore};
 pub use ledger::{Account, Entry, Ledger, Unaccounted};
 pub use script::Script;
 pub use simulation::{Simulation, Spawner, Stopped};
 pub use trace::Event;
-pub use world::{Pause, World};
+pub use world::World;

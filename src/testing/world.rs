@@ -110,7 +110,7 @@ impl World {
     /// let simulation = watershed::testing::Simulation::new(7);
     /// simulation.run(simulation.world().pause()).unwrap();
     /// ```
-    pub fn pause(&self) -> Pause {
+    pub fn pause(&self) -> impl Future<Output = ()> + Send + Unpin + use<> {
         let (polls, sleep) = match self.below(4) {
             0 => (0, None),
             1 => (0, Some(Duration::from_micros(self.below(10_000)))),
@@ -148,8 +148,7 @@ impl World {
 }
 
 /// A wait whose length the seed decided, see [`World::pause`].
-#[must_use = "a future does nothing until it is polled"]
-pub struct Pause {
+struct Pause {
     polls: u64,
     sleep: Option<Sleep>,
 }
@@ -164,14 +163,5 @@ impl Future for Pause {
             return Poll::Pending;
         }
         self.sleep.as_mut().map_or(Poll::Ready(()), |sleep| sleep.as_mut().poll(cx))
-    }
-}
-
-impl std::fmt::Debug for Pause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pause")
-            .field("polls", &self.polls)
-            .field("sleeps", &self.sleep.is_some())
-            .finish()
     }
 }

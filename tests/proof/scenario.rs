@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::future::{Either, LocalBoxFuture, select};
 use futures::{FutureExt, Stream, TryFutureExt};
-use watershed::testing::{Fault, FaultPoints, InjectedFault, Ledger, Script, Simulation, World};
+use watershed::testing::{Fault, FaultPoints, Ledger, Script, Simulation, World};
 use watershed::{
     Action, BoxError, CancellationSource, CancellationToken, Clock, Commit, CompensationPolicy,
     Error, ErrorCode, Failure, FanInReport, OnFailure, RollbackReport, Source, StepContext, fan_in,
@@ -119,7 +119,7 @@ impl Shop {
     }
 
     /// Comes to a point that may fail.
-    pub(crate) fn reach(&self, point: impl Into<String>) -> Result<(), InjectedFault> {
+    pub(crate) fn reach(&self, point: impl Into<String>) -> Result<(), BoxError> {
         match &self.faults {
             Some(faults) if !self.book().over => faults.reach(point),
             _ => Ok(()),
@@ -205,7 +205,7 @@ impl Shop {
     }
 }
 
-type Called = Result<(), InjectedFault>;
+type Called = Result<(), BoxError>;
 type Handled = Result<(), BoxError>;
 
 /// Comes to a point when it is dropped.
@@ -263,7 +263,7 @@ pub(crate) struct Fragile {
 }
 
 impl Stream for Fragile {
-    type Item = Result<Message, InjectedFault>;
+    type Item = Result<Message, BoxError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Err(fault) = self.guard.shop.reach(format!("poll of {}", self.guard.point)) {
