@@ -160,6 +160,11 @@ impl Columns {
         self.slots[index].column.attempt(undoing)
     }
 
+    /// The number of the last action of a column.
+    pub(super) fn number(&self, index: usize) -> u64 {
+        self.slots[index].column.last().unwrap_or_default()
+    }
+
     /// The label and the place of the last action of a column. The label is the user's code.
     pub(super) fn describe(&self, index: usize) -> (Option<String>, &'static Location<'static>) {
         let slot = &self.slots[index];
