@@ -192,8 +192,7 @@ pub use source::{Faults, Named, Source, Tuned};
 pub use step::{StepContext, WithStep, with_step};
 pub use undo::{
     Action, ActionOutput, CompensationPolicy, CompensationScope, FailedAction, Labelled,
-    LocalAction, LocalRollback, LocalUndos, Reservation, Rollback, RollbackReport, Undoing,
-    labelled,
+    LocalAction, LocalUndos, Reservation, Rollback, RollbackReport, Undoing, labelled,
 };
 
 /// The program in the README is compiled and run as it is printed.

@@ -43,7 +43,9 @@ mod undoing;
 pub use action::{Action, ActionOutput, Labelled, labelled};
 pub(crate) use action::{Attempt, WithState};
 pub(crate) use drain_scope::DrainScope;
-pub use local::{LocalAction, LocalRollback, LocalUndos};
+#[allow(unreachable_pub, reason = "it needs no name where a user awaits it")]
+pub use local::LocalRollback;
+pub use local::{LocalAction, LocalUndos};
 pub(crate) use message_scope::MessageScope;
 pub use policy::CompensationPolicy;
 pub use report::{FailedAction, RollbackReport};

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::columns::Columns;
+use super::local::Home;
 use super::moves::{Afterwards, GivenBack};
 use super::policy::RunOrder;
 use super::report::FailedAction;
@@ -36,6 +38,14 @@ pub(super) struct Run {
 pub(super) struct Driver<'a> {
     pub(super) terms: &'a Arc<Terms>,
     pub(super) id: u64,
+    pub(super) home: Option<&'a Home>,
+}
+
+impl Driver<'_> {
+    /// Begins the actions that are not `Send` and were asked for. Returns whether there were any.
+    fn begin(self, cx: &mut Context<'_>) -> bool {
+        self.home.is_some_and(|home| home.begin(cx, &self.terms.undoing))
+    }
 }
 
 /// What has ended since the session was last told.
@@ -173,6 +183,7 @@ impl Run {
                 ended.succeeded += counted;
                 left -= counted.min(left);
                 match polled {
+                    Poll::Pending if driver.begin(cx) => {}
                     Poll::Pending => {
                         self.give_batch_back(scope);
                         return Progress::Waiting;
@@ -210,7 +221,7 @@ impl Run {
             }
             while left > 0 && self.at_once() < limit {
                 match self.settle_and_take(scope, driver, 1) {
-                    Next::Run(taken, again) => self.start_parallel(taken, again, driver),
+                    Next::Run(taken, again) => self.start_parallel(cx, taken, again, driver),
                     Next::Empty if self.is_empty() => return Progress::Idle,
                     Next::Empty => break,
                     Next::Stop => return Progress::Stopped,
@@ -259,9 +270,24 @@ impl Run {
     }
 
     /// Starts the action that was taken beside those that run.
-    fn start_parallel(&mut self, taken: Columns, again: Option<u64>, driver: Driver<'_>) {
+    fn start_parallel(
+        &mut self,
+        cx: &mut Context<'_>,
+        taken: Columns,
+        again: Option<u64>,
+        driver: Driver<'_>,
+    ) {
         let mut single = Single::new(driver.terms, driver.id);
         single.start_with(taken, again);
+        if driver.home.is_some() {
+            // It begins at once, where it lives: what is started later begins behind it. A panic is
+            // that of an executor's waker, which the next poll meets again.
+            let polled = panics::contain(|| single.poll_unpin(cx)).unwrap_or(Poll::Pending);
+            if let Poll::Ready(result) = polled {
+                return self.ended.add(result);
+            }
+            driver.begin(cx);
+        }
         self.parallel.get_or_insert_default().push(single);
     }
 

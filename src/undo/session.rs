@@ -32,6 +32,8 @@ pub(super) struct Session {
     pub(super) run: Option<Box<Run>>,
     /// The thread that has the run in its hands.
     pub(super) driver: Option<ThreadId>,
+    /// Threads that poll attempts of this scope beside the run.
+    pub(super) beside: Vec<ThreadId>,
     /// Rollbacks that have gone away while another one had their attempts in its hands.
     pub(super) gone: Vec<u64>,
     /// Actions of the run, those of a batch that have succeeded included.
