@@ -21,15 +21,15 @@ use crate::sync::{Arc, MutexGuard, Weak};
 #[derive(Default)]
 pub(super) struct Afterwards {
     wakers: Vec<Wakers>,
-    /// Actions of messages that have ended, by their scope.
-    dropped: Vec<(CompensationScope, Columns)>,
+    /// Actions of messages that have ended.
+    done_with: Vec<Columns>,
 }
 
 impl Afterwards {
     pub(super) fn finish(self) {
         self.wakers.into_iter().for_each(|wakers| wake(Some(wakers)));
-        for (scope, actions) in self.dropped {
-            scope.inner.drop_below(actions);
+        for mut actions in self.done_with {
+            actions.clear();
         }
     }
 }
@@ -106,8 +106,7 @@ pub(super) fn at_end_of<T>(
         let mut state = scope.inner.lock();
         let Some(forward) = &state.forward else {
             if scope.inner.has_mark() {
-                let below = scope.inner.clear_below(&mut state, after);
-                after.dropped.push((scope.clone(), below));
+                scope.inner.clear_below(&mut state, after);
             }
             return Some(change(&scope, &mut state, after));
         };
@@ -163,17 +162,12 @@ impl CompensationScope {
         }
     }
 
-    /// Moves what is staged here to the scope in which this one will end. Returns whether actions
-    /// were dropped of which the drain was not told.
-    pub(crate) fn hand_over(&self, to: &CompensationScope) -> bool {
+    /// Moves what is staged here to the scope in which this one will end.
+    pub(crate) fn hand_over(&self, to: &CompensationScope) {
         self.inner.untouch();
         let mut after = Afterwards::default();
-        let dropped = self.inner.look(|state| {
-            state.move_to(to, &mut after);
-            state.dropped.count > 0
-        });
+        self.inner.look(|state| state.move_unless(to, &mut after, |_| false));
         after.finish();
-        dropped
     }
 
     /// Ends this scope: what it has, and what comes later, goes to another one.
@@ -283,11 +277,7 @@ impl State {
         self.place.get_or_insert_with(|| Place::in_scope(&scope.inner))
     }
 
-    /// Moves what is staged to where the actions of `to` are.
-    fn move_to(&mut self, to: &CompensationScope, after: &mut Afterwards) {
-        self.move_unless(to, after, |_| false);
-    }
-
+    /// Moves what is staged to where the actions of `to` are, unless `stop` says so on the way.
     fn move_unless(
         &mut self,
         to: &CompensationScope,
@@ -324,16 +314,14 @@ impl State {
 }
 
 impl Inner {
-    /// Takes out what is below the mark: moves it to the drain's scope, or hands it out to be
-    /// dropped.
+    /// Takes out what is below the mark: moves it to the drain's scope, or has it dropped.
     #[cold]
-    pub(super) fn clear_below(&self, state: &mut State, after: &mut Afterwards) -> Columns {
+    pub(super) fn clear_below(&self, state: &mut State, after: &mut Afterwards) {
         let mut below = Columns::default();
         state.staged.move_below(self.take_mark(), &mut below);
         let Some(drain) = state.below_to.clone() else {
             state.place = None;
-            state.dropped.count += below.len();
-            return below;
+            return after.done_with.push(below);
         };
         at_end_of(
             &drain,
@@ -343,7 +331,6 @@ impl Inner {
                 after.wakers.extend(scope.take_in(into, &mut below, state));
             },
         );
-        below
     }
 }
 

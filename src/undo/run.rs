@@ -389,8 +389,8 @@ impl Run {
             Some(value)
         });
         after.finish();
-        COUNTERS.compensations_cleared.add((cleared.len() + withdrawn.len()) as u64);
-        drop(cleared);
+        cleared.clear();
+        COUNTERS.compensations_cleared.add(withdrawn.len() as u64);
         panics::drop_each(withdrawn);
         value
     }
