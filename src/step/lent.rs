@@ -274,7 +274,7 @@ impl LentStep {
     fn end(&mut self, committed: bool) {
         self.begun = false;
         // Whatever comes later finds its way from there.
-        self.scope.let_go(self.own.scope(), committed)
+        self.scope.let_go(self.own.scope(), committed);
     }
 }
 

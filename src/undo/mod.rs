@@ -40,11 +40,10 @@ mod staging;
 mod state;
 mod undoing;
 
-pub use action::{Action, ActionOutput, Labelled, labelled};
+pub use action::{Action, ActionOutput, labelled};
 pub(crate) use action::{Attempt, WithState};
 pub(crate) use drain_scope::DrainScope;
-#[allow(unreachable_pub, reason = "it needs no name where a user awaits it")]
-pub use local::LocalRollback;
+pub(crate) use local::LocalRollback;
 pub use local::{LocalAction, LocalUndos};
 pub(crate) use message_scope::MessageScope;
 pub use policy::CompensationPolicy;

@@ -93,12 +93,21 @@ pub(super) struct GivenBack {
     pub(super) rest: Columns,
 }
 
-/// Calls `change` with the scope where what goes to `to` is by now, unless `stop` says so of a scope
-/// on the way that is over. The caller may hold the lock of a scope that ends in `to`.
-pub(super) fn at_end_of<T>(
+/// Calls `change` with the scope where what goes to `to` is by now. The caller may hold the lock of a
+/// scope that ends in `to`.
+fn at_end_of<T>(
     to: &CompensationScope,
     after: &mut Afterwards,
+    change: impl FnOnce(&CompensationScope, &mut State, &mut Afterwards) -> T,
+) -> Option<T> {
+    at_end_unless(|_| false, to, after, change)
+}
+
+/// The same, unless `stop` says so of a scope on the way that is over.
+fn at_end_unless<T>(
     stop: impl Fn(&Forward) -> bool,
+    to: &CompensationScope,
+    after: &mut Afterwards,
     change: impl FnOnce(&CompensationScope, &mut State, &mut Afterwards) -> T,
 ) -> Option<T> {
     let mut scope = to.clone();
@@ -207,20 +216,15 @@ impl CompensationScope {
         }
         // A batch comes back at once.
         self.inner.signals.want();
-        at_end_of(
-            to,
-            after,
-            |_| false,
-            |scope, into, _| {
-                // That is where they come back, whatever becomes of those that are staged.
-                if let Some(place) = state.place.take() {
-                    place.move_to(into.place_in(scope));
-                }
-                let into = into.lent.get_or_insert_default();
-                into.add(&self.inner, running);
-                into.append(lent);
-            },
-        );
+        at_end_of(to, after, |scope, into, _| {
+            // That is where they come back, whatever becomes of those that are staged.
+            if let Some(place) = state.place.take() {
+                place.move_to(into.place_in(scope));
+            }
+            let into = into.lent.get_or_insert_default();
+            into.add(&self.inner, running);
+            into.append(lent);
+        });
     }
 
     /// Takes actions of another scope in, and the place of those that are reserved. Hands out who is
@@ -289,9 +293,9 @@ impl State {
         }
         if self.staged.is_empty() && self.place.is_none() {
             // Whether to stop is asked all the same.
-            return at_end_of(to, after, stop, |_, _, _| ());
+            return at_end_unless(stop, to, after, |_, _, _| ());
         }
-        at_end_of(to, after, stop, |scope, into, after| {
+        at_end_unless(stop, to, after, |scope, into, after| {
             let mut staged = std::mem::take(&mut self.staged);
             after.wakers.extend(scope.take_in(into, &mut staged, self));
             // Empty, with the room it has grown.
@@ -302,14 +306,9 @@ impl State {
     /// Says to the scope that follows this one what a rollback has no more in hand.
     pub(super) fn give_back(&self, born: u64, back: GivenBack, after: &mut Afterwards) {
         let Some(forward) = &self.forward else { return };
-        at_end_of(
-            &forward.to,
-            after,
-            |_| false,
-            |scope, into, after| {
-                after.wakers.extend(scope.take_back(into, born, back));
-            },
-        );
+        at_end_of(&forward.to, after, |scope, into, after| {
+            after.wakers.extend(scope.take_back(into, born, back));
+        });
     }
 }
 
@@ -323,14 +322,9 @@ impl Inner {
             state.place = None;
             return after.done_with.push(below);
         };
-        at_end_of(
-            &drain,
-            after,
-            |_| false,
-            |scope, into, after| {
-                after.wakers.extend(scope.take_in(into, &mut below, state));
-            },
-        );
+        at_end_of(&drain, after, |scope, into, after| {
+            after.wakers.extend(scope.take_in(into, &mut below, state));
+        });
     }
 }
 

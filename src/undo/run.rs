@@ -101,7 +101,7 @@ impl Ended {
             }
             single::Ended::Stopped { mut action, again: None } => self.stopped.append(&mut action),
             single::Ended::Stopped { action, again: Some(since) } => {
-                self.again.push((since, action))
+                self.again.push((since, action));
             }
             single::Ended::Undone(number) => {
                 self.succeeded += 1;
@@ -243,7 +243,7 @@ impl Run {
         if !self.current.is_busy() {
             return Poll::Pending;
         }
-        self.current.poll_actions(cx, |_| false).map(|result| self.ended.add(result))
+        self.current.poll_unpin(cx).map(|result| self.ended.add(result))
     }
 
     /// Polls the actions that run at once. Ready when one has ended.
@@ -371,17 +371,23 @@ impl Run {
             // Under the lock: who disarms from here on finds them.
             failed.withdraw_disarmed(&mut withdrawn);
             rest.withdraw_disarmed(&mut withdrawn);
-            again.iter_mut().for_each(|(_, action)| action.withdraw_disarmed(&mut withdrawn));
+            for (_, action) in &mut again {
+                action.withdraw_disarmed(&mut withdrawn);
+            }
             session.undone.extend(undone);
             if state.forward.is_some() {
                 session.failures.extend(failures.iter().cloned());
-                again.iter_mut().for_each(|(_, action)| rest.append(action));
+                for (_, action) in &mut again {
+                    rest.append(action);
+                }
                 let back = GivenBack { count: given_back, succeeded, failed, failures, rest };
                 state.give_back(scope.inner.born, back, &mut after);
             } else {
                 session.failed.append(&mut failed);
                 session.failures.append(&mut failures);
-                again.into_iter().for_each(|(since, action)| session.put_back(since, action));
+                for (since, action) in again {
+                    session.put_back(since, action);
+                }
                 state.staged.append(&mut rest);
             }
             let value = then(&mut session, &mut state.staged, taken);

@@ -100,11 +100,6 @@ impl Single {
         Ended::Stopped { action, again: self.again.take().map(|(since, _)| since) }
     }
 
-    /// Polls the action that runs until it has succeeded, and is gone, or failed for good.
-    fn poll_action(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Ended>>> {
-        self.poll_actions(cx, |_| false)
-    }
-
     /// Polls the action that runs, and those after it as long as they are ready at once and
     /// `go_on`, which is asked whenever one has succeeded, says so. Returns what the last one that
     /// was polled came to.
@@ -186,17 +181,14 @@ impl Single {
             return None;
         }
         let clock = &self.terms.undoing.clock;
-        match panics::contain(|| Alarm::after(clock, wait)) {
-            Ok(Ok(pause)) => {
+        let pause = panics::contain(|| Alarm::after(clock, wait));
+        match pause.unwrap_or_else(|message| Err(Error::panic("the clock", &message))) {
+            Ok(pause) => {
                 self.pause = Some(pause);
                 None
             }
             // A clock that cannot wait: there is no further attempt.
-            Ok(Err(missing)) => self.give_up(error.with_related([missing])).err(),
-            Err(message) => {
-                let panicked = Error::panic("the clock", &message);
-                self.give_up(error.with_related([panicked])).err()
-            }
+            Err(missing) => self.give_up(error.with_related([missing])).err(),
         }
     }
 
@@ -295,11 +287,11 @@ pub(super) enum Ended {
     Undone(u64),
 }
 
-/// A run of one action, for rollbacks that run many at once.
+/// One action, until it has succeeded, and is gone, or failed for good.
 impl Future for Single {
     type Output = Result<(), Box<Ended>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_action(cx)
+        self.poll_actions(cx, |_| false)
     }
 }

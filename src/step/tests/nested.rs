@@ -81,10 +81,10 @@ fn a_nested_drain_that_fails_loses_nothing_whenever_it_ends() {
         let mut outer = Some(outer);
         let mut message = Some(message);
         if ended > 0 {
-            message.take().map(|message| message.let_go(true));
+            message.take().into_iter().for_each(|message| message.let_go(true));
         }
         if ended > 1 {
-            outer.take().map(DrainScope::commit);
+            outer.take().into_iter().for_each(DrainScope::commit);
         }
         inner.keep();
         drop(message);
