@@ -188,11 +188,10 @@ pub use origin::SourceId;
 pub use outcome::{Answer, Compensated, HandlerOutput, try_async};
 pub use retry::RetryPolicy;
 pub use source::{Configured, Faults, Source};
-pub use step::{StepContext, WithStep, with_step};
+pub use step::{StepContext, with_step};
 pub use undo::{
-    Action, ActionOutput, CompensationPolicy, CompensationScope, FailedAction, Labelled,
-    LocalAction, LocalRollback, LocalUndos, Reservation, Rollback, RollbackReport, Undoing,
-    labelled,
+    Action, ActionOutput, CompensationPolicy, CompensationScope, FailedAction, LocalAction,
+    LocalUndos, Reservation, Rollback, RollbackReport, Undoing, labelled,
 };
 
 /// The program in the README is compiled and run as it is printed.

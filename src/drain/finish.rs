@@ -6,7 +6,6 @@ use super::order::BusyKeys;
 use super::report::FanInReport;
 use super::running::Running;
 use super::settings::Commit;
-use super::slot::count_contained;
 use super::state::{Failures, Phase, State};
 use super::types::{DrainTypes, Drains};
 use crate::diagnostics::COUNTERS;
@@ -33,8 +32,7 @@ impl<C: Drains> Running<C> {
                 && related.is_empty()
                 && self.shared.settings.commit == Commit::Pipeline
             {
-                let (_, panicked) = scope.commit();
-                count_contained(panicked.as_ref());
+                scope.commit();
             } else {
                 scope.keep();
             }

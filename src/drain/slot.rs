@@ -326,8 +326,7 @@ impl<C: Drains> Slot<C> {
     pub(super) fn let_go(self: Pin<&mut Self>, committed: bool) {
         let this = self.project();
         if let Some(lent) = this.step.take() {
-            let (_, panicked) = lent.let_go(committed);
-            count_contained(panicked.as_ref());
+            lent.let_go(committed);
         }
     }
 
@@ -342,8 +341,7 @@ impl<C: Drains> Slot<C> {
     #[inline(never)]
     fn flush_touched(self: Pin<&mut Self>) {
         if let Some(lent) = self.project().step {
-            let (_, panicked) = lent.flush();
-            count_contained(panicked.as_ref());
+            lent.flush();
         }
     }
 }
@@ -366,10 +364,4 @@ fn new_step<C: Drains>(state: &State<C>, shared: &Shared<C>) -> LentStep {
         state.accounts.add_scope(lent.scope());
     }
     lent
-}
-
-/// What was done is done: a destructor of a compensation that is not needed any more changes no
-/// result.
-pub(super) fn count_contained(panicked: Option<&String>) {
-    COUNTERS.contained_panics.add(u64::from(panicked.is_some()));
 }

@@ -91,6 +91,11 @@ impl Effects {
             .sum()
     }
 
+    /// How many actions are gone without having been run.
+    pub(crate) fn dropped(&self) -> usize {
+        self.undone_and_kept().1
+    }
+
     /// How many effects were undone, and how many were not although their action is gone.
     pub(crate) fn undone_and_kept(&self) -> (usize, usize) {
         let undone = self.undone_in_all();

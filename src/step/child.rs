@@ -41,7 +41,7 @@ impl ChildStep {
             return None;
         }
         if self.scope().is_touched() {
-            let _ = self.scope().hand_over(&self.outer);
+            self.scope().hand_over(&self.outer);
         }
         Some(self)
     }

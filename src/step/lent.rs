@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::{Inner, StepContext};
 use crate::cancellation::CancellationToken;
-use crate::diagnostics::COUNTERS;
 use crate::origin::{SourceId, SourceRef};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Arc as Counted, OnceLock, thread_local};
@@ -165,7 +164,7 @@ impl LentStep {
             // Somebody has it all the same: that one keeps what it has.
             let mut own = Inner::clone(&self.own);
             (own.lent, own.scope) = (true, OnceLock::default());
-            let _ = self.end(false);
+            self.end(false);
             self.own = Counted::new(own);
             self.scope.reopen();
         }
@@ -239,14 +238,12 @@ impl LentStep {
     }
 
     /// At the end of a turn, and where a handler waits: drops, or moves to the drain's scope, what
-    /// belongs to messages that have ended. Returns how many were dropped since the last flush, and
-    /// the first panic of a destructor.
+    /// belongs to messages that have ended.
     #[inline]
-    pub(crate) fn flush(&mut self) -> (usize, Option<String>) {
-        if !self.is_touched() {
-            return (0, None);
+    pub(crate) fn flush(&mut self) {
+        if self.is_touched() {
+            self.scope.flush(self.own.scope(), self.begun);
         }
-        self.scope.flush(self.own.scope(), self.begun)
     }
 
     /// The message has ended, and what it staged goes to the drain's scope now.
@@ -269,15 +266,15 @@ impl LentStep {
     /// The message has ended, and somebody has kept its step or its scope: what is registered with
     /// it from now on is the drain's while that runs, and then the context's. If the message is
     /// `committed`, what it has staged is dropped, and what a drain nested in it does with success
-    /// is final; if not, it is the drain's. Returns what [`flush`](LentStep::flush) does.
-    pub(crate) fn let_go(mut self, committed: bool) -> (usize, Option<String>) {
-        self.end(committed)
+    /// is final; if not, it is the drain's.
+    pub(crate) fn let_go(mut self, committed: bool) {
+        self.end(committed);
     }
 
-    fn end(&mut self, committed: bool) -> (usize, Option<String>) {
+    fn end(&mut self, committed: bool) {
         self.begun = false;
         // Whatever comes later finds its way from there.
-        self.scope.let_go(self.own.scope(), committed)
+        self.scope.let_go(self.own.scope(), committed);
     }
 }
 
@@ -286,9 +283,7 @@ impl Drop for LentStep {
     fn drop(&mut self) {
         self.spare = None;
         if !self.scope.is_over() && (self.is_touched() || !self.is_home()) {
-            if let (_, Some(_)) = self.end(false) {
-                COUNTERS.contained_panics.add(1);
-            }
+            self.end(false);
         }
     }
 }

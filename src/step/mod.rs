@@ -13,7 +13,7 @@ mod with_step;
 pub(crate) use child::ChildStep;
 #[allow(unused_imports, reason = "drains use them")]
 pub(crate) use lent::{LentStep, enter, polled_source};
-pub use with_step::{WithStep, with_step};
+pub use with_step::with_step;
 
 use std::fmt;
 use std::future::Future;

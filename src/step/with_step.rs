@@ -1,13 +1,13 @@
 //! An action that is given a step.
 
-use std::fmt;
 use std::future::Future;
 
 use super::StepContext;
 use crate::error::Error;
 use crate::undo::{Action, ActionOutput, Attempt, LocalAction, Undoing};
 
-/// An action that is given a step at each attempt, made by [`with_step`].
+/// What [`with_step`] makes.
+#[derive(Debug)]
 pub struct WithStep<A> {
     action: A,
 }
@@ -70,11 +70,5 @@ impl StepContext {
             .with_clock(std::sync::Arc::clone(undoing.clock()))
             .with_cancellation(undoing.token().clone())
             .with_scope(undoing.scope().clone())
-    }
-}
-
-impl<A> fmt::Debug for WithStep<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WithStep").finish_non_exhaustive()
     }
 }

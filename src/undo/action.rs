@@ -1,7 +1,6 @@
 //! What undoes an effect: an async closure, perhaps with a label.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -100,12 +99,8 @@ impl<F: Future<Output: ActionOutput>> Future for Attempt<F> {
     }
 }
 
-/// An action with a label, made by [`labelled`].
-///
-/// ```
-/// use watershed::{Action, labelled};
-/// assert_eq!(labelled("release the lease", async || {}).label(), Some("release the lease"));
-/// ```
+/// What [`labelled`] makes.
+#[derive(Debug)]
 pub struct Labelled<A> {
     pub(super) label: Cow<'static, str>,
     pub(super) action: A,
@@ -134,12 +129,6 @@ impl<A: Action> Action for Labelled<A> {
 
     fn label(&self) -> Option<&str> {
         Some(&self.label)
-    }
-}
-
-impl<A> fmt::Debug for Labelled<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Labelled").field("label", &self.label).finish_non_exhaustive()
     }
 }
 

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use super::action::BoxAttempt;
 use super::column::{AnyColumn, Column, Stored};
 use super::undoing::Undoing;
+use crate::diagnostics::COUNTERS;
 use crate::panics;
 
 /// The actions of a scope, or those that a rollback has taken out of it.
@@ -160,6 +161,11 @@ impl Columns {
         self.slots[index].column.attempt(undoing)
     }
 
+    /// The number of the last action of a column.
+    pub(super) fn number(&self, index: usize) -> u64 {
+        self.slots[index].column.last().unwrap_or_default()
+    }
+
     /// The label and the place of the last action of a column. The label is the user's code.
     pub(super) fn describe(&self, index: usize) -> (Option<String>, &'static Location<'static>) {
         let slot = &self.slots[index];
@@ -202,26 +208,26 @@ impl Columns {
         self.slots.iter().map(|slot| slot.column.lost()).sum()
     }
 
-    /// Drops every action, one by one, so that a panicking destructor leaks no neighbour. Returns
-    /// how many there were, and the first panic.
-    pub(crate) fn clear(&mut self) -> (usize, Option<String>) {
-        let mut panicked = None;
+    /// Drops every action, one by one, so that a panicking destructor leaks no neighbour.
+    fn drop_all(&mut self) {
         let slots = &mut self.slots;
-        while let Err(message) =
-            panics::contain(|| slots.iter_mut().for_each(|slot| slot.column.drop_all()))
+        while panics::contain(|| slots.iter_mut().for_each(|slot| slot.column.drop_all())).is_err()
         {
-            panicked.get_or_insert(message);
+            COUNTERS.contained_panics.add(1);
         }
-        (std::mem::take(&mut self.len), panicked)
+        self.len = 0;
     }
 
-    /// The same for columns that are to be filled again: what is more than usual is given up.
-    pub(super) fn clear_for_more(&mut self) -> (usize, Option<String>) {
-        let cleared = self.clear();
-        if cleared.0 > USUAL || self.slots.len() > USUAL_PLACES {
+    /// Drops every action because it is not needed any more. Returns how many there were. What is
+    /// to be filled again keeps its usual room.
+    pub(super) fn clear(&mut self) -> usize {
+        let count = self.len;
+        self.drop_all();
+        if count > USUAL || self.slots.len() > USUAL_PLACES {
             self.slots = Vec::new();
         }
-        cleared
+        COUNTERS.compensations_cleared.add(count as u64);
+        count
     }
 
     /// The places that registered the actions, without repetitions.
@@ -249,8 +255,8 @@ fn step_back(left: &mut [usize], slots: &[Slot], count: usize) {
 /// Actions are dropped one by one wherever they are dropped.
 impl Drop for Columns {
     fn drop(&mut self) {
-        if self.len > 0 && self.clear().1.is_some() {
-            crate::diagnostics::COUNTERS.contained_panics.add(1);
+        if self.len > 0 {
+            self.drop_all();
         }
     }
 }

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::moves::Ending;
 use super::scope::CompensationScope;
 use super::state::Forward;
-use crate::diagnostics::COUNTERS;
 
 /// The scope of one run of a drain, a child of its context's scope. Dropping it is to
 /// [`keep`](DrainScope::keep) what it has.
@@ -59,16 +58,13 @@ impl DrainScope {
     }
 
     /// The drain has succeeded, and what it staged is done with: dropped, or the message's that the
-    /// drain is nested in. Returns how many were dropped, and the first panic of a destructor.
-    pub(crate) fn commit(mut self) -> (usize, Option<String>) {
+    /// drain is nested in.
+    pub(crate) fn commit(mut self) {
         self.open = false;
         // What is nested in a message that is final is final, too.
         let nested = self.ways.context.is_nested();
         let ending = if nested { Ending::DroppedIfFinal } else { Ending::Dropped };
-        let mut actions = self.scope().end(self.forward(), &ending);
-        let (count, panicked) = actions.clear();
-        COUNTERS.compensations_cleared.add(count as u64);
-        (count, panicked)
+        self.scope().end(self.forward(), &ending).clear();
     }
 
     /// Moves everything to the scope of the context. What is registered late follows.

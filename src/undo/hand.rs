@@ -6,7 +6,7 @@ use std::task::{Context, Wake, Waker};
 use super::run::{Driver, Progress, Run};
 use super::scope::CompensationScope;
 use super::state::{self, Inner, Wakers};
-use crate::sync::Weak;
+use crate::sync::{ThreadId, Weak, this_thread};
 
 /// Wakes every rollback of a scope: whichever is polled first drives the run.
 pub(super) struct Bell(Weak<Inner>);
@@ -26,6 +26,31 @@ impl Wake for Bell {
 pub(super) fn ring(scope: &CompensationScope) {
     let waiters = |state: &mut state::State| Some(state.session.as_mut()?.waiters.take());
     state::wake(waiters(&mut scope.inner.lock()));
+}
+
+/// This thread polls attempts of a scope beside its run.
+pub(super) struct Beside<'a>(&'a CompensationScope);
+
+impl<'a> Beside<'a> {
+    pub(super) fn new(scope: &'a CompensationScope) -> Self {
+        let beside = Self(scope);
+        beside.change(|threads| threads.push(this_thread()));
+        beside
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<ThreadId>)) {
+        self.0.inner.look(|state| {
+            if let Some(session) = &mut state.session {
+                change(&mut session.beside);
+            }
+        });
+    }
+}
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        self.change(|threads| threads.retain(|thread| *thread != this_thread()));
+    }
 }
 
 /// The run in the hands of a driver. However the driver ends, it is put back.

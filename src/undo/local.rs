@@ -2,9 +2,10 @@
 //!
 //! A scope may be used by any thread, so an action that must stay on its own lives in a
 //! [`LocalUndos`] there, and the scope holds a *place*: an action with a number like any other, whose
-//! attempt asks for the real one over a link. A rollback that was given the value finds these
-//! questions behind each poll, runs the actions itself, beside the run of the scope, and answers.
-//! Any other rollback finds that it cannot ask, and the action has failed.
+//! attempt asks for the real one. A rollback that was given the value has a desk for these asks: it
+//! begins the actions while it has the run of the scope in its hands, so that they begin in their
+//! place in the order, goes on with them beside the run, and answers. Any other rollback finds that
+//! it cannot ask, and the action has failed.
 //!
 //! When a place goes away (its action has succeeded, was cleared or committed) it says so over the
 //! link, and the action is dropped when its value is used next.
@@ -17,22 +18,21 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use futures::future::LocalBoxFuture;
+use futures::future::{FutureExt, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::CompensationScope;
 use super::action::{ActionOutput, Attempt, Labelled};
-use super::local_attempt::{Link, LocalAttempt, Place};
+use super::local_attempt::{Desk, Link, LocalAttempt, Place, gone};
 use super::report::RollbackReport;
 use super::reservation::Reservation;
 use super::rollback::Rollback;
 use super::undoing::Undoing;
-use crate::cancellation::CancellationToken;
-use crate::clock::Clock;
 use crate::diagnostics::{COUNTERS, trace};
-use crate::error::{Error, ErrorCode, Failure};
+use crate::error::{Error, Failure};
 use crate::panics;
 
 /// Attempts that one poll ends before the executor has its thread back.
@@ -194,7 +194,7 @@ impl LocalUndos {
 impl Shared {
     /// Drops the actions whose places are gone.
     fn forget(&self) {
-        let keys = std::mem::take(&mut self.link.asked.lock().gone);
+        let keys = std::mem::take(&mut *self.link.gone.lock());
         if !keys.is_empty() {
             let mut actions = self.actions.borrow_mut();
             let gone: Vec<_> = keys.iter().filter_map(|key| actions.remove(key)).collect();
@@ -220,7 +220,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.forget();
-        self.link.asked.lock().is_lost = true;
+        self.link.is_lost.store(true, Ordering::Release);
         let actions = std::mem::take(self.actions.get_mut());
         let lost = actions.len();
         if lost > 0 {
@@ -237,48 +237,50 @@ impl fmt::Debug for LocalUndos {
     }
 }
 
-fn gone() -> Error {
-    Error::new(ErrorCode::Compensation, "the LocalUndos that this action lives in is gone")
+/// What a rollback has that was given actions which are not `Send`.
+pub(super) struct Home {
+    undos: LocalUndos,
+    desk: Arc<Desk>,
+    running: RefCell<FuturesUnordered<LocalAttempt>>,
 }
 
-/// The future of a [`Rollback`] that was given actions which are not `Send`.
+impl Home {
+    /// Begins what was asked for. Returns whether there was anything.
+    pub(super) fn begin(&self, cx: &mut Context<'_>, undoing: &Undoing) -> bool {
+        let asked = self.desk.take();
+        let any = !asked.is_empty();
+        for ask in asked {
+            let attempt = self.undos.shared.attempt(ask.key, undoing);
+            let mut attempt = LocalAttempt::new(ask, attempt);
+            // What begins later does so behind its first poll.
+            if attempt.poll_unpin(cx).is_pending() {
+                self.running.borrow_mut().push(attempt);
+            }
+        }
+        any
+    }
+
+    /// Polls the attempts. Returns whether one has ended.
+    fn poll(&self, cx: &mut Context<'_>) -> bool {
+        self.running.borrow_mut().poll_next_unpin(cx) == Poll::Ready(Some(()))
+    }
+}
+
+/// The future of [`Rollback::local`].
 ///
-/// Another rollback of the same scope cannot run these: where one of them is on its way and this
-/// future is not polled, the other one waits.
+/// Another rollback of the same scope cannot run these actions: where one of them is on its way and
+/// this future is not polled, the other one waits.
 #[must_use = "a rollback runs nothing unless it is awaited"]
 pub struct LocalRollback {
     rollback: Rollback,
-    undos: LocalUndos,
-    running: FuturesUnordered<LocalAttempt>,
-    undoing: Undoing,
+    home: Home,
 }
 
 impl LocalRollback {
     pub(super) fn new(mut rollback: Rollback, undos: &LocalUndos) -> Self {
-        rollback.set_link(&undos.shared.link);
-        let undoing = rollback.terms().undoing.clone();
-        Self { rollback, undos: undos.clone(), running: FuturesUnordered::new(), undoing }
-    }
-
-    /// See [`Rollback::clock`].
-    pub fn clock(self, clock: &Arc<dyn Clock>) -> Self {
-        Self::new(self.rollback.clock(clock), &self.undos)
-    }
-
-    /// See [`Rollback::cancellation`].
-    pub fn cancellation(self, token: CancellationToken) -> Self {
-        Self::new(self.rollback.cancellation(token), &self.undos)
-    }
-
-    /// Starts what the run of the scope has asked for. Returns whether there was anything.
-    fn start_asked(&mut self) -> bool {
-        let starts = std::mem::take(&mut self.undos.shared.link.asked.lock().starts);
-        let any = !starts.is_empty();
-        for (key, ticket) in starts {
-            let attempt = Some(self.undos.shared.attempt(key, &self.undoing));
-            self.running.push(LocalAttempt { ticket, attempt });
-        }
-        any
+        let desk = Arc::new(Desk::new(&undos.shared.link));
+        rollback.set_desk(&desk);
+        Self { rollback, home: Home { undos: undos.clone(), desk, running: RefCell::default() } }
     }
 }
 
@@ -286,26 +288,20 @@ impl Future for LocalRollback {
     type Output = Result<RollbackReport, Failure<RollbackReport>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let old = this.undos.shared.link.asked.lock().waker.take();
-        drop(old);
+        let Self { rollback, home } = &mut *self;
+        home.desk.wait(None);
         for _ in 0..ENDED_PER_POLL {
-            let polled = Pin::new(&mut this.rollback).poll(cx);
-            this.undos.shared.forget();
+            let polled = rollback.poll_with(cx, Some(home));
+            home.undos.shared.forget();
             if polled.is_ready() {
-                panics::drop_contained(|| this.running.clear());
+                panics::drop_contained(|| home.running.get_mut().clear());
                 return polled;
             }
-            let started = this.start_asked();
-            let ended = matches!(this.running.poll_next_unpin(cx), Poll::Ready(Some(())));
-            if !started && !ended {
-                // Asked last: what is asked for from here on wakes this.
-                let waker = cx.waker().clone();
-                let old = this.undos.shared.link.asked.lock().waker.replace(waker);
-                drop(old);
-                if this.undos.shared.link.asked.lock().starts.is_empty() {
-                    return Poll::Pending;
-                }
+            // What another rollback has tried again is begun here.
+            let moved = rollback.beside(|undoing| home.begin(cx, undoing) | home.poll(cx));
+            // Asked last: what is asked for from here on wakes this.
+            if !moved && !home.desk.wait(Some(cx.waker().clone())) {
+                return Poll::Pending;
             }
         }
         cx.waker().wake_by_ref();
@@ -315,6 +311,6 @@ impl Future for LocalRollback {
 
 impl fmt::Debug for LocalRollback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalRollback").field("rollback", &self.rollback).finish_non_exhaustive()
+        fmt::Debug::fmt(&self.rollback, f)
     }
 }

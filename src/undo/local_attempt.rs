@@ -1,5 +1,5 @@
 //! An attempt at an action that is not `Send`, between the run of its scope, which may be polled on
-//! any thread, and the value that the action lives in.
+//! any thread, and the rollback that was given the value it lives in.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 
 use super::action::BoxAttempt;
@@ -19,38 +20,63 @@ use crate::panics;
 /// How places reach the value that their actions live in, from any thread.
 #[derive(Default)]
 pub(super) struct Link {
-    pub(super) asked: Lock<Asked>,
-}
-
-#[derive(Default)]
-pub(super) struct Asked {
-    /// Attempts that are to be started.
-    pub(super) starts: Vec<(u64, Arc<Ticket>)>,
     /// Actions whose places have gone away.
-    pub(super) gone: Vec<u64>,
-    /// The rollback that runs the actions, while it waits.
-    pub(super) waker: Option<Waker>,
+    pub(super) gone: Lock<Vec<u64>>,
     /// The value has gone away, and its actions were told to be lost.
-    pub(super) is_lost: bool,
+    pub(super) is_lost: AtomicBool,
 }
 
-/// One attempt, between the run of the scope, which waits for it, and the rollback that runs it.
-pub(super) struct Ticket {
-    state: Lock<TicketState>,
-    /// Set with success, which may come when nobody waits for it any more.
-    pub(super) done: Arc<AtomicBool>,
+/// Where a rollback that was given the value is asked for attempts.
+pub(super) struct Desk {
+    link: Arc<Link>,
+    asked: Lock<Asked>,
 }
 
 #[derive(Default)]
-pub(super) struct TicketState {
-    result: Option<Result<(), Error>>,
-    /// Nobody waits for the result any more.
-    dropped: bool,
-    waiting: Option<Waker>,
-    running: Option<Waker>,
+struct Asked {
+    asks: Vec<Ask>,
+    /// The rollback, while it waits.
+    waker: Option<Waker>,
 }
 
-/// What a scope holds of an action that lives in a [`LocalUndos`].
+/// An attempt that is to be started.
+pub(super) struct Ask {
+    pub(super) key: u64,
+    /// Set with success, which may come when nobody waits for the answer any more.
+    done: Arc<AtomicBool>,
+    answer: oneshot::Sender<Result<(), Error>>,
+}
+
+impl Desk {
+    pub(super) fn new(link: &Arc<Link>) -> Self {
+        Self { link: Arc::clone(link), asked: Lock::default() }
+    }
+
+    fn ask(&self, ask: Ask) {
+        let woken = {
+            let mut asked = self.asked.lock();
+            asked.asks.push(ask);
+            asked.waker.take()
+        };
+        panics::wake_each(woken);
+    }
+
+    pub(super) fn take(&self) -> Vec<Ask> {
+        std::mem::take(&mut self.asked.lock().asks)
+    }
+
+    /// Says whom to wake when something is asked for. Returns whether something is already.
+    pub(super) fn wait(&self, waker: Option<Waker>) -> bool {
+        let (old, asked) = {
+            let mut asked = self.asked.lock();
+            (std::mem::replace(&mut asked.waker, waker), !asked.asks.is_empty())
+        };
+        drop(old);
+        asked
+    }
+}
+
+/// What a scope holds of an action that lives in a [`LocalUndos`](super::LocalUndos).
 pub(super) struct Place {
     pub(super) link: Arc<Link>,
     pub(super) key: u64,
@@ -64,10 +90,14 @@ impl column::Stored for Place {
         if self.done.load(Ordering::Acquire) {
             return Box::pin(std::future::ready(Ok(())));
         }
-        let given = undoing.local.as_ref().is_some_and(|link| Arc::ptr_eq(link, &self.link));
-        let done = Arc::clone(&self.done);
-        let ticket = given.then(|| Arc::new(Ticket { state: Lock::default(), done }));
-        Box::pin(PlaceAttempt { link: Arc::clone(&self.link), key: self.key, ticket, asked: false })
+        let desk = undoing.desk.as_ref().filter(|desk| Arc::ptr_eq(&desk.link, &self.link));
+        let Some(desk) = desk else {
+            let message = "the rollback was not given the LocalUndos that this action lives in";
+            return Box::pin(std::future::ready(Err(Error::new(ErrorCode::Compensation, message))));
+        };
+        let (answer, answered) = oneshot::channel();
+        desk.ask(Ask { key: self.key, done: Arc::clone(&self.done), answer });
+        Box::pin(async { answered.await.unwrap_or_else(|_| Err(gone())) })
     }
 
     fn label(&self) -> Option<String> {
@@ -75,107 +105,55 @@ impl column::Stored for Place {
     }
 
     fn is_lost(&self) -> bool {
-        self.link.asked.lock().is_lost
+        self.link.is_lost.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.link.asked.lock().gone.push(self.key);
+        self.link.gone.lock().push(self.key);
     }
 }
 
-/// Waits for the rollback that was given the action.
-pub(super) struct PlaceAttempt {
-    pub(super) link: Arc<Link>,
-    pub(super) key: u64,
-    /// None where the rollback was not.
-    pub(super) ticket: Option<Arc<Ticket>>,
-    pub(super) asked: bool,
-}
-
-impl Future for PlaceAttempt {
-    type Output = Result<(), Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(ticket) = self.ticket.clone() else {
-            let message = "the rollback was not given the LocalUndos that this action lives in";
-            return Poll::Ready(Err(Error::new(ErrorCode::Compensation, message)));
-        };
-        let waker = cx.waker().clone();
-        let (result, old) = {
-            let mut state = ticket.state.lock();
-            match state.result.take() {
-                Some(result) => (Some(result), state.waiting.take()),
-                None => (None, state.waiting.replace(waker)),
-            }
-        };
-        drop(old);
-        if let Some(result) = result {
-            self.ticket = None;
-            return Poll::Ready(result);
-        }
-        if !std::mem::replace(&mut self.asked, true) {
-            let woken = {
-                let mut asked = self.link.asked.lock();
-                asked.starts.push((self.key, ticket));
-                asked.waker.take()
-            };
-            panics::wake_each(woken);
-        }
-        Poll::Pending
-    }
-}
-
-/// Whoever runs the attempt is to drop it.
-impl Drop for PlaceAttempt {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let (old, running) = {
-            let mut state = ticket.state.lock();
-            state.dropped = true;
-            (state.waiting.take(), state.running.take())
-        };
-        panics::drop_each(old);
-        panics::wake_each(running);
-    }
+pub(super) fn gone() -> Error {
+    Error::new(ErrorCode::Compensation, "the LocalUndos that this action lives in is gone")
 }
 
 /// An attempt at an action where it lives.
 pub(super) struct LocalAttempt {
-    pub(super) ticket: Arc<Ticket>,
-    pub(super) attempt: Option<LocalBoxFuture<'static, Result<(), Error>>>,
+    ask: Option<Ask>,
+    attempt: Option<LocalBoxFuture<'static, Result<(), Error>>>,
+}
+
+impl LocalAttempt {
+    pub(super) fn new(ask: Ask, attempt: LocalBoxFuture<'static, Result<(), Error>>) -> Self {
+        Self { ask: Some(ask), attempt: Some(attempt) }
+    }
 }
 
 impl Future for LocalAttempt {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let waker = cx.waker().clone();
-        let (dropped, old) = {
-            let mut state = self.ticket.state.lock();
-            (state.dropped, state.running.replace(waker))
+        let Self { ask, attempt } = &mut *self;
+        let (Some(asked), Some(running)) = (&mut *ask, &mut *attempt) else {
+            return Poll::Ready(());
         };
-        panics::drop_each(old);
-        let Some(attempt) = &mut self.attempt else { return Poll::Ready(()) };
-        let result = if dropped {
+        // Where nobody waits for the answer any more, the attempt is dropped.
+        let result = if asked.answer.poll_canceled(cx).is_ready() {
             None
         } else {
-            match panics::contain(|| attempt.as_mut().poll(cx)) {
+            match panics::contain(|| running.as_mut().poll(cx)) {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(result)) => Some(result),
                 Err(message) => Some(Err(Error::panic("the compensation", &message))),
             }
         };
-        panics::drop_each(self.attempt.take());
-        let (waiting, running) = {
-            let mut state = self.ticket.state.lock();
-            self.ticket.done.fetch_or(matches!(result, Some(Ok(()))), Ordering::AcqRel);
-            state.result = result;
-            (state.waiting.take(), state.running.take())
-        };
-        panics::drop_each(running);
-        panics::wake_each(waiting);
+        panics::drop_each(attempt.take());
+        if let (Some(result), Some(Ask { done, answer, .. })) = (result, ask.take()) {
+            done.fetch_or(result.is_ok(), Ordering::AcqRel);
+            panics::drop_contained(|| drop(answer.send(result)));
+        }
         Poll::Ready(())
     }
 }
@@ -183,5 +161,6 @@ impl Future for LocalAttempt {
 impl Drop for LocalAttempt {
     fn drop(&mut self) {
         panics::drop_each(self.attempt.take());
+        panics::drop_each(self.ask.take());
     }
 }

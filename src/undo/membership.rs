@@ -37,7 +37,7 @@ impl Joined {
             id,
             waiter: None,
             succeeded_before: session.succeeded + scope.inner.signals.succeeded(),
-            failures_before: session.failures.len(),
+            failures_before: session.failures_so_far(),
         }
     }
 
@@ -79,13 +79,7 @@ impl Joined {
         scope: &CompensationScope,
     ) -> RollbackReport {
         let succeeded = session.succeeded + scope.inner.signals.succeeded();
-        // A scope that was cleared has forgotten its failures.
-        let before = self.failures_before.min(session.failures.len());
-        let failures = if session.members == 0 {
-            session.failures.split_off(before)
-        } else {
-            session.failures[before..].to_vec()
-        };
+        let failures = session.failures_since(self.failures_before);
         RollbackReport { succeeded: succeeded - self.succeeded_before, failures }
     }
 }

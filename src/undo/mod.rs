@@ -40,10 +40,11 @@ mod staging;
 mod state;
 mod undoing;
 
-pub use action::{Action, ActionOutput, Labelled, labelled};
+pub use action::{Action, ActionOutput, labelled};
 pub(crate) use action::{Attempt, WithState};
 pub(crate) use drain_scope::DrainScope;
-pub use local::{LocalAction, LocalRollback, LocalUndos};
+pub(crate) use local::LocalRollback;
+pub use local::{LocalAction, LocalUndos};
 pub(crate) use message_scope::MessageScope;
 pub use policy::CompensationPolicy;
 pub use report::{FailedAction, RollbackReport};

@@ -21,15 +21,15 @@ use crate::sync::{Arc, MutexGuard, Weak};
 #[derive(Default)]
 pub(super) struct Afterwards {
     wakers: Vec<Wakers>,
-    /// Actions of messages that have ended, by their scope.
-    dropped: Vec<(CompensationScope, Columns)>,
+    /// Actions of messages that have ended.
+    done_with: Vec<Columns>,
 }
 
 impl Afterwards {
     pub(super) fn finish(self) {
         self.wakers.into_iter().for_each(|wakers| wake(Some(wakers)));
-        for (scope, actions) in self.dropped {
-            scope.inner.drop_below(actions);
+        for mut actions in self.done_with {
+            actions.clear();
         }
     }
 }
@@ -93,12 +93,21 @@ pub(super) struct GivenBack {
     pub(super) rest: Columns,
 }
 
-/// Calls `change` with the scope where what goes to `to` is by now, unless `stop` says so of a scope
-/// on the way that is over. The caller may hold the lock of a scope that ends in `to`.
-pub(super) fn at_end_of<T>(
+/// Calls `change` with the scope where what goes to `to` is by now. The caller may hold the lock of a
+/// scope that ends in `to`.
+fn at_end_of<T>(
     to: &CompensationScope,
     after: &mut Afterwards,
+    change: impl FnOnce(&CompensationScope, &mut State, &mut Afterwards) -> T,
+) -> Option<T> {
+    at_end_unless(|_| false, to, after, change)
+}
+
+/// The same, unless `stop` says so of a scope on the way that is over.
+fn at_end_unless<T>(
     stop: impl Fn(&Forward) -> bool,
+    to: &CompensationScope,
+    after: &mut Afterwards,
     change: impl FnOnce(&CompensationScope, &mut State, &mut Afterwards) -> T,
 ) -> Option<T> {
     let mut scope = to.clone();
@@ -106,8 +115,7 @@ pub(super) fn at_end_of<T>(
         let mut state = scope.inner.lock();
         let Some(forward) = &state.forward else {
             if scope.inner.has_mark() {
-                let below = scope.inner.clear_below(&mut state, after);
-                after.dropped.push((scope.clone(), below));
+                scope.inner.clear_below(&mut state, after);
             }
             return Some(change(&scope, &mut state, after));
         };
@@ -163,17 +171,12 @@ impl CompensationScope {
         }
     }
 
-    /// Moves what is staged here to the scope in which this one will end. Returns whether actions
-    /// were dropped of which the drain was not told.
-    pub(crate) fn hand_over(&self, to: &CompensationScope) -> bool {
+    /// Moves what is staged here to the scope in which this one will end.
+    pub(crate) fn hand_over(&self, to: &CompensationScope) {
         self.inner.untouch();
         let mut after = Afterwards::default();
-        let dropped = self.inner.look(|state| {
-            state.move_to(to, &mut after);
-            state.dropped.count > 0
-        });
+        self.inner.look(|state| state.move_unless(to, &mut after, |_| false));
         after.finish();
-        dropped
     }
 
     /// Ends this scope: what it has, and what comes later, goes to another one.
@@ -213,20 +216,15 @@ impl CompensationScope {
         }
         // A batch comes back at once.
         self.inner.signals.want();
-        at_end_of(
-            to,
-            after,
-            |_| false,
-            |scope, into, _| {
-                // That is where they come back, whatever becomes of those that are staged.
-                if let Some(place) = state.place.take() {
-                    place.move_to(into.place_in(scope));
-                }
-                let into = into.lent.get_or_insert_default();
-                into.add(&self.inner, running);
-                into.append(lent);
-            },
-        );
+        at_end_of(to, after, |scope, into, _| {
+            // That is where they come back, whatever becomes of those that are staged.
+            if let Some(place) = state.place.take() {
+                place.move_to(into.place_in(scope));
+            }
+            let into = into.lent.get_or_insert_default();
+            into.add(&self.inner, running);
+            into.append(lent);
+        });
     }
 
     /// Takes actions of another scope in, and the place of those that are reserved. Hands out who is
@@ -283,11 +281,7 @@ impl State {
         self.place.get_or_insert_with(|| Place::in_scope(&scope.inner))
     }
 
-    /// Moves what is staged to where the actions of `to` are.
-    fn move_to(&mut self, to: &CompensationScope, after: &mut Afterwards) {
-        self.move_unless(to, after, |_| false);
-    }
-
+    /// Moves what is staged to where the actions of `to` are, unless `stop` says so on the way.
     fn move_unless(
         &mut self,
         to: &CompensationScope,
@@ -299,9 +293,9 @@ impl State {
         }
         if self.staged.is_empty() && self.place.is_none() {
             // Whether to stop is asked all the same.
-            return at_end_of(to, after, stop, |_, _, _| ());
+            return at_end_unless(stop, to, after, |_, _, _| ());
         }
-        at_end_of(to, after, stop, |scope, into, after| {
+        at_end_unless(stop, to, after, |scope, into, after| {
             let mut staged = std::mem::take(&mut self.staged);
             after.wakers.extend(scope.take_in(into, &mut staged, self));
             // Empty, with the room it has grown.
@@ -312,38 +306,25 @@ impl State {
     /// Says to the scope that follows this one what a rollback has no more in hand.
     pub(super) fn give_back(&self, born: u64, back: GivenBack, after: &mut Afterwards) {
         let Some(forward) = &self.forward else { return };
-        at_end_of(
-            &forward.to,
-            after,
-            |_| false,
-            |scope, into, after| {
-                after.wakers.extend(scope.take_back(into, born, back));
-            },
-        );
+        at_end_of(&forward.to, after, |scope, into, after| {
+            after.wakers.extend(scope.take_back(into, born, back));
+        });
     }
 }
 
 impl Inner {
-    /// Takes out what is below the mark: moves it to the drain's scope, or hands it out to be
-    /// dropped.
+    /// Takes out what is below the mark: moves it to the drain's scope, or has it dropped.
     #[cold]
-    pub(super) fn clear_below(&self, state: &mut State, after: &mut Afterwards) -> Columns {
+    pub(super) fn clear_below(&self, state: &mut State, after: &mut Afterwards) {
         let mut below = Columns::default();
         state.staged.move_below(self.take_mark(), &mut below);
         let Some(drain) = state.below_to.clone() else {
             state.place = None;
-            state.dropped.count += below.len();
-            return below;
+            return after.done_with.push(below);
         };
-        at_end_of(
-            &drain,
-            after,
-            |_| false,
-            |scope, into, after| {
-                after.wakers.extend(scope.take_in(into, &mut below, state));
-            },
-        );
-        below
+        at_end_of(&drain, after, |scope, into, after| {
+            after.wakers.extend(scope.take_in(into, &mut below, state));
+        });
     }
 }
 

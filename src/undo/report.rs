@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorCode, Failure};
 /// ```
 #[derive(Clone, Debug)]
 pub struct FailedAction {
+    pub(super) number: u64,
     pub(super) label: Option<String>,
     pub(super) registered_at: &'static Location<'static>,
     pub(super) attempts: u32,

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::CompensationPolicy;
-use super::hand::Hand;
-use super::local::{LocalRollback, LocalUndos};
-use super::local_attempt::Link;
+use super::hand::{Beside, Hand};
+use super::local::{Home, LocalRollback, LocalUndos};
+use super::local_attempt::Desk;
 use super::membership::{Joined, Left};
 use super::policy::RunOrder;
 use super::report::RollbackReport;
@@ -115,7 +115,10 @@ impl Rollback {
         self
     }
 
-    /// The same rollback with the actions that live in `undos`. It is not `Send`.
+    /// The same rollback with the actions that live in `undos`: the last option. It is not `Send`.
+    ///
+    /// Another rollback of the same scope cannot run these: where one of them is on its way and this
+    /// future is not polled, the other one waits.
     pub fn local(self, undos: &LocalUndos) -> LocalRollback {
         LocalRollback::new(self, undos)
     }
@@ -128,25 +131,27 @@ impl Rollback {
         self
     }
 
-    pub(super) fn set_link(&mut self, link: &Arc<Link>) {
+    pub(super) fn set_desk(&mut self, desk: &Arc<Desk>) {
         if let Some(undoing) = self.undoing() {
-            undoing.local = Some(Arc::clone(link));
+            undoing.desk = Some(Arc::clone(desk));
         }
     }
 
-    pub(super) fn terms(&self) -> &Terms {
-        &self.terms
+    /// Polls what runs beside the run of the scope. Its actions may not await the rollback of this.
+    pub(super) fn beside<T>(&self, poll: impl FnOnce(&Undoing) -> T) -> T {
+        let _beside = Beside::new(self.scope());
+        poll(&self.terms.undoing)
     }
 
     fn scope(&self) -> &CompensationScope {
         &self.terms.undoing.scope
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn drive(&mut self, cx: &mut Context<'_>, home: Option<&Home>) -> Poll<Result<(), Error>> {
         let mut registered = false;
         loop {
             if let Some(lent) = &mut self.lent {
-                ready!(lent.drive(cx))?;
+                ready!(lent.drive(cx, home))?;
                 self.lent = None;
             }
             match self.look() {
@@ -156,7 +161,7 @@ impl Rollback {
                     if !alone && !std::mem::replace(&mut registered, true) {
                         self.register(cx);
                     }
-                    let progress = hand.poll(cx, alone, self.driver());
+                    let progress = hand.poll(cx, alone, self.driver(home));
                     if matches!(progress, Progress::Idle | Progress::Stopped) {
                         hand.put_down();
                         continue;
@@ -189,11 +194,11 @@ impl Rollback {
         let scope = &terms.undoing.scope;
         let cancelled = terms.undoing.token.is_cancelled();
         scope.inner.look(|state| {
-            let driver = state.session.as_ref().and_then(|session| session.driver);
-            if driver.is_some_and(|driver| driver == this_thread()) {
+            let session = state.session.get_or_insert_default();
+            let (driver, here) = (session.driver, this_thread());
+            if driver == Some(here) || session.beside.contains(&here) {
                 return Look::Reentered;
             }
-            let session = state.session.get_or_insert_default();
             let joined = joined.get_or_insert_with(|| Joined::new(session, scope));
             if driver.is_some() {
                 return if cancelled { Look::Cancelled } else { Look::Wait };
@@ -214,15 +219,15 @@ impl Rollback {
             if cancelled {
                 return Look::Cancelled;
             }
-            session.driver = Some(this_thread());
-            let driver = Driver { terms, id: joined.id };
+            session.driver = Some(here);
+            let driver = Driver { terms, id: joined.id, home: None };
             let run = session.run.take().unwrap_or_else(|| Run::new(driver));
             Look::Drive { run: Some(run), alone: session.members == 1 }
         })
     }
 
-    fn driver(&self) -> Driver<'_> {
-        Driver { terms: &self.terms, id: self.joined.as_ref().map_or(0, |joined| joined.id) }
+    fn driver<'a>(&'a self, home: Option<&'a Home>) -> Driver<'a> {
+        Driver { terms: &self.terms, id: self.joined.as_ref().map_or(0, |joined| joined.id), home }
     }
 
     /// Remembers whom to wake when the session has changed.
@@ -255,6 +260,31 @@ impl Rollback {
         left.report
     }
 
+    /// A poll, with the actions that are not `Send` if it was given them.
+    pub(super) fn poll_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        home: Option<&Home>,
+    ) -> Poll<<Self as Future>::Output> {
+        if !std::mem::replace(&mut self.started, true) {
+            if let Err(error) = self.terms.policy.check() {
+                return Poll::Ready(Err(Failure::new(error, RollbackReport::default())));
+            }
+        }
+        if self.terms.policy.order == RunOrder::None {
+            return Poll::Ready(Ok(RollbackReport::default()));
+        }
+        match self.drive(cx, home) {
+            Poll::Ready(Ok(())) => return Poll::Ready(self.leave().into_result()),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.give_up(error))),
+            Poll::Pending => {}
+        }
+        let token = &self.terms.undoing.token;
+        let cancelled = self.cancelled.get_or_insert_with(|| token.cancelled());
+        ready!(Pin::new(cancelled).poll(cx));
+        Poll::Ready(Err(self.give_up(Error::canceled())))
+    }
+
     fn give_up(&mut self, error: Error) -> Failure<RollbackReport> {
         let report = self.leave();
         let error = error.with_metadata("succeeded", report.succeeded);
@@ -266,27 +296,7 @@ impl Future for Rollback {
     type Output = Result<RollbackReport, Failure<RollbackReport>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if !std::mem::replace(&mut this.started, true) {
-            if let Err(error) = this.terms.policy.check() {
-                return Poll::Ready(Err(Failure::new(error, RollbackReport::default())));
-            }
-        }
-        if this.terms.policy.order == RunOrder::None {
-            return Poll::Ready(Ok(RollbackReport::default()));
-        }
-        match this.drive(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(this.leave().into_result()),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(this.give_up(error))),
-            Poll::Pending => {
-                let token = &this.terms.undoing.token;
-                let cancelled = this.cancelled.get_or_insert_with(|| token.cancelled());
-                match Pin::new(cancelled).poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(Err(this.give_up(Error::canceled()))),
-                    Poll::Pending => Poll::Pending,
-                }
-            }
-        }
+        self.poll_with(cx, None)
     }
 }
 

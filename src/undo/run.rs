@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::columns::Columns;
+use super::local::Home;
 use super::moves::{Afterwards, GivenBack};
 use super::policy::RunOrder;
 use super::report::FailedAction;
 use super::scope::CompensationScope;
 use super::session::Session;
-use super::single::{Failed, Single, Terms};
+use super::single::{self, Single, Terms};
 use crate::diagnostics::COUNTERS;
 use crate::panics;
 
@@ -36,6 +38,14 @@ pub(super) struct Run {
 pub(super) struct Driver<'a> {
     pub(super) terms: &'a Arc<Terms>,
     pub(super) id: u64,
+    pub(super) home: Option<&'a Home>,
+}
+
+impl Driver<'_> {
+    /// Begins the actions that are not `Send` and were asked for. Returns whether there were any.
+    fn begin(self, cx: &mut Context<'_>) -> bool {
+        self.home.is_some_and(|home| home.begin(cx, &self.terms.undoing))
+    }
 }
 
 /// What has ended since the session was last told.
@@ -46,6 +56,10 @@ struct Ended {
     failures: Vec<FailedAction>,
     /// Actions that were stopped, to be staged again.
     stopped: Columns,
+    /// Those of them that some have given up.
+    again: Vec<(u64, Columns)>,
+    /// What succeeded although some had given it up.
+    undone: Vec<u64>,
 }
 
 /// What became of a poll.
@@ -63,33 +77,46 @@ pub(super) enum Progress {
 
 /// What a run does next.
 enum Next {
-    Run(Columns),
+    /// Since which rollback these are to be run again, if they are.
+    Run(Columns, Option<u64>),
     Empty,
     Stop,
 }
 
 impl Ended {
     #[inline]
-    fn add(&mut self, result: Result<(), Box<Failed>>) {
+    fn add(&mut self, result: Result<(), Box<single::Ended>>) {
         match result {
             Ok(()) => self.succeeded += 1,
-            Err(failed) => self.add_failed(*failed),
+            Err(ended) => self.add_ended(*ended),
         }
     }
 
     #[cold]
-    fn add_failed(&mut self, Failed { mut action, failure }: Failed) {
-        match failure {
-            Some(failure) => {
+    fn add_ended(&mut self, ended: single::Ended) {
+        match ended {
+            single::Ended::Failed(mut action, failure) => {
                 self.failed.append(&mut action);
                 self.failures.push(failure);
             }
-            None => self.stopped.append(&mut action),
+            single::Ended::Stopped { mut action, again: None } => self.stopped.append(&mut action),
+            single::Ended::Stopped { action, again: Some(since) } => {
+                self.again.push((since, action));
+            }
+            single::Ended::Undone(number) => {
+                self.succeeded += 1;
+                self.undone.push(number);
+            }
         }
     }
 
+    /// How many are to be staged again.
+    fn to_stage(&self) -> usize {
+        self.stopped.len() + self.again.len()
+    }
+
     fn is_empty(&self) -> bool {
-        self.succeeded == 0 && self.failures.is_empty() && self.stopped.is_empty()
+        self.succeeded == 0 && self.failures.is_empty() && self.to_stage() == 0
     }
 }
 
@@ -156,20 +183,21 @@ impl Run {
                 ended.succeeded += counted;
                 left -= counted.min(left);
                 match polled {
+                    Poll::Pending if driver.begin(cx) => {}
                     Poll::Pending => {
                         self.give_batch_back(scope);
                         return Progress::Waiting;
                     }
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(failed)) => {
-                        self.ended.add_failed(*failed);
+                        self.ended.add_ended(*failed);
                         left = left.saturating_sub(1);
                     }
                 }
                 continue;
             }
             match self.settle_and_take(scope, driver, self.batch) {
-                Next::Run(taken) => self.start(taken, driver),
+                Next::Run(taken, again) => self.start(taken, again, driver),
                 Next::Empty => return Progress::Idle,
                 Next::Stop => return Progress::Stopped,
             }
@@ -193,7 +221,7 @@ impl Run {
             }
             while left > 0 && self.at_once() < limit {
                 match self.settle_and_take(scope, driver, 1) {
-                    Next::Run(taken) => self.start_parallel(taken, driver),
+                    Next::Run(taken, again) => self.start_parallel(cx, taken, again, driver),
                     Next::Empty if self.is_empty() => return Progress::Idle,
                     Next::Empty => break,
                     Next::Stop => return Progress::Stopped,
@@ -215,7 +243,7 @@ impl Run {
         if !self.current.is_busy() {
             return Poll::Pending;
         }
-        self.current.poll_actions(cx, |_| false).map(|result| self.ended.add(result))
+        self.current.poll_unpin(cx).map(|result| self.ended.add(result))
     }
 
     /// Polls the actions that run at once. Ready when one has ended.
@@ -233,20 +261,33 @@ impl Run {
     }
 
     /// Starts the last of the actions that were taken, to run alone.
-    fn start(&mut self, taken: Columns, driver: Driver<'_>) {
+    fn start(&mut self, taken: Columns, again: Option<u64>, driver: Driver<'_>) {
         self.batch = (2 * self.batch).min(LARGEST_BATCH);
         if self.current.owner != driver.id {
             self.current = Single::new(driver.terms, driver.id);
         }
-        self.current.taken = taken;
-        self.current.start();
+        self.current.start_with(taken, again);
     }
 
     /// Starts the action that was taken beside those that run.
-    fn start_parallel(&mut self, taken: Columns, driver: Driver<'_>) {
+    fn start_parallel(
+        &mut self,
+        cx: &mut Context<'_>,
+        taken: Columns,
+        again: Option<u64>,
+        driver: Driver<'_>,
+    ) {
         let mut single = Single::new(driver.terms, driver.id);
-        single.taken = taken;
-        single.start();
+        single.start_with(taken, again);
+        if driver.home.is_some() {
+            // It begins at once, where it lives: what is started later begins behind it. A panic is
+            // that of an executor's waker, which the next poll meets again.
+            let polled = panics::contain(|| single.poll_unpin(cx)).unwrap_or(Poll::Pending);
+            if let Poll::Ready(result) = polled {
+                return self.ended.add(result);
+            }
+            driver.begin(cx);
+        }
         self.parallel.get_or_insert_default().push(single);
     }
 
@@ -264,10 +305,10 @@ impl Run {
             if !session.gone.is_empty() {
                 return Next::Stop;
             }
-            let (from, most) = match session.again_for(driver.id) {
-                // One by one: what is put back is staged for everybody.
-                Some(again) if staged.is_empty() => (again, 1),
-                _ => (staged, most),
+            let (again, from, most) = match session.again_for(driver.id) {
+                // One by one: each is put back where it was.
+                Some((since, again)) if staged.is_empty() => (Some(since), again, 1),
+                _ => (None, staged, most),
             };
             if from.is_empty() {
                 return Next::Empty;
@@ -282,7 +323,7 @@ impl Run {
             if batch {
                 session.batch = next.len();
             }
-            Next::Run(next)
+            Next::Run(next, again)
         });
         next.unwrap_or(Next::Stop)
     }
@@ -306,8 +347,9 @@ impl Run {
         scope: &CompensationScope,
         then: impl FnOnce(&mut Session, &mut Columns, &mut Columns) -> T,
     ) -> Option<T> {
-        let Ended { succeeded, mut failed, mut failures, mut stopped } =
-            std::mem::take(&mut self.ended);
+        let ended = std::mem::take(&mut self.ended);
+        let stopped_count = ended.to_stage();
+        let Ended { succeeded, mut failed, mut failures, mut stopped, mut again, undone } = ended;
         let count = succeeded + failures.len();
         COUNTERS.compensations_run.add(succeeded as u64);
         COUNTERS.compensations_failed.add(failures.len() as u64);
@@ -317,7 +359,7 @@ impl Run {
         let taken = &mut self.current.taken;
         let value = scope.inner.look(|state| {
             let mut session = state.session.take()?;
-            let given_back = count + rest.len() + stopped.len();
+            let given_back = count + rest.len() + stopped_count;
             session.running -= given_back;
             session.succeeded += succeeded;
             scope.inner.signals.reset();
@@ -329,13 +371,23 @@ impl Run {
             // Under the lock: who disarms from here on finds them.
             failed.withdraw_disarmed(&mut withdrawn);
             rest.withdraw_disarmed(&mut withdrawn);
+            for (_, action) in &mut again {
+                action.withdraw_disarmed(&mut withdrawn);
+            }
+            session.undone.extend(undone);
             if state.forward.is_some() {
                 session.failures.extend(failures.iter().cloned());
+                for (_, action) in &mut again {
+                    rest.append(action);
+                }
                 let back = GivenBack { count: given_back, succeeded, failed, failures, rest };
                 state.give_back(scope.inner.born, back, &mut after);
             } else {
                 session.failed.append(&mut failed);
                 session.failures.append(&mut failures);
+                for (since, action) in again {
+                    session.put_back(since, action);
+                }
                 state.staged.append(&mut rest);
             }
             let value = then(&mut session, &mut state.staged, taken);
@@ -343,8 +395,8 @@ impl Run {
             Some(value)
         });
         after.finish();
-        COUNTERS.compensations_cleared.add((cleared.len() + withdrawn.len()) as u64);
-        drop(cleared);
+        cleared.clear();
+        COUNTERS.compensations_cleared.add(withdrawn.len() as u64);
         panics::drop_each(withdrawn);
         value
     }
@@ -354,14 +406,12 @@ impl Run {
         // First what was not started: a scope that was cleared keeps only what was running.
         self.settle(scope, |_, _, _| ());
         if self.current.is_busy() && of(self.current.owner) {
-            self.current.abandon();
-            self.ended.stopped.append(&mut self.current.taken);
+            self.ended.add_ended(self.current.abandon());
         }
         let some = |parallel: &mut FuturesUnordered<Single>| parallel.iter().any(|s| of(s.owner));
         for mut single in self.parallel.take_if(some).into_iter().flatten() {
             if of(single.owner) {
-                single.abandon();
-                self.ended.stopped.append(&mut single.taken);
+                self.ended.add_ended(single.abandon());
             } else {
                 self.parallel.get_or_insert_default().push(single);
             }

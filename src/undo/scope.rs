@@ -9,7 +9,6 @@ use super::action::{Action, ActionOutput, Plain, WithState};
 use super::reservation::Reservation;
 use super::rollback::Rollback;
 use super::state::Inner;
-use crate::diagnostics::COUNTERS;
 use crate::panics;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Arc, Weak};
@@ -185,12 +184,7 @@ impl CompensationScope {
         // The errors of what had failed are the user's, too.
         let (taken, failures) = forgotten.unwrap_or_default();
         panics::drop_each(failures);
-        let (count, panicked) = cleared.clear();
-        if panicked.is_some() {
-            COUNTERS.contained_panics.add(1);
-        }
-        COUNTERS.compensations_cleared.add(count as u64);
-        count + taken
+        cleared.clear() + taken
     }
 
     /// Runs every staged action as `policy` says, and reports.

@@ -12,6 +12,8 @@
 //! at two atomics between actions instead: whether somebody wants it to come back to the lock, and
 //! how many of the batch have succeeded, which it tells to whoever counts.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::columns::Columns;
 use super::report::FailedAction;
 use super::run::Run;
@@ -30,6 +32,8 @@ pub(super) struct Session {
     pub(super) run: Option<Box<Run>>,
     /// The thread that has the run in its hands.
     pub(super) driver: Option<ThreadId>,
+    /// Threads that poll attempts of this scope beside the run.
+    pub(super) beside: Vec<ThreadId>,
     /// Rollbacks that have gone away while another one had their attempts in its hands.
     pub(super) gone: Vec<u64>,
     /// Actions of the run, those of a batch that have succeeded included.
@@ -42,9 +46,13 @@ pub(super) struct Session {
     /// The actions that failed for good, and how, in the order in which they were given up.
     pub(super) failed: Columns,
     pub(super) failures: Vec<FailedAction>,
+    /// How many failures went when the scope was cleared.
+    forgotten: usize,
     /// Actions that had failed before a rollback joined, by its id: that one and later ones are still
     /// to run them.
-    again: Vec<(u64, Columns)>,
+    again: BTreeMap<u64, Columns>,
+    /// The numbers of those that a later rollback ran, and that succeeded then.
+    pub(super) undone: BTreeSet<u64>,
 }
 
 /// What the driver of a run and the others tell each other without the lock.
@@ -57,13 +65,13 @@ pub(super) struct Signals {
 impl Session {
     /// How many actions are not among those that are staged.
     pub(super) fn held(&self, signals: &Signals) -> usize {
-        let again: usize = self.again.iter().map(|(_, actions)| actions.len()).sum();
+        let again: usize = self.again.values().map(Columns::len).sum();
         self.running - signals.succeeded() + self.failed.len() + again
     }
 
     /// Takes out the actions that have failed for good.
     pub(super) fn take_failed(&mut self, actions: &mut Columns) {
-        for (_, mut again) in self.again.drain(..) {
+        for mut again in std::mem::take(&mut self.again).into_values() {
             actions.append(&mut again);
         }
         actions.append(&mut self.failed);
@@ -74,23 +82,49 @@ impl Session {
         self.members += 1;
         self.last_id += 1;
         if !self.failed.is_empty() {
-            self.again.retain(|(_, actions)| !actions.is_empty());
-            self.again.push((self.last_id, std::mem::take(&mut self.failed)));
+            self.again.retain(|_, actions| !actions.is_empty());
+            self.again.insert(self.last_id, std::mem::take(&mut self.failed));
         }
         self.last_id
     }
 
-    /// What had failed before a rollback joined.
-    pub(super) fn again_for(&mut self, id: u64) -> Option<&mut Columns> {
-        let again = self.again.iter_mut().rev();
-        again.filter(|(by, _)| *by <= id).map(|(_, actions)| actions).find(|a| !a.is_empty())
+    /// What had failed before a rollback joined, and since which one that is so.
+    pub(super) fn again_for(&mut self, id: u64) -> Option<(u64, &mut Columns)> {
+        let mut again = self.again.range_mut(..=id).rev();
+        again.find(|(_, actions)| !actions.is_empty()).map(|(since, actions)| (*since, actions))
+    }
+
+    /// Puts an action of these back that was stopped: whoever had given it up does not run it.
+    pub(super) fn put_back(&mut self, since: u64, mut action: Columns) {
+        self.again.entry(since).or_default().append(&mut action);
+    }
+
+    /// How many failures there have been.
+    pub(super) fn failures_so_far(&self) -> usize {
+        self.forgotten + self.failures.len()
+    }
+
+    /// What has failed since there had been so many failures, each action once: its last failure,
+    /// and none where a later rollback has run it with success.
+    pub(super) fn failures_since(&mut self, before: usize) -> Vec<FailedAction> {
+        // A scope that was cleared has forgotten its failures.
+        let before = before.saturating_sub(self.forgotten);
+        let mut failures = match self.members {
+            0 => self.failures.split_off(before),
+            _ => self.failures[before..].to_vec(),
+        };
+        let mut told = self.undone.clone();
+        failures.reverse();
+        failures.retain(|failure| told.insert(failure.number));
+        failures.reverse();
+        failures
     }
 
     /// Takes out an action that has failed for good.
     pub(super) fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>> {
-        let mut again = self.again.iter_mut();
+        let mut again = self.again.values_mut();
         let withdrawn = self.failed.withdraw(number);
-        withdrawn.or_else(|| again.find_map(|(_, actions)| actions.withdraw(number)))
+        withdrawn.or_else(|| again.find_map(|actions| actions.withdraw(number)))
     }
 
     /// Forgets what the driver has taken and not started: it drops that when it comes back. Returns
@@ -99,6 +133,7 @@ impl Session {
         let taken = self.batch.saturating_sub(signals.succeeded() + 1);
         self.cleared = self.batch > 0;
         signals.want();
+        self.forgotten += self.failures.len();
         (taken, std::mem::take(&mut self.failures))
     }
 }

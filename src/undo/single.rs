@@ -31,6 +31,8 @@ pub(super) struct Single {
     /// The wait for its token: another rollback may be the one that is polled.
     cancelled: Option<Cancelled>,
     pub(super) taken: Columns,
+    /// Since which rollback it is to be run again, and its number, where others have given it up.
+    again: Option<(u64, u64)>,
     /// The column whose last action is running.
     current: Option<usize>,
     attempt: Option<BoxAttempt>,
@@ -48,6 +50,7 @@ impl Single {
             owner,
             cancelled: None,
             taken: Columns::default(),
+            again: None,
             current: None,
             attempt: None,
             deadline: None,
@@ -68,6 +71,13 @@ impl Single {
         self.attempts = 0;
     }
 
+    /// Turns to the last action of those taken. `again`: since which rollback it is to be run again.
+    pub(super) fn start_with(&mut self, taken: Columns, again: Option<u64>) {
+        self.taken = taken;
+        self.start();
+        self.again = again.zip(self.current.map(|column| self.taken.number(column)));
+    }
+
     /// Takes out what was taken and not started.
     pub(super) fn take_rest(&mut self) -> Columns {
         if self.taken.len() == usize::from(self.is_busy()) {
@@ -80,17 +90,14 @@ impl Single {
         std::mem::replace(&mut self.taken, running)
     }
 
-    /// Stops in the middle; the action stays among those taken.
-    pub(super) fn abandon(&mut self) {
+    /// Stops in the middle.
+    pub(super) fn abandon(&mut self) -> Ended {
         panics::drop_each(self.attempt.take());
         panics::drop_each(self.deadline.take());
         panics::drop_each(self.pause.take());
         self.current = None;
-    }
-
-    /// Polls the action that runs until it has succeeded, and is gone, or failed for good.
-    fn poll_action(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Failed>>> {
-        self.poll_actions(cx, |_| false)
+        let action = std::mem::take(&mut self.taken);
+        Ended::Stopped { action, again: self.again.take().map(|(since, _)| since) }
     }
 
     /// Polls the action that runs, and those after it as long as they are ready at once and
@@ -102,7 +109,7 @@ impl Single {
         &mut self,
         cx: &mut Context<'_>,
         mut go_on: impl FnMut(&Columns) -> bool,
-    ) -> Poll<Result<(), Box<Failed>>> {
+    ) -> Poll<Result<(), Box<Ended>>> {
         loop {
             if self.pause.is_some() {
                 match self.poll_pause(cx) {
@@ -115,7 +122,8 @@ impl Single {
             let contained = panics::contain(|| {
                 loop {
                     self.poll_attempt(cx, &mut result);
-                    if !matches!(result, Poll::Ready(Ok(()))) || !go_on(&self.taken) {
+                    let ended = matches!(result, Poll::Ready(Ok(()))) && self.again.is_none();
+                    if !ended || !go_on(&self.taken) {
                         break;
                     }
                     result = Poll::Pending;
@@ -124,12 +132,17 @@ impl Single {
             });
             if let Err(message) = contained {
                 self.after_panic(&mut result, &message);
-                if let Poll::Ready(Ok(())) = result {
+                if matches!(result, Poll::Ready(Ok(()))) && self.again.is_none() {
                     go_on(&self.taken);
                 }
             }
             let error = match result {
-                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    let again = self.again.take();
+                    return Poll::Ready(
+                        again.map_or(Ok(()), |(_, n)| Err(Ended::Undone(n).into())),
+                    );
+                }
                 Poll::Ready(Err(error)) => error,
                 Poll::Pending => return self.poll_cancelled(cx),
             };
@@ -145,37 +158,37 @@ impl Single {
     }
 
     /// An attempt that waits is stopped by the token of its rollback, whichever one is polled.
-    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Failed>>> {
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Ended>>> {
         let token = &self.terms.undoing.token;
         if !token.is_linked() {
             return Poll::Pending;
         }
         let cancelled = self.cancelled.get_or_insert_with(|| token.cancelled());
         ready!(Pin::new(cancelled).poll(cx));
-        self.abandon();
-        Poll::Ready(Err(Box::new(Failed { action: self.take_rest(), failure: None })))
+        // What was not started is not stopped.
+        let mut rest = self.take_rest();
+        let stopped = self.abandon();
+        self.taken.append(&mut rest);
+        Poll::Ready(Err(stopped.into()))
     }
 
     /// What becomes of an attempt that failed: a pause, another attempt at once, or the end.
     #[cold]
-    fn pause_or_give_up(&mut self, error: Error) -> Option<Box<Failed>> {
+    fn pause_or_give_up(&mut self, error: Error) -> Option<Box<Ended>> {
         let wait = self.terms.policy.retry.wait_after_error(self.attempts, &error);
         let Some(wait) = wait else { return self.give_up(error).err() };
         if wait.is_zero() {
             return None;
         }
         let clock = &self.terms.undoing.clock;
-        match panics::contain(|| Alarm::after(clock, wait)) {
-            Ok(Ok(pause)) => {
+        let pause = panics::contain(|| Alarm::after(clock, wait));
+        match pause.unwrap_or_else(|message| Err(Error::panic("the clock", &message))) {
+            Ok(pause) => {
                 self.pause = Some(pause);
                 None
             }
             // A clock that cannot wait: there is no further attempt.
-            Ok(Err(missing)) => self.give_up(error.with_related([missing])).err(),
-            Err(message) => {
-                let panicked = Error::panic("the clock", &message);
-                self.give_up(error.with_related([panicked])).err()
-            }
+            Err(missing) => self.give_up(error.with_related([missing])).err(),
         }
     }
 
@@ -193,16 +206,19 @@ impl Single {
     }
 
     #[cold]
-    fn give_up(&mut self, error: Error) -> Result<(), Box<Failed>> {
+    fn give_up(&mut self, error: Error) -> Result<(), Box<Ended>> {
         let Some(column) = self.current.take() else { return Ok(()) };
+        let number = self.taken.number(column);
         let (label, registered_at) = self.taken.describe(column);
         panics::drop_contained(|| {
             trace::compensated(|| (label.clone(), registered_at), self.attempts, Some(&error));
         });
         let mut action = Columns::default();
         self.taken.move_last(column, &mut action);
-        let failure = FailedAction { label, registered_at, attempts: self.attempts, error };
-        Err(Box::new(Failed { action, failure: Some(failure) }))
+        self.again = None;
+        let attempts = self.attempts;
+        Err(Ended::Failed(action, FailedAction { number, label, registered_at, attempts, error })
+            .into())
     }
 
     /// Polls the attempt that runs, or the next one. The action is gone when it has succeeded. If
@@ -261,17 +277,21 @@ impl Single {
     }
 }
 
-/// An action that failed for good, and how; or one that was only stopped.
-pub(super) struct Failed {
-    pub(super) action: Columns,
-    pub(super) failure: Option<FailedAction>,
+/// How an action has ended, unless it has just succeeded.
+pub(super) enum Ended {
+    /// It failed for good.
+    Failed(Columns, FailedAction),
+    /// It is to be staged again, for rollbacks since one of them where the others have given it up.
+    Stopped { action: Columns, again: Option<u64> },
+    /// It succeeded, with its number, after others had given it up.
+    Undone(u64),
 }
 
-/// A run of one action, for rollbacks that run many at once.
+/// One action, until it has succeeded, and is gone, or failed for good.
 impl Future for Single {
-    type Output = Result<(), Box<Failed>>;
+    type Output = Result<(), Box<Ended>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_action(cx)
+        self.poll_actions(cx, |_| false)
     }
 }

@@ -44,20 +44,11 @@ pub(super) struct State {
     pub(super) forward: Option<Box<Forward>>,
     /// Where the actions below the mark go; dropped where there is none.
     pub(super) below_to: Option<CompensationScope>,
-    /// What was dropped from below the mark since the drain was last told.
-    pub(super) dropped: Dropped,
     /// Where the actions that are reserved are said to be.
     pub(super) place: Option<Arc<Place>>,
     /// What the rollbacks of this scope have in common, while there are any.
     pub(super) session: Option<Box<Session>>,
     pub(super) lent: Option<Box<Lent>>,
-}
-
-/// How many actions were dropped without being run, and the first panic of a destructor.
-#[derive(Debug, Default)]
-pub(super) struct Dropped {
-    pub(super) count: usize,
-    panicked: Option<Box<str>>,
 }
 
 /// What follows a scope that is over.
@@ -98,22 +89,11 @@ impl Inner {
             return look(&mut state);
         }
         let mut after = Afterwards::default();
-        let below = self.clear_below(&mut state, &mut after);
+        self.clear_below(&mut state, &mut after);
         let value = look(&mut state);
         drop(state);
         after.finish();
-        self.drop_below(below);
         value
-    }
-
-    /// Drops actions of messages that have ended.
-    #[cold]
-    pub(super) fn drop_below(&self, mut below: Columns) {
-        let (count, panicked) = below.clear();
-        COUNTERS.compensations_cleared.add(count as u64);
-        if panicked.is_some() {
-            self.lock().dropped.note(panicked);
-        }
     }
 
     /// Sets the mark: everything that is staged belongs to a message that has ended.
@@ -137,20 +117,6 @@ impl Inner {
     /// Whatever is staged is about to be moved.
     pub(super) fn untouch(&self) {
         self.touched.store(false, Ordering::Relaxed);
-    }
-}
-
-impl Dropped {
-    pub(super) fn note(&mut self, panicked: Option<String>) {
-        if self.panicked.is_none() {
-            self.panicked = panicked.map(String::into_boxed_str);
-        }
-    }
-}
-
-impl From<Dropped> for (usize, Option<String>) {
-    fn from(dropped: Dropped) -> Self {
-        (dropped.count, dropped.panicked.map(String::from))
     }
 }
 

@@ -47,6 +47,7 @@ mod time_goes_on;
 mod tokens;
 mod undo_cleaning_up;
 mod undo_drains;
+mod undo_given_up;
 mod undo_interrupted;
 mod undo_local;
 mod undo_reserved;

@@ -11,7 +11,7 @@ use watershed::{
     LocalUndos, ManualClock, RetryPolicy, StepContext, diagnostics, labelled, with_step,
 };
 
-use crate::support::{Hand, block_on, yields};
+use crate::support::{Gate, Hand, block_on, yields};
 
 type Log = Rc<RefCell<Vec<usize>>>;
 
@@ -85,7 +85,7 @@ fn every_policy_and_option_holds_for_local_actions() {
             with_step(async |step: StepContext| delay(&step, Duration::from_secs(1)).await),
         );
         let policy = policy.retry(RetryPolicy::fixed(2, second)).attempt_timeout(2 * second);
-        let mut rollback = Hand::new(scope.roll_back(&policy).local(&undos).clock(&shared));
+        let mut rollback = Hand::new(scope.roll_back(&policy).clock(&shared).local(&undos));
         let mut result = rollback.run();
         for _ in 0..20 {
             if result.is_ready() {
@@ -168,7 +168,7 @@ fn dropping_or_cancelling_a_local_rollback_keeps_what_has_not_succeeded() {
                 }
             });
             let stop = CancellationSource::new();
-            let rollback = scope.roll_back(&policy).local(&undos).cancellation(stop.token());
+            let rollback = scope.roll_back(&policy).cancellation(stop.token()).local(&undos);
             let mut rollback = Hand::new(rollback);
             assert!(rollback.run().is_pending());
             assert_eq!(Rc::strong_count(&held), 3);
@@ -242,4 +242,105 @@ fn a_hundred_thousand_local_actions_take_linear_time() {
     }
     let report = block_on(scope.roll_back(&CompensationPolicy::default()).local(&undos)).unwrap();
     assert_eq!((report.succeeded(), *count.borrow()), (100_000, 100_000));
+}
+
+#[test]
+fn local_actions_begin_in_their_place_in_the_order_whatever_runs_at_once() {
+    type Seen = std::sync::Arc<std::sync::Mutex<Vec<String>>>;
+    for policy in policies() {
+        for waits in [false, true] {
+            let (scope, undos, seen) =
+                (CompensationScope::new(), LocalUndos::new(), Seen::default());
+            for number in 0..400_usize {
+                let (called, seen) = (Seen::clone(&seen), Seen::clone(&seen));
+                let action = move || {
+                    called.lock().unwrap().push(format!("{number} is called"));
+                    let seen = Seen::clone(&seen);
+                    async move {
+                        seen.lock().unwrap().push(format!("{number} begins"));
+                        yields(usize::from(waits)).await;
+                    }
+                };
+                if number % 3 == 0 {
+                    let own = Rc::new(());
+                    undos.register(&scope, move || {
+                        let _own = &own;
+                        action()
+                    });
+                } else {
+                    scope.register_compensation(action);
+                }
+            }
+            let report = block_on(scope.roll_back(&policy).local(&undos)).unwrap();
+            assert_eq!(report.succeeded(), 400);
+            let expected =
+                (0..400).rev().flat_map(|n| [format!("{n} is called"), format!("{n} begins")]);
+            assert!(seen.lock().unwrap().iter().cloned().eq(expected), "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn a_local_action_that_awaits_the_rollback_of_its_own_scope_gets_an_error() {
+    for policy in policies() {
+        for (given, pauses) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
+            let (scope, undos) = (CompensationScope::new(), LocalUndos::new());
+            let (own, value, terms) = (scope.clone(), undos.clone(), policy.clone());
+            let seen = Rc::new(RefCell::new(Vec::new()));
+            let list = Rc::clone(&seen);
+            undos.register(&scope, move || {
+                let (rollback, list) = (own.roll_back(&terms), Rc::clone(&list));
+                let value = value.clone();
+                async move {
+                    yields(pauses).await;
+                    let result = if given { rollback.local(&value).await } else { rollback.await };
+                    list.borrow_mut().push(result.unwrap_err().error().code());
+                }
+            });
+            let mut rollback = Hand::new(scope.roll_back(&policy).local(&undos));
+            let ended =
+                matches!(rollback.run(), Poll::Ready(Ok(report)) if report.succeeded() == 1);
+            assert!(ended, "deadlock: {policy:?}");
+            assert_eq!(*seen.borrow(), [ErrorCode::Validation]);
+        }
+    }
+}
+
+#[test]
+fn an_attempt_of_a_local_action_is_that_of_the_rollback_that_started_it() {
+    for policy in policies() {
+        let (scope, undos) = (CompensationScope::new(), LocalUndos::new());
+        let (names, gates) =
+            (Rc::new(RefCell::new(Vec::new())), [Gate::default(), Gate::default()]);
+        let (seen, waits) = (Rc::clone(&names), gates.clone());
+        undos.register(
+            &scope,
+            with_step(move |step: StepContext| {
+                let attempt = seen.borrow().len();
+                seen.borrow_mut().push(step.name().to_owned());
+                let gate = waits[attempt].clone();
+                async move {
+                    gate.wait().await;
+                    if attempt == 0 { Err("no") } else { Ok(()) }
+                }
+            }),
+        );
+        let policy = policy.retry(RetryPolicy::fixed(2, Duration::ZERO));
+        let rollback = |name| {
+            let step = StepContext::new(name).with_scope(scope.clone());
+            Hand::new(step.roll_back(&policy).local(&undos))
+        };
+        let mut first = rollback("first");
+        assert!(first.run().is_pending());
+        gates[0].open();
+        assert!(first.poll().is_pending(), "it lets others have their turn between attempts");
+        let mut second = rollback("second");
+        assert!(second.run().is_pending());
+        drop(second);
+        assert!(first.run().is_pending());
+        gates[1].open();
+        let Poll::Ready(Ok(report)) = first.run() else { panic!("what another one drove is lost") };
+        assert_eq!((report.succeeded(), undos.len()), (1, 0));
+        assert_eq!(*names.borrow(), ["first", "first"]);
+    }
 }

@@ -18,7 +18,6 @@ struct Slot {
     drain: Option<DrainScope>,
     lent: Option<LentStep>,
     source: SourceRef,
-    committed: usize,
 }
 
 impl Slot {
@@ -27,7 +26,7 @@ impl Slot {
         let drain = DrainScope::open(context.scope());
         let lent = LentStep::new(&context, context.cancellation(), &drain);
         let source = SourceRef { id: SourceId::next(), name: SourceName::new(None, 0) };
-        Self { context, drain: Some(drain), lent: Some(lent), source, committed: 0 }
+        Self { context, drain: Some(drain), lent: Some(lent), source }
     }
 
     fn drain(&self) -> &DrainScope {
@@ -50,8 +49,7 @@ impl Slot {
     fn succeed(&mut self, committed: bool) {
         let Some(lent) = &mut self.lent else { return };
         if !lent.is_home() {
-            let (count, _) = self.lent.take().unwrap().let_go(committed);
-            self.committed += count;
+            self.lent.take().unwrap().let_go(committed);
         } else if committed {
             lent.commit_later();
         } else {
@@ -62,7 +60,7 @@ impl Slot {
     /// The turn is over.
     fn flush(&mut self) {
         if let Some(lent) = &mut self.lent {
-            self.committed += lent.flush().0;
+            lent.flush();
         }
     }
 
@@ -70,7 +68,7 @@ impl Slot {
     fn end(&mut self, succeeds: bool) {
         drop(self.lent.take());
         let drain = self.drain.take().unwrap();
-        if succeeds { self.committed += drain.commit().0 } else { drain.keep() }
+        if succeeds { drain.commit() } else { drain.keep() }
     }
 
     fn roll_back(&self) -> usize {
@@ -113,7 +111,7 @@ fn a_registration_beside_the_end_of_its_message_is_in_one_place() {
                 let late = counter.load(SeqCst);
                 assert!(late <= 1, "{late} late ones");
                 let staged = slot.context.scope().len();
-                assert_eq!(slot.committed + staged, 2, "{} are committed", slot.committed);
+                assert_eq!(effects.dropped() + staged, 2, "{} are committed", effects.dropped());
                 match commit {
                     Commit::Never => assert_eq!(staged, 2),
                     // What came late is the context's, unless the drain's success found it.
@@ -149,11 +147,11 @@ fn what_a_clone_did_before_it_went_away_is_the_messages() {
             if home {
                 // The first one was there when its message ended, so it is where that went.
                 let first = usize::from(commit == Commit::Message);
-                assert_eq!((effects.gone(0), slot.committed), (first, first));
+                assert_eq!((effects.gone(0), effects.dropped()), (first, first));
             }
             slot.end(false);
             keeper.take().unwrap().join().unwrap();
-            assert_eq!(slot.committed + slot.context.scope().len(), 2);
+            assert_eq!(effects.dropped() + slot.context.scope().len(), 2);
             slot.context.scope().clear();
             effects.assert_gone();
         });
@@ -192,7 +190,7 @@ fn whoever_counts_finds_every_action_while_messages_end() {
             }
             slot.flush();
             slot.end(false);
-            assert_eq!(slot.committed + slot.context.scope().len(), 3);
+            assert_eq!(effects.dropped() + slot.context.scope().len(), 3);
             slot.context.scope().clear();
             effects.assert_gone();
         });
@@ -276,16 +274,15 @@ fn a_nested_success_is_as_final_as_its_message() {
                 nested = Some(thread::spawn(move || {
                     let drain = DrainScope::open(step.scope());
                     effects.stage(drain.scope(), 0);
-                    drain.commit().0
+                    drain.commit();
                 }));
             });
             slot.succeed(committed);
             slot.flush();
-            let cleared = nested.take().unwrap().join().unwrap();
+            nested.take().unwrap().join().unwrap();
             slot.end(false);
-            slot.committed += cleared;
             let staged = slot.context.scope().len();
-            assert_eq!(slot.committed + staged, 1);
+            assert_eq!(effects.dropped() + staged, 1);
             assert!(committed || staged == 1, "the message is not final");
             assert!(!committed || staged == 0, "the message was final");
             slot.context.scope().clear();
@@ -336,7 +333,7 @@ fn a_message_that_is_undone_ends_beside_another_rollback_of_its_scope() {
         let rollback = slot.lent.as_ref().unwrap().scope().roll_back(&policy);
         block_on(rollback).unwrap();
         assert_eq!([0, 1].map(|index| effects.undone(index)), [1, 1]);
-        drop(slot.lent.take().unwrap().let_go(false));
+        slot.lent.take().unwrap().let_go(false);
         other.take().unwrap().join().unwrap();
         slot.end(false);
         assert!(slot.context.scope().is_empty());
