@@ -15,7 +15,7 @@ macro_rules! assert_traits {
 fn public_types_are_send_sync_and_unpin_where_they_can_be() {
     assert_traits! {
         send: Error, ErrorCode, BoxError, Tick, Sleep, SystemClock, ManualClock, CancellationSource,
-            CancellationToken, Cancelled, CompensationScope, CompensationPolicy, Rollback,
+            CancellationToken, Cancelled, DropGuard, CompensationScope, CompensationPolicy, Rollback,
             RollbackReport, FailedAction, Failure<RollbackReport>, Reservation, StepContext,
             FanInReport, SourceReport, Failure<FanInReport>, Letter<u8>, Progress, Warning, Answer,
             Commit, OnFailure, RetryPolicy, Compensated<u8>,
@@ -24,7 +24,7 @@ fn public_types_are_send_sync_and_unpin_where_they_can_be() {
             Priority, RoundRobin, Weighted, SourceState, BroadcastReport, DestinationReport,
             Missed<u8>, Overflow, OnClosed;
         sync: Error, ErrorCode, BoxError, Tick, SystemClock, ManualClock, CancellationSource,
-            CancellationToken, CompensationScope, CompensationPolicy, RollbackReport,
+            CancellationToken, DropGuard, CompensationScope, CompensationPolicy, RollbackReport,
             FailedAction, Failure<RollbackReport>, Reservation, StepContext, FanInReport,
             SourceReport, Failure<FanInReport>, Letter<u8>, Progress, Warning, Answer, Commit, OnFailure, RetryPolicy, Compensated<u8>, Named<u8>, Faults<u8>,
             diagnostics::Snapshot, Refused<u8>, MergeReport, MergedSource, Priority, RoundRobin,

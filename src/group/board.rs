@@ -106,7 +106,7 @@ impl Board {
             let mut unkept = None;
             let mut stops = cancelled && state.cause.is_none();
             if stops {
-                state.cause = Some(Error::canceled());
+                state.cause = Some(self.outer.error());
             }
             match ended {
                 Ended::Succeeded => state.report.succeeded += 1,

@@ -7,6 +7,8 @@
 //! | `select { case … default: … }` | [`channels::select`](crate::channels::select) |
 //! | `for v := range ch { g.Go(…) }` with `g.SetLimit(n)` | [`unordered`](crate::FanIn::unordered) and [`concurrency`](crate::FanIn::concurrency) |
 //! | `context.Context` | [`StepContext`](crate::StepContext): clock, cancellation, and what to undo |
+//! | `context.WithCancelCause`, `context.Cause` | [`cancel_with`](crate::CancellationSource::cancel_with), [`reason`](crate::CancellationToken::reason) |
+//! | `defer cancel()` | [`drop_guard`](crate::CancellationSource::drop_guard) |
 //! | `context.WithTimeout` | [`timers::with_timeout`](crate::timers::with_timeout) |
 //! | `time.After`, `time.NewTicker`, `time.Tick` | [`timers`](crate::timers) |
 //! | `sync.WaitGroup`, `errgroup.Group` | [`group`](crate::group) |

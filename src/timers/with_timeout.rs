@@ -283,8 +283,9 @@ where
             running.child.cancel();
             let panicked = operation.abandon();
             this.operation.set(None);
+            let cancelled = matches!(exceeded, Exceeded::Cancelled(_));
             let error = exceeded.into_error("the operation").with_related(panicked);
-            if let Exceeded::Cancelled = exceeded {
+            if cancelled {
                 return Poll::Ready(Err(error));
             }
             let rollback = running.child.context().roll_back(&running.policy);

@@ -174,7 +174,7 @@ impl Rollback {
                     registered = true;
                 }
                 Look::Done => return Poll::Ready(Ok(())),
-                Look::Cancelled => return Poll::Ready(Err(Error::canceled())),
+                Look::Cancelled => return Poll::Ready(Err(self.terms.undoing.token.error())),
                 Look::Reentered => {
                     let message = "an action awaited the rollback of the scope that runs it";
                     return Poll::Ready(Err(Error::validation(message)));
@@ -282,7 +282,10 @@ impl Future for Rollback {
                 let token = &this.terms.undoing.token;
                 let cancelled = this.cancelled.get_or_insert_with(|| token.cancelled());
                 match Pin::new(cancelled).poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(Err(this.give_up(Error::canceled()))),
+                    Poll::Ready(()) => {
+                        let error = token.error();
+                        Poll::Ready(Err(this.give_up(error)))
+                    }
                     Poll::Pending => Poll::Pending,
                 }
             }
