@@ -37,14 +37,13 @@ fn public_types_are_send_sync_and_unpin_where_they_can_be() {
 
 #[test]
 fn timers_and_groups_are_send_sync_and_unpin_where_they_can_be() {
-    use group::{ErrGroup, GroupReport, GroupWait, WaitGroup};
+    use group::{Group, GroupReport};
     use timers::{After, Delay, MissedTicks, Ticker, Ticks, WithTimeout};
     assert_traits! {
-        send: Delay, After, Ticker, Ticks, MissedTicks, WithTimeout<u8>, WaitGroup<'static>,
-            ErrGroup<'static>, GroupWait<'static, 'static>, GroupReport;
-        sync: MissedTicks, WithTimeout<u8>, WaitGroup<'static>, ErrGroup<'static>, GroupReport;
-        unpin: Delay, After, Ticker, Ticks, WithTimeout<u8>, WaitGroup<'static>,
-            ErrGroup<'static>, GroupWait<'static, 'static>;
+        send: Delay, After, Ticker, Ticks, MissedTicks, WithTimeout<u8>, Group<'static>,
+            Group<'static, u8>, GroupReport<u8>;
+        sync: MissedTicks, WithTimeout<u8>, Group<'static>, Group<'static, u8>, GroupReport<u8>;
+        unpin: Delay, After, Ticker, Ticks, WithTimeout<u8>, Group<'static>;
     }
 }
 

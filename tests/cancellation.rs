@@ -11,12 +11,12 @@ use futures::executor::block_on;
 use futures::{FutureExt, StreamExt, stream};
 use watershed::channels::{broadcast, merge, select, window};
 use watershed::combinators::{fallback, retry_with_policy, when_all, when_any};
-use watershed::group::{ErrGroup, WaitGroup};
+use watershed::group::Group;
 use watershed::streams::StepStreamExt;
 use watershed::timers::{delay, with_timeout};
 use watershed::{
     BoxError, CancellationSource, CancellationToken, Cancelled, CompensationPolicy, DropGuard,
-    Error, ErrorCode, ExecutionPolicy, StepContext, fan_in,
+    Error, ErrorCode, ExecutionPolicy, OnFailure, StepContext, fan_in,
 };
 
 #[derive(Default)]
@@ -412,12 +412,11 @@ async fn endings(context: &StepContext) -> Vec<(&'static str, Error)> {
         .map_step(context, async |item, _| Ok::<_, BoxError>(item))
         .boxed();
     note("map_step", steps.next().await.and_then(Result::err));
-    let errs = ErrGroup::new(context);
-    errs.go(None, heeds).expect("it is open");
-    note("err group", errs.wait().await.err());
-    let waits = WaitGroup::new(context);
-    waits.go(None, heeds).expect("it is open");
-    note("wait group", waits.wait().await.err());
+    for on_failure in [OnFailure::Abort, OnFailure::Continue] {
+        let group = Group::new(context).on_failure(on_failure);
+        group.go(None, heeds).expect("it is open");
+        note("group", group.wait().await.err().map(Error::from));
+    }
     let mut selecting = select::<()>(context).case(pending(), async |_, _| Ok::<_, BoxError>(()));
     note("select", selecting.run().await.err());
     let mut batches = window(context, pending()).count(2).stream().expect("it is valid");
@@ -459,13 +458,13 @@ fn the_steps_inside_inherit_the_reason() {
     let source = CancellationSource::new();
     let context = StepContext::new("t").with_cancellation(source.token());
     let drain = fan_in(&context, [stream::iter([1])], async |_, step: StepContext| {
-        let group = WaitGroup::new(&step);
+        let group = Group::new(&step);
         group.go(None, async |task| {
             source.cancel_with("enough");
             task.cancellation().cancelled().await;
             Err::<(), Error>(task.cancellation().reason().expect("it is cancelled"))
         })?;
-        group.wait().await.map(drop)
+        group.wait().await.map(drop).map_err(Error::from)
     });
     let error = Error::from(block_on(async { drain.await }).expect_err("cancelled"));
     assert_eq!(format!("{error:#}"), "the operation was cancelled: enough");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::{block_on, filled, poll_times};
 use watershed::{
     BoxError, CancellationSource, CompensationPolicy, CompensationScope, ExecutionPolicy,
-    StepContext, channels, combinators, diagnostics, fan_in, group::WaitGroup, timers,
+    OnFailure, StepContext, channels, combinators, diagnostics, fan_in, group::Group, timers,
 };
 
 #[test]
@@ -49,7 +49,7 @@ fn each_result_is_counted_once() {
     let mut cancelled = channels::select(&context).pass(filled([1])).cancellation(stop.token());
     block_on(cancelled.run()).expect_err("it is cancelled");
 
-    let group = WaitGroup::new(&context);
+    let group = Group::new(&context).on_failure(OnFailure::Continue);
     for fails in [false, true, false] {
         let work = move |_| async move { if fails { Err("no") } else { Ok(()) } };
         group.go(None, work).expect("the group is there");

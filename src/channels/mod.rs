@@ -32,7 +32,7 @@ pub use destination::{
     into_sink, route,
 };
 pub use merge::{FairTurns, Merge, MergeFuture, MergeReport, Merged, MergedSource, merge, merged};
-pub use select::{CaseOutput, Select, SelectRun, select};
+pub use select::{Select, SelectRun, select};
 pub use strategy::{
     MergeStrategy, Picked, Priority, RoundRobin, SourceState, Weighted, merge_with_strategy,
     priority, round_robin, weighted,

@@ -5,9 +5,11 @@ use std::fmt;
 
 use super::{BoxError, Error};
 use crate::drain::FanInReport;
+use crate::group::GroupReport;
 use crate::undo::RollbackReport;
 
-/// An [`Error`] and the report of the operation that failed with it: of a drain, of a rollback.
+/// An [`Error`] and the report of the operation that failed with it: of a drain, of a group, of a
+/// rollback.
 ///
 /// It is one pointer, prints as its error does, also with `{:#}`, and becomes its error by `?`.
 ///
@@ -69,13 +71,17 @@ impl<R> Failure<R> {
     }
 }
 
-/// The library's own error that was boxed, by itself or with the report of a drain or a rollback.
+/// The library's own error that was boxed, by itself or with the report of a drain, a group or a rollback.
 pub(super) fn own_error(cause: BoxError) -> Result<Error, BoxError> {
     let cause = match cause.downcast::<Error>() {
         Ok(error) => return Ok(*error),
         Err(cause) => cause,
     };
     let cause = match cause.downcast::<Failure<FanInReport>>() {
+        Ok(failure) => return Ok(failure.into_error()),
+        Err(cause) => cause,
+    };
+    let cause = match cause.downcast::<Failure<GroupReport>>() {
         Ok(failure) => return Ok(failure.into_error()),
         Err(cause) => cause,
     };

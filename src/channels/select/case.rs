@@ -6,9 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::output::CaseOutput;
 use crate::error::Error;
-use crate::outcome::Contained;
+use crate::outcome::{Contained, HandlerOutput, settle_for_good};
 use crate::panics;
 use crate::source::{Source, Unsettled, poll_message};
 use crate::step::StepContext;
@@ -71,11 +70,11 @@ where
 }
 
 /// What makes a result of the output of a continuation, its compensations staged on `scope`.
-pub(super) fn settling<O: CaseOutput<T>, T>(
+pub(super) fn settling<O: HandlerOutput<T>, T>(
     scope: &CompensationScope,
 ) -> impl FnOnce(O) -> Result<T, Error> + use<O, T> {
     let scope = scope.clone();
-    move |output| output.settle(&scope)
+    move |output| settle_for_good(output, &scope)
 }
 
 impl<T, S, H, F, M, K> AnyCase<T> for Case<S, H, F, M, K>

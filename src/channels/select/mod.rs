@@ -6,15 +6,13 @@
 //! allocates nothing but its step; and only cases that were woken are asked, so idle ones cost it
 //! nothing.
 //!
-//! - `case`: a source and what to do with its message; `output`: what that returns
+//! - `case`: a source and what to do with its message
 //! - `tier`: the cases of one priority; `run`: the future of one run
 
 mod case;
-mod output;
 mod run;
 mod tier;
 
-pub use output::CaseOutput;
 pub use run::SelectRun;
 
 use std::fmt;
@@ -27,6 +25,7 @@ use crate::cancellation::CancellationToken;
 use crate::error::{BoxError, Error};
 use crate::limits::Limits;
 use crate::origin::SourceName;
+use crate::outcome::HandlerOutput;
 use crate::source::{Source, Unsettled};
 use crate::step::{ChildStep, StepContext};
 
@@ -153,7 +152,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     where
         S: Source<Receipt = Unsettled> + Send + 'a,
         H: FnMut(S::Message, StepContext) -> F + Send + 'a,
-        F: Future<Output: CaseOutput<T>> + Send + 'a,
+        F: Future<Output: HandlerOutput<T>> + Send + 'a,
     {
         self.case_with_priority(DEFAULT_PRIORITY, source, handler)
     }
@@ -178,7 +177,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     where
         S: Source<Receipt = Unsettled> + Send + 'a,
         H: FnMut(S::Message, StepContext) -> F + Send + 'a,
-        F: Future<Output: CaseOutput<T>> + Send + 'a,
+        F: Future<Output: HandlerOutput<T>> + Send + 'a,
     {
         let name = source.profile().plain_name("a select").unwrap_or_else(|error| {
             self.invalid.get_or_insert(error);
@@ -253,7 +252,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     pub fn default<H, F>(mut self, mut handler: H) -> Self
     where
         H: FnMut(StepContext) -> F + Send + 'a,
-        F: Future<Output: CaseOutput<T>> + Send + 'a,
+        F: Future<Output: HandlerOutput<T>> + Send + 'a,
     {
         // A case that is always ready, and asked last.
         let handler = move |(), step| handler(step);
