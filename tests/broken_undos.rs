@@ -507,8 +507,16 @@ fn operations_that_may_wait_begin_although_the_clock_cannot() {
             assert_eq!(taken.load(SeqCst), 0);
         };
         let (a, _b) = async_channel::bounded(1);
-        code(block_on(channels::broadcast(&c, src(), [a.clone()]).item_timeout(SEC)).map(drop));
-        code(block_on(channels::broadcast(&c, src(), [a.clone()]).timeout(SEC)).map(drop));
+        code(
+            block_on(channels::broadcast(&c, src(), [a.clone()]).item_timeout(SEC))
+                .map(drop)
+                .map_err(Error::from),
+        );
+        code(
+            block_on(channels::broadcast(&c, src(), [a.clone()]).timeout(SEC))
+                .map(drop)
+                .map_err(Error::from),
+        );
         code(block_on(channels::merge(&c, [src()], a).timeout(SEC)).map(drop));
         code(
             block_on(fan_in(&c, [src()], fails).dead_letters(async |_| ()))

@@ -402,7 +402,7 @@ async fn endings(context: &StepContext) -> Vec<(&'static str, Error)> {
     let drain = fan_in(context, [pending()], async |_, _| Ok::<_, BoxError>(())).await;
     note("fan_in", drain.err().map(Error::from));
     note("merge", merge(context, [pending()], sender.clone()).await.err());
-    note("broadcast", broadcast(context, pending(), [sender]).await.err());
+    note("broadcast", broadcast(context, pending(), [sender]).await.err().map(Error::from));
     note("when_all", when_all(context, [heeds]).run().await.err());
     note("when_any", when_any(context, [heeds]).run().await.err());
     note("fallback", fallback(context).strategy("only", heeds).run().await.err());

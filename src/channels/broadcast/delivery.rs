@@ -7,10 +7,9 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::super::destination::{Destination, closed, full};
+use super::super::destination::{Destination, Undelivered, closed, full};
 use super::super::merge::POLLS_AT_ONCE;
 use super::leg::{Leg, Offer, Standing, is_closed};
-use super::report::Missed;
 use super::running::{Doing, Running};
 use super::settings::{OnClosed, Overflow};
 use crate::clock::{Alarm, Tick};
@@ -21,7 +20,7 @@ impl<S, D, U> Running<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message = D::Message>,
     D: Destination<Message: Clone>,
-    U: FnMut(Missed<D::Message>),
+    U: FnMut(Undelivered<D::Message>),
 {
     /// Ready when an item may be taken. One whose delivery is limited in time is taken first, so
     /// that there is something to limit; so is one that is not waited for.
@@ -89,7 +88,10 @@ where
                 return Ok(());
             }
             Offer::Refused(item) => (Some(item), Ok(())),
-            Offer::NoRoom(item) => (Some(item), Err(full().with_metadata("destination", index))),
+            Offer::NoRoom(item) => {
+                self.legs[index].report.failed = true;
+                (Some(item), Err(full().with_metadata("destination", index)))
+            }
             Offer::Failed(error, item) => (item, self.lose(index, error)),
         };
         if is_last {
@@ -108,6 +110,7 @@ where
                 return Ok(());
             }
         }
+        self.legs[index].report.failed = true;
         Err(error.with_metadata("destination", index))
     }
 

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::super::destination::{Destination, Ending};
+use super::super::destination::{Destination, Ending, Undelivered};
 use super::super::merge::POLLS_AT_ONCE;
 use super::end::poll_end;
 use super::leg::Leg;
-use super::report::Missed;
 use super::settings::Overflow;
 use super::{Broadcast, Options};
 use crate::cancellation::CancellationToken;
@@ -25,7 +24,7 @@ pub(super) struct Running<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,
-    U: FnMut(Missed<D::Message>),
+    U: FnMut(Undelivered<D::Message>),
 {
     pub(super) source: Option<Pin<Box<S>>>,
     pub(super) name: SourceName,
@@ -36,6 +35,9 @@ where
     pub(super) deadline: Option<Tick>,
     pub(super) sleep: Option<Alarm>,
     pub(super) items: u64,
+    /// Who had the item that was in between at the end, and who had not.
+    pub(super) delivered_to: Vec<usize>,
+    pub(super) missed_by: Vec<usize>,
     pub(super) options: Options,
     pub(super) undelivered: Option<U>,
     pub(super) limits: Limits,
@@ -63,7 +65,7 @@ impl<S, D, U> Running<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message = D::Message>,
     D: Destination<Message: Clone>,
-    U: FnMut(Missed<D::Message>),
+    U: FnMut(Undelivered<D::Message>),
 {
     pub(super) fn start(broadcast: Broadcast<S, D, U>) -> Self {
         let Broadcast { context, source, destinations, options, undelivered } = broadcast;
@@ -104,6 +106,8 @@ where
             deadline: None,
             sleep: None,
             items: 0,
+            delivered_to: Vec::new(),
+            missed_by: Vec::new(),
             options,
             undelivered,
             limits,
@@ -226,6 +230,7 @@ where
             }
             Doing::Destination(index) => {
                 self.legs[index].detach();
+                self.legs[index].report.failed = true;
                 Error::panic("the destination", message).with_metadata("destination", index)
             }
         };
