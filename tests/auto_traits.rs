@@ -22,13 +22,13 @@ fn public_types_are_send_sync_and_unpin_where_they_can_be() {
             Named<u8>, Faults<u8>, diagnostics::Snapshot, SenderDestination<u8>,
             SinkDestination<u8, u8>, Undelivered<u8>, Refused<u8>, MergeReport, MergedSource,
             Priority, RoundRobin, Weighted, SourceState, BroadcastReport, DestinationReport,
-            Overflow, OnClosed;
+            Subscribers<SenderDestination<u8>>, Overflow, OnClosed;
         sync: Error, ErrorCode, BoxError, Tick, SystemClock, ManualClock, CancellationSource,
             CancellationToken, DropGuard, CompensationScope, CompensationPolicy, RollbackReport,
             FailedAction, Failure<RollbackReport>, Reservation, StepContext, FanInReport,
             SourceReport, Failure<FanInReport>, Letter<u8>, Progress, Warning, Answer, Commit, OnFailure, RetryPolicy, Compensated<u8>, Named<u8>, Faults<u8>,
             diagnostics::Snapshot, Refused<u8>, MergeReport, MergedSource, Priority, RoundRobin,
-            Weighted, SourceState, BroadcastReport, DestinationReport, Overflow,
+            Weighted, SourceState, BroadcastReport, DestinationReport, Subscribers<SenderDestination<u8>>, Overflow,
             OnClosed;
         unpin: Sleep, Cancelled, Rollback, StepContext, Reservation, CompensationScope,
             SenderDestination<u8>, Undelivered<u8>, Merged<futures::stream::Pending<u8>>;

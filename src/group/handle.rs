@@ -43,8 +43,8 @@ use crate::undo::CompensationPolicy;
 /// # Cancel safety
 ///
 /// Dropping the last handle of a group that nobody awaits drops the tasks in place where they are, and
-/// tells those on an executor to stop. Every compensation goes to the context's scope. A task that has
-/// not begun keeps a handle it was given: one of a group that is never awaited is then kept as well.
+/// tells those on an executor to stop. Every compensation goes to the context's scope. A group that is
+/// never awaited is kept by a task of its own that has a handle.
 ///
 /// ```
 /// # futures::executor::block_on(async {
@@ -94,14 +94,6 @@ pub struct Group<'a, T = ()> {
 impl Group<'_> {
     /// A group without tasks, whose tasks return nothing. However many they are, and however long it
     /// lives, it keeps of those that have ended no more than their number, and the first errors.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::group::Group;
-    /// let group = Group::new(&watershed::StepContext::new("orders"));
-    /// assert_eq!(group.wait().await?.completions(), 0);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
     pub fn new(context: &StepContext) -> Self {
         Self::collecting(context)
     }
@@ -110,17 +102,6 @@ impl Group<'_> {
 impl<'a, T: Send> Group<'a, T> {
     /// A group without tasks that keeps what they return until it has ended: see
     /// [`GroupReport::into_values`]. One that lives for ever sends that into a channel instead.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use watershed::group::Group;
-    /// use watershed::{BoxError, StepContext};
-    ///
-    /// let group = Group::collecting(&StepContext::new("prices"));
-    /// group.go("near", async |_| Ok::<_, BoxError>(42))?;
-    /// assert_eq!(group.wait().await?.into_values(), [42]);
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
     pub fn collecting(context: &StepContext) -> Self {
         Self { shared: Arc::new(Shared::new(context)) }
     }
@@ -136,7 +117,7 @@ impl<'a, T: Send> Group<'a, T> {
 
     /// What a task that fails does to the others. [`OnFailure::Abort`], the default: they are told to
     /// stop, and its error is the group's. [`OnFailure::Continue`]: they go on, and the group's error
-    /// is that of the failed task which was added first.
+    /// is that of the task which was added first.
     pub fn on_failure(self, on_failure: OnFailure) -> Self {
         self.shared.board.set_on_failure(on_failure);
         self
@@ -251,9 +232,9 @@ impl<'a, T: Send> Group<'a, T> {
     ///
     /// Those of [`go`](Group::go), and further, where `work` does not count as added either:
     ///
-    /// - [`ErrorCode::Unspecified`](crate::ErrorCode::Unspecified) when the executor takes no task,
-    ///   with its [`SpawnError`](futures::task::SpawnError) as the cause
-    /// - [`ErrorCode::Panic`](crate::ErrorCode::Panic) when the executor panics
+    /// - [`ErrorCode::Unspecified`](crate::ErrorCode::Unspecified) when the executor takes no task, with
+    ///   its [`SpawnError`](futures::task::SpawnError); [`ErrorCode::Panic`](crate::ErrorCode::Panic)
+    ///   when it panics
     ///
     /// ```
     /// use futures::executor::ThreadPool;
@@ -388,13 +369,6 @@ impl<'a, T: Send> Group<'a, T> {
 
     /// The tasks so far, counted: while they run, and after the end, when tasks left behind on an
     /// executor may still come in.
-    ///
-    /// ```
-    /// use watershed::group::Group;
-    ///
-    /// let group = Group::new(&watershed::StepContext::new("orders"));
-    /// assert_eq!(group.report().additions(), 0);
-    /// ```
     #[must_use]
     pub fn report(&self) -> GroupReport {
         self.shared.board.report()

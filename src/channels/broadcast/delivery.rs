@@ -39,13 +39,17 @@ where
     }
 
     pub(super) fn begin(&mut self, item: D::Message) {
-        self.doing = Doing::Own;
         self.item = Some(item);
-        self.delivering = true;
         self.items += 1;
-        for leg in &mut self.legs {
-            leg.standing = if leg.is_attached() { Standing::Unsent } else { Standing::Missed };
-        }
+        self.begin_again();
+    }
+
+    /// Delivers the item in hand, from the start.
+    pub(super) fn begin_again(&mut self) {
+        self.doing = Doing::Own;
+        self.kept = false;
+        self.delivering = true;
+        self.legs.iter_mut().for_each(Leg::begin);
         let clock = &self.clock;
         self.deadline = self.options.item_timeout.map(|timeout| clock.now() + timeout);
     }
@@ -90,7 +94,7 @@ where
             Offer::Refused(item) => (Some(item), Ok(())),
             Offer::NoRoom(item) => {
                 self.legs[index].report.failed = true;
-                (Some(item), Err(full().with_metadata("destination", index)))
+                (Some(item), Err(full().with_metadata("destination", self.legs[index].position)))
             }
             Offer::Failed(error, item) => (item, self.lose(index, error)),
         };
@@ -103,15 +107,23 @@ where
     /// Goes on without a destination, or says why not.
     fn lose(&mut self, index: usize, error: Error) -> Result<(), Error> {
         let leg = &mut self.legs[index];
+        let position = leg.position;
         leg.detach();
+        let was_removed = self.door.as_ref().is_some_and(|door| door.lose(position));
+        if was_removed && is_closed(&error) {
+            // It went before the broadcast heard that it was to go.
+            leg.report.removed = true;
+            return Ok(());
+        }
         if self.options.on_closed == OnClosed::Detach && is_closed(&error) {
             leg.report.detached = true;
-            if self.legs.iter().any(Leg::is_attached) {
+            let can_come = || self.door.as_ref().is_some_and(|door| door.is_open());
+            if self.legs.iter().any(Leg::is_attached) || can_come() {
                 return Ok(());
             }
         }
         self.legs[index].report.failed = true;
-        Err(error.with_metadata("destination", index))
+        Err(error.with_metadata("destination", position))
     }
 
     /// Waits for the end of the item's time, if it has one.

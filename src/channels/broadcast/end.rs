@@ -21,7 +21,11 @@ where
     pub(super) fn stop(&mut self, error: Option<Error>) {
         let mut ending = Ending::new(None, false);
         let mut related = Vec::new();
-        if std::mem::take(&mut self.delivering) {
+        // Who came last is closed like the others.
+        let arrivals = self.door.as_ref().map(|door| door.end()).unwrap_or_default();
+        self.admit(arrivals);
+        let kept = std::mem::take(&mut self.kept);
+        if std::mem::take(&mut self.delivering) || kept {
             for leg in &mut self.legs {
                 match panics::contain(|| leg.settle()) {
                     Ok(Ok(())) => {}
@@ -43,7 +47,7 @@ where
             }
             let item = self.item.take();
             let given = panics::contain(|| match (item, &mut self.undelivered) {
-                (Some(item), Some(callback)) if !missed_by.is_empty() => {
+                (Some(item), Some(callback)) if kept || !missed_by.is_empty() => {
                     callback(Undelivered::message(item).of(delivered_to, missed_by));
                 }
                 (item, _) => drop(item),
@@ -59,11 +63,12 @@ where
     }
 
     fn standing(&self, is: impl Fn(Standing) -> bool) -> Vec<usize> {
-        let legs = self.legs.iter().enumerate();
-        legs.filter(|(_, leg)| is(leg.standing)).map(|(index, _)| index).collect()
+        let legs = self.legs.iter().filter(|leg| is(leg.standing));
+        legs.map(|leg| leg.position).collect()
     }
 
     pub(super) fn finish(&mut self) -> Result<BroadcastReport, Failure<BroadcastReport>> {
+        self.forget_departed();
         let elapsed = panics::contain(|| self.clock.now().since(self.started)).unwrap_or_default();
         let destinations: Vec<_> = self.legs.iter().map(|leg| leg.report).collect();
         let ending = self.ending.replace(Ending::new(None, true));
@@ -71,6 +76,8 @@ where
             elapsed,
             items: self.items,
             destinations,
+            departed: self.departed,
+            departed_total: self.departed_total,
             delivered_to: std::mem::take(&mut self.delivered_to),
             missed_by: std::mem::take(&mut self.missed_by),
         };
@@ -89,12 +96,12 @@ pub(super) fn poll_end<D: Destination>(
     failed: &mut Option<Error>,
 ) -> Poll<Result<(), Error>> {
     let mut pending = false;
-    for (index, leg) in legs.iter_mut().enumerate() {
+    for leg in legs {
         match leg.poll_end(cx, keep_open) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
                 leg.report.failed = true;
-                let error = error.with_metadata("destination", index);
+                let error = error.with_metadata("destination", leg.position);
                 *failed = Some(match failed.take() {
                     Some(first) => first.with_related([error]),
                     None => error,

@@ -2,9 +2,11 @@
 //!
 //! - `settings`: what a destination that is full or closed does; `report`: what comes out
 //! - `leg`: one destination and what it did with the item in hand; `delivery`: all of them with it
+//! - `subscribers`: destinations that come and go meanwhile; `changes`: what that does
 //! - `running`: from the source to all of them; `end`: how that ends; `future`: what is awaited
 //! - `fan_out`: the same into channels of its own
 
+mod changes;
 mod delivery;
 mod end;
 mod fan_out;
@@ -13,16 +15,19 @@ mod leg;
 mod report;
 mod running;
 mod settings;
+mod subscribers;
 
 pub use fan_out::fan_out;
 pub use future::BroadcastFuture;
 pub use report::{BroadcastReport, DestinationReport};
 pub use settings::{OnClosed, Overflow};
+pub use subscribers::Subscribers;
 
 use std::fmt;
 use std::future::IntoFuture;
 use std::time::Duration;
 
+use self::subscribers::Entrance;
 use super::destination::{Destination, IntoDestination, Settings, Undelivered};
 use crate::cancellation::CancellationToken;
 use crate::error::{Error, Failure};
@@ -49,12 +54,12 @@ use crate::step::StepContext;
 /// position as `destination`; the report [marks](DestinationReport::is_failed) it as well.
 ///
 /// - [`ErrorCode::Validation`](crate::ErrorCode::Validation), before an item is taken: there is no
-///   destination, one cannot do what [`overflow`](Broadcast::overflow) says, or an option of the
+///   destination and none [can come](Broadcast::subscribers), one cannot do what [`overflow`](Broadcast::overflow) says, or an option of the
 ///   source is wrong or has no effect here
 /// - [`ErrorCode::Source`](crate::ErrorCode::Source) or the source's own [`Error`];
 ///   [`ErrorCode::Panic`](crate::ErrorCode::Panic)
 /// - [`ErrorCode::ChannelCompleted`](crate::ErrorCode::ChannelCompleted) when a destination was
-///   closed, or the destination's own error; the code `error.channel.full` where it had no room
+///   closed, or no destination is left and none can come; or the destination's own error; the code `error.channel.full` where it had no room
 /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) with its `duration` as metadata
 /// - [`ErrorCode::Canceled`](crate::ErrorCode::Canceled)
 ///
@@ -93,6 +98,7 @@ where
         destinations: destinations.collect(),
         options: Options::default(),
         undelivered: None,
+        door: None,
     }
 }
 
@@ -133,6 +139,8 @@ pub struct Broadcast<S, D, U = fn(Undelivered<<S as Source>::Message>)> {
     destinations: Vec<D>,
     options: Options,
     undelivered: Option<U>,
+    /// Where destinations come and go, once somebody has asked for it.
+    door: Option<Entrance<D>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -313,8 +321,31 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
     /// # });
     /// ```
     pub fn undelivered<C: FnMut(Undelivered<S::Message>)>(self, callback: C) -> Broadcast<S, D, C> {
-        let Self { context, source, destinations, options, .. } = self;
-        Broadcast { context, source, destinations, options, undelivered: Some(callback) }
+        let Self { context, source, destinations, options, door, .. } = self;
+        Broadcast { context, source, destinations, options, undelivered: Some(callback), door }
+    }
+
+    /// A handle by which destinations are added and removed while the broadcast runs; without it there
+    /// are those that it was given, and at least one. See [`Subscribers`].
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::StepContext;
+    /// use watershed::channels::{SenderDestination, broadcast};
+    ///
+    /// let none = None::<SenderDestination<u32>>;
+    /// let mut news = broadcast(&StepContext::new("news"), stream::iter([1, 2]), none);
+    /// let subscribers = news.subscribers();
+    /// let (sender, receiver) = async_channel::bounded(2);
+    /// assert_eq!(subscribers.add(sender).unwrap(), 0);
+    /// assert_eq!(news.await?.destinations()[0].delivered(), 2);
+    /// assert_eq!(receiver.len(), 2);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn subscribers(&mut self) -> Subscribers<D> {
+        let destinations = self.destinations.len();
+        Subscribers::new(self.door.get_or_insert_with(|| Entrance::new(destinations)))
     }
 }
 

@@ -25,6 +25,8 @@ pub struct BroadcastReport {
     pub(super) elapsed: Duration,
     pub(super) items: u64,
     pub(super) destinations: Vec<DestinationReport>,
+    pub(super) departed: u64,
+    pub(super) departed_total: DestinationReport,
     /// Who has the item that was in between at the end, and who does not.
     pub(super) delivered_to: Vec<usize>,
     pub(super) missed_by: Vec<usize>,
@@ -51,7 +53,9 @@ impl BroadcastReport {
         self.elapsed
     }
 
-    /// The destinations, in the order in which the broadcast was given them.
+    /// The destinations that the broadcast was given at its start, and those that came
+    /// [later](crate::channels::Subscribers) and were there at its end, in the order of their
+    /// positions.
     ///
     /// ```
     /// assert!(watershed::channels::BroadcastReport::default().destinations().is_empty());
@@ -59,6 +63,19 @@ impl BroadcastReport {
     #[must_use]
     pub fn destinations(&self) -> &[DestinationReport] {
         &self.destinations
+    }
+
+    /// How many destinations came while the broadcast ran and went before its end: removed, or closed.
+    #[must_use]
+    pub fn departed(&self) -> u64 {
+        self.departed
+    }
+
+    /// What became of the items of all [those](BroadcastReport::departed) together. It has no
+    /// position.
+    #[must_use]
+    pub fn departed_total(&self) -> &DestinationReport {
+        &self.departed_total
     }
 
     /// The positions of the destinations that have the last item, where the broadcast ended before
@@ -84,13 +101,45 @@ impl BroadcastReport {
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DestinationReport {
+    pub(super) position: usize,
     pub(super) delivered: u64,
     pub(super) dropped: u64,
+    pub(super) missed: u64,
     pub(super) detached: bool,
+    pub(super) removed: bool,
     pub(super) failed: bool,
 }
 
 impl DestinationReport {
+    /// Adds what another one did.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        self.dropped += other.dropped;
+        self.missed += other.missed;
+        self.detached |= other.detached;
+        self.removed |= other.removed;
+        self.failed |= other.failed;
+    }
+
+    /// Its number, in the order in which the broadcast was given its destinations; the first one is 0.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Items that were taken for it and did not reach it, because it was closed, failed or was
+    /// removed, or the broadcast ended, with the item in hand.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Whether it was [removed](crate::channels::Subscribers::remove).
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed
+    }
+
     /// Items that the destination took.
     ///
     /// ```
