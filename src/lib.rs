@@ -176,7 +176,7 @@ pub mod timers;
 mod undo;
 mod waiters;
 
-pub use cancellation::{CancellationSource, CancellationToken, Cancelled};
+pub use cancellation::{CancellationSource, CancellationToken, Cancelled, DropGuard};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, Tick};
 pub use drain::{
     Commit, FanIn, FanInFuture, FanInReport, Letter, OnFailure, Progress, SourceReport, Warning,

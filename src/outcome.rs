@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -113,20 +114,9 @@ pub enum Answer {
     Later(Duration),
 }
 
-impl Answer {
-    /// Refuses to wait where nothing takes a message up again.
-    pub(crate) fn only_done(self) -> Result<(), Error> {
-        match self {
-            Self::Done => Ok(()),
-            Self::Later(_) => {
-                Err(Error::validation("only a message of a drain that retries can come later"))
-            }
-        }
-    }
-}
-
-/// What a handler may return: `Result<(), E>`, `Result<Compensated<()>, E>` or
-/// `Result<Answer, E>`, with any error `E` that converts into a [`BoxError`].
+/// What a handler, a task or a continuation may return where a `T` is asked for: `Result<T, E>` or
+/// `Result<Compensated<T>, E>`, with any error `E` that converts into a [`BoxError`]. A handler,
+/// which is asked for `()`, may return `Result<Answer, E>` as well.
 ///
 /// ```
 /// use watershed::{Answer, BoxError, Compensated, HandlerOutput};
@@ -135,39 +125,73 @@ impl Answer {
 /// is_handler_output::<Result<(), std::io::Error>>();
 /// is_handler_output::<Result<Compensated<()>, BoxError>>();
 /// is_handler_output::<Result<Answer, BoxError>>();
+///
+/// fn gives_a_seat<T: HandlerOutput<u32>>() {}
+/// gives_a_seat::<Result<Compensated<u32>, BoxError>>();
 /// ```
-pub trait HandlerOutput {
-    /// The answer, its compensations staged on the message's scope and its error wrapped.
+pub trait HandlerOutput<T = ()> {
+    /// The value, or the time after which the message is to come again. Its compensations are
+    /// staged on the scope, and its error is wrapped.
     ///
     /// # Errors
     ///
     /// When the handler failed.
     #[doc(hidden)]
-    fn settle<'a>(self, scope: impl FnOnce() -> &'a CompensationScope) -> Result<Answer, Error>;
+    fn settle<'a>(
+        self,
+        scope: impl FnOnce() -> &'a CompensationScope,
+    ) -> Result<ControlFlow<Duration, T>, Error>;
 }
 
-impl<E: Into<BoxError>> HandlerOutput for Result<(), E> {
+impl<T, E: Into<BoxError>> HandlerOutput<T> for Result<T, E> {
     #[inline]
-    fn settle<'a>(self, _: impl FnOnce() -> &'a CompensationScope) -> Result<Answer, Error> {
+    fn settle<'a>(
+        self,
+        _: impl FnOnce() -> &'a CompensationScope,
+    ) -> Result<ControlFlow<Duration, T>, Error> {
         match self {
-            Ok(()) => Ok(Answer::Done),
+            Ok(value) => Ok(ControlFlow::Continue(value)),
             Err(error) => Err(Error::from_error(ErrorCode::Handler, error)),
         }
     }
 }
 
-impl<E: Into<BoxError>> HandlerOutput for Result<Compensated<()>, E> {
-    fn settle<'a>(self, scope: impl FnOnce() -> &'a CompensationScope) -> Result<Answer, Error> {
-        let scope = scope();
-        let result = self.map(|compensated| compensated.absorb_into(scope));
-        result.settle(|| scope)
+impl<T, E: Into<BoxError>> HandlerOutput<T> for Result<Compensated<T>, E> {
+    fn settle<'a>(
+        self,
+        scope: impl FnOnce() -> &'a CompensationScope,
+    ) -> Result<ControlFlow<Duration, T>, Error> {
+        match self {
+            Ok(compensated) => Ok(ControlFlow::Continue(compensated.absorb_into(scope()))),
+            Err(error) => Err(Error::from_error(ErrorCode::Handler, error)),
+        }
     }
 }
 
 impl<E: Into<BoxError>> HandlerOutput for Result<Answer, E> {
     #[inline]
-    fn settle<'a>(self, _: impl FnOnce() -> &'a CompensationScope) -> Result<Answer, Error> {
-        self.map_err(|error| Error::from_error(ErrorCode::Handler, error))
+    fn settle<'a>(
+        self,
+        _: impl FnOnce() -> &'a CompensationScope,
+    ) -> Result<ControlFlow<Duration, ()>, Error> {
+        match self {
+            Ok(Answer::Done) => Ok(ControlFlow::Continue(())),
+            Ok(Answer::Later(wait)) => Ok(ControlFlow::Break(wait)),
+            Err(error) => Err(Error::from_error(ErrorCode::Handler, error)),
+        }
+    }
+}
+
+/// The value of an output where nothing takes a message up again.
+pub(crate) fn settle_for_good<T>(
+    output: impl HandlerOutput<T>,
+    scope: &CompensationScope,
+) -> Result<T, Error> {
+    match output.settle(|| scope)? {
+        ControlFlow::Continue(value) => Ok(value),
+        ControlFlow::Break(_) => {
+            Err(Error::validation("only a message of a drain that retries can come later"))
+        }
     }
 }
 

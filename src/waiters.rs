@@ -31,6 +31,21 @@ impl Waiters {
         self.waiting.remove(&key)
     }
 
+    /// Whether somebody waits under this key.
+    pub(crate) fn contains(&self, key: u64) -> bool {
+        self.waiting.contains_key(&key)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Who has waited longest.
+    #[must_use = "whoever was taken is to be woken"]
+    pub(crate) fn take_first(&mut self) -> Option<Waker> {
+        self.waiting.pop_first().map(|(_, waker)| waker)
+    }
+
     /// Everybody who waits, in the order in which they began to.
     #[must_use = "whoever was taken is to be woken"]
     pub(crate) fn take(&mut self) -> BTreeMap<u64, Waker> {

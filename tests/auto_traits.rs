@@ -15,19 +15,19 @@ macro_rules! assert_traits {
 fn public_types_are_send_sync_and_unpin_where_they_can_be() {
     assert_traits! {
         send: Error, ErrorCode, BoxError, Tick, Sleep, SystemClock, ManualClock, CancellationSource,
-            CancellationToken, Cancelled, CompensationScope, CompensationPolicy, Rollback,
+            CancellationToken, Cancelled, DropGuard, CompensationScope, CompensationPolicy, Rollback,
             RollbackReport, FailedAction, Failure<RollbackReport>, Reservation, StepContext,
             FanInReport, SourceReport, Failure<FanInReport>, Letter<u8>, Progress, Warning, Answer,
             Commit, OnFailure, RetryPolicy, Compensated<u8>,
             Configured<u8>, Faults<u8>, diagnostics::Snapshot, SenderDestination<u8>,
             SinkDestination<u8, u8>, Undelivered<u8>, Refused<u8>, MergeReport, MergedSource,
             SourceState, BroadcastReport, DestinationReport,
-            Missed<u8>, Overflow, OnClosed;
+            Subscribers<SenderDestination<u8>>, Overflow, OnClosed;
         sync: Error, ErrorCode, BoxError, Tick, SystemClock, ManualClock, CancellationSource,
-            CancellationToken, CompensationScope, CompensationPolicy, RollbackReport,
+            CancellationToken, DropGuard, CompensationScope, CompensationPolicy, RollbackReport,
             FailedAction, Failure<RollbackReport>, Reservation, StepContext, FanInReport,
             SourceReport, Failure<FanInReport>, Letter<u8>, Progress, Warning, Answer, Commit, OnFailure, RetryPolicy, Compensated<u8>, Configured<u8>, Faults<u8>,
-            diagnostics::Snapshot, Refused<u8>, MergeReport, MergedSource, SourceState, BroadcastReport, DestinationReport, Missed<u8>, Overflow,
+            diagnostics::Snapshot, Refused<u8>, MergeReport, MergedSource, SourceState, BroadcastReport, DestinationReport, Subscribers<SenderDestination<u8>>, Overflow,
             OnClosed;
         unpin: Sleep, Cancelled, Rollback, StepContext, Reservation, CompensationScope,
             SenderDestination<u8>, Undelivered<u8>, Merge<futures::stream::Pending<u8>>;
@@ -36,14 +36,13 @@ fn public_types_are_send_sync_and_unpin_where_they_can_be() {
 
 #[test]
 fn timers_and_groups_are_send_sync_and_unpin_where_they_can_be() {
-    use group::{ErrGroup, GroupReport, GroupWait, WaitGroup};
+    use group::{Group, GroupReport};
     use timers::{Delay, MissedTicks, Ticker, WithTimeout};
     assert_traits! {
-        send: Delay, Ticker, MissedTicks, WithTimeout<u8>, WaitGroup<'static>,
-            ErrGroup<'static>, GroupWait<'static, 'static>, GroupReport;
-        sync: MissedTicks, WithTimeout<u8>, WaitGroup<'static>, ErrGroup<'static>, GroupReport;
-        unpin: Delay, Ticker, WithTimeout<u8>, WaitGroup<'static>,
-            ErrGroup<'static>, GroupWait<'static, 'static>;
+        send: Delay, Ticker, MissedTicks, WithTimeout<u8>, Group<'static>,
+            Group<'static, u8>, GroupReport<u8>;
+        sync: MissedTicks, WithTimeout<u8>, Group<'static>, Group<'static, u8>, GroupReport<u8>;
+        unpin: Delay, Ticker, WithTimeout<u8>, Group<'static>;
     }
 }
 

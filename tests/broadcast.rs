@@ -15,9 +15,10 @@ use futures::stream::{self, StreamExt};
 use futures::{FutureExt, future};
 use support::{block_on, filled, left_in, poll_times};
 use watershed::channels::{
-    DestinationReport, Missed, OnClosed, Overflow, SenderDestination, broadcast, fan_out, into_sink,
+    BroadcastReport, DestinationReport, OnClosed, Overflow, SenderDestination, Undelivered,
+    broadcast, fan_out, into_sink,
 };
-use watershed::{CancellationSource, Error, ErrorCode, ManualClock, Source, StepContext};
+use watershed::{CancellationSource, ErrorCode, ManualClock, Source, StepContext};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -36,13 +37,14 @@ fn channels<const N: usize>(capacities: [usize; N]) -> ([Sender<u32>; N], [Recei
 }
 
 /// The item, who has it and who does not.
-fn parts(missed: Missed<u32>) -> (u32, Vec<usize>, Vec<usize>) {
+fn parts(missed: Undelivered<u32>) -> (u32, Vec<usize>, Vec<usize>) {
     let (has, lacks) = (missed.delivered_to().to_vec(), missed.missed_by().to_vec());
-    (missed.into_item(), has, lacks)
+    (missed.into_message().expect("it is at hand"), has, lacks)
 }
 
-fn metadata<const N: usize>(error: &Error, keys: [&str; N]) -> [String; N] {
-    keys.map(|key| error.metadata(key).unwrap_or("none").to_owned())
+/// How many items each destination got.
+fn delivered(report: &BroadcastReport) -> Vec<u64> {
+    report.destinations().iter().map(DestinationReport::delivered).collect()
 }
 
 // Rule 3.1; P45
@@ -76,7 +78,8 @@ fn fan_out_is_cancelled_after_it_has_returned_and_ends_its_branches() {
     let mut broadcast = broadcast.into_future();
     assert!(poll_times(&mut broadcast, 2).is_none());
     stop.cancel();
-    let error = poll_times(&mut broadcast, 1).expect("it is over").expect_err("cancelled");
+    let error =
+        poll_times(&mut broadcast, 1).expect("it is over").expect_err("cancelled").into_error();
     assert_eq!(error.code(), ErrorCode::Canceled);
     assert!(branches.iter().all(|branch| branch.is_closed() && branch.len() == 4));
 }
@@ -165,17 +168,23 @@ fn fail_reports_who_has_the_item_and_who_does_not() {
     let (senders, receivers) = channels([9, 1, 9]);
     let source = filled([1, 2, 3]);
     let mut missed = None;
-    let error = block_on(
+    let (error, report) = block_on(
         broadcast(&context(), source.clone(), senders)
             .overflow(Overflow::Fail)
             .undelivered(|item| missed = Some(parts(item))),
     )
-    .expect_err("no room");
+    .expect_err("no room")
+    .into_parts();
     assert_eq!(error.code().as_str(), "error.channel.full");
     assert_eq!(missed, Some((2, vec![0], vec![1, 2])));
-    let keys =
-        ["item", "destination", "delivered_to", "missed_by", "items", "delivered", "dropped"];
-    assert_eq!(metadata(&error, keys), ["2", "1", "0", "1,2", "2", "2,1,1", "0,0,0"]);
+    assert_eq!(
+        (report.items(), report.delivered_to(), report.missed_by()),
+        (2, &[0][..], &[1, 2][..])
+    );
+    assert_eq!((delivered(&report), error.metadata("destination")), (vec![2, 1, 1], Some("1")));
+    let failed: Vec<_> = report.destinations().iter().map(DestinationReport::is_failed).collect();
+    assert_eq!(failed, [false, true, false]);
+    assert!(report.destinations().iter().all(|to| to.dropped() == 0));
     assert_eq!(receivers.map(|receiver| left_in(&receiver)), [vec![1, 2], vec![1], vec![1]]);
     assert_eq!(left_in(&source), [3]);
 }
@@ -185,11 +194,14 @@ fn fail_reports_who_has_the_item_and_who_does_not() {
 fn what_cannot_be_done_is_an_error_before_anything_is_taken() {
     let source = filled([1]);
     let none: [Sender<u32>; 0] = [];
-    let error = block_on(broadcast(&context(), source.clone(), none)).expect_err("nowhere to go");
+    let error = block_on(broadcast(&context(), source.clone(), none))
+        .expect_err("nowhere to go")
+        .into_error();
     assert_eq!((error.code(), source.len()), (ErrorCode::Validation, 1));
     let (sender, receiver) = mpsc::channel(1);
     let broadcast = broadcast(&context(), source.clone(), [into_sink(sender)]);
-    let error = block_on(broadcast.overflow(Overflow::DropOldest)).expect_err("a sink cannot");
+    let error =
+        block_on(broadcast.overflow(Overflow::DropOldest)).expect_err("a sink cannot").into_error();
     assert_eq!((error.code(), source.len()), (ErrorCode::Validation, 1));
     assert!(block_on(receiver.collect::<Vec<_>>()).is_empty());
 }
@@ -204,9 +216,10 @@ fn a_closed_destination_ends_the_broadcast_before_the_next_item_is_taken() {
     assert!(poll_times(&mut broadcast, 2).is_none());
     receivers[1].close();
     feed.try_send(2).expect("open");
-    let error = poll_times(&mut broadcast, 2).expect("it is over").expect_err("closed");
+    let (error, report) =
+        poll_times(&mut broadcast, 2).expect("it is over").expect_err("closed").into_parts();
     assert_eq!(error.code(), ErrorCode::ChannelCompleted);
-    assert_eq!(metadata(&error, ["destination", "item"]), ["1", "none"]);
+    assert_eq!((error.metadata("destination"), report.missed_by()), (Some("1"), &[][..]));
     assert_eq!(left_in(&source), [2]);
     assert_eq!((left_in(&receivers[0]), receivers[0].is_closed()), (vec![1], true));
 }
@@ -234,10 +247,10 @@ fn a_destination_closed_while_it_waits_for_room_is_reported_with_its_item() {
             assert_eq!(report.destinations()[1].delivered(), 1);
             assert_eq!(left_in(&receivers[2]), [1, 2, 3]);
         } else {
-            let error = result.expect_err("closed");
+            let (error, report) = result.expect_err("closed").into_parts();
             assert_eq!(error.code(), ErrorCode::ChannelCompleted);
             assert_eq!(missed, Some((2, vec![0, 2], vec![1])));
-            assert_eq!(metadata(&error, ["delivered_to", "missed_by"]), ["0,2", "1"]);
+            assert_eq!((report.delivered_to(), report.missed_by()), (&[0, 2][..], &[1][..]));
             assert_eq!(left_in(&receivers[2]), [1, 2]);
         }
     }
@@ -249,7 +262,7 @@ fn a_broadcast_that_lost_its_last_destination_ends() {
     let (senders, receivers) = channels([9, 9]);
     drop(receivers);
     let broadcast = broadcast(&context(), source.clone(), senders).on_closed(OnClosed::Detach);
-    let error = block_on(broadcast).expect_err("nobody is left");
+    let error = block_on(broadcast).expect_err("nobody is left").into_error();
     assert_eq!((error.code(), source.len()), (ErrorCode::ChannelCompleted, 2));
 }
 
@@ -258,9 +271,10 @@ fn a_broadcast_that_lost_its_last_destination_ends() {
 fn a_fault_of_the_source_is_the_error_and_closes_all() {
     let (senders, receivers) = channels([9, 9]);
     let source = stream::iter([Ok(1), Err("lost"), Ok(2)]).faults().named("feed");
-    let error = block_on(broadcast(&context(), source, senders)).expect_err("a fault");
+    let (error, report) =
+        block_on(broadcast(&context(), source, senders)).expect_err("a fault").into_parts();
     assert_eq!((error.code(), error.source_name()), (ErrorCode::Source, Some("feed")));
-    assert_eq!(metadata(&error, ["items", "delivered", "missed_by"]), ["1", "1,1", "none"]);
+    assert_eq!((report.items(), delivered(&report), report.missed_by()), (1, vec![1, 1], &[][..]));
     for receiver in receivers {
         assert_eq!((left_in(&receiver), receiver.is_closed()), (vec![1], true));
     }
@@ -282,7 +296,7 @@ fn a_broadcast_cancelled_before_its_first_poll_takes_nothing() {
             broadcast = broadcast.cancellation(stop.token());
         }
         stop.cancel();
-        assert_eq!(block_on(broadcast).expect_err("cancelled").code(), ErrorCode::Canceled);
+        assert_eq!(block_on(broadcast).expect_err("cancelled").error().code(), ErrorCode::Canceled);
         assert_eq!(source.len(), 1);
         assert!(receivers.iter().all(Receiver::is_closed));
     }
@@ -321,12 +335,13 @@ fn a_broadcast_that_waits_ends_by_token_timeout_and_item_timeout() {
             assert!(result.is_none(), "the time of an item does not run between two items");
             continue;
         }
-        let error = result.expect("it is over").expect_err("the end");
+        let (error, report) = result.expect("it is over").expect_err("the end").into_parts();
         let code = if end == 0 { ErrorCode::Canceled } else { ErrorCode::Timeout };
         assert_eq!(error.code(), code);
         assert_eq!(missed, full.then(|| (2, vec![0], vec![1])));
-        let expected = if full { ["0", "1", "2,1"] } else { ["none", "none", "2,2"] };
-        assert_eq!(metadata(&error, ["delivered_to", "missed_by", "delivered"]), expected);
+        let (has, lacks) = if full { (&[0][..], &[1][..]) } else { (&[][..], &[][..]) };
+        assert_eq!((report.delivered_to(), report.missed_by()), (has, lacks));
+        assert_eq!(delivered(&report), [2, if full { 1 } else { 2 }]);
         assert!(receivers.iter().all(Receiver::is_closed));
     }
 }
@@ -337,7 +352,7 @@ fn a_timeout_of_zero_takes_nothing_and_one_without_end_never_fires() {
     let source = filled([1, 2]);
     let (senders, _receivers) = channels([9]);
     let timed = broadcast(&on(&ManualClock::new()), source.clone(), senders);
-    let error = block_on(timed.timeout(Duration::ZERO)).expect_err("it times out");
+    let error = block_on(timed.timeout(Duration::ZERO)).expect_err("it times out").into_error();
     assert_eq!((error.code(), source.len()), (ErrorCode::Timeout, 2));
     let (senders, receivers) = channels([9]);
     let untimed = broadcast(&on(&ManualClock::new()), source, senders);
@@ -350,8 +365,9 @@ fn a_timeout_of_zero_takes_nothing_and_one_without_end_never_fires() {
 fn an_item_timeout_of_zero_delivers_where_there_is_room() {
     let (senders, receivers) = channels([2]);
     let broadcast = broadcast(&on(&ManualClock::new()), filled([1, 2, 3]), senders);
-    let error = block_on(broadcast.item_timeout(Duration::ZERO)).expect_err("no room for 3");
-    assert_eq!(metadata(&error, ["item", "duration"]), ["3", "0ns"]);
+    let failure = block_on(broadcast.item_timeout(Duration::ZERO)).expect_err("no room for 3");
+    assert_eq!((failure.report().items(), failure.report().missed_by()), (3, &[0][..]));
+    assert_eq!(failure.error().metadata("duration"), Some("0ns"));
     assert_eq!(left_in(&receivers[0]), [1, 2]);
 }
 
@@ -367,7 +383,8 @@ fn an_item_timeout_ends_a_broadcast_in_front_of_a_sink_without_room() {
         .into_future();
     assert!(poll_times(&mut broadcast, 3).is_none());
     clock.advance(SECOND);
-    let error = poll_times(&mut broadcast, 1).expect("it is over").expect_err("it timed out");
+    let error =
+        poll_times(&mut broadcast, 1).expect("it is over").expect_err("it timed out").into_error();
     assert_eq!(error.code(), ErrorCode::Timeout);
     drop(broadcast);
     assert_eq!(missed, Some((2, vec![], vec![0])));
@@ -495,14 +512,14 @@ fn a_panic_of_clone_is_an_error_and_the_item_is_given_back() {
         let broadcast = broadcast(&context(), stream::iter(source), senders);
         let broadcast = broadcast.undelivered(|item| {
             let lacks = item.missed_by().to_vec();
-            missed = Some((item.into_item().0, lacks));
+            missed = Some((item.into_message().expect("it is at hand").0, lacks));
         });
         let result = block_on(broadcast);
         if copies == 5 {
             assert!(result.is_ok(), "the last destination is given the item itself");
             break;
         }
-        assert_eq!(result.expect_err("a panic").code(), ErrorCode::Panic);
+        assert_eq!(result.expect_err("a panic").error().code(), ErrorCode::Panic);
         let (item, lacks) = missed.expect("an item was left");
         let counts: Vec<_> = receivers.iter().map(Receiver::len).collect();
         for (to, count) in counts.iter().enumerate() {
@@ -516,14 +533,16 @@ fn a_panic_of_clone_is_an_error_and_the_item_is_given_back() {
 fn panics_of_the_source_and_of_the_callback_are_errors() {
     let (senders, receivers) = channels([9]);
     let source = stream::iter([1, 2]).map(|item| if item == 2 { panic!("torn") } else { item });
-    let error =
-        block_on(broadcast(&context(), source.named("feed"), senders)).expect_err("a panic");
+    let error = block_on(broadcast(&context(), source.named("feed"), senders))
+        .expect_err("a panic")
+        .into_error();
     assert_eq!((error.code(), error.source_name()), (ErrorCode::Panic, Some("feed")));
     assert_eq!((left_in(&receivers[0]), receivers[0].is_closed()), (vec![1], true));
 
     let (senders, receivers) = channels([1]);
     let broadcast = broadcast(&context(), filled([1, 2]), senders).overflow(Overflow::Fail);
-    let error = block_on(broadcast.undelivered(|_| panic!("no thanks"))).expect_err("no room");
+    let error =
+        block_on(broadcast.undelivered(|_| panic!("no thanks"))).expect_err("no room").into_error();
     assert_eq!(error.code().as_str(), "error.channel.full");
     assert_eq!(error.related()[0].code(), ErrorCode::Panic);
     assert!(receivers[0].is_closed());
@@ -542,7 +561,8 @@ fn an_always_ready_source_starves_neither_the_executor_nor_the_timeout() {
     let mut broadcast = broadcast.into_future();
     assert!(poll_times(&mut broadcast, 1).is_none());
     assert!(receiver.len() <= 256);
-    let error = poll_times(&mut broadcast, 9).expect("it is over").expect_err("it timed out");
+    let error =
+        poll_times(&mut broadcast, 9).expect("it is over").expect_err("it timed out").into_error();
     assert_eq!((error.code(), receiver.len()), (ErrorCode::Timeout, 1_000));
 }
 
@@ -575,7 +595,8 @@ fn a_broadcast_that_has_ended_says_so_when_it_is_polled_again() {
     let (senders, _receivers) = channels([9]);
     let mut broadcast = broadcast(&context(), filled([1]), senders).into_future();
     assert!(poll_times(&mut broadcast, 1).expect("it is over").is_ok());
-    let error = poll_times(&mut broadcast, 1).expect("it is over").expect_err("no more");
+    let error =
+        poll_times(&mut broadcast, 1).expect("it is over").expect_err("no more").into_error();
     assert_eq!(error.code(), ErrorCode::Unspecified);
 }
 
@@ -608,7 +629,11 @@ async fn consumers_on_other_threads_get_everything() {
 async fn an_item_timeout_fires_in_front_of_a_full_channel() {
     let (senders, _receivers) = channels([1]);
     let broadcast = broadcast(&context(), filled([1, 2]), senders);
-    let error = broadcast.item_timeout(Duration::from_millis(5)).await.expect_err("it times out");
+    let error = broadcast
+        .item_timeout(Duration::from_millis(5))
+        .await
+        .expect_err("it times out")
+        .into_error();
     assert_eq!(error.code(), ErrorCode::Timeout);
 }
 
@@ -626,7 +651,7 @@ async fn cancellation_from_another_thread_ends_a_broadcast() {
     let (senders, receivers) = channels([1]);
     let broadcast = broadcast(&context(), stream::repeat(7), senders).cancellation(stop.token());
     let canceller = std::thread::spawn(move || stop.cancel());
-    assert_eq!(broadcast.await.expect_err("cancelled").code(), ErrorCode::Canceled);
+    assert_eq!(broadcast.await.expect_err("cancelled").error().code(), ErrorCode::Canceled);
     assert!(receivers[0].is_closed());
     canceller.join().expect("the thread ends");
 }

@@ -253,7 +253,7 @@ fn operations_that_may_wait_begin_although_the_clock_cannot() {
             let c2 = c.clone();
             let r = run(
                 Box::pin(async move {
-                    channels::broadcast(&c2, s, [a]).item_timeout(SEC).await.map(drop)
+                    Ok(channels::broadcast(&c2, s, [a]).item_timeout(SEC).await.map(drop)?)
                 }),
                 &k,
             );
@@ -264,9 +264,9 @@ fn operations_that_may_wait_begin_although_the_clock_cannot() {
             let (a, _b) = async_channel::bounded(1);
             let s = src(3);
             let r = run(
-                Box::pin(
-                    async move { channels::broadcast(&c, s, [a]).timeout(SEC).await.map(drop) },
-                ),
+                Box::pin(async move {
+                    Ok(channels::broadcast(&c, s, [a]).timeout(SEC).await.map(drop)?)
+                }),
                 &k,
             );
             say("broadcast timeout", t.get(), r);

@@ -452,16 +452,16 @@ fn an_action_that_awaits_the_rollback_it_is_lent_to_gets_an_error() {
     });
 }
 
-/// 6.4, and docs of WaitGroup::wait and ErrGroup::wait: the first 31 by value
+/// 6.4, and docs of Group::wait: the first 31 by value
 #[test]
 fn a_group_keeps_30_errors_not_31() {
     let ctx = StepContext::new("x");
-    let g = group::WaitGroup::new(&ctx);
+    let g = group::Group::new(&ctx).on_failure(OnFailure::Continue);
     for i in 0..100 {
         g.go(None, move |_| async move { Err::<(), _>(format!("{i}")) }).unwrap();
     }
-    let e = block_on(g.wait()).unwrap_err();
-    let g = group::ErrGroup::new(&ctx);
+    let e = block_on(g.wait()).unwrap_err().into_error();
+    let g = group::Group::new(&ctx);
     for i in 0..100 {
         g.go(None, move |s| async move {
             s.cancellation().cancelled().await;
@@ -470,7 +470,7 @@ fn a_group_keeps_30_errors_not_31() {
         .unwrap();
     }
     g.go(None, |_| async { Err::<(), _>("first") }).unwrap();
-    let e2 = block_on(g.wait()).unwrap_err();
+    let e2 = block_on(g.wait()).unwrap_err().into_error();
     assert_eq!((e.related().len(), e.related_total()), (31, 99));
     assert_eq!((e2.related().len(), e2.related_total()), (31, 100));
 }
@@ -507,8 +507,16 @@ fn operations_that_may_wait_begin_although_the_clock_cannot() {
             assert_eq!(taken.load(SeqCst), 0);
         };
         let (a, _b) = async_channel::bounded(1);
-        code(block_on(channels::broadcast(&c, src(), [a.clone()]).item_timeout(SEC)).map(drop));
-        code(block_on(channels::broadcast(&c, src(), [a.clone()]).timeout(SEC)).map(drop));
+        code(
+            block_on(channels::broadcast(&c, src(), [a.clone()]).item_timeout(SEC))
+                .map(drop)
+                .map_err(Error::from),
+        );
+        code(
+            block_on(channels::broadcast(&c, src(), [a.clone()]).timeout(SEC))
+                .map(drop)
+                .map_err(Error::from),
+        );
         code(block_on(channels::merge_into(&c, [src()], a).timeout(SEC)).map(drop));
         code(
             block_on(fan_in(&c, [src()], fails).dead_letters(async |_| ()))

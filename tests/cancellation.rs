@@ -1,14 +1,23 @@
-//! Cancellation: sources, linked tokens, and who is woken.
+//! Cancellation: sources, linked tokens, who is woken, guards and reasons.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
-use futures::FutureExt;
 use futures::executor::block_on;
-use watershed::{CancellationSource, CancellationToken, Cancelled};
+use futures::{FutureExt, StreamExt, stream};
+use watershed::channels::{Select, Window, broadcast, merge_into};
+use watershed::combinators::{Fallback, retry, when_all, when_any};
+use watershed::group::Group;
+use watershed::streams::StepStreamExt;
+use watershed::timers::{delay, with_timeout};
+use watershed::{
+    BoxError, CancellationSource, CancellationToken, Cancelled, CompensationPolicy, DropGuard,
+    Error, ErrorCode, OnFailure, RetryPolicy, StepContext, fan_in,
+};
 
 #[derive(Default)]
 struct Counting(AtomicUsize);
@@ -271,4 +280,305 @@ fn a_waker_may_drop_another_waiter_and_use_the_source() {
     source.cancel();
     assert_eq!(count.count(), 1);
     assert!(own.now_or_never().is_some());
+}
+
+// Rule 3.5
+#[test]
+fn a_guard_cancels_however_its_scope_is_left_unless_it_is_disarmed() {
+    let source = CancellationSource::new();
+    let guard: DropGuard = source.clone().drop_guard();
+    let (counting, waker) = Counting::new();
+    let mut waiting = source.token().cancelled();
+    assert!(poll_with(&mut waiting, &waker).is_pending());
+    assert!(!guard.disarm().is_cancelled());
+    assert_eq!((source.is_cancelled(), counting.count()), (false, 0));
+
+    drop(source.clone().drop_guard());
+    assert_eq!((source.is_cancelled(), counting.count()), (true, 1));
+
+    let panicking = CancellationSource::new();
+    let token = panicking.token();
+    let thread = std::thread::spawn(move || {
+        let _guard = panicking.drop_guard();
+        panic!("the work of the guard");
+    });
+    assert!(thread.join().is_err() && token.is_cancelled());
+
+    let dropped = CancellationSource::new();
+    let guard = dropped.clone().drop_guard();
+    let mut work = Box::pin(async move {
+        let _guard = guard;
+        std::future::pending::<()>().await;
+    });
+    assert!(work.as_mut().now_or_never().is_none() && !dropped.is_cancelled());
+    drop(work);
+    assert!(dropped.is_cancelled());
+}
+
+// Rule 4.12
+#[test]
+fn a_guard_that_cancels_leaves_the_reason_of_an_earlier_cancellation() {
+    let source = CancellationSource::new();
+    let guard = source.clone().drop_guard();
+    source.cancel_with("the first");
+    drop(guard);
+    assert_eq!(words(&source.token()), "the operation was cancelled: the first");
+}
+
+fn words(token: &CancellationToken) -> String {
+    token.reason().map_or_else(String::new, |error| format!("{error:#}"))
+}
+
+// Rule 3.5
+#[test]
+fn the_first_reason_of_a_source_stays_and_a_plain_cancellation_has_none() {
+    let source = CancellationSource::new();
+    let token = source.token();
+    assert!(token.reason().is_none());
+    source.cancel_with("the first");
+    source.cancel_with("the second");
+    source.cancel();
+    assert_eq!(words(&token), "the operation was cancelled: the first");
+
+    let plain = CancellationSource::new();
+    plain.cancel();
+    plain.cancel_with("too late");
+    let error = plain.token().reason().expect("it is cancelled");
+    assert_eq!(error.code(), ErrorCode::Canceled);
+    assert_eq!(format!("{error:#}"), "the operation was cancelled");
+    assert!(CancellationToken::never().reason().is_none());
+}
+
+// Rule 3.5
+#[test]
+fn a_linked_token_has_the_reason_of_the_source_that_was_cancelled_first() {
+    for first in 0..3 {
+        let sources = [(); 3].map(|()| CancellationSource::new());
+        let tokens = sources.each_ref().map(CancellationSource::token);
+        let inner = CancellationToken::linked(tokens[..2].iter().cloned());
+        let token = CancellationToken::linked([tokens[2].clone(), inner]);
+        for turn in 0..3 {
+            let at = (first + turn) % 3;
+            sources[at].cancel_with(format!("source {at}"));
+            assert_eq!(words(&token), format!("the operation was cancelled: source {first}"));
+            assert_eq!(words(&tokens[at]), format!("the operation was cancelled: source {at}"));
+        }
+    }
+}
+
+// Rule 6.1: the user's own error, by its type, under every way to give it
+#[test]
+fn a_reason_is_any_error_and_comes_back_by_its_type() {
+    let reasons: [BoxError; 3] = [
+        std::io::Error::other("the user's words").into(),
+        Error::validation("not now").with_source(std::io::Error::other("the user's words")).into(),
+        Error::from_error(ErrorCode::Handler, std::io::Error::other("the user's words")).into(),
+    ];
+    for reason in reasons {
+        let source = CancellationSource::new();
+        source.cancel_with(reason);
+        let error = source.token().reason().expect("it is cancelled");
+        assert_eq!(error.code(), ErrorCode::Canceled);
+        assert!(error.downcast_ref::<std::io::Error>().is_some());
+        assert!(format!("{error:#}").ends_with(": the user's words"), "{error:#}");
+        // Handed on from source to source it is said once.
+        let next = CancellationSource::new();
+        next.cancel_with(error);
+        assert_eq!(words(&next.token()), words(&source.token()));
+    }
+}
+
+/// What each operation with a context that is cancelled ends with.
+async fn endings(context: &StepContext) -> Vec<(&'static str, Error)> {
+    let pending = || stream::pending::<u32>();
+    let (sender, _receiver) = async_channel::bounded(1);
+    let heeds = |step: StepContext| async move {
+        step.cancellation().cancelled().await;
+        Err::<(), BoxError>("was told".into())
+    };
+    let mut endings = Vec::new();
+    let mut note = |name, error: Option<Error>| endings.push((name, error.expect(name)));
+    note("delay", delay(context, Duration::MAX).await.err());
+    let drain = fan_in(context, [pending()], async |_, _| Ok::<_, BoxError>(())).await;
+    note("fan_in", drain.err().map(Error::from));
+    note("merge", merge_into(context, [pending()], sender.clone()).await.err());
+    note("broadcast", broadcast(context, pending(), [sender]).await.err().map(Error::from));
+    note("when_all", when_all(context, [heeds]).await.err());
+    note("when_any", when_any(context, [heeds]).await.err());
+    note("fallback", Fallback::new(context).strategy("only", heeds).await.err());
+    note("retry", retry(context, RetryPolicy::none(), heeds).await.err());
+    note("with_timeout", with_timeout(context, Duration::MAX, heeds).await.err());
+    let mut steps = stream::pending::<Result<u32, BoxError>>()
+        .map_step(context, async |item, _| Ok::<_, BoxError>(item))
+        .boxed();
+    note("map_step", steps.next().await.and_then(Result::err));
+    for on_failure in [OnFailure::Abort, OnFailure::Continue] {
+        let group = Group::new(context).on_failure(on_failure);
+        group.go(None, heeds).expect("it is open");
+        note("group", group.wait().await.err().map(Error::from));
+    }
+    let mut selecting =
+        Select::<()>::new(context).case(pending(), async |_, _| Ok::<_, BoxError>(()));
+    note("select", selecting.run().await.err());
+    let mut batches = Window::new(context, pending()).count(2).stream().expect("it is valid");
+    note("window", batches.next().await.and_then(Result::err));
+    let scope = context.scope().clone();
+    scope.register_compensation(async || std::future::pending::<()>().await);
+    let rollback = context.roll_back(&CompensationPolicy::sequential_reverse());
+    let rollback = rollback.cancellation(context.cancellation().clone()).await;
+    note("rollback", rollback.err().map(Error::from));
+    scope.clear();
+    endings
+}
+
+// Rules 3.5, 6.1
+#[test]
+fn every_operation_ends_with_the_reason_it_was_cancelled_for() {
+    for before in [true, false] {
+        let source = CancellationSource::new();
+        let context = StepContext::new("t").with_cancellation(source.token());
+        if before {
+            source.cancel_with("the operator went home");
+        }
+        let all = std::thread::scope(|threads| {
+            let running = threads.spawn(|| block_on(endings(&context)));
+            source.cancel_with("the operator went home");
+            running.join().expect("no panic")
+        });
+        for (name, error) in all {
+            assert_eq!(error.code(), ErrorCode::Canceled, "{name}: {error:#}");
+            let words = format!("{error:#}");
+            assert_eq!(words, "the operation was cancelled: the operator went home", "{name}");
+        }
+    }
+}
+
+// Rule 3.5: a child step, whatever it is nested in
+#[test]
+fn the_steps_inside_inherit_the_reason() {
+    let source = CancellationSource::new();
+    let context = StepContext::new("t").with_cancellation(source.token());
+    let drain = fan_in(&context, [stream::iter([1])], async |_, step: StepContext| {
+        let group = Group::new(&step);
+        group.go(None, async |task| {
+            source.cancel_with("enough");
+            task.cancellation().cancelled().await;
+            Err::<(), Error>(task.cancellation().reason().expect("it is cancelled"))
+        })?;
+        group.wait().await.map(drop).map_err(Error::from)
+    });
+    let error = Error::from(block_on(async { drain.await }).expect_err("cancelled"));
+    assert_eq!(format!("{error:#}"), "the operation was cancelled: enough");
+    let inner = &error.related()[0];
+    assert!(format!("{inner:#}").ends_with(": enough"), "{inner:#}");
+}
+
+// Rule 3.5
+#[test]
+fn two_cancellations_at_once_leave_one_reason_for_everybody() {
+    for _ in 0..200 {
+        let sources = [CancellationSource::new(), CancellationSource::new()];
+        let own = sources[0].token();
+        let ended = std::thread::scope(|threads| {
+            let waiting = [(); 2].map(|()| {
+                let token = own.clone();
+                threads.spawn(move || {
+                    block_on(token.cancelled());
+                    words(&token)
+                })
+            });
+            for reason in ["one", "two"] {
+                let source = sources[0].clone();
+                threads.spawn(move || source.cancel_with(reason));
+            }
+            waiting.map(|thread| thread.join().expect("no panic"))
+        });
+        assert_eq!(ended[0], ended[1]);
+        assert_eq!(words(&own), ended[0]);
+        sources[1].cancel_with("later");
+        let linked = CancellationToken::linked([sources[1].token(), own]);
+        assert_eq!(words(&linked), ended[0]);
+    }
+}
+
+/// Cancels for a reason of its own when it is woken, and asks for the reason there is.
+struct Cancelling(CancellationSource, std::sync::Mutex<String>);
+
+impl Wake for Cancelling {
+    fn wake(self: Arc<Self>) {
+        self.0.cancel_with("from the waker");
+        *self.1.lock().expect("no panic") = words(&self.0.token());
+    }
+}
+
+// Rule 4.12
+#[test]
+fn a_waker_may_cancel_and_ask_for_the_reason() {
+    let source = CancellationSource::new();
+    let cancelling = Arc::new(Cancelling(source.clone(), std::sync::Mutex::default()));
+    let mut waiting = source.token().cancelled();
+    assert!(poll_with(&mut waiting, &Waker::from(Arc::clone(&cancelling))).is_pending());
+    source.cancel_with("from outside");
+    assert_eq!(
+        *cancelling.1.lock().expect("no panic"),
+        "the operation was cancelled: from outside"
+    );
+}
+
+/// An error of the user's whose destructor panics, and which uses the source it is for.
+#[derive(Debug)]
+struct Explosive(CancellationSource);
+
+impl std::fmt::Display for Explosive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("explosive")
+    }
+}
+
+impl std::error::Error for Explosive {}
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        self.0.cancel_with("from the destructor");
+        assert!(self.0.is_cancelled());
+        panic!("a destructor");
+    }
+}
+
+// Rule 4.12
+#[test]
+fn a_reason_that_comes_too_late_is_dropped_outside_the_lock_and_contained() {
+    let source = CancellationSource::new();
+    source.cancel_with("the first");
+    source.cancel_with(Explosive(source.clone()));
+    assert_eq!(words(&source.token()), "the operation was cancelled: the first");
+}
+
+// Rules 4.13, 3.5
+#[test]
+fn a_hundred_thousand_tokens_that_wait_are_woken_once_and_know_the_reason() {
+    let (root, own) = (CancellationSource::new(), CancellationSource::new());
+    let (counting, waker) = Counting::new();
+    let tokens: Vec<_> = (0..100_000)
+        .map(|index| match index % 2 {
+            0 => root.token(),
+            _ => CancellationToken::linked([own.token(), root.token()]),
+        })
+        .collect();
+    let mut waits: Vec<_> = tokens.iter().map(CancellationToken::cancelled).collect();
+    for waiting in &mut waits {
+        assert!(poll_with(waiting, &waker).is_pending());
+    }
+    // Some give up waiting, from the middle and both ends.
+    let mut index = 0;
+    waits.retain(|_| {
+        index += 1;
+        index % 10 != 0
+    });
+    root.cancel_with("the end");
+    assert_eq!(counting.count(), 90_000);
+    for waiting in &mut waits {
+        assert!(poll_with(waiting, &waker).is_ready());
+    }
+    assert!(tokens.iter().all(|token| words(token).ends_with(": the end")));
 }

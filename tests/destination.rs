@@ -174,7 +174,7 @@ fn an_idle_operation_hears_that_nobody_receives_any_more() {
             assert!(operation.run().is_pending(), "the other one is still there");
             drop(from_right);
         }
-        let error = operation.finish().expect_err("nobody receives");
+        let error = operation.finish().expect_err("nobody receives").into_error();
         assert_eq!(error.code(), ErrorCode::ChannelCompleted);
     }
 }

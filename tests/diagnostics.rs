@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use support::{block_on, filled, poll_times};
 use watershed::{
-    BoxError, CancellationSource, CompensationPolicy, CompensationScope, RetryPolicy, StepContext,
-    channels, combinators, diagnostics, fan_in, group::WaitGroup, timers,
+    BoxError, CancellationSource, CompensationPolicy, CompensationScope, OnFailure, RetryPolicy,
+    StepContext, channels, combinators, diagnostics, fan_in, group::Group, timers,
 };
 
 #[test]
@@ -51,7 +51,7 @@ fn each_result_is_counted_once() {
         channels::Select::new(&context).pass(filled([1])).cancellation(stop.token());
     block_on(cancelled.run()).expect_err("it is cancelled");
 
-    let group = WaitGroup::new(&context);
+    let group = Group::new(&context).on_failure(OnFailure::Continue);
     for fails in [false, true, false] {
         let work = move |_| async move { if fails { Err("no") } else { Ok(()) } };
         group.go(None, work).expect("the group is there");

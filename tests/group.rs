@@ -12,16 +12,34 @@ use std::time::Duration;
 use futures::executor::ThreadPool;
 use futures::task::{FutureObj, Spawn, SpawnError};
 use support::{Ledger, block_on, poll_times, roll_back, yields};
-use watershed::group::{ErrGroup, WaitGroup};
+use watershed::group::{Group, GroupReport};
 use watershed::{
     BoxError, CancellationSource, Clock, Compensated, CompensationPolicy, Error, ErrorCode,
-    ManualClock, RetryPolicy, Sleep, StepContext, Tick, labelled,
+    Failure, ManualClock, OnFailure, RetryPolicy, Sleep, StepContext, Tick, labelled,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn context(clock: &ManualClock) -> StepContext {
     StepContext::new("t").with_clock(Arc::new(clock.clone()))
+}
+
+/// A group that the first failure stops.
+fn err_group<'a>(context: &StepContext) -> Group<'a> {
+    Group::new(context)
+}
+
+/// A group that waits for all.
+fn wait_group<'a>(context: &StepContext) -> Group<'a> {
+    Group::new(context).on_failure(OnFailure::Continue)
+}
+
+/// Waits for a group with the tasks it has; the handle stays, to look at it.
+fn closed<'a>(
+    group: &Group<'a>,
+) -> impl Future<Output = Result<GroupReport, Failure<GroupReport>>> + Send + Unpin + use<'a> {
+    group.close();
+    group.clone().wait()
 }
 
 async fn never() -> Result<(), BoxError> {
@@ -76,7 +94,7 @@ impl<A: Fn(FutureObj<'static, ()>) -> Result<(), SpawnError>> Spawn for Answers<
 fn a_wait_group_absorbs_the_compensations_of_its_tasks() {
     let context = context(&ManualClock::new());
     let (ledger, pool) = (Ledger::default(), ThreadPool::new().expect("threads start"));
-    let group = WaitGroup::new(&context);
+    let group = wait_group(&context);
     for effect in 0..4 {
         let ledger = ledger.clone();
         let work = move |step: StepContext| async move {
@@ -91,10 +109,10 @@ fn a_wait_group_absorbs_the_compensations_of_its_tasks() {
             group.go_on(&pool, None, work).expect("it is open");
         }
     }
-    let report = block_on(group.wait()).expect("all succeed");
+    let report = block_on(closed(&group)).expect("all succeed");
     assert_eq!((report.additions(), report.completions(), report.outstanding()), (4, 4, 0));
     assert_eq!((report.succeeded(), report.failed(), report.dropped()), (4, 0, 0));
-    assert_eq!(group.report(), report);
+    assert_eq!(group.report().succeeded(), 4);
     assert_eq!(roll_back(context.scope()), 12);
     let (mut done, mut undone) = (ledger.done(), ledger.undone());
     done.sort_unstable();
@@ -107,7 +125,7 @@ fn a_wait_group_absorbs_the_compensations_of_its_tasks() {
 fn what_tasks_staged_is_undone_in_reverse_over_all_of_them() {
     let context = context(&ManualClock::new());
     let ledger = Ledger::default();
-    let group = WaitGroup::new(&context);
+    let group = wait_group(&context);
     for task in 0..3 {
         let ledger = ledger.clone();
         let work = move |step: StepContext| async move {
@@ -128,7 +146,7 @@ fn what_tasks_staged_is_undone_in_reverse_over_all_of_them() {
 // P6, P15; PARITY 3.15: the original absorbs nothing when the work throws
 #[test]
 fn a_task_that_fails_or_panics_keeps_what_it_staged() {
-    for wait_group in [true, false] {
+    for waits in [true, false] {
         let context = context(&ManualClock::new());
         let ledger = Ledger::default();
         let work = |effect: u32| {
@@ -140,19 +158,12 @@ fn a_task_that_fails_or_panics_keeps_what_it_staged() {
                 Err::<(), BoxError>("no".into())
             }
         };
-        let result = if wait_group {
-            let group = WaitGroup::new(&context);
-            group.go("fails", work(1)).expect("it is open");
-            group.go("panics", work(2)).expect("it is open");
-            block_on(group.wait())
-        } else {
-            let group = ErrGroup::new(&context);
-            group.go("fails", work(1)).expect("it is open");
-            group.go("panics", work(2)).expect("it is open");
-            block_on(group.wait())
-        };
-        let error = result.expect_err("both fail");
-        assert_eq!((error.code(), error.metadata("failed")), (ErrorCode::Handler, Some("2")));
+        let group = if waits { wait_group(&context) } else { err_group(&context) };
+        group.go("fails", work(1)).expect("it is open");
+        group.go("panics", work(2)).expect("it is open");
+        let result = block_on(group.wait());
+        let (error, report) = result.expect_err("both fail").into_parts();
+        assert_eq!((error.code(), report.failed()), (ErrorCode::Handler, 2));
         assert_eq!(error.related()[0].code(), ErrorCode::Panic);
         assert_eq!(roll_back(context.scope()), 2);
         ledger.assert_undone_in_reverse();
@@ -164,7 +175,7 @@ fn a_task_that_fails_or_panics_keeps_what_it_staged() {
 fn an_err_group_absorbs_what_its_tasks_bring() {
     let context = context(&ManualClock::new());
     let ledger = Ledger::default();
-    let group = ErrGroup::new(&context);
+    let group = err_group(&context);
     let inner = ledger.clone();
     let work = move |step: StepContext| async move {
         inner.apply(&step, 1);
@@ -182,8 +193,8 @@ fn a_task_has_a_step_of_its_own() {
     let stop = CancellationSource::new();
     let context = context(&ManualClock::new()).with_cancellation(stop.token());
     let names = Mutex::new(Vec::new());
-    let waits = WaitGroup::new(&context);
-    let errs = ErrGroup::new(&context);
+    let waits = wait_group(&context);
+    let errs = err_group(&context);
     for name in [Some("mail"), None] {
         let note = |step: StepContext| {
             assert!(step.scope().is_empty() && !step.cancellation().is_cancelled());
@@ -203,7 +214,7 @@ fn a_task_has_a_step_of_its_own() {
 // A failure of one task of a wait group stops no other, and errors come in the order of `go`.
 #[test]
 fn a_wait_group_waits_for_all_and_reports_in_the_order_of_addition() {
-    let group = WaitGroup::new(&context(&ManualClock::new()));
+    let group = wait_group(&context(&ManualClock::new()));
     for (name, pause, fails) in
         [("a", 2, false), ("b", 3, true), ("c", 0, true), ("d", 5, false), ("e", 1, true)]
     {
@@ -214,14 +225,12 @@ fn a_wait_group_waits_for_all_and_reports_in_the_order_of_addition() {
         };
         group.go(name, work).expect("it is open");
     }
-    let error = block_on(group.wait()).expect_err("three fail");
+    let (error, report) = block_on(group.wait()).expect_err("three fail").into_parts();
     assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("b")));
     assert_eq!(tasks(error.related()), ["c", "e"]);
-    assert_eq!(error.metadata("succeeded"), Some("2"));
-    assert_eq!(error.metadata("failed"), Some("3"));
-    assert_eq!(error.metadata("dropped_tasks"), None);
-    let report = group.report();
-    assert_eq!((report.succeeded(), report.failed(), report.outstanding()), (2, 3, 0));
+    assert_eq!(report.succeeded(), 2);
+    assert_eq!(report.failed(), 3);
+    assert_eq!((report.dropped(), report.outstanding()), (0, 0));
 }
 
 // P51
@@ -231,7 +240,7 @@ fn the_first_failure_of_an_err_group_cancels_the_rest_before_compensation() {
     let events = Mutex::new(Vec::new());
     let log = |event: &'static str| events.lock().expect("no panic").push(event);
     let undone = Arc::new(Mutex::new(Vec::new()));
-    let group = ErrGroup::new(&context).roll_back(CompensationPolicy::sequential_reverse());
+    let group = err_group(&context).roll_back(CompensationPolicy::sequential_reverse());
     for (name, pause) in [("slow", 9), ("first", 2), ("second", 3)] {
         let (log, undone) = (&log, Arc::clone(&undone));
         let work = move |step: StepContext| async move {
@@ -255,7 +264,7 @@ fn the_first_failure_of_an_err_group_cancels_the_rest_before_compensation() {
             assert_eq!(*undone.lock().expect("no panic"), [""; 0], "all have ended first");
         }
         if let Some(result) = poll_times(&mut wait, 1) {
-            break result.expect_err("two fail");
+            break result.expect_err("two fail").into_error();
         }
     };
     assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("first")));
@@ -268,7 +277,7 @@ fn the_first_failure_of_an_err_group_cancels_the_rest_before_compensation() {
 // P51: the error of the first in time, not of the first that was added
 #[test]
 fn the_others_are_related_in_the_order_of_addition() {
-    let group = ErrGroup::new(&context(&ManualClock::new()));
+    let group = err_group(&context(&ManualClock::new()));
     for (name, pause) in [("a", 4), ("b", 3), ("c", 1), ("d", 2)] {
         let work = move |_| async move {
             yields(pause).await;
@@ -276,7 +285,7 @@ fn the_others_are_related_in_the_order_of_addition() {
         };
         group.go(name, work).expect("it is open");
     }
-    let error = block_on(group.wait()).expect_err("all fail");
+    let error = block_on(group.wait()).expect_err("all fail").into_error();
     assert_eq!(error.metadata("task"), Some("c"));
     assert_eq!(tasks(error.related()), ["a", "b", "d"]);
 }
@@ -285,7 +294,7 @@ fn the_others_are_related_in_the_order_of_addition() {
 #[test]
 fn a_task_that_has_not_begun_when_the_group_stops_does_not_begin() {
     let begun = AtomicU32::new(0);
-    let group = ErrGroup::new(&context(&ManualClock::new()));
+    let group = err_group(&context(&ManualClock::new()));
     let spawner = ByHand::default();
     group.go("fails", |_| async { Err::<(), BoxError>("no".into()) }).expect("it is open");
     for _ in 0..2 {
@@ -297,30 +306,31 @@ fn a_task_that_has_not_begun_when_the_group_stops_does_not_begin() {
     }
     let work = |_| async { unreachable!("it must not begin") as Result<(), BoxError> };
     group.go_on(&spawner, None, work).expect("it is open");
-    let mut wait = group.wait();
+    let mut wait = group.clone().wait();
     assert!(poll_times(&mut wait, 3).is_none(), "one is with its executor");
     group.go(None, |_| never()).expect("it is still open");
     spawner.turn();
-    let error = poll_times(&mut wait, 1).expect("it is over").expect_err("one failed");
-    assert_eq!((error.metadata("failed"), error.metadata("dropped_tasks")), (Some("1"), Some("4")));
+    let (_, report) =
+        poll_times(&mut wait, 1).expect("it is over").expect_err("one failed").into_parts();
+    assert_eq!((report.failed(), report.dropped()), (1, 4));
     assert_eq!(begun.load(Ordering::Relaxed), 0);
 }
 
 // P52
 #[test]
 fn a_panic_is_a_structured_error() {
-    let group = ErrGroup::new(&context(&ManualClock::new()));
+    let group = err_group(&context(&ManualClock::new()));
     let pool = ThreadPool::new().expect("threads start");
     let work = |_| async { panic!("no more") as Result<(), BoxError> };
     group.go_on(&pool, "spawned", work).expect("it is open");
-    let error = block_on(group.wait()).expect_err("it panicked");
+    let error = block_on(group.wait()).expect_err("it panicked").into_error();
     assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Panic, Some("spawned")));
     assert_eq!(error.to_string(), "the task panicked: no more");
 
-    let group = WaitGroup::new(&context(&ManualClock::new()));
+    let group = wait_group(&context(&ManualClock::new()));
     let call = |_| -> std::future::Ready<Result<(), BoxError>> { panic!("at the call") };
     group.go("in place", call).expect("it is open");
-    let error = block_on(group.wait()).expect_err("it panicked");
+    let error = block_on(group.wait()).expect_err("it panicked").into_error();
     assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Panic, Some("in place")));
 }
 
@@ -332,7 +342,7 @@ fn a_group_is_cancelled_when_its_linked_token_is() {
             let stop = CancellationSource::new();
             let context = context(&ManualClock::new()).with_cancellation(stop.token());
             let ledger = Ledger::default();
-            let (err_group, wait_group) = (ErrGroup::new(&context), WaitGroup::new(&context));
+            let group = if errs { err_group(&context) } else { wait_group(&context) };
             for fails in [false, true] {
                 let ledger = ledger.clone();
                 let work = move |step: StepContext| async move {
@@ -340,22 +350,22 @@ fn a_group_is_cancelled_when_its_linked_token_is() {
                     step.cancellation().cancelled().await;
                     if fails { Err("was told") } else { Ok(()) }
                 };
-                if errs { err_group.go("a", work) } else { wait_group.go("a", work) }
-                    .expect("it is open");
+                group.go("a", work).expect("it is open");
             }
-            let mut wait = if errs { err_group.wait() } else { wait_group.wait() };
+            let mut wait = group.wait();
             if !before {
                 assert!(poll_times(&mut wait, 2).is_none());
             }
             stop.cancel();
-            let error = poll_times(&mut wait, 3).expect("it is over").expect_err("cancelled");
+            let (error, report) =
+                poll_times(&mut wait, 3).expect("it is over").expect_err("cancelled").into_parts();
             assert_eq!(error.code(), ErrorCode::Canceled);
             if before {
-                assert_eq!(error.metadata("dropped_tasks"), Some("2"));
+                assert_eq!(report.dropped(), 2);
                 assert_eq!(ledger.done(), [], "nothing has begun");
             } else {
                 assert_eq!(tasks(error.related()), ["a"]);
-                assert_eq!(error.metadata("succeeded"), Some("1"));
+                assert_eq!(report.succeeded(), 1);
                 assert_eq!(roll_back(context.scope()), 2);
             }
         }
@@ -367,7 +377,7 @@ fn a_group_is_cancelled_when_its_linked_token_is() {
 fn a_spawned_task_that_fails_because_of_the_token_is_not_the_cause() {
     let stop = CancellationSource::new();
     let context = context(&ManualClock::new()).with_cancellation(stop.token());
-    let (group, spawner) = (ErrGroup::new(&context), ByHand::default());
+    let (group, spawner) = (err_group(&context), ByHand::default());
     let work = |step: StepContext| async move {
         step.cancellation().cancelled().await;
         Err::<(), BoxError>("was told".into())
@@ -376,7 +386,7 @@ fn a_spawned_task_that_fails_because_of_the_token_is_not_the_cause() {
     spawner.turn();
     stop.cancel();
     spawner.turn();
-    let error = block_on(group.wait()).expect_err("cancelled");
+    let error = block_on(group.wait()).expect_err("cancelled").into_error();
     assert_eq!(error.code(), ErrorCode::Canceled);
     assert_eq!(tasks(error.related()), ["a"]);
 }
@@ -384,7 +394,7 @@ fn a_spawned_task_that_fails_because_of_the_token_is_not_the_cause() {
 // P54
 #[test]
 fn a_manual_cancel_does_not_overwrite_an_error() {
-    let group = ErrGroup::new(&context(&ManualClock::new()));
+    let group = err_group(&context(&ManualClock::new()));
     let deaf = |_| async {
         yields(5).await;
         Ok::<_, BoxError>(())
@@ -395,12 +405,12 @@ fn a_manual_cancel_does_not_overwrite_an_error() {
         Err::<(), BoxError>("no".into())
     };
     group.go("fails", fails).expect("it is open");
-    let mut wait = group.wait();
+    let mut wait = closed(&group);
     while group.report().failed() == 0 {
         assert!(poll_times(&mut wait, 1).is_none());
     }
     group.cancel();
-    let error = poll_times(&mut wait, 9).expect("it is over").expect_err("one failed");
+    let error = poll_times(&mut wait, 9).expect("it is over").expect_err("one failed").into_error();
     assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("fails")));
     assert!(error.related().is_empty());
 }
@@ -408,17 +418,17 @@ fn a_manual_cancel_does_not_overwrite_an_error() {
 // P54
 #[test]
 fn a_manual_cancel_is_the_cause_of_what_follows() {
-    let group = ErrGroup::new(&context(&ManualClock::new()));
+    let group = err_group(&context(&ManualClock::new()));
     let work = |step: StepContext| async move {
         step.cancellation().cancelled().await;
         Err::<(), BoxError>("was told".into())
     };
     group.go("a", work).expect("it is open");
-    let mut wait = group.wait();
+    let mut wait = group.clone().wait();
     assert!(poll_times(&mut wait, 2).is_none());
     group.cancel();
     group.cancel();
-    let error = poll_times(&mut wait, 2).expect("it is over").expect_err("cancelled");
+    let error = poll_times(&mut wait, 2).expect("it is over").expect_err("cancelled").into_error();
     assert_eq!(error.code(), ErrorCode::Canceled);
     assert_eq!(tasks(error.related()), ["a"]);
     group.cancel();
@@ -428,17 +438,17 @@ fn a_manual_cancel_is_the_cause_of_what_follows() {
 #[test]
 fn a_group_refuses_work_after_its_end() {
     let context = context(&ManualClock::new());
-    let (errs, waits) = (ErrGroup::new(&context), WaitGroup::new(&context));
-    block_on(errs.wait()).expect("it is empty");
-    block_on(waits.wait()).expect("it is empty");
+    let (errs, waits) = (err_group(&context), wait_group(&context));
+    block_on(closed(&errs)).expect("it is empty");
+    block_on(closed(&waits)).expect("it is empty");
     let spawner = ByHand::default();
     for refused in [
         errs.go(None, |_| never()),
         errs.go_on(&spawner, None, |_| never()),
         waits.go(None, |_| never()),
         waits.go_on(&spawner, None, |_| never()),
-        block_on(errs.wait()).map(drop),
-        block_on(waits.wait()).map(drop),
+        block_on(errs.clone().wait()).map(drop).map_err(Error::from),
+        block_on(waits.clone().wait()).map(drop).map_err(Error::from),
     ] {
         let error = refused.expect_err("it has ended");
         assert_eq!(error.code(), ErrorCode::Validation);
@@ -450,21 +460,23 @@ fn a_group_refuses_work_after_its_end() {
 
 #[test]
 fn a_second_wait_is_refused_and_harms_nothing() {
-    let group = WaitGroup::new(&context(&ManualClock::new()));
+    let group = wait_group(&context(&ManualClock::new()));
     let work = |_| async {
         yields(3).await;
         Ok::<_, BoxError>(())
     };
     group.go(None, work).expect("it is open");
-    let mut unused = group.wait();
-    let mut first = group.wait();
+    let mut first = group.clone().wait();
+    let mut second = group.clone().wait();
     assert!(poll_times(&mut first, 1).is_none());
-    let error = poll_times(&mut unused, 1).expect("it is refused").expect_err("it is refused");
+    let error =
+        poll_times(&mut second, 1).expect("it is refused").expect_err("it is refused").into_error();
     assert_eq!(error.code(), ErrorCode::Validation);
-    drop(unused);
+    drop(second);
     drop(group.wait());
     assert_eq!(block_on(&mut first).expect("it succeeds").succeeded(), 1);
-    let again = poll_times(&mut first, 1).expect("it says so").expect_err("it is over");
+    let again =
+        poll_times(&mut first, 1).expect("it says so").expect_err("it is over").into_error();
     assert_eq!(again.code(), ErrorCode::Unspecified);
 }
 
@@ -472,17 +484,17 @@ fn a_second_wait_is_refused_and_harms_nothing() {
 #[test]
 fn a_group_without_tasks_succeeds_at_once() {
     let context = context(&ManualClock::new());
-    let report = block_on(ErrGroup::new(&context).wait()).expect("nothing fails");
+    let report = block_on(err_group(&context).wait()).expect("nothing fails");
     assert_eq!(report, watershed::group::GroupReport::default());
-    let group = WaitGroup::new(&context).timeout(Duration::ZERO);
-    let error = block_on(group.wait()).expect_err("zero is over before anything");
+    let group = wait_group(&context).timeout(Duration::ZERO);
+    let error = block_on(group.wait()).expect_err("zero is over before anything").into_error();
     assert_eq!(error.code(), ErrorCode::Timeout);
 }
 
 #[test]
 fn tasks_can_be_added_while_the_group_is_awaited() {
     let order = Mutex::new(Vec::new());
-    let group = WaitGroup::new(&context(&ManualClock::new()));
+    let group = wait_group(&context(&ManualClock::new()));
     let work = |number: u32| {
         let order = &order;
         move |_: StepContext| async move {
@@ -493,7 +505,7 @@ fn tasks_can_be_added_while_the_group_is_awaited() {
     };
     group.go(None, work(1)).expect("it is open");
     let both = async {
-        futures::join!(group.wait(), async {
+        futures::join!(group.clone().wait(), async move {
             yields(1).await;
             group.go(None, work(2)).expect("it is open");
             yields(1).await;
@@ -508,13 +520,13 @@ fn tasks_can_be_added_while_the_group_is_awaited() {
 // A wait that is pending hears of a task that is added later.
 #[test]
 fn an_addition_wakes_the_wait() {
-    let group = Arc::new(WaitGroup::new(&context(&ManualClock::new())));
+    let group = wait_group(&context(&ManualClock::new()));
     let (gate, opened) = async_channel::bounded::<()>(1);
     let wait_for = |opened: async_channel::Receiver<()>| {
         move |_: StepContext| async move { opened.recv().await.map_err(BoxError::from) }
     };
     group.go(None, wait_for(opened)).expect("it is open");
-    let adder = Arc::clone(&group);
+    let adder = group.clone();
     let thread = std::thread::spawn(move || {
         adder.go(None, move |_| async move { gate.send(()).await }).expect("it is open");
     });
@@ -525,8 +537,8 @@ fn an_addition_wakes_the_wait() {
 // A task may add tasks of the same group.
 #[test]
 fn a_task_can_add_tasks() {
-    fn dig(group: &Arc<WaitGroup<'static>>, depth: u32, reached: &Arc<AtomicU32>) {
-        let (inner, deepest) = (Arc::clone(group), Arc::clone(reached));
+    fn dig(group: &Group<'static>, depth: u32, reached: &Arc<AtomicU32>) {
+        let (inner, deepest) = (group.clone(), Arc::clone(reached));
         let work = move |_| async move {
             deepest.fetch_max(depth, Ordering::Relaxed);
             if depth < 300 {
@@ -536,26 +548,26 @@ fn a_task_can_add_tasks() {
         };
         group.go(None, work).expect("it is open");
     }
-    let group = Arc::new(WaitGroup::new(&context(&ManualClock::new())));
+    let group = wait_group(&context(&ManualClock::new()));
     let reached = Arc::new(AtomicU32::new(0));
     dig(&group, 1, &reached);
     assert_eq!(block_on(group.wait()).expect("all succeed").succeeded(), 300);
-    assert_eq!((reached.load(Ordering::Relaxed), Arc::strong_count(&group)), (300, 1));
+    assert_eq!((reached.load(Ordering::Relaxed), Arc::strong_count(&reached)), (300, 1));
 }
 
 // Rule 3.3
 #[test]
 fn a_timeout_of_zero_begins_no_task() {
     let context = context(&ManualClock::new());
-    let (errs, waits) = (ErrGroup::new(&context), WaitGroup::new(&context));
+    let (errs, waits) = (err_group(&context), wait_group(&context));
     let (errs, waits) = (errs.timeout(Duration::ZERO), waits.timeout(Duration::ZERO));
     let work = |_| async { unreachable!("it must not begin") as Result<(), BoxError> };
     errs.go(None, work).expect("it is open");
     waits.go(None, work).expect("it is open");
     for wait in [errs.wait(), waits.wait()] {
-        let error = block_on(wait).expect_err("it timed out");
+        let (error, report) = block_on(wait).expect_err("it timed out").into_parts();
         assert_eq!((error.code(), error.metadata("duration")), (ErrorCode::Timeout, Some("0ns")));
-        assert_eq!(error.metadata("dropped_tasks"), Some("1"));
+        assert_eq!(report.dropped(), 1);
         assert_eq!(error.to_string(), "the group was not done within 0ns");
     }
 }
@@ -566,7 +578,7 @@ fn a_timeout_tells_the_tasks_and_waits_for_them_however_long() {
     let clock = ManualClock::new();
     let context = context(&clock);
     let (gate, opened) = async_channel::bounded::<()>(1);
-    let group = WaitGroup::new(&context).timeout(10 * SECOND);
+    let group = wait_group(&context).timeout(10 * SECOND);
     let work = |step: StepContext| async move {
         step.cancellation().cancelled().await;
         step.register_compensation(|| async {});
@@ -583,9 +595,10 @@ fn a_timeout_tells_the_tasks_and_waits_for_them_however_long() {
     clock.advance(1_000_000 * SECOND);
     assert!(poll_times(&mut wait, 3).is_none());
     gate.close();
-    let error = poll_times(&mut wait, 3).expect("it is over").expect_err("it timed out");
+    let (error, report) =
+        poll_times(&mut wait, 3).expect("it is over").expect_err("it timed out").into_parts();
     assert_eq!((error.code(), error.metadata("duration")), (ErrorCode::Timeout, Some("10s")));
-    assert_eq!((error.metadata("dropped_tasks"), tasks(error.related())), (None, vec!["a"]));
+    assert_eq!((report.dropped(), tasks(error.related())), (0, vec!["a"]));
     assert_eq!((clock.sleepers(), roll_back(context.scope())), (0, 1));
 }
 
@@ -594,7 +607,7 @@ fn a_timeout_tells_the_tasks_and_waits_for_them_however_long() {
 fn a_timeout_without_end_never_fires_and_a_result_in_time_counts() {
     let clock = ManualClock::new();
     let (gate, opened) = async_channel::bounded::<()>(1);
-    let group = WaitGroup::new(&context(&clock)).timeout(Duration::MAX).grace(Duration::ZERO);
+    let group = wait_group(&context(&clock)).timeout(Duration::MAX).grace(Duration::ZERO);
     group.go(None, |_| async move { opened.recv().await }).expect("it is open");
     let mut wait = group.wait();
     assert!(poll_times(&mut wait, 2).is_none());
@@ -604,7 +617,7 @@ fn a_timeout_without_end_never_fires_and_a_result_in_time_counts() {
     assert!(poll_times(&mut wait, 2).expect("it is over").is_ok());
 
     let clock = ManualClock::new();
-    let (group, spawner) = (WaitGroup::new(&context(&clock)).timeout(SECOND), ByHand::default());
+    let (group, spawner) = (wait_group(&context(&clock)).timeout(SECOND), ByHand::default());
     group.go_on(&spawner, None, |_| async { Ok::<_, BoxError>(()) }).expect("it is open");
     let mut wait = group.wait();
     assert!(poll_times(&mut wait, 1).is_none());
@@ -619,7 +632,7 @@ fn tasks_in_flight_when_the_grace_ends_are_dropped_and_counted() {
     let clock = ManualClock::new();
     let context = context(&clock);
     let ledger = Ledger::default();
-    let group = ErrGroup::new(&context).grace(3 * SECOND);
+    let group = err_group(&context).grace(3 * SECOND);
     for task in 0..4 {
         let ledger = ledger.clone();
         let work = move |step: StepContext| async move {
@@ -638,10 +651,11 @@ fn tasks_in_flight_when_the_grace_ends_are_dropped_and_counted() {
     clock.advance(2 * SECOND);
     assert!(poll_times(&mut wait, 5).is_none());
     clock.advance(SECOND);
-    let error = poll_times(&mut wait, 1).expect("it is over").expect_err("one failed");
-    assert_eq!((error.code(), error.metadata("succeeded")), (ErrorCode::Handler, Some("1")));
-    assert_eq!((error.metadata("failed"), error.metadata("dropped_tasks")), (Some("1"), Some("2")));
-    assert_eq!(error.metadata("detached_tasks"), None);
+    let (error, report) =
+        poll_times(&mut wait, 1).expect("it is over").expect_err("one failed").into_parts();
+    assert_eq!((error.code(), report.succeeded()), (ErrorCode::Handler, 1));
+    assert_eq!((report.failed(), report.dropped()), (1, 2));
+    assert_eq!(report.outstanding(), 0);
     assert_eq!((clock.sleepers(), roll_back(context.scope())), (0, 4));
     ledger.assert_undone_in_reverse();
 }
@@ -652,7 +666,7 @@ fn a_task_on_an_executor_is_dropped_there_after_the_grace() {
     let clock = ManualClock::new();
     let context = context(&clock);
     let ledger = Ledger::default();
-    let (group, spawner) = (WaitGroup::new(&context), ByHand::default());
+    let (group, spawner) = (wait_group(&context), ByHand::default());
     let group = group.timeout(SECOND).grace(SECOND);
     let inner = ledger.clone();
     let work = |step: StepContext| async move {
@@ -661,14 +675,15 @@ fn a_task_on_an_executor_is_dropped_there_after_the_grace() {
     };
     group.go_on(&spawner, "deaf", work).expect("it is open");
     spawner.turn();
-    let mut wait = group.wait();
+    let mut wait = closed(&group);
     for _ in 0..2 {
         assert!(poll_times(&mut wait, 2).is_none());
         clock.advance(SECOND);
     }
-    let error = poll_times(&mut wait, 1).expect("it is over").expect_err("it timed out");
-    assert_eq!((error.code(), error.metadata("detached_tasks")), (ErrorCode::Timeout, Some("1")));
-    assert_eq!((error.metadata("dropped_tasks"), group.report().outstanding()), (None, 1));
+    let (error, report) =
+        poll_times(&mut wait, 1).expect("it is over").expect_err("it timed out").into_parts();
+    assert_eq!((error.code(), report.outstanding()), (ErrorCode::Timeout, 1));
+    assert_eq!((report.dropped(), group.report().outstanding()), (0, 1));
     assert!(context.scope().is_empty(), "it still runs");
     spawner.turn();
     assert!(spawner.0.lock().expect("no panic").is_empty(), "it was dropped");
@@ -695,14 +710,15 @@ async fn never_with_a_bomb() -> Result<(), BoxError> {
 #[test]
 fn a_dropped_task_whose_destructor_panics_is_attached() {
     let clock = ManualClock::new();
-    let group = WaitGroup::new(&context(&clock)).timeout(SECOND).grace(Duration::ZERO);
+    let group = wait_group(&context(&clock)).timeout(SECOND).grace(Duration::ZERO);
     group.go("a", |_| never()).expect("it is open");
     group.go("b", |_| never_with_a_bomb()).expect("it is open");
     let mut wait = group.wait();
     assert!(poll_times(&mut wait, 1).is_none());
     clock.advance(SECOND);
-    let error = poll_times(&mut wait, 1).expect("it is over").expect_err("it timed out");
-    assert_eq!((error.code(), error.metadata("dropped_tasks")), (ErrorCode::Timeout, Some("2")));
+    let (error, report) =
+        poll_times(&mut wait, 1).expect("it is over").expect_err("it timed out").into_parts();
+    assert_eq!((error.code(), report.dropped()), (ErrorCode::Timeout, 2));
     assert_eq!(tasks(error.related()), ["b"]);
     assert_eq!(error.related()[0].code(), ErrorCode::Panic);
 }
@@ -712,7 +728,7 @@ fn a_dropped_task_whose_destructor_panics_is_attached() {
 fn tasks_that_wake_themselves_for_ever_starve_nobody() {
     let clock = ManualClock::new();
     let context = context(&clock);
-    let group = ErrGroup::new(&context).timeout(SECOND).grace(SECOND);
+    let group = err_group(&context).timeout(SECOND).grace(SECOND);
     for _ in 0..3 {
         let clock = clock.clone();
         let work = move |_| async move {
@@ -725,18 +741,18 @@ fn tasks_that_wake_themselves_for_ever_starve_nobody() {
         };
         group.go(None, work).expect("it is open");
     }
-    let error = block_on(group.wait()).expect_err("it timed out");
-    assert_eq!((error.code(), error.metadata("dropped_tasks")), (ErrorCode::Timeout, Some("3")));
+    let (error, report) = block_on(group.wait()).expect_err("it timed out").into_parts();
+    assert_eq!((error.code(), report.dropped()), (ErrorCode::Timeout, 3));
 }
 
 // Rule 2.4
 #[test]
 fn many_tasks_hand_the_thread_back() {
-    let group = WaitGroup::new(&context(&ManualClock::new()));
+    let group = wait_group(&context(&ManualClock::new()));
     for _ in 0..1000 {
         group.go(None, |_| async { Ok::<_, BoxError>(()) }).expect("it is open");
     }
-    let mut wait = group.wait();
+    let mut wait = closed(&group);
     let mut polls = 1;
     while poll_times(&mut wait, 1).is_none() {
         polls += 1;
@@ -759,12 +775,12 @@ impl std::task::Wake for Count {
 
 #[test]
 fn a_wait_is_woken_by_what_concerns_it_and_by_nothing_else() {
-    let group = WaitGroup::new(&context(&ManualClock::new()));
+    let group = wait_group(&context(&ManualClock::new()));
     let spawner = ByHand::default();
     group.go_on(&spawner, None, |_| async { Ok::<_, BoxError>(()) }).expect("it is open");
     group.go(None, |_| async { Ok::<_, BoxError>(()) }).expect("it is open");
     group.go(None, |_| never()).expect("it is open");
-    let mut wait = group.wait();
+    let mut wait = group.clone().wait();
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
     let mut poll = || Pin::new(&mut wait).poll(&mut Context::from_waker(&waker));
@@ -794,7 +810,7 @@ fn a_task_hands_over_before_it_posts() {
         }
     }
     let context = context(&ManualClock::new());
-    let (group, spawner) = (WaitGroup::new(&context), ByHand::default());
+    let (group, spawner) = (wait_group(&context), ByHand::default());
     for ends in [true, false] {
         let work = move |step: StepContext| async move {
             step.register_compensation(|| async {});
@@ -820,7 +836,7 @@ fn an_executor_that_takes_no_task_is_an_error_of_the_call() {
     let context = context(&ManualClock::new());
     let refuses = Answers(|_| Err(SpawnError::shutdown()));
     let panics = Answers(|_| panic!("no runtime"));
-    let (errs, waits) = (ErrGroup::new(&context), WaitGroup::new(&context));
+    let (errs, waits) = (err_group(&context), wait_group(&context));
     for error in [
         errs.go_on(&refuses, "a", |_| never()).expect_err("it is refused"),
         waits.go_on(&refuses, "a", |_| never_with_a_bomb()).expect_err("it is refused"),
@@ -839,11 +855,10 @@ fn an_executor_that_takes_no_task_is_an_error_of_the_call() {
 // A refusal ends a wait that was pending for the answer alone.
 #[test]
 fn a_refused_task_is_not_waited_for() {
-    let group = Arc::new(WaitGroup::new(&context(&ManualClock::new())));
-    let waiting = Arc::clone(&group);
+    let group = wait_group(&context(&ManualClock::new()));
     let polled = Mutex::new(None);
     let refuses = Answers(|_| {
-        let mut wait = pin!(waiting.wait());
+        let mut wait = pin!(group.clone().wait());
         *polled.lock().expect("no panic") = Some(poll_times(&mut wait, 3).is_some());
         Err(SpawnError::shutdown())
     });
@@ -858,27 +873,24 @@ fn a_task_that_its_executor_drops_is_reported_and_its_compensations_are_kept() {
         let context = context(&ManualClock::new());
         let ledger = Ledger::default();
         let spawner = ByHand::default();
-        let (err_group, wait_group) = (ErrGroup::new(&context), WaitGroup::new(&context));
+        let group = if errs { err_group(&context) } else { wait_group(&context) };
         let inner = ledger.clone();
         let work = |step: StepContext| async move {
             inner.apply(&step, 1);
             never_with_a_bomb().await
         };
-        let went = if errs {
-            err_group.go_on(&spawner, "lost", work)
-        } else {
-            wait_group.go_on(&spawner, "lost", work)
-        };
+        let went = group.go_on(&spawner, "lost", work);
         went.expect("it is open");
-        let mut wait = if errs { err_group.wait() } else { wait_group.wait() };
+        let mut wait = group.wait();
         spawner.turn();
         assert!(poll_times(&mut wait, 1).is_none());
         spawner.drop_all();
-        let error = poll_times(&mut wait, 1).expect("it is over").expect_err("it was dropped");
+        let (error, report) =
+            poll_times(&mut wait, 1).expect("it is over").expect_err("it was dropped").into_parts();
         assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Canceled, Some("lost")));
         assert_eq!(error.to_string(), "the executor dropped the task");
         assert_eq!(error.related()[0].code(), ErrorCode::Panic, "its destructor did");
-        assert_eq!((error.metadata("failed"), roll_back(context.scope())), (Some("1"), 1));
+        assert_eq!((report.failed(), roll_back(context.scope())), (1, 1));
         ledger.assert_undone_in_reverse();
     }
 }
@@ -887,7 +899,7 @@ fn a_task_that_its_executor_drops_is_reported_and_its_compensations_are_kept() {
 #[test]
 fn the_answer_of_an_executor_may_come_after_the_end_of_the_task() {
     let context = context(&ManualClock::new());
-    let group = WaitGroup::new(&context);
+    let group = wait_group(&context);
     let drops = Answers(|task| {
         drop(task);
         Ok(())
@@ -907,9 +919,9 @@ fn the_answer_of_an_executor_may_come_after_the_end_of_the_task() {
     };
     group.go_on(&runs, "ran", work).expect("it was taken");
     group.go_on(&runs_and_refuses, "ran all the same", work).expect_err("it was refused");
-    let error = block_on(group.wait()).expect_err("one was dropped");
+    let (error, report) = block_on(closed(&group)).expect_err("one was dropped").into_parts();
     assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Canceled, Some("dropped")));
-    assert_eq!(error.metadata("succeeded"), Some("2"));
+    assert_eq!(report.succeeded(), 2);
     assert_eq!((group.report().additions(), group.report().completions()), (3, 3));
     assert_eq!(roll_back(context.scope()), 2);
 }
@@ -920,7 +932,7 @@ fn a_rollback_of_a_group_attaches_what_failed_and_leaves_it_staged() {
     let context = context(&ManualClock::new());
     let ledger = Ledger::default();
     ledger.apply(&context, 0);
-    let group = ErrGroup::new(&context).roll_back(CompensationPolicy::sequential_reverse());
+    let group = err_group(&context).roll_back(CompensationPolicy::sequential_reverse());
     let inner = ledger.clone();
     let work = |step: StepContext| async move {
         inner.apply(&step, 1);
@@ -929,7 +941,7 @@ fn a_rollback_of_a_group_attaches_what_failed_and_leaves_it_staged() {
         Err::<(), BoxError>("no".into())
     };
     group.go("a", work).expect("it is open");
-    let error = block_on(group.wait()).expect_err("it fails");
+    let error = block_on(group.wait()).expect_err("it fails").into_error();
     assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("a")));
     assert_eq!(error.related()[0].code(), ErrorCode::Compensation);
     assert_eq!(error.related()[0].related()[0].metadata("label"), Some("refund"));
@@ -942,7 +954,7 @@ fn a_rollback_of_a_group_attaches_what_failed_and_leaves_it_staged() {
 fn a_group_that_succeeds_rolls_nothing_back() {
     let context = context(&ManualClock::new());
     let ledger = Ledger::default();
-    let group = ErrGroup::new(&context).roll_back(CompensationPolicy::parallel());
+    let group = err_group(&context).roll_back(CompensationPolicy::parallel());
     let inner = ledger.clone();
     let work = |step: StepContext| async move {
         inner.apply(&step, 1);
@@ -960,7 +972,7 @@ fn a_timeout_and_a_cancellation_are_rolled_back_as_well() {
         let (clock, stop) = (ManualClock::new(), CancellationSource::new());
         let context = context(&clock).with_cancellation(stop.token());
         let ledger = Ledger::default();
-        let group = ErrGroup::new(&context).timeout(SECOND).grace(Duration::ZERO);
+        let group = err_group(&context).timeout(SECOND).grace(Duration::ZERO);
         let group = group.roll_back(CompensationPolicy::sequential_reverse());
         let inner = ledger.clone();
         let work = |step: StepContext| async move {
@@ -975,7 +987,8 @@ fn a_timeout_and_a_cancellation_are_rolled_back_as_well() {
         } else {
             clock.advance(SECOND);
         }
-        let error = poll_times(&mut wait, 3).expect("it is over").expect_err("it ends");
+        let error =
+            poll_times(&mut wait, 3).expect("it is over").expect_err("it ends").into_error();
         let expected = if cancels { ErrorCode::Canceled } else { ErrorCode::Timeout };
         assert_eq!(error.code(), expected);
         ledger.assert_undone_in_reverse();
@@ -990,7 +1003,7 @@ fn a_rollback_of_a_group_is_retried_by_the_clock_of_the_context() {
     let context = context(&clock);
     let twice = RetryPolicy::fixed(2, SECOND);
     let policy = CompensationPolicy::sequential_reverse().retry(twice);
-    let group = ErrGroup::new(&context).roll_back(policy);
+    let group = err_group(&context).roll_back(policy);
     let work = |step: StepContext| async move {
         step.register_compensation(|| async { Err("closed") });
         Err::<(), BoxError>("no".into())
@@ -1008,16 +1021,16 @@ fn a_rollback_of_a_group_is_retried_by_the_clock_of_the_context() {
 fn a_group_whose_last_running_task_cancels_it_is_cancelled() {
     let stop = CancellationSource::new();
     let context = context(&ManualClock::new()).with_cancellation(stop.token());
-    let group = WaitGroup::new(&context);
+    let group = wait_group(&context);
     let work = |_| async {
         stop.cancel();
         Ok::<_, BoxError>(())
     };
     group.go(None, work).expect("it is open");
     group.go(None, work).expect("it is open");
-    let error = block_on(group.wait()).expect_err("one has not begun");
-    assert_eq!((error.code(), error.metadata("succeeded")), (ErrorCode::Canceled, Some("1")));
-    assert_eq!(error.metadata("dropped_tasks"), Some("1"));
+    let (error, report) = block_on(group.wait()).expect_err("one has not begun").into_parts();
+    assert_eq!((error.code(), report.succeeded()), (ErrorCode::Canceled, 1));
+    assert_eq!(report.dropped(), 1);
 }
 
 // Rule 3.5: the wait never sees the token between the two, as when another thread cancels it.
@@ -1027,15 +1040,16 @@ fn a_cancellation_while_the_last_task_ends_is_not_overlooked() {
         for fails in [true, false] {
             let stop = CancellationSource::new();
             let context = context(&ManualClock::new()).with_cancellation(stop.token());
-            let (err_group, wait_group) = (ErrGroup::new(&context), WaitGroup::new(&context));
+            let group = if errs { err_group(&context) } else { wait_group(&context) };
             let work = |_| async {
                 stop.cancel();
                 if fails { Err("was told") } else { Ok(()) }
             };
-            if errs { err_group.go("a", work) } else { wait_group.go("a", work) }
-                .expect("it is open");
-            let wait = if errs { err_group.wait() } else { wait_group.wait() };
-            let error = block_on(wait).expect_err("it was cancelled before its task had ended");
+            group.go("a", work).expect("it is open");
+            let wait = group.wait();
+            let error = block_on(wait)
+                .expect_err("it was cancelled before its task had ended")
+                .into_error();
             assert_eq!(error.code(), ErrorCode::Canceled);
             assert_eq!(tasks(error.related()), if fails { vec!["a"] } else { vec![] });
         }
@@ -1067,7 +1081,7 @@ fn an_end_between_the_look_and_the_wait_is_not_lost() {
     }
     let spawner = ByHand::default();
     let context = StepContext::new("t").with_clock(Arc::new(Runs(spawner.clone())));
-    let group = WaitGroup::new(&context).timeout(SECOND);
+    let group = wait_group(&context).timeout(SECOND);
     group.go_on(&spawner, None, |_| async { Ok::<_, BoxError>(()) }).expect("it is open");
     assert_eq!(block_on(group.wait()).expect("it succeeds").succeeded(), 1);
 }
@@ -1077,9 +1091,9 @@ fn an_end_between_the_look_and_the_wait_is_not_lost() {
 fn groups_can_be_nested() {
     let clock = ManualClock::new();
     let context = context(&clock);
-    let outer = WaitGroup::new(&context);
+    let outer = wait_group(&context);
     let work = |step: StepContext| async move {
-        let inner = ErrGroup::new(&step).grace(Duration::ZERO);
+        let inner = err_group(&step).grace(Duration::ZERO);
         let fails = |step: StepContext| async move {
             step.register_compensation(|| async {});
             yields(1).await;
@@ -1090,9 +1104,9 @@ fn groups_can_be_nested() {
         inner.wait().await.map(drop)
     };
     outer.go("outer", work).expect("it is open");
-    let error = block_on(outer.wait()).expect_err("it fails");
+    let (error, report) = block_on(outer.wait()).expect_err("it fails").into_parts();
     assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("inner")));
-    assert_eq!((error.metadata("failed"), error.metadata("dropped_tasks")), (Some("1"), None));
+    assert_eq!((report.failed(), report.dropped()), (1, 0));
     assert_eq!(roll_back(context.scope()), 1);
 }
 
@@ -1102,14 +1116,13 @@ fn a_step_that_was_kept_stages_on_the_context() {
     for errs in [true, false] {
         let context = context(&ManualClock::new());
         let kept = Mutex::new(None);
-        let (err_group, wait_group) = (ErrGroup::new(&context), WaitGroup::new(&context));
+        let group = if errs { err_group(&context) } else { wait_group(&context) };
         let work = |step: StepContext| async {
             *kept.lock().expect("no panic") = Some(step);
             Ok::<_, BoxError>(())
         };
-        if errs { err_group.go(None, work) } else { wait_group.go(None, work) }
-            .expect("it is open");
-        block_on(if errs { err_group.wait() } else { wait_group.wait() }).expect("it succeeds");
+        group.go(None, work).expect("it is open");
+        block_on(group.wait()).expect("it succeeds");
         let step = kept.lock().expect("no panic").take().expect("the task ran");
         assert!(!step.cancellation().is_cancelled());
         step.register_compensation(|| async {});
@@ -1135,7 +1148,7 @@ fn a_clock_that_panics_is_an_error_and_loses_nothing() {
         let clock = Arc::new(Broken(AtomicU32::new(readings)));
         let context = StepContext::new("t").with_clock(clock);
         let staged = AtomicU32::new(0);
-        let group = ErrGroup::new(&context).timeout(SECOND);
+        let group = err_group(&context).timeout(SECOND);
         let work = |step: StepContext| {
             staged.fetch_add(1, Ordering::Relaxed);
             step.register_compensation(|| async {});
@@ -1143,7 +1156,8 @@ fn a_clock_that_panics_is_an_error_and_loses_nothing() {
         };
         group.go(None, work).expect("it is open");
         let mut wait = group.wait();
-        let error = poll_times(&mut wait, 9).expect("it is over").expect_err("it ends");
+        let error =
+            poll_times(&mut wait, 9).expect("it is over").expect_err("it ends").into_error();
         assert_eq!(error.code(), ErrorCode::Panic);
         let staged = staged.load(Ordering::Relaxed) as usize;
         assert_eq!((roll_back(context.scope()), staged), (staged, usize::from(readings > 1)));
@@ -1170,7 +1184,7 @@ fn a_clock_that_panics_hides_no_error() {
         let context = StepContext::new("t").with_clock(clock.clone());
         let twice = RetryPolicy::fixed(2, SECOND);
         let policy = CompensationPolicy::default().retry(twice);
-        let group = ErrGroup::new(&context).grace(SECOND);
+        let group = err_group(&context).grace(SECOND);
         let group = if rolls_back { group.roll_back(policy) } else { group };
         let breaks = Arc::clone(&clock);
         let work = move |step: StepContext| async move {
@@ -1192,7 +1206,7 @@ fn a_clock_that_panics_hides_no_error() {
             Ok(())
         };
         group.go("breaks", work).expect("it is open");
-        let error = block_on(group.wait()).expect_err("it fails");
+        let error = block_on(group.wait()).expect_err("it fails").into_error();
         assert_eq!((error.code(), error.metadata("task")), (ErrorCode::Handler, Some("fails")));
         let mut panicked = error.related()[0].clone();
         if rolls_back {
@@ -1214,9 +1228,9 @@ fn a_wait_may_be_dropped_after_any_poll() {
             let context = context(&ManualClock::new());
             let ledger = Ledger::default();
             let spawner = ByHand::default();
-            let err_group =
-                ErrGroup::new(&context).roll_back(CompensationPolicy::sequential_reverse());
-            let wait_group = WaitGroup::new(&context);
+            let undo = CompensationPolicy::sequential_reverse();
+            let group =
+                if errs { err_group(&context).roll_back(undo) } else { wait_group(&context) };
             for task in 0..4 {
                 let ledger = ledger.clone();
                 let work = move |step: StepContext| async move {
@@ -1226,15 +1240,13 @@ fn a_wait_may_be_dropped_after_any_poll() {
                     }
                     if fails && task == 2 { Err("no") } else { Ok(()) }
                 };
-                match (errs, task) {
-                    (true, 3) => err_group.go_on(&spawner, None, work),
-                    (true, _) => err_group.go(None, work),
-                    (false, 3) => wait_group.go_on(&spawner, None, work),
-                    (false, _) => wait_group.go(None, work),
+                match task {
+                    3 => group.go_on(&spawner, None, work),
+                    _ => group.go(None, work),
                 }
                 .expect("it is open");
             }
-            let mut wait = if errs { err_group.wait() } else { wait_group.wait() };
+            let mut wait = group.wait();
             let mut ended = None;
             for _ in 0..k {
                 spawner.turn();
@@ -1248,7 +1260,6 @@ fn a_wait_may_be_dropped_after_any_poll() {
             let undone_before = ledger.undone().len();
             assert!(context.scope().len() + undone_before >= in_place_left, "poll {k}");
             // The task on the executor ends later, and hands over what it has staged by then.
-            drop((err_group, wait_group));
             for _ in 0..9 {
                 spawner.turn();
             }
@@ -1271,7 +1282,7 @@ fn a_wait_may_be_dropped_after_any_poll() {
 #[test]
 fn a_group_that_is_dropped_tells_its_tasks_and_keeps_what_they_staged() {
     let context = context(&ManualClock::new());
-    let (group, spawner) = (ErrGroup::new(&context), ByHand::default());
+    let (group, spawner) = (err_group(&context), ByHand::default());
     let work = |step: StepContext| async move {
         step.register_compensation(|| async {});
         step.cancellation().cancelled().await;
@@ -1292,7 +1303,7 @@ async fn all_tasks_are_awaited() {
     let context = StepContext::new("suite");
     let pool = ThreadPool::new().expect("threads start");
     let ledger = Ledger::default();
-    let group = WaitGroup::new(&context);
+    let group = wait_group(&context);
     for effect in 0..20 {
         let ledger = ledger.clone();
         let work = move |step: StepContext| async move {
@@ -1315,7 +1326,7 @@ async fn the_first_failure_stops_the_others_and_is_rolled_back() {
     let context = StepContext::new("suite");
     let pool = ThreadPool::new().expect("threads start");
     let ledger = Ledger::default();
-    let group = ErrGroup::new(&context).roll_back(CompensationPolicy::sequential_reverse());
+    let group = err_group(&context).roll_back(CompensationPolicy::sequential_reverse());
     for spawned in [true, false] {
         let ledger = ledger.clone();
         let work = move |step: StepContext| async move {
@@ -1331,7 +1342,7 @@ async fn the_first_failure_stops_the_others_and_is_rolled_back() {
         Err::<(), BoxError>("no".into())
     };
     group.go("fails", fails).expect("it is open");
-    let error = group.wait().await.expect_err("one fails");
+    let error = group.wait().await.expect_err("one fails").into_error();
     assert_eq!(error.metadata("task"), Some("fails"));
     ledger.assert_undone_in_reverse();
     assert!(context.scope().is_empty());
@@ -1340,24 +1351,24 @@ async fn the_first_failure_stops_the_others_and_is_rolled_back() {
 // Rules 3.3, 3.6, 5.2
 async fn a_timeout_ends_tasks_that_never_do() {
     let context = StepContext::new("suite");
-    let group = WaitGroup::new(&context).timeout(Duration::from_millis(2)).grace(Duration::ZERO);
+    let group = wait_group(&context).timeout(Duration::from_millis(2)).grace(Duration::ZERO);
     group.go(None, |_| never()).expect("it is open");
-    let error = group.wait().await.expect_err("it timed out");
-    assert_eq!((error.code(), error.metadata("dropped_tasks")), (ErrorCode::Timeout, Some("1")));
+    let (error, report) = group.wait().await.expect_err("it timed out").into_parts();
+    assert_eq!((error.code(), report.dropped()), (ErrorCode::Timeout, 1));
 }
 
 // Rules 3.5, 5.2
 async fn cancellation_from_another_thread_ends_the_group() {
     let stop = CancellationSource::new();
     let context = StepContext::new("suite").with_cancellation(stop.token());
-    let group = ErrGroup::new(&context);
+    let group = err_group(&context);
     let work = |step: StepContext| async move {
         step.cancellation().cancelled().await;
         Ok::<_, BoxError>(())
     };
     group.go(None, work).expect("it is open");
     let canceller = std::thread::spawn(move || stop.cancel());
-    let error = group.wait().await.expect_err("cancelled");
+    let error = group.wait().await.expect_err("cancelled").into_error();
     assert_eq!(error.code(), ErrorCode::Canceled);
     canceller.join().expect("the thread ends");
 }

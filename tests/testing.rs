@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::future::{join, pending};
 use futures::task::SpawnExt;
 use futures::{FutureExt, StreamExt};
-use watershed::group::ErrGroup;
+use watershed::group::Group;
 use watershed::testing::{
     Entry, Fault, Ledger, Simulation, Stopped, explore, for_every_fault, for_every_poll,
 };
@@ -172,7 +172,7 @@ fn a_group_runs_on_the_spawner_of_a_simulation() {
     for seed in 0..20 {
         let simulation = Simulation::new(seed).with_strict_wakers();
         let context = simulation.world().context("t");
-        let group = ErrGroup::new(&context);
+        let group = Group::new(&context);
         for task in 0..5_u64 {
             let work = move |step: StepContext| async move {
                 timers::delay(&step, Duration::from_secs(task)).await?;
@@ -181,7 +181,7 @@ fn a_group_runs_on_the_spawner_of_a_simulation() {
             group.go_on(&simulation.spawner(), None, work).expect("it spawns");
         }
         let error = simulation.run(group.wait()).expect("it ends").expect_err("three fails");
-        assert_eq!(error.code(), ErrorCode::Handler);
+        assert_eq!(error.error().code(), ErrorCode::Handler);
         assert_eq!(simulation.world().clock().now(), Tick::ZERO + Duration::from_secs(3));
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures::FutureExt;
-use watershed::group::ErrGroup;
+use watershed::group::Group;
 use watershed::testing::Simulation;
 use watershed::{BoxError, CompensationPolicy, StepContext};
 
@@ -23,7 +23,7 @@ pub fn group(bytes: &[u8]) {
     let context = world.context("group");
     let done = Arc::new(Mutex::new(BTreeSet::new()));
     let undone = Arc::new(Mutex::new(Vec::new()));
-    let mut group = ErrGroup::new(&context);
+    let mut group = Group::new(&context);
     let rolls_back = bytes.one_in(2);
     if rolls_back {
         group = group.roll_back(CompensationPolicy::sequential_reverse());
@@ -34,9 +34,13 @@ pub fn group(bytes: &[u8]) {
     if bytes.one_in(2) {
         group = group.grace(bytes.wait(4));
     }
+    if bytes.one_in(2) {
+        group = group.concurrency(1 + usize::from(bytes.below(3)));
+    }
     let mut result = None;
     // Dropping the wait ends the group as well.
     let mut over = false;
+    let mut closed = false;
     let mut added = 0_u32;
     let spawner = simulation.spawner();
     {
@@ -75,11 +79,15 @@ pub fn group(bytes: &[u8]) {
                     } else {
                         group.go(None, work)
                     };
-                    let ended = over || result.is_some();
+                    let ended = over || closed || result.is_some();
                     assert_eq!(taken.is_err(), ended, "a group that has ended, or has not");
                     added += u32::from(taken.is_ok());
                 }
                 3 if bytes.one_in(4) => group.cancel(),
+                7 if bytes.one_in(4) => {
+                    group.close();
+                    closed = true;
+                }
                 4 => {
                     over |= wait.is_some();
                     wait = None;
@@ -90,7 +98,7 @@ pub fn group(bytes: &[u8]) {
                     let _ = simulation.run(yield_woken(8));
                 }
                 _ if result.is_none() => {
-                    let wait = wait.get_or_insert_with(|| group.wait());
+                    let wait = wait.get_or_insert_with(|| group.clone().wait());
                     result = wait.poll_unpin(&mut cx).is_ready().then_some(());
                 }
                 _ => {}

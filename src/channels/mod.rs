@@ -24,8 +24,8 @@ pub use crate::source::{
     Unsettled, live, mixed,
 };
 pub use broadcast::{
-    Broadcast, BroadcastFuture, BroadcastReport, DestinationReport, Missed, OnClosed, Overflow,
-    broadcast, fan_out,
+    Broadcast, BroadcastFuture, BroadcastReport, DestinationReport, OnClosed, Overflow,
+    Subscribers, broadcast, fan_out,
 };
 pub use destination::{
     Destination, IntoDestination, Refused, Route, SenderDestination, SinkDestination, Undelivered,

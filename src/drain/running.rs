@@ -67,8 +67,8 @@ impl<C: Drains> Running<C> {
         // Asked at the start, for messages; decided when handlers have had their chance to end.
         let mut exceeded = self.limits.exceeded();
         if std::mem::take(&mut self.first) {
-            if let Some(Exceeded::Cancelled) = exceeded {
-                self.stop(Error::canceled())?;
+            if let Some(Exceeded::Cancelled(error)) = &exceeded {
+                self.stop(error.clone())?;
             } else if let Some(error) = self.invalid.take() {
                 self.stop(error)?;
             }
@@ -165,8 +165,8 @@ impl<C: Drains> Running<C> {
     fn find_cause(&self, news: u8, exceeded: Option<Exceeded>) -> Result<Option<Error>, Error> {
         // Asked again: a handler may have cancelled the drain in the poll in which its time was over.
         let exceeded = self.limits.exceeded().or(exceeded);
-        if let Some(cancelled @ Exceeded::Cancelled) = exceeded {
-            return Ok(Some(cancelled.into_error("the drain")));
+        if let Some(Exceeded::Cancelled(error)) = exceeded {
+            return Ok(Some(error));
         }
         if news & LOOK != 0 {
             let failure = self.look(|state| {

@@ -4,6 +4,7 @@
 //! (`after`), and the message has another attempt, goes to the dead letters, or ends the drain. A
 //! slot is used again for the next message, in place.
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -19,7 +20,7 @@ use crate::clock::Tick;
 use crate::diagnostics::COUNTERS;
 use crate::diagnostics::trace::MessageSpan;
 use crate::error::Error;
-use crate::outcome::{Answer, HandlerOutput};
+use crate::outcome::HandlerOutput;
 use crate::panics;
 use crate::step::LentStep;
 
@@ -253,8 +254,8 @@ impl<C: Drains> Slot<C> {
                 lent.disarm();
                 state.doing = Doing::Own;
                 match answer {
-                    Answer::Done => Poll::Ready(self.succeed(info, state, shared)),
-                    Answer::Later(wait) => self.come_later(wait, info, state, shared, cx),
+                    ControlFlow::Continue(()) => Poll::Ready(self.succeed(info, state, shared)),
+                    ControlFlow::Break(wait) => self.come_later(wait, info, state, shared, cx),
                 }
             }
             Err(error) => {

@@ -4,10 +4,13 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use super::{BoxError, Error};
+use crate::channels::BroadcastReport;
 use crate::drain::FanInReport;
+use crate::group::GroupReport;
 use crate::undo::RollbackReport;
 
-/// An [`Error`] and the report of the operation that failed with it: of a drain, of a rollback.
+/// An [`Error`] and the report of the operation that failed with it: of a drain, of a group, of a
+/// broadcast, of a rollback.
 ///
 /// It is one pointer, prints as its error does, also with `{:#}`, and becomes its error by `?`.
 ///
@@ -69,17 +72,18 @@ impl<R> Failure<R> {
     }
 }
 
-/// The library's own error that was boxed, by itself or with the report of a drain or a rollback.
+/// The library's own error that was boxed, by itself or with the report of an operation.
 pub(super) fn own_error(cause: BoxError) -> Result<Error, BoxError> {
-    let cause = match cause.downcast::<Error>() {
-        Ok(error) => return Ok(*error),
-        Err(cause) => cause,
-    };
-    let cause = match cause.downcast::<Failure<FanInReport>>() {
-        Ok(failure) => return Ok(failure.into_error()),
-        Err(cause) => cause,
-    };
-    cause.downcast::<Failure<RollbackReport>>().map(|failure| failure.into_error())
+    let error = cause.downcast::<Error>().map(|error| *error);
+    error
+        .or_else(error_beside::<FanInReport>)
+        .or_else(error_beside::<RollbackReport>)
+        .or_else(error_beside::<GroupReport>)
+        .or_else(error_beside::<BroadcastReport>)
+}
+
+fn error_beside<R: fmt::Debug + 'static>(cause: BoxError) -> Result<Error, BoxError> {
+    cause.downcast::<Failure<R>>().map(|failure| failure.into_error())
 }
 
 /// Prints as its error does.

@@ -1,75 +1,110 @@
 //! Where the tasks of a group post how they ended, and the wait reads it.
 
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
-use super::report::GroupReport;
+use super::permits::{Permit, Permits};
+use super::report::{GroupReport, Values};
 use crate::cancellation::{CancellationSource, CancellationToken};
 use crate::diagnostics::COUNTERS;
-use crate::error::{Error, Gathered};
+use crate::drain::OnFailure;
+use crate::error::{Error, ErrorCode, Gathered};
 use crate::lock::Lock;
 use crate::panics;
 
 /// How a task ended.
-pub(super) enum Ended {
-    Succeeded,
+pub(super) enum Ended<T> {
+    Succeeded(T),
     Failed(Error),
     /// The group dropped it; with the panic of its destructor.
     Dropped(Option<Error>),
 }
 
-pub(super) struct Board {
-    /// Whether the first failure stops the group.
-    fail_fast: bool,
+pub(super) struct Board<T> {
     /// The token of the group's context.
-    outer: CancellationToken,
+    pub(super) outer: CancellationToken,
     /// Tells the tasks to stop.
-    stop: CancellationSource,
+    pub(super) stop: CancellationSource,
     /// Tells tasks on an executor that their grace is over.
-    abort: CancellationSource,
-    state: Lock<State>,
+    pub(super) abort: CancellationSource,
+    pub(super) state: Lock<State<T>>,
 }
 
-#[derive(Default)]
-struct State {
-    report: GroupReport,
+pub(super) struct State<T> {
+    pub(super) report: GroupReport,
+    pub(super) values: Values<T>,
+    /// What a failure does to the others.
+    pub(super) on_failure: OnFailure,
+    pub(super) permits: Permits,
     /// The number of the next task: its place in the order of the additions.
     next: u64,
+    /// Those who can add tasks.
+    pub(super) handles: usize,
+    /// No task is admitted any more.
+    pub(super) closed: bool,
     /// Why the group stops, once it does.
-    cause: Option<Error>,
+    pub(super) cause: Option<Error>,
     /// Every other failure, by the number of its task.
-    failures: Gathered,
+    pub(super) failures: Gathered,
     /// An error that belongs to no task, behind those of all tasks.
-    last: Option<Error>,
-    awaited: bool,
-    ended: bool,
-    waiter: Option<Waker>,
+    pub(super) last: Option<Error>,
+    pub(super) awaited: bool,
+    pub(super) ended: bool,
+    pub(super) waiter: Option<Waker>,
     /// Grows with everything that whoever waits has to hear of.
-    news: u64,
+    pub(super) news: u64,
 }
 
-impl State {
-    fn tell(&mut self) -> Option<Waker> {
+impl<T> State<T> {
+    pub(super) fn tell(&mut self) -> Option<Waker> {
         self.news += 1;
         self.waiter.take()
     }
+
+    /// Whether no task can come any more that would be run.
+    pub(super) fn is_complete(&self) -> bool {
+        self.closed || self.handles == 0 || self.cause.is_some()
+    }
 }
 
-impl Board {
-    pub(super) fn new(
-        fail_fast: bool,
-        outer: CancellationToken,
-        stop: CancellationSource,
-    ) -> Arc<Self> {
-        let abort = CancellationSource::new();
-        Arc::new(Self { fail_fast, outer, stop, abort, state: Lock::default() })
+impl<T> Board<T> {
+    /// With one handle.
+    pub(super) fn new(outer: CancellationToken) -> Arc<Self> {
+        let state = State {
+            report: GroupReport::default(),
+            values: Values::default(),
+            on_failure: OnFailure::default(),
+            permits: Permits::default(),
+            next: 0,
+            handles: 1,
+            closed: false,
+            cause: None,
+            failures: Gathered::default(),
+            last: None,
+            awaited: false,
+            ended: false,
+            waiter: None,
+            news: 0,
+        };
+        let (stop, abort) = (CancellationSource::new(), CancellationSource::new());
+        Arc::new(Self { outer, stop, abort, state: Lock::new(state) })
     }
 
-    /// Counts a task in and gives it its number.
-    pub(super) fn admit(&self) -> Result<u64, Error> {
+    /// Counts a task in and gives it its number; one that `needs_room` only where it can begin now.
+    pub(super) fn admit(&self, needs_room: bool) -> Result<u64, Error> {
         let mut state = self.state.lock();
         if state.ended {
             return Err(Error::validation("the group has ended"));
+        }
+        if state.closed {
+            return Err(Error::validation("the group is closed"));
+        }
+        if let Some(limit) = state.permits.limit() {
+            check_limit(limit)?;
+            if needs_room && state.report.outstanding() >= limit as u64 {
+                let message = "as many tasks as may run at once are there";
+                return Err(Error::new(ErrorCode::ChannelFull, message));
+            }
         }
         state.report.additions += 1;
         state.next += 1;
@@ -90,30 +125,61 @@ impl Board {
         panics::wake_each(waiter);
     }
 
+    /// Ready when a task may begin.
+    pub(super) fn poll_permit(&self, permit: &mut Permit, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker().clone();
+        let (may_begin, unused) = self.state.lock().permits.ask(permit, waker);
+        panics::drop_each(unused);
+        if may_begin { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// A task does not run any more, or never will.
+    pub(super) fn give_back(&self, permit: Permit) {
+        let (next, unused) = self.state.lock().permits.give_back(permit);
+        panics::drop_each(unused);
+        panics::wake_each(next);
+    }
+
+    /// So many tasks may run at once.
+    pub(super) fn set_limit(&self, limit: usize) {
+        let woken = self.state.lock().permits.set_limit(limit);
+        panics::wake_each(woken);
+    }
+
     /// Notes how a task ended. What it staged has been handed over before.
-    pub(super) fn post(&self, number: u64, ended: Ended) {
+    pub(super) fn post(&self, number: u64, ended: Ended<T>) {
         // The context was cancelled before this task ended, whether or not the wait has seen it:
         // that stops the group, and not a task that fails because of it.
         let cancelled = self.outer.is_cancelled() && !matches!(ended, Ended::Dropped(_));
         let counter = match &ended {
-            Ended::Succeeded => &COUNTERS.tasks_succeeded,
+            Ended::Succeeded(_) => &COUNTERS.tasks_succeeded,
             Ended::Failed(_) => &COUNTERS.tasks_failed,
             Ended::Dropped(_) => &COUNTERS.tasks_dropped,
         };
         counter.add(1);
-        let (waiter, stops, unkept) = {
+        let (mut unkept, mut late, mut stops) = (None, None, None);
+        let waiter = {
             let mut state = self.state.lock();
-            let mut unkept = None;
-            let mut stops = cancelled && state.cause.is_none();
-            if stops {
-                state.cause = Some(Error::canceled());
+            let state = &mut *state;
+            if cancelled && state.cause.is_none() {
+                stops = Some(self.outer.error());
+                state.cause.clone_from(&stops);
             }
             match ended {
-                Ended::Succeeded => state.report.succeeded += 1,
-                Ended::Failed(error) if self.fail_fast && state.cause.is_none() => {
+                Ended::Succeeded(value) => {
+                    state.report.succeeded += 1;
+                    if state.ended {
+                        late = Some(value);
+                    } else {
+                        state.values.keep(number, value);
+                    }
+                }
+                Ended::Failed(error)
+                    if state.on_failure == OnFailure::Abort && state.cause.is_none() =>
+                {
                     state.report.failed += 1;
+                    stops = Some(error.clone());
                     state.cause = Some(error);
-                    stops = true;
                 }
                 Ended::Failed(error) => {
                     state.report.failed += 1;
@@ -124,13 +190,24 @@ impl Board {
                     unkept = panicked.and_then(|error| state.failures.add(number, error));
                 }
             }
-            (state.tell(), stops, unkept)
+            state.tell()
         };
         drop(unkept);
-        if stops {
-            self.stop.cancel();
+        panics::drop_each(late);
+        if let Some(cause) = stops {
+            self.tell_to_stop(Some(cause));
         }
         panics::wake_each(waiter);
+    }
+
+    /// Tells every task to stop. Those that wait for a permit are let through to hear it.
+    pub(super) fn tell_to_stop(&self, cause: Option<Error>) {
+        match cause {
+            Some(cause) => self.stop.cancel_with(cause),
+            None => self.stop.cancel(),
+        }
+        let woken = self.state.lock().permits.open();
+        panics::wake_each(woken);
     }
 
     /// Stops the group for this reason, unless it has one already.
@@ -138,15 +215,25 @@ impl Board {
         let (waiter, unused) = {
             let mut state = self.state.lock();
             let unused = if state.cause.is_none() && !state.ended {
-                state.cause = Some(cause);
+                state.cause = Some(cause.clone());
                 None
             } else {
-                Some(cause)
+                Some(cause.clone())
             };
             (state.tell(), unused)
         };
         drop(unused);
-        self.stop.cancel();
+        self.tell_to_stop(Some(cause));
+        panics::wake_each(waiter);
+    }
+
+    /// No task is admitted any more.
+    pub(super) fn close(&self) {
+        let waiter = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.tell()
+        };
         panics::wake_each(waiter);
     }
 
@@ -156,8 +243,32 @@ impl Board {
         panics::wake_each(waiter);
     }
 
+    pub(super) fn add_handle(&self) {
+        self.state.lock().handles += 1;
+    }
+
+    /// A handle is gone. Whether nobody is left who could add tasks or await them.
+    pub(super) fn drop_handle(&self) -> bool {
+        let (waiter, alone) = {
+            let mut state = self.state.lock();
+            state.handles -= 1;
+            let last = state.handles == 0;
+            (last.then(|| state.tell()).flatten(), last && !state.awaited)
+        };
+        panics::wake_each(waiter);
+        alone
+    }
+
     pub(super) fn report(&self) -> GroupReport {
-        self.state.lock().report
+        self.state.lock().report.clone()
+    }
+
+    pub(super) fn on_failure(&self) -> OnFailure {
+        self.state.lock().on_failure
+    }
+
+    pub(super) fn set_on_failure(&self, on_failure: OnFailure) {
+        self.state.lock().on_failure = on_failure;
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -170,116 +281,9 @@ impl Board {
     }
 }
 
-/// What the wait does.
-impl Board {
-    /// Begins a wait. There is one at a time, and none after the end.
-    pub(super) fn begin(&self) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        if state.ended {
-            return Err(Error::validation("the group has ended"));
-        }
-        if std::mem::replace(&mut state.awaited, true) {
-            return Err(Error::validation("the group is being awaited already"));
-        }
-        Ok(())
+pub(super) fn check_limit(limit: usize) -> Result<(), Error> {
+    if limit == 0 {
+        return Err(Error::validation("`concurrency` must not be 0"));
     }
-
-    /// Whether tasks are still to be waited for and nothing has stopped the group. Forgets the waker
-    /// of the last poll: tasks that are polled in this one need not wake it.
-    pub(super) fn is_to_go_on(&self) -> bool {
-        let (goes_on, old) = {
-            let mut state = self.state.lock();
-            let report = state.report;
-            let done = report.additions > 0 && report.outstanding() == 0;
-            (state.cause.is_none() && !done, state.waiter.take())
-        };
-        panics::drop_each(old);
-        goes_on
-    }
-
-    pub(super) fn news(&self) -> u64 {
-        self.state.lock().news
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.state.lock().cause.is_some()
-    }
-
-    /// Notes an error that belongs to no task: the cause, or behind those of all tasks.
-    pub(super) fn break_off(&self, error: Error) {
-        let old = {
-            let mut state = self.state.lock();
-            if state.cause.is_none() {
-                state.cause.replace(error)
-            } else {
-                state.last.replace(error)
-            }
-        };
-        drop(old);
-    }
-
-    /// Ends the group if all of its tasks have ended.
-    pub(super) fn end_if_done(&self) -> bool {
-        let mut state = self.state.lock();
-        state.ended |= state.report.outstanding() == 0;
-        state.ended
-    }
-
-    /// Waits for news, unless there were some since `before`.
-    pub(super) fn wait(&self, before: u64, waker: Waker) -> bool {
-        let old = {
-            let mut state = self.state.lock();
-            if state.news != before {
-                return false;
-            }
-            state.waiter.replace(waker)
-        };
-        panics::drop_each(old);
-        true
-    }
-
-    /// Ends the group: no task is admitted from now on, and those that are left are told to stop.
-    pub(super) fn end(&self) {
-        let (left, old) = {
-            let mut state = self.state.lock();
-            state.ended = true;
-            (state.report.outstanding() > 0, state.waiter.take())
-        };
-        panics::drop_each(old);
-        if left {
-            self.stop.cancel();
-        }
-    }
-
-    /// The grace is over for tasks on an executor.
-    pub(super) fn abort(&self) {
-        self.abort.cancel();
-    }
-
-    /// The result of a group that has ended: the first cause with the others attached in the order
-    /// of their tasks.
-    pub(super) fn result(&self) -> Result<GroupReport, Error> {
-        let (report, cause, mut failures, last) = {
-            let mut state = self.state.lock();
-            let failures = std::mem::take(&mut state.failures);
-            (state.report, state.cause.take(), failures, state.last.take())
-        };
-        let error = match cause.or_else(|| failures.take_first()) {
-            Some(cause) => cause,
-            // Tasks that never began, because the token was cancelled while others ran.
-            None if report.dropped > 0 => Error::canceled(),
-            None => return Ok(report),
-        };
-        // A nested group may have counted its own.
-        let mut error = error.without_metadata("dropped_tasks").without_metadata("detached_tasks");
-        error = error.with_metadata("succeeded", report.succeeded);
-        error = error.with_metadata("failed", report.failed);
-        if report.dropped > 0 {
-            error = error.with_metadata("dropped_tasks", report.dropped);
-        }
-        if report.outstanding() > 0 {
-            error = error.with_metadata("detached_tasks", report.outstanding());
-        }
-        Err(error.with_gathered(failures).with_related(last))
-    }
+    Ok(())
 }

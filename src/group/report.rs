@@ -1,73 +1,64 @@
 //! What a group tells about its tasks.
 
-/// The tasks of a group, counted.
+/// The tasks of a group, counted, and what they returned.
 ///
 /// ```
 /// # futures::executor::block_on(async {
-/// use watershed::group::WaitGroup;
+/// use watershed::group::Group;
 /// use watershed::{BoxError, StepContext};
 ///
-/// let group = WaitGroup::new(&StepContext::new("orders"));
-/// group.go("mail", async |_| Ok::<_, BoxError>(()))?;
-/// assert_eq!(group.report().outstanding(), 1);
+/// let group = Group::collecting(&StepContext::new("prices"));
+/// for shop in ["near", "far"] {
+///     group.go(shop, move |_| async move { Ok::<_, BoxError>(shop.len()) })?;
+/// }
+/// assert_eq!(group.report().outstanding(), 2);
 /// let report = group.wait().await?;
-/// assert_eq!((report.additions(), report.completions(), report.outstanding()), (1, 1, 0));
+/// assert_eq!((report.additions(), report.succeeded(), report.outstanding()), (2, 2, 0));
+/// assert_eq!(report.into_values(), [4, 3]);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GroupReport {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupReport<T = ()> {
     pub(super) additions: u64,
     pub(super) succeeded: u64,
     pub(super) failed: u64,
     pub(super) dropped: u64,
+    pub(super) values: Vec<T>,
 }
 
-impl GroupReport {
+impl<T> GroupReport<T> {
+    /// The same counts with these values.
+    pub(super) fn with_values<U>(&self, values: Vec<U>) -> GroupReport<U> {
+        let Self { additions, succeeded, failed, dropped, .. } = *self;
+        GroupReport { additions, succeeded, failed, dropped, values }
+    }
+
     /// Tasks that were added.
-    ///
-    /// ```
-    /// assert_eq!(watershed::group::GroupReport::default().additions(), 0);
-    /// ```
     #[must_use]
     pub fn additions(&self) -> u64 {
         self.additions
     }
 
     /// Tasks that have ended, in whatever way.
-    ///
-    /// ```
-    /// assert_eq!(watershed::group::GroupReport::default().completions(), 0);
-    /// ```
     #[must_use]
     pub fn completions(&self) -> u64 {
         self.succeeded + self.failed + self.dropped
     }
 
-    /// Tasks that have not ended.
-    ///
-    /// ```
-    /// assert_eq!(watershed::group::GroupReport::default().outstanding(), 0);
-    /// ```
+    /// Tasks that have not ended: after the wait, those left on their executor when the grace was
+    /// over.
     #[must_use]
     pub fn outstanding(&self) -> u64 {
         self.additions.saturating_sub(self.completions())
     }
 
     /// Tasks that returned `Ok`.
-    ///
-    /// ```
-    /// assert_eq!(watershed::group::GroupReport::default().succeeded(), 0);
-    /// ```
     #[must_use]
     pub fn succeeded(&self) -> u64 {
         self.succeeded
     }
 
     /// Tasks that returned an error, panicked, or were dropped by their executor.
-    ///
-    /// ```
-    /// assert_eq!(watershed::group::GroupReport::default().failed(), 0);
-    /// ```
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.failed
@@ -75,12 +66,53 @@ impl GroupReport {
 
     /// Tasks that the group dropped when its grace was over or it was dropped itself, and those
     /// that never began because the group had been told to stop.
-    ///
-    /// ```
-    /// assert_eq!(watershed::group::GroupReport::default().dropped(), 0);
-    /// ```
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// What the tasks returned that succeeded, in the order in which they were added. The report of
+    /// a group that still [runs](super::Group::report) has none.
+    #[must_use]
+    pub fn into_values(self) -> Vec<T> {
+        self.values
+    }
+}
+
+impl<T> Default for GroupReport<T> {
+    fn default() -> Self {
+        Self { additions: 0, succeeded: 0, failed: 0, dropped: 0, values: Vec::new() }
+    }
+}
+
+/// What tasks returned, by their numbers. Values without a size take no memory, and have no order.
+#[derive(Debug)]
+pub(super) struct Values<T> {
+    numbers: Vec<u64>,
+    values: Vec<T>,
+}
+
+impl<T> Values<T> {
+    pub(super) fn keep(&mut self, number: u64, value: T) {
+        if size_of::<T>() > 0 {
+            self.numbers.push(number);
+        }
+        self.values.push(value);
+    }
+
+    /// All of them, in the order of their tasks.
+    pub(super) fn in_order(self) -> Vec<T> {
+        if self.numbers.is_sorted() {
+            return self.values;
+        }
+        let mut values: Vec<_> = self.numbers.into_iter().zip(self.values).collect();
+        values.sort_unstable_by_key(|(number, _)| *number);
+        values.into_iter().map(|(_, value)| value).collect()
+    }
+}
+
+impl<T> Default for Values<T> {
+    fn default() -> Self {
+        Self { numbers: Vec::new(), values: Vec::new() }
     }
 }

@@ -1,35 +1,35 @@
 //! One task of a group.
 //!
 //! It drives the user's future as a child step and posts to the board how it ended: after its
-//! compensations were handed over, and also when it is dropped half way. A task that was told to
-//! stop before it began does not begin.
+//! compensations were handed over, and also when it is dropped half way. It begins when it has its
+//! permit, where there is a limit; a task that was told to stop before it began does not begin.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
 use super::board::{Board, Ended};
+use super::permits::Permit;
 use crate::cancellation::{CancellationToken, Cancelled};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
-use crate::outcome::{Contained, HandlerOutput};
+use crate::outcome::{Contained, HandlerOutput, settle_for_good};
 use crate::step::{ChildStep, StepContext};
 
 pin_project! {
     /// A task that has not ended has its child step.
-    pub(super) struct Task<F, M> {
+    pub(super) struct Task<F, M, T> {
         #[pin]
         work: Contained<F, M>,
         child: Option<ChildStep>,
-        post: Post,
-        begun: bool,
+        post: Post<T>,
     }
 
-    impl<F, M> PinnedDrop for Task<F, M> {
+    impl<F, M, T> PinnedDrop for Task<F, M, T> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let Some(child) = this.child.take() else { return };
@@ -46,46 +46,53 @@ pin_project! {
 pub(super) type InPlace<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Makes the task that calls `work` at its first poll.
-pub(super) fn task<'a, W, F>(
+pub(super) fn task<'a, W, F, T>(
     parent: &StepContext,
     name: &str,
-    post: Post,
+    post: Post<T>,
     work: W,
-) -> Result<impl Future<Output = ()> + Send + use<'a, W, F>, Error>
+) -> Result<impl Future<Output = ()> + Send + use<'a, W, F, T>, Error>
 where
     W: FnOnce(StepContext) -> F + Send + 'a,
-    F: Future<Output: HandlerOutput> + Send + 'a,
+    F: Future<Output: HandlerOutput<T>> + Send + 'a,
+    T: Send + 'a,
 {
     let child = ChildStep::new(parent, Some(name), &CancellationToken::never());
     let step = child.step();
     let scope = child.scope().clone();
-    let settle = move |output: F::Output| output.settle(|| &scope)?.only_done();
+    let settle = move |output: F::Output| settle_for_good(output, &scope);
     let work = Contained::call("the task", || async move { work(step).await }, settle)?;
-    Ok(Task { work, child: Some(child), post, begun: false })
+    Ok(Task { work, child: Some(child), post })
 }
 
-impl<F, M> Future for Task<F, M>
+impl<F, M, T> Future for Task<F, M, T>
 where
     F: Future,
-    M: FnOnce(F::Output) -> Result<(), Error>,
+    M: FnOnce(F::Output) -> Result<T, Error>,
 {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let Some(child) = &*this.child else { return Poll::Ready(()) };
-        let begins = !std::mem::replace(this.begun, true);
-        let ended = if begins && child.step().cancellation().is_cancelled() {
-            Ended::Dropped(this.work.as_mut().abandon())
-        } else {
+        let is_stopped = || child.context().cancellation().is_cancelled();
+        let mut may_go_on = this.post.permit == Permit::Held || !is_stopped();
+        if may_go_on && this.post.permit != Permit::Held {
+            ready!(this.post.poll_permit(cx));
+            // Asked again: a group that stops lets everybody through.
+            may_go_on = !is_stopped();
+        }
+        let ended = if may_go_on {
             match this.work.as_mut().poll(cx) {
-                Poll::Ready(Ok(())) => Ended::Succeeded,
+                Poll::Ready(Ok(value)) => Ended::Succeeded(value),
                 Poll::Ready(Err(error)) => Ended::Failed(error),
                 Poll::Pending if this.post.poll_aborted(cx).is_ready() => {
                     Ended::Dropped(this.work.as_mut().abandon())
                 }
                 Poll::Pending => return Poll::Pending,
             }
+        } else {
+            Ended::Dropped(this.work.as_mut().abandon())
         };
         *this.child = None;
         this.post.ended(ended);
@@ -94,10 +101,11 @@ where
 }
 
 /// How a task reaches its board.
-pub(super) struct Post {
-    board: Arc<Board>,
+pub(super) struct Post<T> {
+    board: Arc<Board<T>>,
     number: u64,
     name: Arc<str>,
+    permit: Permit,
     /// For a task on an executor.
     spawned: Option<Spawned>,
 }
@@ -117,13 +125,17 @@ pub(super) enum Standing {
     Dropped(Error),
 }
 
-impl Post {
-    pub(super) fn new(board: &Arc<Board>, number: u64, name: Arc<str>) -> Self {
-        Self { board: Arc::clone(board), number, name, spawned: None }
+impl<T> Post<T> {
+    pub(super) fn new(board: &Arc<Board<T>>, number: u64, name: Arc<str>) -> Self {
+        Self { board: Arc::clone(board), number, name, permit: Permit::None, spawned: None }
+    }
+
+    fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.board.poll_permit(&mut self.permit, cx)
     }
 
     /// The same for a task that is offered to an executor.
-    pub(super) fn offered(mut self) -> (Self, Offer) {
+    pub(super) fn offered(mut self) -> (Self, Offer<T>) {
         let standing = Arc::new(Lock::new(Standing::Offered));
         let offer = Offer {
             board: Arc::clone(&self.board),
@@ -153,7 +165,13 @@ impl Post {
     }
 
     /// The task has come to its end.
-    fn ended(&self, ended: Ended) {
+    fn ended(&mut self, ended: Ended<T>) {
+        self.tell(ended);
+        // Behind the news, so that no other task begins that a failure keeps from it.
+        self.board.give_back(std::mem::take(&mut self.permit));
+    }
+
+    fn tell(&self, ended: Ended<T>) {
         if let Some(spawned) = &self.spawned {
             let mut standing = spawned.standing.lock();
             match *standing {
@@ -163,7 +181,7 @@ impl Post {
             }
         }
         let ended = match ended {
-            Ended::Succeeded => Ended::Succeeded,
+            Ended::Succeeded(value) => Ended::Succeeded(value),
             Ended::Failed(error) => Ended::Failed(self.named(error)),
             Ended::Dropped(panicked) => Ended::Dropped(panicked.map(|error| self.named(error))),
         };
@@ -171,8 +189,13 @@ impl Post {
     }
 
     /// The task was dropped before its end: by its group, or by its executor, which is a failure.
-    fn dropped(&self, panicked: Option<Error>) {
-        let Some(spawned) = &self.spawned else { return self.ended(Ended::Dropped(panicked)) };
+    fn dropped(&mut self, panicked: Option<Error>) {
+        self.tell_dropped(panicked);
+        self.board.give_back(std::mem::take(&mut self.permit));
+    }
+
+    fn tell_dropped(&self, panicked: Option<Error>) {
+        let Some(spawned) = &self.spawned else { return self.tell(Ended::Dropped(panicked)) };
         let error = Error::new(ErrorCode::Canceled, "the executor dropped the task");
         let error = self.named(error.with_related(panicked));
         {
@@ -188,13 +211,13 @@ impl Post {
 }
 
 /// A task that an executor has been offered: what is done with its answer.
-pub(super) struct Offer {
-    board: Arc<Board>,
+pub(super) struct Offer<T> {
+    board: Arc<Board<T>>,
     number: u64,
     standing: Arc<Lock<Standing>>,
 }
 
-impl Offer {
+impl<T> Offer<T> {
     pub(super) fn accept(self) {
         let before = std::mem::replace(&mut *self.standing.lock(), Standing::Accepted);
         if let Standing::Dropped(error) = before {

@@ -5,18 +5,19 @@
 //! all of them have ended or the grace is over. Then the result is made, and what the tasks have
 //! staged is rolled back if that was asked for.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::members::Members;
 use super::report::GroupReport;
+use super::shared::{RollBack, Shared};
 use super::task::InPlace;
+use super::verdict::Verdict;
 use crate::clock::Alarm;
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Failure};
 use crate::operation::Limits;
 use crate::panics;
 use crate::step::ChildStep;
@@ -25,37 +26,19 @@ use crate::undo::Rollback;
 /// Tasks that may end in one poll before the executor has its thread back.
 const TASKS_PER_POLL: usize = 128;
 
-/// The future of [`WaitGroup::wait`](super::WaitGroup::wait) and
-/// [`ErrGroup::wait`](super::ErrGroup::wait).
-///
-/// # Cancel safety
-///
-/// Dropping it after its first poll ends the group: tasks in place are dropped where they are,
-/// tasks on an executor hear it by their token. Every compensation is staged on the context's
-/// scope.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use watershed::group::WaitGroup;
-/// use watershed::{BoxError, StepContext};
-///
-/// let group = WaitGroup::new(&StepContext::new("orders"));
-/// group.go("mail", async |_| Ok::<_, BoxError>(()))?;
-/// let mut wait = group.wait();
-/// assert_eq!((&mut wait).await?.succeeded(), 1);
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-#[must_use = "a group's tasks do nothing unless it is awaited"]
-pub struct GroupWait<'g, 'a> {
-    members: &'g Members<'a>,
-    stage: Stage<'a>,
+/// The wait for a group. Dropping it ends the group.
+pub(super) struct GroupWait<'a, T> {
+    shared: Arc<Shared<'a, T>>,
+    stage: Stage<'a, T>,
 }
 
-enum Stage<'a> {
+enum Stage<'a, T> {
+    /// Somebody else awaits the group, or has.
+    Refused(Error),
     /// Not polled so far.
     Waiting,
     Running(Box<Running<'a>>),
-    RollingBack(Box<RollingBack>),
+    RollingBack(Box<RollingBack<T>>),
     Ended,
 }
 
@@ -65,110 +48,135 @@ struct Running<'a> {
     grace: Option<Alarm>,
 }
 
-struct RollingBack {
+struct RollingBack<T> {
     error: Error,
+    report: GroupReport<T>,
     rollback: Rollback,
     /// Behind the rollback, which puts back what it holds before the scope is handed over.
-    _child: ChildStep,
+    _step: ChildStep,
 }
 
-impl<'g, 'a> GroupWait<'g, 'a> {
-    pub(super) fn new(members: &'g Members<'a>) -> Self {
-        Self { members, stage: Stage::Waiting }
+impl<'a, T> GroupWait<'a, T> {
+    pub(super) fn new(shared: Arc<Shared<'a, T>>) -> Self {
+        let stage = shared.board.begin().map_or_else(Stage::Refused, |()| Stage::Waiting);
+        Self { shared, stage }
     }
 
     fn begin(&mut self) -> Result<(), Error> {
-        let Members { board, context, settings, .. } = self.members;
-        let token = context.cancellation().clone();
-        let limits = Limits::new(context.clock(), token, settings.timeout)?;
-        if let Some(policy) = &settings.roll_back {
-            policy.check()?;
-        }
-        board.begin()?;
+        let Shared { board, context, settings, .. } = &*self.shared;
+        let timeout = {
+            let settings = settings.lock();
+            if let Some(roll_back) = &settings.roll_back {
+                roll_back.policy.check()?;
+                if roll_back.late {
+                    let message = "`roll_back` is said before tasks are added";
+                    return Err(Error::validation(message));
+                }
+            }
+            settings.timeout
+        };
+        board.check()?;
+        let limits = Limits::new(context.clock(), context.cancellation().clone(), timeout)?;
         let running = Running { tasks: FuturesUnordered::new(), limits, grace: None };
         self.stage = Stage::Running(Box::new(running));
         Ok(())
     }
 
-    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Result<GroupReport, Error>> {
+    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Verdict<T>> {
         if let Stage::Waiting = self.stage {
-            self.begin()?;
-        }
-        if let Stage::Running(running) = &mut self.stage {
-            ready!(running.poll_tasks(self.members, cx));
-            let result = self.end();
-            let child = self.members.take_child();
-            match result {
-                Ok(report) => return Poll::Ready(Ok(report)),
-                Err(error) => self.roll_back(error, child)?,
+            if let Err(error) = self.begin() {
+                return Poll::Ready(Err(self.refused(error)));
             }
         }
-        let Stage::RollingBack(rolling) = &mut self.stage else {
-            return Poll::Ready(Err(Error::new(
-                ErrorCode::Unspecified,
-                "the wait had ended already",
-            )));
-        };
-        let result = ready!(Pin::new(&mut rolling.rollback).poll(cx));
-        Poll::Ready(Err(rolling.error.clone().with_related(result.err().map(Error::from))))
+        if let Stage::Running(running) = &mut self.stage {
+            ready!(running.poll_tasks(&self.shared, cx));
+            let result = self.end();
+            match (result, self.shared.take_roll_back()) {
+                (Err(failure), Some(roll_back)) => self.roll_back(failure, roll_back),
+                (result, _) => return Poll::Ready(result),
+            }
+        }
+        match &mut self.stage {
+            Stage::RollingBack(rolling) => {
+                let result = ready!(Pin::new(&mut rolling.rollback).poll(cx));
+                let report = std::mem::take(&mut rolling.report);
+                let error = rolling.error.clone();
+                let error = error.with_related(result.err().map(Error::from));
+                Poll::Ready(Err(Failure::new(error, report)))
+            }
+            Stage::Refused(error) => {
+                let error = error.clone();
+                Poll::Ready(Err(self.refused(error)))
+            }
+            _ => {
+                let error = Error::new(ErrorCode::Unspecified, "the wait had ended already");
+                Poll::Ready(Err(self.refused(error)))
+            }
+        }
+    }
+
+    /// The wait says no more than how many tasks there are.
+    fn refused(&self, error: Error) -> Failure<GroupReport<T>> {
+        Failure::new(error, self.shared.board.report().with_values(Vec::new()))
     }
 
     /// Ends the group, drops what is left of it, and makes its result.
-    fn end(&mut self) -> Result<GroupReport, Error> {
-        let board = &self.members.board;
+    fn end(&mut self) -> Verdict<T> {
+        let board = &self.shared.board;
         board.end();
-        self.members.discard();
+        self.shared.discard();
         self.stage = Stage::Ended;
         board.abort();
         board.result()
     }
 
-    /// Begins the rollback, or returns the error where there is to be none.
-    fn roll_back(&mut self, error: Error, child: Option<ChildStep>) -> Result<(), Error> {
-        let policy = &self.members.settings.roll_back;
-        let (Some(policy), Some(child)) = (policy, child) else { return Err(error) };
-        let rollback = child.context().roll_back(policy);
-        self.stage = Stage::RollingBack(Box::new(RollingBack { error, rollback, _child: child }));
-        Ok(())
+    fn roll_back(&mut self, failure: Failure<GroupReport<T>>, roll_back: RollBack) {
+        let RollBack { policy, step, .. } = roll_back;
+        let (error, report) = failure.into_parts();
+        let rollback = step.context().roll_back(&policy);
+        let rolling = RollingBack { error, report, rollback, _step: step };
+        self.stage = Stage::RollingBack(Box::new(rolling));
     }
 
     /// Ends the group for a panic of the clock, which keeps no other error from being told.
-    fn break_off(&mut self, panic: Error) -> Result<GroupReport, Error> {
-        match &self.stage {
-            Stage::Waiting | Stage::Ended => Err(panic),
+    fn break_off(&mut self, panic: Error) -> Verdict<T> {
+        match &mut self.stage {
             Stage::Running(_) => {
-                self.members.board.break_off(panic);
+                self.shared.board.break_off(panic);
                 let result = self.end();
-                drop(self.members.take_child());
+                drop(self.shared.take_roll_back());
                 result
             }
-            Stage::RollingBack(rolling) => Err(rolling.error.clone().with_related([panic])),
+            Stage::RollingBack(rolling) => {
+                let report = std::mem::take(&mut rolling.report);
+                Err(Failure::new(rolling.error.clone().with_related([panic]), report))
+            }
+            _ => Err(self.refused(panic)),
         }
     }
 
     /// Ends the group wherever it is. What is staged goes to the context's scope.
     fn close(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
-        if let Stage::Waiting | Stage::Ended = stage {
+        if let Stage::Refused(_) | Stage::Ended = stage {
             return;
         }
-        self.members.board.end();
+        self.shared.board.end();
         drop(stage);
-        self.members.discard();
-        drop(self.members.take_child());
+        self.shared.end();
     }
 }
 
 impl<'a> Running<'a> {
     /// Until every task has ended, or the grace is over.
-    fn poll_tasks(&mut self, members: &Members<'a>, cx: &mut Context<'_>) -> Poll<()> {
-        let board = &members.board;
+    fn poll_tasks<T>(&mut self, shared: &Shared<'a, T>, cx: &mut Context<'_>) -> Poll<()> {
+        let board = &shared.board;
         if board.is_to_go_on() {
             if let Some(exceeded) = self.limits.exceeded() {
                 board.stop_for(exceeded.into_error("the group"));
             }
         }
-        self.tasks.extend(members.arrivals());
+        self.tasks.extend(shared.arrivals());
         let mut left = TASKS_PER_POLL;
         while left > 0 && self.tasks.poll_next_unpin(cx) == Poll::Ready(Some(())) {
             left -= 1;
@@ -179,8 +187,8 @@ impl<'a> Running<'a> {
             return Poll::Ready(());
         }
         if board.is_stopping() {
-            let clock = members.context.clock();
-            if let (Some(grace), None) = (members.settings.grace, &self.grace) {
+            let clock = shared.context.clock();
+            if let (Some(grace), None) = (shared.settings.lock().grace, &self.grace) {
                 self.grace = Some(Alarm::grace(clock, grace));
             }
             if let Some(grace) = &mut self.grace {
@@ -191,7 +199,7 @@ impl<'a> Running<'a> {
         } else if let Poll::Ready(exceeded) = self.limits.poll_exceeded(cx) {
             board.stop_for(exceeded.into_error("the group"));
         }
-        let more = left == 0 || members.has_arrivals();
+        let more = left == 0 || shared.has_arrivals();
         if more || !board.wait(news, cx.waker().clone()) {
             cx.waker().wake_by_ref();
         }
@@ -199,8 +207,11 @@ impl<'a> Running<'a> {
     }
 }
 
-impl Future for GroupWait<'_, '_> {
-    type Output = Result<GroupReport, Error>;
+/// Nothing is pinned but boxes.
+impl<T> Unpin for GroupWait<'_, T> {}
+
+impl<T> Future for GroupWait<'_, T> {
+    type Output = Verdict<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // What may panic here outside the tasks and the rollback is the clock.
@@ -213,20 +224,8 @@ impl Future for GroupWait<'_, '_> {
     }
 }
 
-impl Drop for GroupWait<'_, '_> {
+impl<T> Drop for GroupWait<'_, T> {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl fmt::Debug for GroupWait<'_, '_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match &self.stage {
-            Stage::Waiting => "waiting",
-            Stage::Running(_) => "running",
-            Stage::RollingBack(_) => "rolling back",
-            Stage::Ended => "ended",
-        };
-        f.debug_struct("GroupWait").field("stage", &stage).field("group", self.members).finish()
     }
 }

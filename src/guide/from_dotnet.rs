@@ -24,7 +24,8 @@
 //! | the saga builder | steps over a `StepContext`: the example `saga` |
 //! | `channel.depth` | not here: a stream does not tell how much is in it |
 //! | `ResultPipelineTimers` | [`timers`](crate::timers) |
-//! | `WaitGroup.Go`, `ErrGroup.Go` | [`group`](crate::group) |
+//! | `ErrGroup.Go` | [`Group::go`](crate::group::Group::go) |
+//! | `WaitGroup.Go` | the same, the group with [`OnFailure::Continue`](crate::OnFailure::Continue) |
 //! | `WhenAll`, `WhenAny`, `RetryWithPolicyAsync`, `TieredFallbackAsync` | [`combinators`](crate::combinators) |
 //! | `GoDiagnostics` | [`diagnostics`](crate::diagnostics) |
 //!

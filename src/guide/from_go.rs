@@ -7,11 +7,15 @@
 //! | `select { case … default: … }` | [`Select`](crate::channels::Select) |
 //! | `for v := range ch { g.Go(…) }` with `g.SetLimit(n)` | [`unordered`](crate::FanIn::unordered) and [`concurrency`](crate::FanIn::concurrency) |
 //! | `context.Context` | [`StepContext`](crate::StepContext): clock, cancellation, and what to undo |
+//! | `context.WithCancelCause`, `context.Cause` | [`cancel_with`](crate::CancellationSource::cancel_with), [`reason`](crate::CancellationToken::reason) |
+//! | `defer cancel()` | [`drop_guard`](crate::CancellationSource::drop_guard) |
 //! | `context.WithTimeout` | [`timers::with_timeout`](crate::timers::with_timeout) |
 //! | `time.After`, `time.NewTicker`, `time.Tick` | [`timers`](crate::timers) |
-//! | `sync.WaitGroup`, `errgroup.Group` | [`group`](crate::group) |
+//! | `errgroup.Group` | [`Group`](crate::group::Group), which keeps what the tasks return as well |
+//! | `sync.WaitGroup` | the same with [`OnFailure::Continue`](crate::OnFailure::Continue) |
+//! | `SetLimit`, `TryGo` | [`concurrency`](crate::group::Group::concurrency), [`try_go`](crate::group::Group::try_go) |
 //! | `defer undo()` | [`register_compensation`](crate::StepContext::register_compensation): runs on failure only, over all messages, in reverse |
-//! | `go f()` | [`go_on`](crate::group::WaitGroup::go_on) with your executor; nothing is spawned by itself |
+//! | `go f()` | [`go_on`](crate::group::Group::go_on) with your executor; nothing is spawned by itself |
 //!
 //! ```go
 //! for {

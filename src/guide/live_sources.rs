@@ -50,3 +50,50 @@
 //!     })
 //! }
 //! ```
+//!
+//! # Destinations that come and go
+//!
+//! A [`broadcast`](crate::channels::broadcast()) gives its [`subscribers`](crate::channels::Broadcast::subscribers):
+//! a handle that adds destinations while it runs, and takes them away. One that is added gets every item
+//! that enters the source from then on. One that is removed gets no further one; an item that it waited
+//! for room with is counted in the report as [missed](crate::channels::DestinationReport::missed), and
+//! the others go on. While nobody is there, nothing is taken: an item that the last one left behind goes
+//! to the next one.
+//!
+//! ```
+//! use std::future::IntoFuture;
+//!
+//! use watershed::channels::{OnClosed, broadcast};
+//! use watershed::{BoxError, StepContext};
+//!
+//! fn main() -> Result<(), BoxError> {
+//!     futures::executor::block_on(async {
+//!         let (prices, source) = async_channel::bounded(16);
+//!         let (log, logged) = async_channel::unbounded();
+//!         // A client that hangs up drops its receiver.
+//!         let mut broadcast = broadcast(&StepContext::new("prices"), source, [log])
+//!             .on_closed(OnClosed::Detach);
+//!         let clients = broadcast.subscribers();
+//!
+//!         let (report, outcome) = futures::join!(broadcast.into_future(), async {
+//!             let (client, connection) = async_channel::bounded(1);
+//!             let number = clients.add(client).map_err(|_| "the prices have ended")?;
+//!             prices.send(17).await?;
+//!             assert_eq!(connection.recv().await?, 17);
+//!
+//!             // It does not read any more, and would hold the others up.
+//!             prices.send(18).await?;
+//!             prices.send(19).await?;
+//!             while logged.recv().await? < 19 {}
+//!             assert!(clients.remove(number));
+//!             prices.close();
+//!             Ok::<_, BoxError>(())
+//!         });
+//!         outcome?;
+//!         let report = report?;
+//!         assert_eq!((report.items(), report.destinations()[0].delivered()), (3, 3));
+//!         assert_eq!((report.departed(), report.departed_total().missed()), (1, 1));
+//!         Ok(())
+//!     })
+//! }
+//! ```

@@ -15,6 +15,11 @@
 //! | [`timeout`](crate::FanIn::timeout) | are told, and have the grace | `ErrorCode::Timeout` |
 //! | dropping its future | are dropped | none; all is staged |
 //!
+//! What a cancellation is for can be said where it is made:
+//! [`cancel_with("version 7 is being rolled out")`](crate::CancellationSource::cancel_with). Every
+//! operation that it ends has that as the cause of its error, and a handler can ask its token for the
+//! [`reason`](crate::CancellationToken::reason).
+//!
 //! ```
 //! use std::time::Duration;
 //!

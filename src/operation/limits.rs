@@ -66,7 +66,7 @@ impl Limits {
     #[inline]
     pub(crate) fn exceeded(&self) -> Option<Exceeded> {
         if self.token.is_cancelled() {
-            return Some(Exceeded::Cancelled);
+            return Some(Exceeded::Cancelled(self.token.error()));
         }
         let deadline = self.deadline.as_ref()?;
         deadline.alarm.is_due().then_some(Exceeded::TimedOut(deadline.timeout))
@@ -75,7 +75,7 @@ impl Limits {
     /// Waits until the operation is to end: what is polled last is what is woken.
     pub(crate) fn poll_exceeded(&mut self, cx: &mut Context<'_>) -> Poll<Exceeded> {
         if Pin::new(&mut self.cancelled).poll(cx).is_ready() {
-            return Poll::Ready(Exceeded::Cancelled);
+            return Poll::Ready(Exceeded::Cancelled(self.token.error()));
         }
         let Some(deadline) = &mut self.deadline else { return Poll::Pending };
         deadline.alarm.poll(cx).map(|()| Exceeded::TimedOut(deadline.timeout))
@@ -83,9 +83,10 @@ impl Limits {
 }
 
 /// Why an operation is to end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Exceeded {
-    Cancelled,
+    /// By the token, whose error this is.
+    Cancelled(Error),
     TimedOut(Duration),
 }
 
@@ -93,7 +94,7 @@ impl Exceeded {
     /// The error of the operation `what`, such as "the drain".
     pub(crate) fn into_error(self, what: &str) -> Error {
         match self {
-            Self::Cancelled => Error::canceled(),
+            Self::Cancelled(error) => error,
             Self::TimedOut(timeout) => Error::timeout(what, timeout),
         }
     }

@@ -67,7 +67,7 @@ impl Future for Delay {
             Some(Ok(limits)) => match panics::contain(|| limits.poll_exceeded(cx)) {
                 Ok(exceeded) => match ready!(exceeded) {
                     Exceeded::TimedOut(_) => Ok(()),
-                    Exceeded::Cancelled => Err(Error::canceled()),
+                    Exceeded::Cancelled(error) => Err(error),
                 },
                 Err(message) => Err(Error::panic("the clock", &message)),
             },

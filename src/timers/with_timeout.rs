@@ -219,8 +219,9 @@ where
             begun.child.cancel();
             let panicked = operation.abandon();
             this.operation.set(None);
+            let cancelled = matches!(exceeded, Exceeded::Cancelled(_));
             let error = exceeded.into_error("the operation").with_related(panicked);
-            if let Exceeded::Cancelled = exceeded {
+            if cancelled {
                 return Poll::Ready(Err(error));
             }
             let rollback = begun.child.context().roll_back(&begun.policy);

@@ -179,7 +179,7 @@ impl Rollback {
                     registered = true;
                 }
                 Look::Done => return Poll::Ready(Ok(())),
-                Look::Cancelled => return Poll::Ready(Err(Error::canceled())),
+                Look::Cancelled => return Poll::Ready(Err(self.terms.undoing.token.error())),
                 Look::Reentered => {
                     let message = "an action awaited the rollback of the scope that runs it";
                     return Poll::Ready(Err(Error::validation(message)));
@@ -282,7 +282,8 @@ impl Rollback {
         let token = &self.terms.undoing.token;
         let cancelled = self.cancelled.get_or_insert_with(|| token.cancelled());
         ready!(Pin::new(cancelled).poll(cx));
-        Poll::Ready(Err(self.give_up(Error::canceled())))
+        let error = token.error();
+        Poll::Ready(Err(self.give_up(error)))
     }
 
     fn give_up(&mut self, error: Error) -> Failure<RollbackReport> {

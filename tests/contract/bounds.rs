@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::executor::block_on;
 use futures::task::{FutureObj, Spawn, SpawnError};
 use watershed::combinators::{Fallback, retry, when_all, when_any};
-use watershed::group::WaitGroup;
-use watershed::{BoxError, Error, ErrorCode, RetryPolicy, StepContext};
+use watershed::group::Group;
+use watershed::{BoxError, Error, ErrorCode, OnFailure, RetryPolicy, StepContext};
 
 /// How many related errors are kept, as the docs say.
 const KEPT: usize = 32;
@@ -161,15 +161,16 @@ fn many_operations_that_fail_keep_the_first_errors_and_that_of_the_rollback() {
 // Rule 6.4; fault d21
 #[test]
 fn a_group_that_lives_long_keeps_the_first_errors_and_counts_the_rest() {
-    let (group, alive) = (WaitGroup::new(&StepContext::new("orders")), Arc::new(()));
+    let group = Group::new(&StepContext::new("orders")).on_failure(OnFailure::Continue);
+    let alive = Arc::new(());
     for number in (1..=2_000).rev() {
         let error = Counted(Arc::clone(&alive), number);
         group.go_on(&AtOnce, None, |_| async { Err::<(), _>(error) }).unwrap();
         assert!(Arc::strong_count(&alive) < 2 * KEPT);
     }
-    let error = block_on(group.wait()).unwrap_err();
+    let (error, report) = block_on(group.wait()).unwrap_err().into_parts();
     // Those of the tasks that were added first.
     assert_eq!(error.downcast_ref::<Counted>().map(|first| first.1), Some(2_000));
     assert_eq!(format!("{:#}", error.related()[0]), "the handler failed: attempt 1999");
-    assert_eq!((error.metadata("failed"), error.related_total()), (Some("2000"), 1_999));
+    assert_eq!((report.failed(), error.related_total()), (2_000, 1_999));
 }

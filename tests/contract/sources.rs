@@ -38,8 +38,8 @@ where
         ("merge", block_on(merging).expect_err("refused")),
         ("strategy", block_on(by_strategy.into_future()).expect_err("refused")),
         ("merged", block_on(merge(&context(), [make()]).next()).unwrap().expect_err("refused")),
-        ("broadcast", block_on(broadcasting).expect_err("refused")),
-        ("fan_out", block_on(fanning_out.into_future()).expect_err("refused")),
+        ("broadcast", block_on(broadcasting).expect_err("refused").into_error()),
+        ("fan_out", block_on(fanning_out.into_future()).expect_err("refused").into_error()),
         ("select", block_on(selecting.run()).expect_err("refused")),
         ("windows", Window::new(&context(), make()).count(1).stream().expect_err("refused")),
     ]
@@ -76,7 +76,10 @@ fn an_option_of_a_source_that_an_operation_does_not_heed_is_refused_by_it() {
     let of_one = |source: Configured<Receiver<u32>>| {
         let (sender, _receiver) = async_channel::unbounded();
         let broadcasting = broadcast(&context(), source, [sender]);
-        block_on(broadcasting.into_future()).map(drop).expect_err("one source has no turns")
+        block_on(broadcasting.into_future())
+            .map(drop)
+            .expect_err("one source has no turns")
+            .into_error()
     };
     for error in [of_one(source.clone().weighted(2)), of_one(source.clone().prioritized(1))] {
         assert_eq!(error.code(), ErrorCode::Validation);
@@ -143,7 +146,7 @@ fn a_limit_of_zero_is_refused_before_anything_is_taken() {
     for (branches, capacity) in [(0, 4), (4, 0), (1, usize::MAX)] {
         let (none, readers) = fan_out(&context(), source.clone(), branches, capacity);
         assert_eq!(readers.len(), branches);
-        assert_eq!(code(block_on(none.into_future()).map(drop)), refused);
+        assert_eq!(code(block_on(none.into_future()).map(drop).map_err(Error::from)), refused);
         assert!(readers.iter().all(Receiver::is_closed), "a branch ends with its broadcast");
     }
     assert_eq!((source.len(), receiver.len()), (2, 0));

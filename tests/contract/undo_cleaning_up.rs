@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use watershed::combinators::{retry, when_all, when_any};
-use watershed::group::ErrGroup;
+use watershed::group::Group;
 use watershed::timers::{delay, with_timeout};
 use watershed::{BoxError, CompensationPolicy, RetryPolicy, StepContext, with_step};
 
@@ -69,7 +69,7 @@ fn what_a_race_stopped_is_undone_by_actions_that_wait() {
 #[test]
 fn what_a_group_or_a_retry_stopped_is_undone_by_actions_that_wait() {
     let (context, undone) = (StepContext::new("x"), Arc::new(AtomicUsize::new(0)));
-    let group = ErrGroup::new(&context).roll_back(CompensationPolicy::default());
+    let group = Group::new(&context).roll_back(CompensationPolicy::default());
     let own = Arc::clone(&undone);
     group
         .go("one", |step| async move {
@@ -103,7 +103,7 @@ fn a_way_to_undo_that_is_none_is_an_error_before_anything_is_called() {
         CompensationPolicy::default().retry(RetryPolicy::fixed(0, Duration::ZERO)),
     ] {
         let second = Duration::from_secs(1);
-        let group = ErrGroup::new(&context).roll_back(policy.clone());
+        let group = Group::new(&context).roll_back(policy.clone());
         group.go("one", never).unwrap();
         let errors = [
             block_on(with_timeout(&context, second, never).compensation(policy.clone())).err(),
@@ -115,7 +115,7 @@ fn a_way_to_undo_that_is_none_is_an_error_before_anything_is_called() {
                     .into_future(),
             )
             .err(),
-            block_on(group.wait()).err(),
+            block_on(group.wait()).err().map(watershed::Error::from),
             block_on(context.roll_back(&policy)).err().map(watershed::Error::from),
         ];
         for error in errors {

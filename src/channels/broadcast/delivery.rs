@@ -7,10 +7,9 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::super::destination::{Destination, closed, full};
+use super::super::destination::{Destination, Undelivered, closed, full};
 use super::super::merge::POLLS_AT_ONCE;
 use super::leg::{Leg, Offer, Standing, is_closed};
-use super::report::Missed;
 use super::running::{Doing, Running};
 use super::settings::{OnClosed, Overflow};
 use crate::clock::{Alarm, Tick};
@@ -21,7 +20,7 @@ impl<S, D, U> Running<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message = D::Message>,
     D: Destination<Message: Clone>,
-    U: FnMut(Missed<D::Message>),
+    U: FnMut(Undelivered<D::Message>),
 {
     /// Ready when an item may be taken. One whose delivery is limited in time is taken first, so
     /// that there is something to limit; so is one that is not waited for.
@@ -40,13 +39,17 @@ where
     }
 
     pub(super) fn begin(&mut self, item: D::Message) {
-        self.doing = Doing::Own;
         self.item = Some(item);
-        self.delivering = true;
         self.items += 1;
-        for leg in &mut self.legs {
-            leg.standing = if leg.is_attached() { Standing::Unsent } else { Standing::Missed };
-        }
+        self.begin_again();
+    }
+
+    /// Delivers the item in hand, from the start.
+    pub(super) fn begin_again(&mut self) {
+        self.doing = Doing::Own;
+        self.kept = false;
+        self.delivering = true;
+        self.legs.iter_mut().for_each(Leg::begin);
         let clock = &self.clock;
         self.deadline = self.options.item_timeout.map(|timeout| clock.now() + timeout);
     }
@@ -89,7 +92,10 @@ where
                 return Ok(());
             }
             Offer::Refused(item) => (Some(item), Ok(())),
-            Offer::NoRoom(item) => (Some(item), Err(full().with_metadata("destination", index))),
+            Offer::NoRoom(item) => {
+                self.legs[index].report.failed = true;
+                (Some(item), Err(full().with_metadata("destination", self.legs[index].position)))
+            }
             Offer::Failed(error, item) => (item, self.lose(index, error)),
         };
         if is_last {
@@ -101,14 +107,23 @@ where
     /// Goes on without a destination, or says why not.
     fn lose(&mut self, index: usize, error: Error) -> Result<(), Error> {
         let leg = &mut self.legs[index];
+        let position = leg.position;
         leg.detach();
+        let was_removed = self.door.as_ref().is_some_and(|door| door.lose(position));
+        if was_removed && is_closed(&error) {
+            // It went before the broadcast heard that it was to go.
+            leg.report.removed = true;
+            return Ok(());
+        }
         if self.options.on_closed == OnClosed::Detach && is_closed(&error) {
             leg.report.detached = true;
-            if self.legs.iter().any(Leg::is_attached) {
+            let can_come = || self.door.as_ref().is_some_and(|door| door.is_open());
+            if self.legs.iter().any(Leg::is_attached) || can_come() {
                 return Ok(());
             }
         }
-        Err(error.with_metadata("destination", index))
+        self.legs[index].report.failed = true;
+        Err(error.with_metadata("destination", position))
     }
 
     /// Waits for the end of the item's time, if it has one.

@@ -1,13 +1,12 @@
 //! How a broadcast ends: what becomes of the item in between, and of the destinations.
 
-use std::fmt;
 use std::task::{Context, Poll, Waker};
 
-use super::super::destination::{Destination, Ending};
+use super::super::destination::{Destination, Ending, Undelivered};
 use super::leg::{Leg, Standing};
-use super::report::{BroadcastReport, Missed};
+use super::report::BroadcastReport;
 use super::running::Running;
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::panics;
 use crate::source::{Source, Unsettled};
 
@@ -15,15 +14,18 @@ impl<S, D, U> Running<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,
-    U: FnMut(Missed<D::Message>),
+    U: FnMut(Undelivered<D::Message>),
 {
     /// Takes nothing any more. An item in between is delivered where that can be done at once, and
     /// then goes to the callback.
     pub(super) fn stop(&mut self, error: Option<Error>) {
         let mut ending = Ending::new(None, false);
         let mut related = Vec::new();
-        let mut error = error;
-        if std::mem::take(&mut self.delivering) {
+        // Who came last is closed like the others.
+        let arrivals = self.door.as_ref().map(|door| door.end()).unwrap_or_default();
+        self.admit(arrivals);
+        let kept = std::mem::take(&mut self.kept);
+        if std::mem::take(&mut self.delivering) || kept {
             for leg in &mut self.legs {
                 match panics::contain(|| leg.settle()) {
                     Ok(Ok(())) => {}
@@ -39,16 +41,14 @@ where
             }
             let delivered_to = self.standing(|standing| standing == Standing::Delivered);
             let missed_by = self.standing(|standing| standing == Standing::Missed);
-            error = error.map(|error| {
-                error
-                    .with_metadata("item", self.items)
-                    .with_metadata("delivered_to", list(&delivered_to))
-                    .with_metadata("missed_by", list(&missed_by))
-            });
+            if error.is_some() {
+                self.delivered_to.clone_from(&delivered_to);
+                self.missed_by.clone_from(&missed_by);
+            }
             let item = self.item.take();
             let given = panics::contain(|| match (item, &mut self.undelivered) {
-                (Some(item), Some(callback)) if !missed_by.is_empty() => {
-                    callback(Missed { item, delivered_to, others: missed_by });
+                (Some(item), Some(callback)) if kept || !missed_by.is_empty() => {
+                    callback(Undelivered::message(item).of(delivered_to, missed_by));
                 }
                 (item, _) => drop(item),
             });
@@ -63,23 +63,28 @@ where
     }
 
     fn standing(&self, is: impl Fn(Standing) -> bool) -> Vec<usize> {
-        let legs = self.legs.iter().enumerate();
-        legs.filter(|(_, leg)| is(leg.standing)).map(|(index, _)| index).collect()
+        let legs = self.legs.iter().filter(|leg| is(leg.standing));
+        legs.map(|leg| leg.position).collect()
     }
 
-    pub(super) fn finish(&mut self) -> Result<BroadcastReport, Error> {
+    pub(super) fn finish(&mut self) -> Result<BroadcastReport, Failure<BroadcastReport>> {
+        self.forget_departed();
         let elapsed = panics::contain(|| self.clock.now().since(self.started)).unwrap_or_default();
         let destinations: Vec<_> = self.legs.iter().map(|leg| leg.report).collect();
         let ending = self.ending.replace(Ending::new(None, true));
-        let Some(error) = ending.and_then(Ending::into_error) else {
-            return Ok(BroadcastReport { elapsed, items: self.items, destinations });
+        let report = BroadcastReport {
+            elapsed,
+            items: self.items,
+            destinations,
+            departed: self.departed,
+            departed_total: self.departed_total,
+            delivered_to: std::mem::take(&mut self.delivered_to),
+            missed_by: std::mem::take(&mut self.missed_by),
         };
-        let delivered: Vec<_> = destinations.iter().map(|leg| leg.delivered).collect();
-        let dropped: Vec<_> = destinations.iter().map(|leg| leg.dropped).collect();
-        Err(error
-            .with_metadata("items", self.items)
-            .with_metadata("delivered", list(&delivered))
-            .with_metadata("dropped", list(&dropped)))
+        match ending.and_then(Ending::into_error) {
+            None => Ok(report),
+            Some(error) => Err(Failure::new(error, report)),
+        }
     }
 }
 
@@ -91,11 +96,12 @@ pub(super) fn poll_end<D: Destination>(
     failed: &mut Option<Error>,
 ) -> Poll<Result<(), Error>> {
     let mut pending = false;
-    for (index, leg) in legs.iter_mut().enumerate() {
+    for leg in legs {
         match leg.poll_end(cx, keep_open) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
-                let error = error.with_metadata("destination", index);
+                leg.report.failed = true;
+                let error = error.with_metadata("destination", leg.position);
                 *failed = Some(match failed.take() {
                     Some(first) => first.with_related([error]),
                     None => error,
@@ -110,17 +116,13 @@ pub(super) fn poll_end<D: Destination>(
     Poll::Ready(failed.take().map_or(Ok(()), Err))
 }
 
-fn list<T: fmt::Display>(values: &[T]) -> String {
-    values.iter().map(T::to_string).collect::<Vec<_>>().join(",")
-}
-
 /// A broadcast that is dropped midway ends like one that is cancelled, as far as it can without
 /// waiting.
 impl<S, D, U> Drop for Running<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,
-    U: FnMut(Missed<D::Message>),
+    U: FnMut(Undelivered<D::Message>),
 {
     fn drop(&mut self) {
         if self.ending.is_none() {

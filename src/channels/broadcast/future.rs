@@ -5,12 +5,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::super::destination::Destination;
+use super::super::destination::{Destination, Undelivered};
 use super::Broadcast;
-use super::report::{BroadcastReport, Missed};
+use super::report::BroadcastReport;
 use super::running::Running;
 use crate::diagnostics::COUNTERS;
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Failure};
 use crate::source::{Source, Unsettled};
 
 /// The future of a broadcast, see [`broadcast`](crate::channels::broadcast). It is `Send` when its
@@ -30,11 +30,11 @@ use crate::source::{Source, Unsettled};
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 #[must_use = "a broadcast does nothing unless it is awaited"]
-pub struct BroadcastFuture<S, D, U = fn(Missed<<S as Source>::Message>)>
+pub struct BroadcastFuture<S, D, U = fn(Undelivered<<S as Source>::Message>)>
 where
     S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
-    U: FnMut(Missed<S::Message>),
+    U: FnMut(Undelivered<S::Message>),
 {
     waiting: Option<Box<Broadcast<S, D, U>>>,
     running: Option<Box<Running<S, D, U>>>,
@@ -44,7 +44,7 @@ impl<S, D, U> BroadcastFuture<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
-    U: FnMut(Missed<S::Message>),
+    U: FnMut(Undelivered<S::Message>),
 {
     pub(super) fn new(broadcast: Broadcast<S, D, U>) -> Self {
         Self { waiting: Some(Box::new(broadcast)), running: None }
@@ -55,9 +55,9 @@ impl<S, D, U> Future for BroadcastFuture<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
-    U: FnMut(Missed<S::Message>),
+    U: FnMut(Undelivered<S::Message>),
 {
-    type Output = Result<BroadcastReport, Error>;
+    type Output = Result<BroadcastReport, Failure<BroadcastReport>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -66,7 +66,7 @@ where
         }
         let Some(running) = &mut this.running else {
             let error = Error::new(ErrorCode::Unspecified, "the broadcast had ended already");
-            return Poll::Ready(Err(error));
+            return Poll::Ready(Err(Failure::new(error, BroadcastReport::default())));
         };
         if running.poll(cx).is_pending() {
             return Poll::Pending;
@@ -82,7 +82,7 @@ impl<S, D, U> fmt::Debug for BroadcastFuture<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
-    U: FnMut(Missed<S::Message>),
+    U: FnMut(Undelivered<S::Message>),
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BroadcastFuture")

@@ -10,6 +10,12 @@ use crate::error::{Error, ErrorCode};
 use crate::panics;
 
 pub(super) struct Leg<D: Destination> {
+    /// Its number, in the order in which the broadcast was given its destinations.
+    pub(super) position: usize,
+    /// It came while the broadcast ran.
+    pub(super) came_later: bool,
+    /// It is being closed because it was removed.
+    leaving: bool,
     /// There until it is closed or has failed.
     destination: Option<Pin<Box<D>>>,
     /// A copy of the item that the destination has not taken yet.
@@ -30,6 +36,8 @@ pub(super) enum Standing {
     Dropped,
     /// The destination does not have it, and does not get it.
     Missed,
+    /// It is none of the destination's: it came behind it, or was removed before it.
+    Apart,
 }
 
 impl Standing {
@@ -39,17 +47,63 @@ impl Standing {
 }
 
 impl<D: Destination> Leg<D> {
-    pub(super) fn new(destination: D) -> Self {
+    pub(super) fn new(position: usize, came_later: bool, destination: D) -> Self {
+        let report = DestinationReport { position, ..DestinationReport::default() };
         Self {
+            position,
+            came_later,
+            leaving: false,
             destination: Some(Box::pin(destination)),
             hand: None,
-            standing: Standing::Delivered,
-            report: DestinationReport::default(),
+            standing: Standing::Apart,
+            report,
         }
     }
 
+    /// Whether it gets items.
     pub(super) fn is_attached(&self) -> bool {
-        self.destination.is_some()
+        self.destination.is_some() && !self.leaving
+    }
+
+    /// Whether it was removed, and is not closed yet.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.destination.is_some() && self.leaving
+    }
+
+    /// Whether nothing is left of it but its report, which is one of very many.
+    pub(super) fn has_departed(&self) -> bool {
+        let gone = self.report.removed || self.report.detached;
+        self.came_later && gone && self.destination.is_none()
+    }
+
+    /// The destination, where it gets items.
+    fn attached(&mut self) -> Option<Pin<&mut D>> {
+        self.destination.as_mut().filter(|_| !self.leaving).map(Pin::as_mut)
+    }
+
+    /// An item was taken.
+    pub(super) fn begin(&mut self) {
+        self.standing = if self.is_attached() {
+            Standing::Unsent
+        } else if self.report.removed {
+            Standing::Apart
+        } else {
+            Standing::Missed
+        };
+    }
+
+    /// It is removed: the item in hand is delivered now or not at all.
+    pub(super) fn leave(&mut self) -> Result<(), Error> {
+        let result = if self.standing.is_settled() { Ok(()) } else { self.settle() };
+        self.report.removed = true;
+        self.leaving = true;
+        result
+    }
+
+    /// It does not get the item in hand.
+    fn miss(&mut self) {
+        self.standing = Standing::Missed;
+        self.report.missed += 1;
     }
 
     pub(super) fn makes_room(&self) -> bool {
@@ -63,13 +117,13 @@ impl<D: Destination> Leg<D> {
         let hand = self.hand.take();
         panics::drop_contained(|| drop(hand));
         if !self.standing.is_settled() {
-            self.standing = Standing::Missed;
+            self.miss();
         }
     }
 
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
-        destination.as_mut().poll_ready(cx)
+        let Some(destination) = self.attached() else { return Poll::Ready(Ok(())) };
+        destination.poll_ready(cx)
     }
 
     /// Offers the item, or a copy of it, without waiting.
@@ -80,7 +134,7 @@ impl<D: Destination> Leg<D> {
         item: D::Message,
     ) -> Result<(), Offer<D::Message>> {
         let Some(destination) = &mut self.destination else {
-            self.standing = Standing::Missed;
+            self.miss();
             return Err(Offer::Refused(item));
         };
         let refused = if overflow == Overflow::DropOldest {
@@ -111,7 +165,7 @@ impl<D: Destination> Leg<D> {
                     Err(Offer::Refused(item))
                 }
                 Overflow::Fail => {
-                    self.standing = Standing::Missed;
+                    self.miss();
                     Err(Offer::NoRoom(item))
                 }
             },
@@ -152,7 +206,7 @@ impl<D: Destination> Leg<D> {
             Poll::Pending => Ok(()),
         };
         if !self.standing.is_settled() {
-            self.standing = Standing::Missed;
+            self.miss();
             self.hand = None;
             if let Some(destination) = &mut self.destination {
                 drop(destination.as_mut().take_back());
@@ -162,14 +216,14 @@ impl<D: Destination> Leg<D> {
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
-        destination.as_mut().poll_flush(cx)
+        let Some(destination) = self.attached() else { return Poll::Ready(Ok(())) };
+        destination.poll_flush(cx)
     }
 
     /// Ready when nobody receives any more.
     pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(destination) = &mut self.destination else { return Poll::Pending };
-        destination.as_mut().poll_closed(cx)
+        let Some(destination) = self.attached() else { return Poll::Pending };
+        destination.poll_closed(cx)
     }
 
     /// Closes or flushes for the last time; it is not asked again when that is done.

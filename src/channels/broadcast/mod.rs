@@ -2,9 +2,11 @@
 //!
 //! - `settings`: what a destination that is full or closed does; `report`: what comes out
 //! - `leg`: one destination and what it did with the item in hand; `delivery`: all of them with it
+//! - `subscribers`: destinations that come and go meanwhile; `changes`: what that does
 //! - `running`: from the source to all of them; `end`: how that ends; `future`: what is awaited
 //! - `fan_out`: the same into channels of its own
 
+mod changes;
 mod delivery;
 mod end;
 mod fan_out;
@@ -13,19 +15,22 @@ mod leg;
 mod report;
 mod running;
 mod settings;
+mod subscribers;
 
 pub use fan_out::fan_out;
 pub use future::BroadcastFuture;
-pub use report::{BroadcastReport, DestinationReport, Missed};
+pub use report::{BroadcastReport, DestinationReport};
 pub use settings::{OnClosed, Overflow};
+pub use subscribers::Subscribers;
 
 use std::fmt;
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use super::destination::{Destination, IntoDestination, Settings};
+use self::subscribers::Entrance;
+use super::destination::{Destination, IntoDestination, Settings, Undelivered};
 use crate::cancellation::CancellationToken;
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::source::{Source, Unsettled};
 use crate::step::StepContext;
 
@@ -41,22 +46,20 @@ use crate::step::StepContext;
 /// failure, its timeout or its cancellation. However it ends, it closes the destinations behind the
 /// last item, unless told to [keep them open](Broadcast::keep_open). At most one item has then been
 /// delivered to some destinations and not to others: those that it waits for room at are tried once
-/// more, the error says who has it, and the [callback](Broadcast::undelivered) gets it.
+/// more, the report says who has it, and the [callback](Broadcast::undelivered) gets it.
 ///
 /// # Errors
 ///
-/// All with the number of `items` taken as metadata, and by destination, in a list separated by
-/// commas, how many were `delivered` and `dropped`. Where an item was in between, `item` is its
-/// number, the first one being 1, and `delivered_to` and `missed_by` are the positions of the
-/// destinations that have it and that do not. `destination` is the position of one that failed.
+/// With the report of what was done all the same. The metadata of the error of a destination has its
+/// position as `destination`; the report [marks](DestinationReport::is_failed) it as well.
 ///
 /// - [`ErrorCode::Validation`](crate::ErrorCode::Validation), before an item is taken: there is no
-///   destination, one cannot do what [`overflow`](Broadcast::overflow) says, or an option of the
+///   destination and none [can come](Broadcast::subscribers), one cannot do what [`overflow`](Broadcast::overflow) says, or an option of the
 ///   source is wrong or has no effect here
 /// - [`ErrorCode::Source`](crate::ErrorCode::Source) or the source's own [`Error`];
 ///   [`ErrorCode::Panic`](crate::ErrorCode::Panic)
 /// - [`ErrorCode::ChannelCompleted`](crate::ErrorCode::ChannelCompleted) when a destination was
-///   closed, or the destination's own error; the code `error.channel.full` where it had no room
+///   closed, or no destination is left and none can come; or the destination's own error; the code `error.channel.full` where it had no room
 /// - [`ErrorCode::Timeout`](crate::ErrorCode::Timeout) with its `duration` as metadata
 /// - [`ErrorCode::Canceled`](crate::ErrorCode::Canceled)
 ///
@@ -95,6 +98,7 @@ where
         destinations: destinations.collect(),
         options: Options::default(),
         undelivered: None,
+        door: None,
     }
 }
 
@@ -129,12 +133,14 @@ where
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 #[must_use = "a broadcast does nothing unless it is awaited"]
-pub struct Broadcast<S, D, U = fn(Missed<<S as Source>::Message>)> {
+pub struct Broadcast<S, D, U = fn(Undelivered<<S as Source>::Message>)> {
     context: StepContext,
     source: S,
     destinations: Vec<D>,
     options: Options,
     undelivered: Option<U>,
+    /// Where destinations come and go, once somebody has asked for it.
+    door: Option<Entrance<D>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -156,12 +162,12 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
     /// use watershed::StepContext;
     /// use watershed::channels::{Overflow, broadcast};
     /// let (sender, _receiver) = async_channel::bounded(1);
-    /// let error = broadcast(&StepContext::new("news"), stream::iter([1, 2]), [sender])
+    /// let failure = broadcast(&StepContext::new("news"), stream::iter([1, 2]), [sender])
     ///     .overflow(Overflow::Fail)
     ///     .await
     ///     .unwrap_err();
-    /// assert_eq!(error.code().as_str(), "error.channel.full");
-    /// assert_eq!((error.metadata("item"), error.metadata("missed_by")), (Some("2"), Some("0")));
+    /// assert_eq!(failure.error().code().as_str(), "error.channel.full");
+    /// assert_eq!((failure.report().items(), failure.report().missed_by()), (2, &[0][..]));
     /// # });
     /// ```
     pub fn overflow(mut self, overflow: Overflow) -> Self {
@@ -199,12 +205,12 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
     /// use watershed::StepContext;
     /// use watershed::channels::broadcast;
     /// let (sender, _receiver) = async_channel::bounded(1);
-    /// let error = broadcast(&StepContext::new("news"), stream::iter([1, 2]), [sender])
+    /// let failure = broadcast(&StepContext::new("news"), stream::iter([1, 2]), [sender])
     ///     .item_timeout(Duration::from_millis(1))
     ///     .await
     ///     .unwrap_err();
-    /// assert_eq!(error.code(), watershed::ErrorCode::Timeout);
-    /// assert_eq!(error.metadata("missed_by"), Some("0"));
+    /// assert_eq!(failure.error().code(), watershed::ErrorCode::Timeout);
+    /// assert_eq!(failure.report().missed_by(), [0]);
     /// # });
     /// ```
     pub fn item_timeout(mut self, timeout: Duration) -> Self {
@@ -222,11 +228,11 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
     /// use watershed::StepContext;
     /// use watershed::channels::broadcast;
     /// let (sender, _receiver) = async_channel::bounded(1);
-    /// let error = broadcast(&StepContext::new("news"), stream::repeat(7), [sender])
+    /// let failure = broadcast(&StepContext::new("news"), stream::repeat(7), [sender])
     ///     .timeout(Duration::ZERO)
     ///     .await
     ///     .unwrap_err();
-    /// assert_eq!(error.code(), watershed::ErrorCode::Timeout);
+    /// assert_eq!(failure.error().code(), watershed::ErrorCode::Timeout);
     /// # });
     /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -244,11 +250,11 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
     /// let stop = watershed::CancellationSource::new();
     /// stop.cancel();
     /// let (sender, _receiver) = async_channel::bounded(1);
-    /// let error = broadcast(&StepContext::new("news"), stream::repeat(7), [sender])
+    /// let failure = broadcast(&StepContext::new("news"), stream::repeat(7), [sender])
     ///     .cancellation(stop.token())
     ///     .await
     ///     .unwrap_err();
-    /// assert_eq!(error.code(), watershed::ErrorCode::Canceled);
+    /// assert_eq!(failure.error().code(), watershed::ErrorCode::Canceled);
     /// # });
     /// ```
     pub fn cancellation(mut self, token: CancellationToken) -> Self {
@@ -296,7 +302,7 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
 
     /// Who gets the item that had not reached every destination when the broadcast ended; it is
     /// called at most once, also when the future is dropped. An item that was dropped as
-    /// [`overflow`](Broadcast::overflow) says counts as settled. Default: nobody; the error says
+    /// [`overflow`](Broadcast::overflow) says counts as settled. Default: nobody; the report says
     /// who missed it. A panic of the callback is attached to the error.
     ///
     /// ```
@@ -308,15 +314,38 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
     /// let mut missed = None;
     /// broadcast(&StepContext::new("news"), stream::iter(["old", "new"]), [sender])
     ///     .overflow(Overflow::Fail)
-    ///     .undelivered(|item| missed = Some(item.into_item()))
+    ///     .undelivered(|item| missed = item.into_message().ok())
     ///     .await
     ///     .unwrap_err();
     /// assert_eq!(missed, Some("new"));
     /// # });
     /// ```
-    pub fn undelivered<C: FnMut(Missed<S::Message>)>(self, callback: C) -> Broadcast<S, D, C> {
-        let Self { context, source, destinations, options, .. } = self;
-        Broadcast { context, source, destinations, options, undelivered: Some(callback) }
+    pub fn undelivered<C: FnMut(Undelivered<S::Message>)>(self, callback: C) -> Broadcast<S, D, C> {
+        let Self { context, source, destinations, options, door, .. } = self;
+        Broadcast { context, source, destinations, options, undelivered: Some(callback), door }
+    }
+
+    /// A handle by which destinations are added and removed while the broadcast runs; without it there
+    /// are those that it was given, and at least one. See [`Subscribers`].
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::StepContext;
+    /// use watershed::channels::{SenderDestination, broadcast};
+    ///
+    /// let none = None::<SenderDestination<u32>>;
+    /// let mut news = broadcast(&StepContext::new("news"), stream::iter([1, 2]), none);
+    /// let subscribers = news.subscribers();
+    /// let (sender, receiver) = async_channel::bounded(2);
+    /// assert_eq!(subscribers.add(sender).unwrap(), 0);
+    /// assert_eq!(news.await?.destinations()[0].delivered(), 2);
+    /// assert_eq!(receiver.len(), 2);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    pub fn subscribers(&mut self) -> Subscribers<D> {
+        let destinations = self.destinations.len();
+        Subscribers::new(self.door.get_or_insert_with(|| Entrance::new(destinations)))
     }
 }
 
@@ -324,9 +353,9 @@ impl<S, D, U> IntoFuture for Broadcast<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message: Clone>,
     D: Destination<Message = S::Message>,
-    U: FnMut(Missed<S::Message>),
+    U: FnMut(Undelivered<S::Message>),
 {
-    type Output = Result<BroadcastReport, Error>;
+    type Output = Result<BroadcastReport, Failure<BroadcastReport>>;
     type IntoFuture = BroadcastFuture<S, D, U>;
 
     fn into_future(self) -> Self::IntoFuture {

@@ -25,6 +25,11 @@ pub struct BroadcastReport {
     pub(super) elapsed: Duration,
     pub(super) items: u64,
     pub(super) destinations: Vec<DestinationReport>,
+    pub(super) departed: u64,
+    pub(super) departed_total: DestinationReport,
+    /// Who has the item that was in between at the end, and who does not.
+    pub(super) delivered_to: Vec<usize>,
+    pub(super) missed_by: Vec<usize>,
 }
 
 impl BroadcastReport {
@@ -48,7 +53,9 @@ impl BroadcastReport {
         self.elapsed
     }
 
-    /// The destinations, in the order in which the broadcast was given them.
+    /// The destinations that the broadcast was given at its start, and those that came
+    /// [later](crate::channels::Subscribers) and were there at its end, in the order of their
+    /// positions.
     ///
     /// ```
     /// assert!(watershed::channels::BroadcastReport::default().destinations().is_empty());
@@ -56,6 +63,33 @@ impl BroadcastReport {
     #[must_use]
     pub fn destinations(&self) -> &[DestinationReport] {
         &self.destinations
+    }
+
+    /// How many destinations came while the broadcast ran and went before its end: removed, or closed.
+    #[must_use]
+    pub fn departed(&self) -> u64 {
+        self.departed
+    }
+
+    /// What became of the items of all [those](BroadcastReport::departed) together. It has no
+    /// position.
+    #[must_use]
+    pub fn departed_total(&self) -> &DestinationReport {
+        &self.departed_total
+    }
+
+    /// The positions of the destinations that have the last item, where the broadcast ended before
+    /// all of them had it. Otherwise, there is none.
+    #[must_use]
+    pub fn delivered_to(&self) -> &[usize] {
+        &self.delivered_to
+    }
+
+    /// The positions of the destinations that do not have the last item, where the broadcast ended
+    /// before all of them had it. Otherwise, there is none.
+    #[must_use]
+    pub fn missed_by(&self) -> &[usize] {
+        &self.missed_by
     }
 }
 
@@ -67,12 +101,45 @@ impl BroadcastReport {
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DestinationReport {
+    pub(super) position: usize,
     pub(super) delivered: u64,
     pub(super) dropped: u64,
+    pub(super) missed: u64,
     pub(super) detached: bool,
+    pub(super) removed: bool,
+    pub(super) failed: bool,
 }
 
 impl DestinationReport {
+    /// Adds what another one did.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.delivered += other.delivered;
+        self.dropped += other.dropped;
+        self.missed += other.missed;
+        self.detached |= other.detached;
+        self.removed |= other.removed;
+        self.failed |= other.failed;
+    }
+
+    /// Its number, in the order in which the broadcast was given its destinations; the first one is 0.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Items that were taken for it and did not reach it, because it was closed, failed or was
+    /// removed, or the broadcast ended, with the item in hand.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Whether it was [removed](crate::channels::Subscribers::remove).
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed
+    }
+
     /// Items that the destination took.
     ///
     /// ```
@@ -104,72 +171,10 @@ impl DestinationReport {
     pub fn is_detached(&self) -> bool {
         self.detached
     }
-}
 
-/// An item that was taken from the source and had not reached every destination when the broadcast
-/// ended: what the callback of [`Broadcast::undelivered`](crate::channels::Broadcast::undelivered)
-/// gets.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use std::future::IntoFuture;
-/// use futures::{FutureExt, stream};
-/// use watershed::StepContext;
-/// use watershed::channels::broadcast;
-///
-/// let (wide, _wide) = async_channel::bounded(8);
-/// let (narrow, _narrow) = async_channel::bounded(1);
-/// let mut missed = None;
-/// let broadcast = broadcast(&StepContext::new("news"), stream::iter([1, 2]), [wide, narrow])
-///     .undelivered(|item| missed = Some(item));
-/// // Dropped while the second item waits in front of the narrow channel.
-/// assert!(broadcast.into_future().now_or_never().is_none());
-/// let missed = missed.unwrap();
-/// assert_eq!((missed.delivered_to(), missed.missed_by()), (&[0][..], &[1][..]));
-/// assert_eq!(missed.into_item(), 2);
-/// # });
-/// ```
-#[derive(Clone, Debug)]
-#[must_use = "an item that is dropped here is lost for the destinations that missed it"]
-pub struct Missed<M> {
-    pub(super) item: M,
-    pub(super) delivered_to: Vec<usize>,
-    pub(super) others: Vec<usize>,
-}
-
-impl<M> Missed<M> {
-    /// The item.
-    ///
-    /// ```
-    /// fn keep(missed: watershed::channels::Missed<String>) -> String {
-    ///     missed.into_item()
-    /// }
-    /// ```
-    pub fn into_item(self) -> M {
-        self.item
-    }
-
-    /// The positions of the destinations that have it, in order.
-    ///
-    /// ```
-    /// fn nobody_has_it(missed: &watershed::channels::Missed<u32>) -> bool {
-    ///     missed.delivered_to().is_empty()
-    /// }
-    /// ```
+    /// Whether it failed, was closed where that is a failure, or had no room where that is one.
     #[must_use]
-    pub fn delivered_to(&self) -> &[usize] {
-        &self.delivered_to
-    }
-
-    /// The positions of the destinations that do not, in order.
-    ///
-    /// ```
-    /// fn first_to_ask(missed: &watershed::channels::Missed<u32>) -> Option<usize> {
-    ///     missed.missed_by().first().copied()
-    /// }
-    /// ```
-    #[must_use]
-    pub fn missed_by(&self) -> &[usize] {
-        &self.others
+    pub fn is_failed(&self) -> bool {
+        self.failed
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::super::destination::{Destination, Ending};
+use super::super::destination::{Destination, Ending, Undelivered};
 use super::super::merge::POLLS_AT_ONCE;
 use super::end::poll_end;
 use super::leg::Leg;
-use super::report::Missed;
+use super::report::DestinationReport;
 use super::settings::Overflow;
+use super::subscribers::Entrance;
 use super::{Broadcast, Options};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Alarm, Clock, Tick};
@@ -25,17 +26,29 @@ pub(super) struct Running<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,
-    U: FnMut(Missed<D::Message>),
+    U: FnMut(Undelivered<D::Message>),
 {
     pub(super) source: Option<Pin<Box<S>>>,
     pub(super) name: SourceName,
     pub(super) legs: Vec<Leg<D>>,
+    /// Where destinations come and go.
+    pub(super) door: Option<Entrance<D>>,
+    /// Destinations that were removed are being closed.
+    pub(super) closes_some: bool,
+    /// Those that came later and are gone.
+    pub(super) departed: u64,
+    pub(super) departed_total: DestinationReport,
     /// An item is being delivered; it is in hand until the last destination is given it.
     pub(super) delivering: bool,
     pub(super) item: Option<D::Message>,
+    /// The item in hand waits for somebody to deliver it to.
+    pub(super) kept: bool,
     pub(super) deadline: Option<Tick>,
     pub(super) sleep: Option<Alarm>,
     pub(super) items: u64,
+    /// Who had the item that was in between at the end, and who had not.
+    pub(super) delivered_to: Vec<usize>,
+    pub(super) missed_by: Vec<usize>,
     pub(super) options: Options,
     pub(super) undelivered: Option<U>,
     pub(super) limits: Limits,
@@ -63,10 +76,10 @@ impl<S, D, U> Running<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message = D::Message>,
     D: Destination<Message: Clone>,
-    U: FnMut(Missed<D::Message>),
+    U: FnMut(Undelivered<D::Message>),
 {
     pub(super) fn start(broadcast: Broadcast<S, D, U>) -> Self {
-        let Broadcast { context, source, destinations, options, undelivered } = broadcast;
+        let Broadcast { context, source, destinations, options, undelivered, door } = broadcast;
         let clock = Arc::clone(context.clock());
         let tokens = [context.cancellation().clone(), options.settings.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
@@ -79,9 +92,19 @@ where
             Ok((clock.now(), Limits::new(&clock, token.clone(), timeout)?))
         });
         let profile = panics::contain(|| source.profile());
-        let legs: Vec<_> = destinations.into_iter().map(Leg::new).collect();
-        let mut error =
-            options.invalid.clone().or_else(|| Self::check(&legs, options.overflow).err());
+        let legs = destinations.into_iter().enumerate();
+        let mut legs: Vec<_> = legs.map(|(index, to)| Leg::new(index, false, to)).collect();
+        let mut can_come = false;
+        if let Some(door) = &door {
+            if options.overflow == Overflow::DropOldest {
+                door.demand_room();
+            }
+            can_come = door.is_open();
+            let early = door.take_arrivals().into_iter();
+            legs.extend(early.map(|(position, to)| Leg::new(position, true, to)));
+        }
+        let mut error = options.invalid.clone();
+        error = error.or_else(|| Self::check(&legs, can_come, options.overflow).err());
         let name = match profile {
             Ok(profile) => profile.heeded_by("a broadcast", false).map(|profile| profile.name),
             Err(message) => Err(Error::panic("the source", &message)),
@@ -99,11 +122,18 @@ where
             source: Some(Box::pin(source)),
             name: SourceName::new(name, 0),
             legs,
+            door,
+            closes_some: false,
+            departed: 0,
+            departed_total: DestinationReport::default(),
             delivering: false,
             item: None,
+            kept: false,
             deadline: None,
             sleep: None,
             items: 0,
+            delivered_to: Vec::new(),
+            missed_by: Vec::new(),
             options,
             undelivered,
             limits,
@@ -120,8 +150,8 @@ where
         running
     }
 
-    fn check(legs: &[Leg<D>], overflow: Overflow) -> Result<(), Error> {
-        if legs.is_empty() {
+    fn check(legs: &[Leg<D>], can_come: bool, overflow: Overflow) -> Result<(), Error> {
+        if legs.is_empty() && !can_come {
             return Err(Error::validation("a broadcast has at least one destination"));
         }
         if overflow != Overflow::DropOldest {
@@ -131,7 +161,8 @@ where
         match makes_room {
             Ok(None) => Ok(()),
             Ok(Some(index)) => Err(Error::validation(format!(
-                "destination {index} cannot drop its oldest item for a new one"
+                "destination {} cannot drop its oldest item for a new one",
+                legs[index].position
             ))),
             Err(message) => Err(Error::panic("the destination", &message)),
         }
@@ -148,6 +179,7 @@ where
                 Poll::Ready(result) => result.err(),
                 Poll::Pending => {
                     self.doing = Doing::Own;
+                    self.wait_for_news(cx);
                     match self.limits.poll_exceeded(cx) {
                         Poll::Ready(exceeded) => Some(exceeded.into_error("the broadcast")),
                         Poll::Pending => return Poll::Pending,
@@ -168,6 +200,7 @@ where
     /// Ready when the source has ended, or with why the broadcast ends.
     fn move_items(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
+            self.heed(cx)?;
             if self.delivering {
                 if self.deliver(cx)?.is_pending() {
                     if let Poll::Ready(error) = self.poll_flush(cx) {
@@ -177,8 +210,11 @@ where
                 }
                 self.delivering = false;
                 self.sleep = None;
-                self.doing = Doing::Item;
-                self.item = None;
+                self.kept = self.is_kept();
+                if !self.kept {
+                    self.doing = Doing::Item;
+                    self.item = None;
+                }
             }
             self.doing = Doing::Own;
             if let Some(exceeded) = self.limits.exceeded() {
@@ -189,13 +225,24 @@ where
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            if self.door.is_some() && !self.legs.iter().any(Leg::is_attached) {
+                return self.poll_alone(cx);
+            }
+            if self.kept {
+                self.begin_again();
+                continue;
+            }
             if self.poll_ready(cx)?.is_pending() {
                 return self.poll_flush(cx).map(Err);
             }
             self.doing = Doing::Source;
             let Some(source) = &mut self.source else { return Poll::Ready(Ok(())) };
             match poll_message(source.as_mut(), cx) {
-                Poll::Ready(Some(Ok(item))) => self.begin(item),
+                Poll::Ready(Some(Ok(item))) => {
+                    // Behind the item: whoever came before it entered its source gets it.
+                    self.let_in();
+                    self.begin(item);
+                }
                 Poll::Ready(Some(Err(fault))) => {
                     let origin = Origin { source: self.name.clone(), message: 0 };
                     return Poll::Ready(Err(fault.with_origin(origin)));
@@ -225,8 +272,11 @@ where
                 Error::panic("the source", message).with_origin(origin)
             }
             Doing::Destination(index) => {
-                self.legs[index].detach();
-                Error::panic("the destination", message).with_metadata("destination", index)
+                let leg = &mut self.legs[index];
+                leg.detach();
+                leg.report.failed = true;
+                let error = Error::panic("the destination", message);
+                error.with_metadata("destination", leg.position)
             }
         };
         match &mut self.ending {

@@ -8,7 +8,10 @@ use std::task::{Context, Poll};
 /// A send that waits for room, and gives the message back when its channel is closed.
 pub(super) type Waiting<M> = Pin<Box<dyn Future<Output = Result<(), M>> + Send>>;
 
-/// A message that had been taken from its source and was not delivered when the operation ended.
+/// A message that had been taken from its source and was not delivered when the operation ended: what
+/// the callbacks of [`Merge::undelivered`](crate::channels::Merge::undelivered) and
+/// [`Broadcast::undelivered`](crate::channels::Broadcast::undelivered) get. One of a broadcast may have
+/// reached some destinations and not others, and says which.
 ///
 /// It is the message itself, with one exception: a message that waits in front of a channel that
 /// is full and stays open cannot be had back. There it is the delivery, which goes on when it is
@@ -38,7 +41,11 @@ pub(super) type Waiting<M> = Pin<Box<dyn Future<Output = Result<(), M>> + Send>>
 /// # });
 /// ```
 #[must_use = "a message that is dropped here is lost"]
-pub struct Undelivered<M>(State<M>);
+pub struct Undelivered<M> {
+    state: State<M>,
+    /// Who has the message and who does not, where there were several.
+    who: Option<Box<(Vec<usize>, Vec<usize>)>>,
+}
 
 enum State<M> {
     Message(Option<M>),
@@ -53,11 +60,50 @@ impl<M> Undelivered<M> {
     /// assert_eq!(left.into_message().ok(), Some(7));
     /// ```
     pub fn message(message: M) -> Self {
-        Self(State::Message(Some(message)))
+        Self { state: State::Message(Some(message)), who: None }
     }
 
     pub(super) fn waiting(waiting: Waiting<M>) -> Self {
-        Self(State::Waiting(waiting))
+        Self { state: State::Waiting(waiting), who: None }
+    }
+
+    /// The same message, which these destinations have, and those do not.
+    pub(in super::super) fn of(mut self, delivered_to: Vec<usize>, missed_by: Vec<usize>) -> Self {
+        self.who = Some(Box::new((delivered_to, missed_by)));
+        self
+    }
+
+    /// The positions of the destinations that have it, in order: some of a broadcast, none of a
+    /// merge.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use std::future::IntoFuture;
+    /// use futures::{FutureExt, stream};
+    /// use watershed::StepContext;
+    /// use watershed::channels::broadcast;
+    ///
+    /// let (wide, _wide) = async_channel::bounded(8);
+    /// let (narrow, _narrow) = async_channel::bounded(1);
+    /// let mut left = None;
+    /// let broadcast = broadcast(&StepContext::new("news"), stream::iter([1, 2]), [wide, narrow])
+    ///     .undelivered(|item| left = Some(item));
+    /// // Dropped while the second item waits in front of the narrow channel.
+    /// assert!(broadcast.into_future().now_or_never().is_none());
+    /// let left = left.unwrap();
+    /// assert_eq!((left.delivered_to(), left.missed_by()), (&[0][..], &[1][..]));
+    /// assert_eq!(left.into_message().ok(), Some(2));
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn delivered_to(&self) -> &[usize] {
+        self.who.as_ref().map_or(&[], |who| &who.0)
+    }
+
+    /// The positions of the destinations of a broadcast that do not have it, in order.
+    #[must_use]
+    pub fn missed_by(&self) -> &[usize] {
+        self.who.as_ref().map_or(&[], |who| &who.1)
     }
 
     /// The message, if it is at hand.
@@ -71,9 +117,9 @@ impl<M> Undelivered<M> {
     /// assert!(Undelivered::message("late").into_message().is_ok());
     /// ```
     pub fn into_message(self) -> Result<M, Self> {
-        match self.0 {
+        match self.state {
             State::Message(Some(message)) => Ok(message),
-            state => Err(Self(state)),
+            state => Err(Self { state, who: self.who }),
         }
     }
 }
@@ -85,7 +131,7 @@ impl<M> Future for Undelivered<M> {
     type Output = Result<(), M>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), M>> {
-        match &mut self.0 {
+        match &mut self.state {
             State::Message(message) => {
                 message.take().map_or(Poll::Pending, |message| Poll::Ready(Err(message)))
             }
@@ -96,7 +142,7 @@ impl<M> Future for Undelivered<M> {
 
 impl<M> fmt::Debug for Undelivered<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waiting = matches!(self.0, State::Waiting(_));
+        let waiting = matches!(self.state, State::Waiting(_));
         f.debug_struct("Undelivered").field("waiting", &waiting).finish_non_exhaustive()
     }
 }

@@ -6,11 +6,12 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use crate::error::{BoxError, Error, ErrorCode};
-use crate::outcome::Contained;
+use crate::error::Error;
+use crate::outcome::{Contained, HandlerOutput, settle_for_good};
 use crate::panics;
 use crate::source::{Source, Unsettled, poll_message};
 use crate::step::StepContext;
+use crate::undo::CompensationScope;
 
 /// What asking a case came to.
 pub(super) enum Asked {
@@ -36,16 +37,16 @@ pub(super) trait AnyCase<T> {
 }
 
 pin_project! {
-    pub(super) struct Case<S, H, F, M> {
+    pub(super) struct Case<S, H, F, M, K> {
         #[pin]
         source: Option<S>,
         handler: Option<H>,
-        settle: M,
+        settle: K,
         #[pin]
         running: Option<Contained<F, M>>,
     }
 
-    impl<S, H, F, M> PinnedDrop for Case<S, H, F, M> {
+    impl<S, H, F, M, K> PinnedDrop for Case<S, H, F, M, K> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             this.running.set(None);
@@ -56,28 +57,33 @@ pin_project! {
     }
 }
 
-impl<S, H, F, M> Case<S, H, F, M>
+impl<S, H, F, M, K> Case<S, H, F, M, K>
 where
     S: Source<Receipt = Unsettled>,
     H: FnMut(S::Message, StepContext) -> F,
+    K: Fn(&CompensationScope) -> M,
 {
     /// `settle` makes what settles a result of the continuation on a scope.
-    pub(super) fn new(source: S, handler: H, settle: M) -> Self {
+    pub(super) fn new(source: S, handler: H, settle: K) -> Self {
         Self { source: Some(source), handler: Some(handler), settle, running: None }
     }
 }
 
-/// What a continuation returned, its error wrapped.
-pub(super) fn settle<T, E: Into<BoxError>>(result: Result<T, E>) -> Result<T, Error> {
-    result.map_err(|error| Error::from_error(ErrorCode::Handler, error))
+/// What makes a result of the output of a continuation, its compensations staged on `scope`.
+pub(super) fn settling<O: HandlerOutput<T>, T>(
+    scope: &CompensationScope,
+) -> impl FnOnce(O) -> Result<T, Error> + use<O, T> {
+    let scope = scope.clone();
+    move |output| settle_for_good(output, &scope)
 }
 
-impl<T, S, H, F, M> AnyCase<T> for Case<S, H, F, M>
+impl<T, S, H, F, M, K> AnyCase<T> for Case<S, H, F, M, K>
 where
     S: Source<Receipt = Unsettled>,
     H: FnMut(S::Message, StepContext) -> F,
     F: Future,
-    M: FnOnce(F::Output) -> Result<T, Error> + Copy,
+    M: FnOnce(F::Output) -> Result<T, Error>,
+    K: Fn(&CompensationScope) -> M,
 {
     fn poll_take(self: Pin<&mut Self>, step: &StepContext, cx: &mut Context<'_>) -> Poll<Asked> {
         let mut this = self.project();
@@ -101,7 +107,7 @@ where
             }
         };
         let call = || handler(message, step.clone());
-        Poll::Ready(match Contained::call("the continuation", call, *this.settle) {
+        Poll::Ready(match Contained::call("the continuation", call, (this.settle)(step.scope())) {
             Ok(running) => {
                 this.running.set(Some(running));
                 Asked::Won

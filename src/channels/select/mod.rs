@@ -17,13 +17,14 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use self::case::{Case, settle};
+use self::case::{Case, settling};
 use self::run::SelectRun;
 use self::tier::{BoxedCase, Tier};
 use crate::cancellation::CancellationToken;
 use crate::error::{BoxError, Error};
 use crate::operation::{DEFAULT_GRACE, Limits, option};
 use crate::origin::SourceName;
+use crate::outcome::HandlerOutput;
 use crate::source::{Profile, Source, Unsettled};
 use crate::step::{ChildStep, StepContext};
 
@@ -136,12 +137,11 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// assert_eq!((select.run().await?, context.scope().clear()), (8, 1));
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn case<S, H, F, E>(mut self, source: S, handler: H) -> Self
+    pub fn case<S, H, F>(mut self, source: S, handler: H) -> Self
     where
         S: Source<Receipt = Unsettled> + Send + 'a,
         H: FnMut(S::Message, StepContext) -> F + Send + 'a,
-        F: Future<Output = Result<T, E>> + Send + 'a,
-        E: Into<BoxError> + 'a,
+        F: Future<Output: HandlerOutput<T>> + Send + 'a,
     {
         let profile = source.profile().heeded_by("a select", true).unwrap_or_else(|error| {
             self.invalid.get_or_insert(error);
@@ -154,7 +154,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
         if self.tiers.get(place).is_none_or(|tier| tier.priority() != priority) {
             self.tiers.insert(place, Tier::new(priority));
         }
-        let case = Case::new(source, handler, settle::<T, E>);
+        let case = Case::new(source, handler, settling::<F::Output, T>);
         self.tiers[place].add(name, weight, Box::pin(case));
         self
     }
@@ -181,15 +181,14 @@ impl<'a, T: Send + 'a> Select<'a, T> {
     /// assert_eq!(select.run().await?, "nothing to do");
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn default<H, F, E>(mut self, mut handler: H) -> Self
+    pub fn default<H, F>(mut self, mut handler: H) -> Self
     where
         H: FnMut(StepContext) -> F + Send + 'a,
-        F: Future<Output = Result<T, E>> + Send + 'a,
-        E: Into<BoxError> + 'a,
+        F: Future<Output: HandlerOutput<T>> + Send + 'a,
     {
         // A case that is always ready, and asked last.
         let handler = move |(), step| handler(step);
-        let case = Case::new(futures::stream::repeat(()), handler, settle::<T, E>);
+        let case = Case::new(futures::stream::repeat(()), handler, settling::<F::Output, T>);
         self.default = Some(Box::pin(case));
         self
     }

@@ -69,3 +69,20 @@ fn what_was_done_before_a_cancellation_is_seen_after_it() {
         asker.join().unwrap();
     });
 }
+
+// Rule 3.5
+#[test]
+fn of_two_cancellations_at_once_one_gives_the_reason_and_it_stays() {
+    every_schedule("two cancellations with reasons, and somebody who asks", None, || {
+        let source = CancellationSource::new();
+        let token = source.token();
+        let other = source.clone();
+        let canceller = thread::spawn(move || other.cancel_with("one"));
+        let asked = token.reason();
+        source.cancel_with("two");
+        canceller.join().unwrap();
+        let last = format!("{:#}", token.reason().unwrap());
+        assert!(last.ends_with(": one") || last.ends_with(": two"), "{last}");
+        assert!(asked.is_none_or(|asked| format!("{asked:#}") == last));
+    });
+}

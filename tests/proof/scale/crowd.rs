@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::{StreamExt, stream};
 use watershed::channels::{Select, Window, broadcast, live, merge_into};
-use watershed::group::{ErrGroup, WaitGroup};
+use watershed::group::Group;
 use watershed::{
     BoxError, CancellationSource, CancellationToken, Clock, Commit, CompensationPolicy,
-    CompensationScope, LocalUndos, RetryPolicy, Source, StepContext, fan_in,
+    CompensationScope, LocalUndos, OnFailure, RetryPolicy, Source, StepContext, fan_in,
 };
 
 use crate::bytes::{allocations, held};
@@ -456,7 +456,7 @@ crowds! {
     }
     tasks_of_a_wait_group(size, scales) {
         let (context, gate) = (StepContext::new("crowd"), Gate::default());
-        let group = WaitGroup::new(&context);
+        let group = Group::new(&context).on_failure(OnFailure::Continue);
         for _ in 0..size {
             let gate = gate.clone();
             let task = |step: StepContext| async move {
@@ -472,7 +472,7 @@ crowds! {
     }
     tasks_of_a_group_that_fails(size, scales) {
         let (context, gate) = (StepContext::new("crowd"), Gate::default());
-        let group = ErrGroup::new(&context).roll_back(CompensationPolicy::sequential_reverse());
+        let group = Group::new(&context).roll_back(CompensationPolicy::sequential_reverse());
         for number in 0..size {
             let gate = gate.clone();
             let task = move |step: StepContext| async move {

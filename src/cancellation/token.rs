@@ -1,7 +1,4 @@
-//! Cancellation: a source that cancels, tokens that are asked and awaited.
-//!
-//! A source is a flag and the list of those who wait for it. A token is a list of such flags, so
-//! linking tokens needs no task and leaves nothing behind to release.
+//! What is told to stop: it asks, or waits.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,114 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::lock::Lock;
+use super::Leaf;
+use crate::error::Error;
 use crate::panics;
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::waiters::Waiters;
 
 /// So many sources of a linked token are compared one by one; more are looked up.
 const FEW_LEAVES: usize = 16;
-
-/// Cancels the tokens it has handed out.
-///
-/// Clones are the same source. Dropping a source cancels nothing.
-///
-/// ```
-/// use watershed::CancellationSource;
-///
-/// let source = CancellationSource::new();
-/// let token = source.token();
-/// assert!(!token.is_cancelled());
-/// source.cancel();
-/// assert!(token.is_cancelled());
-/// ```
-#[derive(Clone)]
-pub struct CancellationSource {
-    leaf: Arc<Leaf>,
-}
-
-#[derive(Default)]
-struct Leaf {
-    cancelled: AtomicBool,
-    waiters: Lock<Waiters>,
-}
-
-impl Leaf {
-    #[inline]
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
-    }
-
-    /// Reads what was written last, however late that comes to this thread: a load might give an
-    /// older value.
-    fn is_cancelled_by_now(&self) -> bool {
-        self.cancelled.fetch_or(false, Ordering::AcqRel)
-    }
-}
-
-impl CancellationSource {
-    /// A source that is not cancelled.
-    ///
-    /// ```
-    /// assert!(!watershed::CancellationSource::new().is_cancelled());
-    /// ```
-    #[must_use]
-    pub fn new() -> Self {
-        Self { leaf: Arc::default() }
-    }
-
-    /// A token that this source cancels.
-    ///
-    /// ```
-    /// let token = watershed::CancellationSource::new().token();
-    /// assert!(!token.is_cancelled(), "its source went away without cancelling");
-    /// ```
-    #[must_use]
-    pub fn token(&self) -> CancellationToken {
-        CancellationToken { leaves: Arc::new([Arc::clone(&self.leaf)]) }
-    }
-
-    /// Cancels every token of this source and wakes whoever waits for one. Doing it again changes
-    /// nothing. A waker that panics keeps no other from being woken.
-    ///
-    /// ```
-    /// let source = watershed::CancellationSource::new();
-    /// source.cancel();
-    /// source.cancel();
-    /// assert!(source.is_cancelled());
-    /// ```
-    pub fn cancel(&self) {
-        let waiters = {
-            let mut waiters = self.leaf.waiters.lock();
-            // An exchange, because those who ask may do one as well: see `is_cancelled_by_now`.
-            self.leaf.cancelled.swap(true, Ordering::AcqRel);
-            waiters.take()
-        };
-        panics::wake_each(waiters.into_values());
-    }
-
-    /// Whether the source has been cancelled.
-    ///
-    /// ```
-    /// assert!(!watershed::CancellationSource::new().is_cancelled());
-    /// ```
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.leaf.is_cancelled()
-    }
-}
-
-impl Default for CancellationSource {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for CancellationSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancellationSource").field("cancelled", &self.is_cancelled()).finish()
-    }
-}
 
 /// Tells whether work should stop: it can be asked and awaited, and cloned for free.
 ///
@@ -136,6 +31,10 @@ pub struct CancellationToken {
 }
 
 impl CancellationToken {
+    pub(super) fn of(leaf: &Arc<Leaf>) -> Self {
+        Self { leaves: Arc::new([Arc::clone(leaf)]) }
+    }
+
     /// A token that is never cancelled.
     ///
     /// ```
@@ -184,6 +83,41 @@ impl CancellationToken {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.leaves.iter().any(|leaf| leaf.is_cancelled())
+    }
+
+    /// Why the token was cancelled, as the error of what it ends: an
+    /// [`ErrorCode::Canceled`](crate::ErrorCode::Canceled) whose cause is what
+    /// [`cancel_with`](CancellationSource::cancel_with) was given by the source that was cancelled
+    /// first. It has no cause after a plain [`cancel`](CancellationSource::cancel), and there is no
+    /// error while the token is not cancelled.
+    ///
+    /// ```
+    /// use watershed::CancellationSource;
+    ///
+    /// let source = CancellationSource::new();
+    /// let token = source.token();
+    /// assert!(token.reason().is_none());
+    ///
+    /// source.cancel_with(std::io::Error::other("the disk is full"));
+    /// let error = token.reason().unwrap();
+    /// assert!(error.downcast_ref::<std::io::Error>().is_some());
+    /// assert!(format!("{error:#}").ends_with("the disk is full"));
+    /// ```
+    #[must_use]
+    pub fn reason(&self) -> Option<Error> {
+        let mut first: Option<(u64, Option<Error>)> = None;
+        for leaf in self.leaves.iter().filter(|leaf| leaf.is_cancelled()) {
+            let state = leaf.state.lock();
+            if first.as_ref().is_none_or(|(number, _)| state.number < *number) {
+                first = Some((state.number, state.reason.clone()));
+            }
+        }
+        first.map(|(_, reason)| reason.unwrap_or_else(Error::canceled))
+    }
+
+    /// The error of what ends because of this token.
+    pub(crate) fn error(&self) -> Error {
+        self.reason().unwrap_or_else(Error::canceled)
     }
 
     /// Whether there is anybody who could cancel it.
@@ -252,11 +186,11 @@ impl Future for Cancelled {
         panics::drop_each(known.take());
         for (leaf, key) in leaves.iter().zip(keys) {
             let waker = cx.waker().clone();
-            let mut waiters = leaf.waiters.lock();
+            let mut state = leaf.state.lock();
             // Asked under the lock: whoever cancels from now on finds this waiter.
             let cancelled = leaf.is_cancelled();
-            let old = if cancelled { Some(waker) } else { waiters.wait(key, waker) };
-            drop(waiters);
+            let old = if cancelled { Some(waker) } else { state.waiters.wait(key, waker) };
+            drop(state);
             panics::drop_each(old);
             if cancelled {
                 return Poll::Ready(());
@@ -271,7 +205,7 @@ impl Drop for Cancelled {
     fn drop(&mut self) {
         for (leaf, key) in self.leaves.iter().zip(&self.keys) {
             if let Some(key) = key {
-                let old = leaf.waiters.lock().remove(*key);
+                let old = leaf.state.lock().waiters.remove(*key);
                 panics::drop_each(old);
             }
         }
