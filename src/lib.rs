@@ -179,8 +179,7 @@ mod waiters;
 pub use cancellation::{CancellationSource, CancellationToken, Cancelled, DropGuard};
 pub use clock::{Clock, ManualClock, Sleep, SystemClock, Tick};
 pub use drain::{
-    Commit, FanIn, FanInFuture, FanInReport, Letter, OnFailure, Progress, SourceReport, Warning,
-    fan_in,
+    Commit, FanIn, FanInReport, Letter, OnFailure, Progress, SourceReport, Warning, fan_in,
 };
 pub use error::{BoxError, Error, ErrorCode, Failure};
 pub use operation::OperationFuture;

@@ -15,8 +15,8 @@ use futures::stream::{self, StreamExt};
 use futures::{FutureExt, future};
 use support::{block_on, filled, left_in, poll_times};
 use watershed::channels::{
-    BroadcastReport, DestinationReport, OnClosed, Overflow, SenderDestination, Undelivered,
-    broadcast, fan_out, into_sink,
+    BroadcastReport, DestinationReport, OnClosed, Overflow, SenderDestination, SinkDestination,
+    Undelivered, broadcast, fan_out,
 };
 use watershed::{CancellationSource, ErrorCode, ManualClock, Source, StepContext};
 
@@ -118,7 +118,8 @@ fn an_item_stays_in_its_source_until_every_sink_is_ready() {
     let (narrow, mut from_narrow) = mpsc::channel(0);
     let (wide, mut from_wide) = mpsc::channel(9);
     let mut broadcast =
-        broadcast(&context(), source.clone(), [narrow, wide].map(into_sink)).into_future();
+        broadcast(&context(), source.clone(), [narrow, wide].map(SinkDestination::new))
+            .into_future();
     for taken in 1..=3 {
         assert!(poll_times(&mut broadcast, 3).is_none());
         assert_eq!(source.len(), 3 - taken);
@@ -141,7 +142,7 @@ fn drop_newest_leaves_what_a_full_destination_has() {
 #[test]
 fn drop_newest_works_for_sinks_too() {
     let (sender, receiver) = mpsc::channel(1);
-    let broadcast = broadcast(&context(), filled([1, 2, 3, 4]), [into_sink(sender)]);
+    let broadcast = broadcast(&context(), filled([1, 2, 3, 4]), [SinkDestination::new(sender)]);
     let report = block_on(broadcast.overflow(Overflow::DropNewest)).expect("it succeeds");
     assert_eq!(
         block_on(receiver.collect::<Vec<_>>()),
@@ -199,7 +200,7 @@ fn what_cannot_be_done_is_an_error_before_anything_is_taken() {
         .into_error();
     assert_eq!((error.code(), source.len()), (ErrorCode::Validation, 1));
     let (sender, receiver) = mpsc::channel(1);
-    let broadcast = broadcast(&context(), source.clone(), [into_sink(sender)]);
+    let broadcast = broadcast(&context(), source.clone(), [SinkDestination::new(sender)]);
     let error =
         block_on(broadcast.overflow(Overflow::DropOldest)).expect_err("a sink cannot").into_error();
     assert_eq!((error.code(), source.len()), (ErrorCode::Validation, 1));
@@ -377,7 +378,7 @@ fn an_item_timeout_ends_a_broadcast_in_front_of_a_sink_without_room() {
     let clock = ManualClock::new();
     let (sender, _receiver) = mpsc::channel(0);
     let mut missed = None;
-    let mut broadcast = broadcast(&on(&clock), filled([1, 2]), [into_sink(sender)])
+    let mut broadcast = broadcast(&on(&clock), filled([1, 2]), [SinkDestination::new(sender)])
         .item_timeout(SECOND)
         .undelivered(|item| missed = Some(parts(item)))
         .into_future();

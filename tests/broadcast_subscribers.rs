@@ -13,8 +13,8 @@ use futures::channel::mpsc;
 use futures::stream::{self, StreamExt};
 use support::{block_on, filled, left_in, poll_times};
 use watershed::channels::{
-    DestinationReport, OnClosed, Overflow, Refused, SenderDestination, broadcast, fan_out,
-    into_sink, route,
+    DestinationReport, OnClosed, Overflow, Refused, Route, SenderDestination, SinkDestination,
+    broadcast, fan_out,
 };
 use watershed::{CancellationSource, ErrorCode, ManualClock, StepContext};
 
@@ -309,24 +309,25 @@ fn one_that_cannot_drop_its_oldest_item_is_refused_where_that_is_asked_for() {
     let (feed, source) = unbounded();
     let (first, mut from_first) = mpsc::channel::<u32>(4);
     let (second, _from_second) = mpsc::channel(4);
-    let mut news = broadcast(&context(), source, [into_sink(first)]).overflow(Overflow::DropNewest);
+    let mut news =
+        broadcast(&context(), source, [SinkDestination::new(first)]).overflow(Overflow::DropNewest);
     let subscribers = news.subscribers();
     let mut news = news.into_future();
     assert!(poll_times(&mut news, 1).is_none());
-    subscribers.add(into_sink(second)).expect("it drops the newest");
+    subscribers.add(SinkDestination::new(second)).expect("it drops the newest");
     feed.try_send(1).expect("open");
     assert!(poll_times(&mut news, 2).is_none());
     assert_eq!(block_on(from_first.next()), Some(1));
 
     let (_feed, source) = unbounded();
     let (sink, _from_sink) = mpsc::channel::<u32>(4);
-    let none = Some(into_sink(sink)).filter(|_| false);
+    let none = Some(SinkDestination::new(sink)).filter(|_| false);
     let mut news = broadcast(&context(), source, none).overflow(Overflow::DropOldest);
     let subscribers = news.subscribers();
     let mut news = news.into_future();
     assert!(poll_times(&mut news, 1).is_none());
     let (sink, _from_sink) = mpsc::channel(4);
-    let refused = subscribers.add(into_sink(sink)).expect_err("it cannot");
+    let refused = subscribers.add(SinkDestination::new(sink)).expect_err("it cannot");
     let Refused::Failed(error, Some(_)) = refused else { panic!("{refused:?}") };
     assert_eq!(error.code(), ErrorCode::Validation);
 }
@@ -352,13 +353,13 @@ fn branches_of_a_fan_out_and_routes_come_and_go_as_well() {
     let is_even = |item: &u32| item % 2 == 0;
     let pair = || (unbounded(), unbounded());
     let ((even, from_even), (odd, from_odd)) = pair();
-    let mut routed = broadcast(&context(), source, [route(is_even, even, odd)]);
+    let mut routed = broadcast(&context(), source, [Route::new(is_even, even, odd)]);
     let subscribers = routed.subscribers();
     let mut routed = routed.into_future();
     feed.try_send(1).expect("open");
     assert!(poll_times(&mut routed, 2).is_none());
     let ((even, more_even), (odd, more_odd)) = pair();
-    subscribers.add(route(is_even, even, odd)).expect("it runs");
+    subscribers.add(Route::new(is_even, even, odd)).expect("it runs");
     feed.try_send(2).expect("open");
     feed.close();
     poll_times(&mut routed, 3).expect("it is over").expect("it succeeds");
@@ -407,7 +408,7 @@ fn one_that_takes_long_to_close_holds_nobody_up() {
     let clock = ManualClock::new();
     let context = context().with_clock(Arc::new(clock.clone()));
     let (feed, source) = unbounded();
-    let sinks = (0..2).map(|_| into_sink(Clingy(Arc::clone(&dropped))));
+    let sinks = (0..2).map(|_| SinkDestination::new(Clingy(Arc::clone(&dropped))));
     let mut news = broadcast(&context, source, sinks)
         .timeout(Duration::from_secs(9))
         .grace(Duration::from_secs(1));

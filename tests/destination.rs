@@ -14,8 +14,8 @@ use futures::channel::mpsc;
 use futures::{FutureExt, Sink, SinkExt, StreamExt, stream};
 use support::{Hand, block_on, filled, left_in, poll_times};
 use watershed::channels::{
-    Destination, IntoDestination, OnClosed, Refused, SenderDestination, Undelivered, broadcast,
-    into_sink, merge_into, route,
+    Destination, IntoDestination, OnClosed, Refused, Route, SenderDestination, SinkDestination,
+    Undelivered, broadcast, merge_into,
 };
 use watershed::{CancellationSource, Error, ErrorCode, ManualClock, StepContext};
 
@@ -97,7 +97,8 @@ fn a_message_is_taken_when_the_sink_is_ready_and_not_before() {
     let valve = Valve::default();
     let source = filled([1, 2, 3]);
     let mut merge =
-        merge_into(&context(), [source.clone()], into_sink(Pipe(valve.clone()))).into_future();
+        merge_into(&context(), [source.clone()], SinkDestination::new(Pipe(valve.clone())))
+            .into_future();
     for taken in 0..3 {
         assert!(poll_times(&mut merge, 2).is_none());
         assert_eq!(source.len(), 3 - taken);
@@ -115,7 +116,8 @@ fn a_sink_is_flushed_while_the_sources_are_idle() {
     let valve = Valve::default();
     valve.with(|state| state.room = 9);
     let (sender, source) = async_channel::unbounded();
-    let mut merge = merge_into(&context(), [source], into_sink(Pipe(valve.clone()))).into_future();
+    let mut merge =
+        merge_into(&context(), [source], SinkDestination::new(Pipe(valve.clone()))).into_future();
     sender.try_send(1).expect("open");
     assert!(poll_times(&mut merge, 1).is_none());
     valve.with(|state| assert_eq!(state.flushed, [1]));
@@ -127,7 +129,7 @@ fn what_one_sink_has_is_flushed_while_another_one_has_no_room() {
     let (quick, slow) = (Valve::default(), Valve::default());
     quick.with(|state| state.room = 9);
     slow.with(|state| state.room = 1);
-    let sinks = || [&quick, &slow].map(|valve| into_sink(Pipe(valve.clone())));
+    let sinks = || [&quick, &slow].map(|valve| SinkDestination::new(Pipe(valve.clone())));
     let mut broadcast = broadcast(&context(), filled([1, 2]), sinks()).into_future();
     assert!(poll_times(&mut broadcast, 3).is_none(), "the slow one has no room for the second");
     quick.with(|state| assert_eq!(state.flushed, [1]));
@@ -135,7 +137,7 @@ fn what_one_sink_has_is_flushed_while_another_one_has_no_room() {
 
     quick.with(|state| *state = State { room: 9, ..State::default() });
     let [left, right] = sinks();
-    let routed = route(|number| number % 2 == 0, left, right);
+    let routed = Route::new(|number| number % 2 == 0, left, right);
     let mut merge = merge_into(&context(), [filled([2, 1])], routed).into_future();
     slow.with(|state| *state = State { room: 1, ..State::default() });
     assert!(poll_times(&mut merge, 3).is_none(), "the other side has no room any more");
@@ -156,7 +158,7 @@ fn an_idle_operation_hears_that_nobody_receives_any_more() {
     assert_eq!(error.code(), ErrorCode::ChannelCompleted);
 
     let ((left, from_left), (right, from_right)) = channels();
-    let routed = route(|_| true, left, right);
+    let routed = Route::new(|_| true, left, right);
     let mut routed = Hand::new(merge_into(&context(), [quiet()], routed).into_future());
     assert!(routed.run().is_pending());
     drop(from_right);
@@ -183,7 +185,7 @@ fn an_idle_operation_hears_that_nobody_receives_any_more() {
 fn keep_open_flushes_a_sink_and_does_not_close_it() {
     let valve = Valve::default();
     valve.with(|state| state.room = 9);
-    let sink = into_sink(Pipe(valve.clone()));
+    let sink = SinkDestination::new(Pipe(valve.clone()));
     block_on(merge_into(&context(), [filled([1, 2])], sink).keep_open()).expect("it succeeds");
     valve.with(|state| assert!(!state.closed && state.flushed == [1, 2]));
 }
@@ -194,7 +196,7 @@ fn a_sink_that_fails_ends_the_merge_before_a_message_is_taken() {
     let valve = Valve::default();
     valve.with(|state| state.fails = true);
     let source = filled([1, 2]);
-    let sink = into_sink(Pipe(valve.clone()));
+    let sink = SinkDestination::new(Pipe(valve.clone()));
     let error = block_on(merge_into(&context(), [source.clone()], sink)).expect_err("it fails");
     assert_eq!(error.code(), ErrorCode::Destination);
     assert!(error.downcast_ref::<std::io::Error>().is_some());
@@ -206,7 +208,7 @@ fn an_mpsc_sender_without_receiver_is_a_completed_channel() {
     let (sender, receiver) = mpsc::channel(4);
     drop(receiver);
     let source = filled([1]);
-    let error = block_on(merge_into(&context(), [source.clone()], into_sink(sender)));
+    let error = block_on(merge_into(&context(), [source.clone()], SinkDestination::new(sender)));
     assert_eq!(error.expect_err("closed").code(), ErrorCode::ChannelCompleted);
     assert_eq!(left_in(&source), [1]);
 }
@@ -220,7 +222,7 @@ fn a_failed_merge_waits_for_its_sink_for_the_grace() {
         let valve = Valve::default();
         valve.with(|state| (state.room, state.stuck) = (9, true));
         let sources = [stream::iter([Ok(1), Err("lost")])].map(watershed::Source::faults);
-        let sink = into_sink(Pipe(valve.clone()));
+        let sink = SinkDestination::new(Pipe(valve.clone()));
         let second = Duration::from_secs(1);
         let mut merge = merge_into(&context, sources, sink).grace(3 * second).into_future();
         assert!(poll_times(&mut merge, 3).is_none());
@@ -248,7 +250,7 @@ fn a_merge_cancelled_while_its_sink_closes_ends_after_the_grace() {
     let context = context().with_clock(Arc::new(clock.clone())).with_cancellation(stop.token());
     let valve = Valve::default();
     valve.with(|state| (state.room, state.stuck) = (9, true));
-    let sink = into_sink(Pipe(valve));
+    let sink = SinkDestination::new(Pipe(valve));
     let mut merge = merge_into(&context, [filled([1])], sink).into_future();
     assert!(poll_times(&mut merge, 3).is_none());
     stop.cancel();
@@ -384,7 +386,7 @@ fn a_sink_of_boxed_items_is_a_destination_as_well() {
     let (sender, receiver) = mpsc::unbounded::<u32>();
     let sink =
         sender.with(|message: u32| std::future::ready(Ok::<_, mpsc::SendError>(message + 1)));
-    block_on(merge_into(&context(), [filled([1, 2])], into_sink(Box::pin(sink))))
+    block_on(merge_into(&context(), [filled([1, 2])], SinkDestination::new(Box::pin(sink))))
         .expect("it succeeds");
     assert_eq!(block_on(receiver.collect::<Vec<_>>()), [2, 3]);
 }

@@ -6,7 +6,7 @@ mod support;
 use futures::StreamExt;
 use futures::stream;
 use support::{block_on, filled, left_in, poll_times};
-use watershed::channels::{Undelivered, merge_into, route};
+use watershed::channels::{Route, Undelivered, merge_into};
 use watershed::{ErrorCode, Source, StepContext};
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "a predicate takes a reference")]
@@ -21,8 +21,8 @@ fn a_partition_splits_in_order_and_completes_both() {
     let (right, from_right) = async_channel::unbounded();
     let context = StepContext::new("t");
     let sources = [filled([1, 2, 3]), filled([4, 5])];
-    let report =
-        block_on(merge_into(&context, sources, route(even, left, right))).expect("it succeeds");
+    let report = block_on(merge_into(&context, sources, Route::new(even, left, right)))
+        .expect("it succeeds");
     assert_eq!(report.delivered(), 5);
     assert!(from_left.is_closed() && from_right.is_closed());
     assert_eq!((left_in(&from_left), left_in(&from_right)), (vec![2, 4], vec![1, 3, 5]));
@@ -35,7 +35,7 @@ fn a_fault_and_a_closed_side_end_the_partition_and_close_both() {
     let (left, from_left) = async_channel::unbounded();
     let (right, from_right) = async_channel::unbounded();
     let faulty = stream::iter([Ok(1), Ok(2), Err("connection lost")]).faults();
-    let error = block_on(merge_into(&context, [faulty], route(even, left, right)));
+    let error = block_on(merge_into(&context, [faulty], Route::new(even, left, right)));
     assert_eq!(error.expect_err("a fault").code(), ErrorCode::Source);
     assert!(from_left.is_closed() && from_right.is_closed());
     assert_eq!((left_in(&from_left), left_in(&from_right)), (vec![2], vec![1]));
@@ -44,7 +44,7 @@ fn a_fault_and_a_closed_side_end_the_partition_and_close_both() {
     let (right, from_right) = async_channel::unbounded();
     from_right.close();
     let source = filled([2, 3]);
-    let error = block_on(merge_into(&context, [source.clone()], route(even, left, right)));
+    let error = block_on(merge_into(&context, [source.clone()], Route::new(even, left, right)));
     assert_eq!(error.expect_err("one side is closed").code(), ErrorCode::ChannelCompleted);
     assert!(from_left.is_closed());
     assert_eq!(left_in(&source), [2, 3], "nothing was taken");
@@ -61,7 +61,7 @@ fn a_predicate_that_panics_is_an_error_and_the_message_is_handed_out() {
         false
     };
     let context = StepContext::new("t");
-    let merge = merge_into(&context, [filled([1, 2, 3, 4])], route(picky, left, right));
+    let merge = merge_into(&context, [filled([1, 2, 3, 4])], Route::new(picky, left, right));
     let merge =
         merge.undelivered(|message: Undelivered<u32>| undelivered.extend(message.into_message()));
     assert_eq!(block_on(merge).expect_err("a panic").code(), ErrorCode::Panic);
@@ -78,7 +78,7 @@ fn dropping_a_partition_after_any_poll_accounts_for_every_message() {
         let (right, from_right) = async_channel::bounded(1);
         let mut all = Vec::new();
         let context = StepContext::new("t");
-        let merge = merge_into(&context, [source.clone()], route(even, left, right));
+        let merge = merge_into(&context, [source.clone()], Route::new(even, left, right));
         let merge = merge.undelivered(|message: Undelivered<u32>| {
             all.push(message.into_message().expect("it is closed"));
         });
@@ -111,7 +111,7 @@ async fn a_partition_keeps_up_with_slow_receivers() {
         std::thread::spawn(move || futures::executor::block_on(receiver.collect::<Vec<_>>()))
     });
     let context = StepContext::new("suite");
-    merge_into(&context, [stream::iter(0..200)], route(even, left, right))
+    merge_into(&context, [stream::iter(0..200)], Route::new(even, left, right))
         .await
         .expect("it succeeds");
     let [left, right] = receivers.map(|receiver| receiver.join().expect("the thread ends"));

@@ -5,7 +5,7 @@
 //! | [`fan_in`](crate::fan_in) | many of one type | an async handler |
 //! | [`Select`] | many of different types | one winner's continuation a run |
 //! | [`merge_into`] | many of one type | a destination |
-//! | [`merge_into`] with [`route`](route()) | many of one type | two destinations, by a predicate |
+//! | [`merge_into`] with [`Route`] | many of one type | two destinations, by a predicate |
 //! | [`merge`](merge()) | many of one type | a stream |
 //! | [`broadcast`](broadcast()), [`fan_out`] | one | many destinations |
 //! | [`Window`] | one | a stream of batches |
@@ -24,12 +24,11 @@ pub use crate::source::{
     Unsettled, live, mixed,
 };
 pub use broadcast::{
-    Broadcast, BroadcastFuture, BroadcastReport, DestinationReport, OnClosed, Overflow,
-    Subscribers, broadcast, fan_out,
+    Broadcast, BroadcastReport, DestinationReport, OnClosed, Overflow, Subscribers, broadcast,
+    fan_out,
 };
 pub use destination::{
     Destination, IntoDestination, Refused, Route, SenderDestination, SinkDestination, Undelivered,
-    into_sink, route,
 };
 pub use merge::{Merge, SourceState, merge};
 pub use merge_into::{MergeInto, MergeReport, MergedSource, merge_into};

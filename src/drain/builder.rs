@@ -5,16 +5,18 @@ use std::future::{Future, IntoFuture};
 
 use futures::stream::{Empty, Stream};
 
-use super::future::FanInFuture;
+use super::future::{Started, Unstarted};
 use super::letters::{DeadLetters, NoLetters};
 use super::order::{InOrder, Order};
 use super::progress::Progress;
 use super::put_back::{Nowhere, PutBack};
 use super::report::FanInReport;
 use super::settings::Settings;
+use super::start::{Parts, Start};
 use super::types::{CloneMessage, Types};
 use super::undos::{NoLocal, UndoWith};
 use crate::error::Failure;
+use crate::operation::OperationFuture;
 use crate::outcome::HandlerOutput;
 use crate::source::Source;
 use crate::step::StepContext;
@@ -179,10 +181,16 @@ where
     N: Stream<Item = S>,
 {
     type Output = Result<FanInReport, Failure<FanInReport>>;
-    type IntoFuture = FanInFuture<Types<S, H, F, O, D, P, U, N>>;
+    type IntoFuture = OperationFuture<
+        Unstarted<Types<S, H, F, O, D, P, U, N>>,
+        Started<Types<S, H, F, O, D, P, U, N>>,
+    >;
 
     fn into_future(self) -> Self::IntoFuture {
-        FanInFuture::new(self)
+        let Self { core, order, letters, put_back, undos, incoming } = self;
+        let Core { context, sources, handler, clone, settings, progress } = core;
+        let parts = Parts { context, settings, clone, handler, letters, put_back, order, undos };
+        OperationFuture::new(Unstarted::new(Start { sources, incoming, progress, parts }))
     }
 }
 

@@ -53,7 +53,6 @@ mod undos;
 mod warnings;
 
 pub use builder::{FanIn, fan_in};
-pub use future::FanInFuture;
 pub use letters::Letter;
 pub use progress::Progress;
 pub use report::{FanInReport, SourceReport, Warning};

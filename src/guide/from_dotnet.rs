@@ -14,7 +14,7 @@
 //! | `MergeAsync`, `MergeWithStrategyAsync` | [`channels::merge_into`](crate::channels::merge_into) and its [`strategy`](crate::channels::MergeInto::strategy) |
 //! | `BroadcastAsync`, `FanOut` | [`channels::broadcast`](crate::channels::broadcast()), [`channels::fan_out`](crate::channels::fan_out) |
 //! | `WindowAsync` | [`Window`](crate::channels::Window) |
-//! | `Partition` | [`channels::merge_into`](crate::channels::merge_into) with [`channels::route`](crate::channels::route()) |
+//! | `Partition` | [`channels::merge_into`](crate::channels::merge_into) with [`Route`](crate::channels::Route) |
 //! | `MapStream`, `FlatMapStream`, `FilterStream`, `ForEach`, `TapFailureEach`, `CollectErrors` | [`streams`](crate::streams): `map_step`, `flat_map_step`, `filter_map_step`, `for_each_step`, `tap_err_step`, `collect_all` |
 //! | `TapSuccessEach` | `map_step` that returns its item |
 //! | `ForEachLinkedCancellation` | `for_each_step`: every item has a token of its own |

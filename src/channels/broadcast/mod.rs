@@ -3,14 +3,13 @@
 //! - `settings`: what a destination that is full or closed does; `report`: what comes out
 //! - `leg`: one destination and what it did with the item in hand; `delivery`: all of them with it
 //! - `subscribers`: destinations that come and go meanwhile; `changes`: what that does
-//! - `running`: from the source to all of them; `end`: how that ends; `future`: what is awaited
+//! - `running`: from the source to all of them; `end`: how that ends
 //! - `fan_out`: the same into channels of its own
 
 mod changes;
 mod delivery;
 mod end;
 mod fan_out;
-mod future;
 mod leg;
 mod report;
 mod running;
@@ -18,19 +17,22 @@ mod settings;
 mod subscribers;
 
 pub use fan_out::fan_out;
-pub use future::BroadcastFuture;
 pub use report::{BroadcastReport, DestinationReport};
 pub use settings::{OnClosed, Overflow};
 pub use subscribers::Subscribers;
 
 use std::fmt;
 use std::future::IntoFuture;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use self::running::Running;
 use self::subscribers::Entrance;
 use super::destination::{Destination, IntoDestination, Settings, Undelivered};
-use crate::cancellation::CancellationToken;
+use crate::diagnostics::COUNTERS;
 use crate::error::{Error, Failure};
+use crate::operation::{Operation, OperationFuture, option};
 use crate::source::{Source, Unsettled};
 use crate::step::StepContext;
 
@@ -218,49 +220,9 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
         self
     }
 
-    /// One absolute deadline for the whole broadcast, counted from its first poll by the
-    /// context's clock. Zero times out before an item is taken; [`Duration::MAX`] never does.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use std::time::Duration;
-    /// use watershed::StepContext;
-    /// use watershed::channels::broadcast;
-    /// let (sender, _receiver) = async_channel::bounded(1);
-    /// let failure = broadcast(&StepContext::new("news"), stream::repeat(7), [sender])
-    ///     .timeout(Duration::ZERO)
-    ///     .await
-    ///     .unwrap_err();
-    /// assert_eq!(failure.error().code(), watershed::ErrorCode::Timeout);
-    /// # });
-    /// ```
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.settings.timeout = Some(timeout);
-        self
-    }
+    option!(timeout: options.settings.timeout);
 
-    /// A token that ends the broadcast, beside that of the context.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use watershed::StepContext;
-    /// use watershed::channels::broadcast;
-    /// let stop = watershed::CancellationSource::new();
-    /// stop.cancel();
-    /// let (sender, _receiver) = async_channel::bounded(1);
-    /// let failure = broadcast(&StepContext::new("news"), stream::repeat(7), [sender])
-    ///     .cancellation(stop.token())
-    ///     .await
-    ///     .unwrap_err();
-    /// assert_eq!(failure.error().code(), watershed::ErrorCode::Canceled);
-    /// # });
-    /// ```
-    pub fn cancellation(mut self, token: CancellationToken) -> Self {
-        self.options.settings.cancellation = token;
-        self
-    }
+    option!(cancellation: options.settings.cancellation);
 
     /// Leaves the destinations open at the end, only flushed. Default: they are closed, whether
     /// the broadcast succeeded, failed, or was dropped midway.
@@ -280,25 +242,7 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
         self
     }
 
-    /// How long a broadcast that has failed waits for its destinations to flush and close.
-    /// Default: 5 seconds, by the context's clock. A channel closes at once.
-    ///
-    /// ```
-    /// # futures::executor::block_on(async {
-    /// use futures::stream;
-    /// use std::time::Duration;
-    /// use watershed::StepContext;
-    /// use watershed::channels::{broadcast, into_sink};
-    /// let (sender, _receiver) = futures::channel::mpsc::channel(16);
-    /// broadcast(&StepContext::new("news"), stream::iter([7]), [into_sink(sender)])
-    ///     .grace(Duration::from_secs(1))
-    ///     .await?;
-    /// # Ok::<_, watershed::Error>(()) }).unwrap();
-    /// ```
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.options.settings.grace = grace;
-        self
-    }
+    option!(grace: options.settings.grace);
 
     /// Who gets the item that had not reached every destination when the broadcast ended; it is
     /// called at most once, also when the future is dropped. An item that was dropped as
@@ -356,10 +300,36 @@ where
     U: FnMut(Undelivered<S::Message>),
 {
     type Output = Result<BroadcastReport, Failure<BroadcastReport>>;
-    type IntoFuture = BroadcastFuture<S, D, U>;
+    type IntoFuture = OperationFuture<Self, Running<S, D, U>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        BroadcastFuture::new(self)
+        OperationFuture::new(self)
+    }
+}
+
+impl<S, D, U> Operation for Broadcast<S, D, U>
+where
+    S: Source<Receipt = Unsettled, Message: Clone>,
+    D: Destination<Message = S::Message>,
+    U: FnMut(Undelivered<S::Message>),
+{
+    type Output = Result<BroadcastReport, Failure<BroadcastReport>>;
+    type Running = Running<S, D, U>;
+
+    fn start(self) -> Self::Running {
+        Running::start(self)
+    }
+
+    fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let running = running.get_mut();
+        ready!(running.poll(cx));
+        let result = running.finish();
+        COUNTERS.count_operation(&result);
+        Poll::Ready(result)
+    }
+
+    fn over(error: Error) -> Self::Output {
+        Err(Failure::new(error, BroadcastReport::default()))
     }
 }
 

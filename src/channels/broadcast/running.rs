@@ -22,7 +22,8 @@ use crate::origin::{Origin, SourceName};
 use crate::panics;
 use crate::source::{Source, Unsettled, poll_message};
 
-pub(super) struct Running<S, D, U>
+#[expect(missing_debug_implementations, reason = "nobody can name it")]
+pub struct Running<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,
@@ -70,6 +71,14 @@ pub(super) enum Doing {
     /// The clone or the destructor of an item.
     Item,
     Destination(usize),
+}
+
+impl<S, D, U> Unpin for Running<S, D, U>
+where
+    S: Source<Receipt = Unsettled>,
+    D: Destination,
+    U: FnMut(Undelivered<D::Message>),
+{
 }
 
 impl<S, D, U> Running<S, D, U>

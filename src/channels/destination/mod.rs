@@ -11,9 +11,9 @@ mod sink;
 mod undelivered;
 
 pub(super) use ending::{Ending, Settings};
-pub use route::{Route, route};
+pub use route::Route;
 pub use sender::SenderDestination;
-pub use sink::{SinkDestination, into_sink};
+pub use sink::SinkDestination;
 pub use undelivered::Undelivered;
 
 use std::fmt;
@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorCode};
 /// What [`merge_into`](crate::channels::merge_into) and [`broadcast`](crate::channels::broadcast) write to.
 ///
 /// An [`async_channel::Sender`] is turned into one as it is, see [`IntoDestination`]; any
-/// [`futures::Sink`] by [`into_sink`]; `&mut D` is one where `D` is.
+/// [`futures::Sink`] by [`SinkDestination`]; `&mut D` is one where `D` is.
 ///
 /// An error ends the destination: it is not asked again. One with
 /// [`ErrorCode::ChannelCompleted`] says that nobody receives any more.

@@ -9,44 +9,25 @@ use pin_project_lite::pin_project;
 use super::{Destination, IntoDestination, Refused, Undelivered};
 use crate::error::Error;
 
-/// One destination out of two: a message for which `predicate` is true goes to `left`, any other to
-/// `right`. A message is taken when both have room, in the order of the source; both are closed
-/// together.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use futures::{StreamExt, stream};
-/// use watershed::{StepContext, channels::{merge_into, route}};
-///
-/// let (even, from_even) = async_channel::unbounded();
-/// let (odd, from_odd) = async_channel::unbounded();
-/// let destination = route(|number: &u32| number % 2 == 0, even, odd);
-/// merge_into(&StepContext::new("partition"), [stream::iter(1..=5)], destination).await?;
-/// assert_eq!(from_even.collect::<Vec<_>>().await, [2, 4]);
-/// assert_eq!(from_odd.collect::<Vec<_>>().await, [1, 3, 5]);
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-pub fn route<L, R, P>(predicate: P, left: L, right: R) -> Route<L::Destination, R::Destination, P>
-where
-    L: IntoDestination,
-    R: IntoDestination,
-    R::Destination: Destination<Message = <L::Destination as Destination>::Message>,
-    P: FnMut(&<L::Destination as Destination>::Message) -> bool,
-{
-    let (left, right) = (left.into_destination(), right.into_destination());
-    Route { left, right, predicate, sending: None }
-}
-
 pin_project! {
-    /// Two destinations as one, made by [`route`].
+    /// One destination out of two: a message for which `predicate` is true goes to `left`, any other to
+    /// `right`. A message is taken when both have room, in the order of the source; both are closed
+    /// together.
     ///
     /// ```
-    /// use watershed::channels::route;
-    /// let (left, _) = async_channel::bounded::<u32>(1);
-    /// let (right, _) = async_channel::bounded::<u32>(1);
-    /// let both = route(|number: &u32| *number > 9, left, right);
-    /// # let _ = both;
+    /// # futures::executor::block_on(async {
+    /// use futures::{StreamExt, stream};
+    /// use watershed::{StepContext, channels::{merge_into, Route}};
+    ///
+    /// let (even, from_even) = async_channel::unbounded();
+    /// let (odd, from_odd) = async_channel::unbounded();
+    /// let destination = Route::new(|number: &u32| number % 2 == 0, even, odd);
+    /// merge_into(&StepContext::new("partition"), [stream::iter(1..=5)], destination).await?;
+    /// assert_eq!(from_even.collect::<Vec<_>>().await, [2, 4]);
+    /// assert_eq!(from_odd.collect::<Vec<_>>().await, [1, 3, 5]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
+    #[must_use = "a destination does nothing unless something is sent to it"]
     pub struct Route<L, R, P> {
         #[pin]
         left: L,
@@ -55,6 +36,21 @@ pin_project! {
         predicate: P,
         // Where the message goes that is being sent.
         sending: Option<Side>,
+    }
+}
+
+impl<L: Destination, R: Destination<Message = L::Message>, P> Route<L, R, P>
+where
+    P: FnMut(&L::Message) -> bool,
+{
+    /// Two destinations as one.
+    pub fn new(
+        predicate: P,
+        left: impl IntoDestination<Destination = L>,
+        right: impl IntoDestination<Destination = R>,
+    ) -> Self {
+        let (left, right) = (left.into_destination(), right.into_destination());
+        Self { left, right, predicate, sending: None }
     }
 }
 

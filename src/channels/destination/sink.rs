@@ -11,45 +11,40 @@ use pin_project_lite::pin_project;
 use super::{Destination, Refused, closed, full};
 use crate::error::{BoxError, Error, ErrorCode};
 
-/// Any [`Sink`] of `M` as a [`Destination`].
-///
-/// A message is taken from its source only when the sink is ready for one. An error of the sink
-/// comes back under the code `error.destination` with the error as its cause, or as it is when it
-/// is an [`Error`]; that of a [`futures::channel::mpsc`] sender without a receiver is
-/// [`ErrorCode::ChannelCompleted`]. A message that the sink was given when it failed is the sink's.
-///
-/// ```
-/// # futures::executor::block_on(async {
-/// use futures::{StreamExt, channel::mpsc, stream};
-/// use watershed::StepContext;
-/// use watershed::channels::{into_sink, merge_into};
-///
-/// let (sender, receiver) = mpsc::channel(4);
-/// merge_into(&StepContext::new("merge"), [stream::iter([1, 2])], into_sink(sender)).await?;
-/// assert_eq!(receiver.collect::<Vec<_>>().await, [1, 2]);
-/// # Ok::<_, watershed::Error>(()) }).unwrap();
-/// ```
-pub fn into_sink<K, M>(sink: K) -> SinkDestination<K, M>
-where
-    K: Sink<M, Error: Into<BoxError>>,
-{
-    SinkDestination { sink, message: std::marker::PhantomData }
-}
-
 pin_project! {
-    /// A sink as a [`Destination`], made by [`into_sink`].
+    /// Any [`Sink`] of `M` as a [`Destination`].
+    ///
+    /// A message is taken from its source only when the sink is ready for one. An error of the sink
+    /// comes back under the code `error.destination` with the error as its cause, or as it is when it
+    /// is an [`Error`]; that of a [`futures::channel::mpsc`] sender without a receiver is
+    /// [`ErrorCode::ChannelCompleted`]. A message that the sink was given when it failed is the sink's.
     ///
     /// ```
-    /// use watershed::channels::{SinkDestination, into_sink};
-    /// let (sender, _receiver) = futures::channel::mpsc::channel::<u32>(4);
-    /// let destination: SinkDestination<_, u32> = into_sink(sender);
-    /// # let _ = destination;
+    /// # futures::executor::block_on(async {
+    /// use futures::{StreamExt, channel::mpsc, stream};
+    /// use watershed::StepContext;
+    /// use watershed::channels::{SinkDestination, merge_into};
+    ///
+    /// let (sender, receiver) = mpsc::channel(4);
+    /// merge_into(&StepContext::new("merge"), [stream::iter([1, 2])], SinkDestination::new(sender)).await?;
+    /// assert_eq!(receiver.collect::<Vec<_>>().await, [1, 2]);
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
     #[must_use = "a destination does nothing unless something is sent to it"]
     pub struct SinkDestination<K, M> {
         #[pin]
         sink: K,
         message: std::marker::PhantomData<fn(M)>,
+    }
+}
+
+impl<K, M> SinkDestination<K, M>
+where
+    K: Sink<M, Error: Into<BoxError>>,
+{
+    /// A sink as a destination.
+    pub fn new(sink: K) -> Self {
+        Self { sink, message: std::marker::PhantomData }
     }
 }
 
