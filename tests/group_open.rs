@@ -624,3 +624,40 @@ fn a_group_that_lives_long_keeps_nothing_of_tasks_without_a_value() {
     assert_eq!((report.completions(), report.failed()), (100_000, 14_286));
     assert_eq!((error.related().len(), error.related_total()), (31, 14_285));
 }
+
+/// Panics when it is dropped.
+#[derive(Debug)]
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("bomb");
+    }
+}
+
+// Rule 3.7
+#[test]
+fn values_that_nobody_takes_may_panic_in_their_destructors() {
+    let context = context();
+    let group = Group::collecting(&context);
+    let spawner = ByHand::default();
+    for _ in 0..3 {
+        group.go_on(&spawner, None, |_| async { Ok::<_, BoxError>(Bomb) }).expect("it is open");
+    }
+    let late = group.clone();
+    spawner.turn();
+    drop((group, late));
+
+    let group = Group::collecting(&context).timeout(Duration::ZERO);
+    let never = |_| async {
+        std::future::pending::<()>().await;
+        Ok::<_, BoxError>(Bomb)
+    };
+    group.go(None, never).expect("it is open");
+    let work = |_| async { Ok::<_, BoxError>(Bomb) };
+    group.go_on(&spawner, None, work).expect("it is open");
+    let mut wait = group.wait();
+    assert!(poll_times(&mut wait, 1).is_none(), "one is with its executor");
+    drop(wait);
+    spawner.turn();
+}

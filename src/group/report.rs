@@ -1,5 +1,7 @@
 //! What a group tells about its tasks.
 
+use crate::panics;
+
 /// The tasks of a group, counted, and what they returned.
 ///
 /// ```
@@ -101,13 +103,22 @@ impl<T> Values<T> {
     }
 
     /// All of them, in the order of their tasks.
-    pub(super) fn in_order(self) -> Vec<T> {
-        if self.numbers.is_sorted() {
-            return self.values;
+    pub(super) fn in_order(mut self) -> Vec<T> {
+        let (numbers, values) =
+            (std::mem::take(&mut self.numbers), std::mem::take(&mut self.values));
+        if numbers.is_sorted() {
+            return values;
         }
-        let mut values: Vec<_> = self.numbers.into_iter().zip(self.values).collect();
+        let mut values: Vec<_> = numbers.into_iter().zip(values).collect();
         values.sort_unstable_by_key(|(number, _)| *number);
         values.into_iter().map(|(_, value)| value).collect()
+    }
+}
+
+/// Values that nobody takes are the user's, and each of them may panic.
+impl<T> Drop for Values<T> {
+    fn drop(&mut self) {
+        panics::drop_each(std::mem::take(&mut self.values));
     }
 }
 

@@ -102,7 +102,8 @@ impl<D> Subscribers<D> {
     /// this has returned. One that it waits for room with goes to it where that can be done at once,
     /// and is otherwise counted as [missed](crate::channels::DestinationReport::missed). Then it is
     /// closed, or only flushed where the broadcast
-    /// [keeps its destinations open](crate::channels::Broadcast::keep_open).
+    /// [keeps its destinations open](crate::channels::Broadcast::keep_open), while the others go on; if
+    /// that fails, it is a failure of the broadcast.
     #[allow(clippy::must_use_candidate, reason = "it is called for what it does")]
     pub fn remove(&self, position: usize) -> bool {
         let waker = {

@@ -138,7 +138,7 @@ fn tasks_of_a_group_with_a_limit_run_one_after_another() {
 // The wait hears of the last handle, and of a task that came before it went.
 #[test]
 fn a_group_ends_with_its_last_handle() {
-    every_schedule("a group whose last handle goes on another thread", None, || {
+    every_schedule("a group whose last handle goes on another thread", Some(2), || {
         let group = Group::new(&StepContext::new("model"));
         let door = group.clone();
         let adder = thread::spawn(move || {
