@@ -13,7 +13,7 @@ use super::policy::RunOrder;
 use super::report::FailedAction;
 use super::scope::CompensationScope;
 use super::session::Session;
-use super::single::{self, Single, Terms};
+use super::single::{Outcome, Single, Terms};
 use crate::diagnostics::COUNTERS;
 use crate::panics;
 
@@ -85,7 +85,7 @@ enum Next {
 
 impl Ended {
     #[inline]
-    fn add(&mut self, result: Result<(), Box<single::Ended>>) {
+    fn add(&mut self, result: Result<(), Box<Outcome>>) {
         match result {
             Ok(()) => self.succeeded += 1,
             Err(ended) => self.add_ended(*ended),
@@ -93,17 +93,17 @@ impl Ended {
     }
 
     #[cold]
-    fn add_ended(&mut self, ended: single::Ended) {
+    fn add_ended(&mut self, ended: Outcome) {
         match ended {
-            single::Ended::Failed(mut action, failure) => {
+            Outcome::Failed(mut action, failure) => {
                 self.failed.append(&mut action);
                 self.failures.push(failure);
             }
-            single::Ended::Stopped { mut action, again: None } => self.stopped.append(&mut action),
-            single::Ended::Stopped { action, again: Some(since) } => {
+            Outcome::Stopped { mut action, again: None } => self.stopped.append(&mut action),
+            Outcome::Stopped { action, again: Some(since) } => {
                 self.again.push((since, action));
             }
-            single::Ended::Undone(number) => {
+            Outcome::Undone(number) => {
                 self.succeeded += 1;
                 self.undone.push(number);
             }

@@ -5,8 +5,9 @@
 //! back, so that one which is held and not polled holds up nobody. An attempt keeps the terms of the
 //! rollback that started it. When that one goes away, its attempts are dropped and their actions are
 //! staged again, for the next one to start anew. An action that failed for good waits here so that no
-//! rollback takes it again which was there when it failed, and each rollback answers when nothing is
-//! staged and nothing runs.
+//! rollback takes it again which was there when it failed, also where a later one has begun it since
+//! and gone away. Each rollback answers when nothing is staged and nothing runs, and names what has
+//! failed since it came, each action once.
 //!
 //! The driver takes a batch of actions under one lock, and works through it within one poll. It looks
 //! at two atomics between actions instead: whether somebody wants it to come back to the lock, and

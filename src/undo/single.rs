@@ -91,13 +91,13 @@ impl Single {
     }
 
     /// Stops in the middle.
-    pub(super) fn abandon(&mut self) -> Ended {
+    pub(super) fn abandon(&mut self) -> Outcome {
         panics::drop_each(self.attempt.take());
         panics::drop_each(self.deadline.take());
         panics::drop_each(self.pause.take());
         self.current = None;
         let action = std::mem::take(&mut self.taken);
-        Ended::Stopped { action, again: self.again.take().map(|(since, _)| since) }
+        Outcome::Stopped { action, again: self.again.take().map(|(since, _)| since) }
     }
 
     /// Polls the action that runs, and those after it as long as they are ready at once and
@@ -109,7 +109,7 @@ impl Single {
         &mut self,
         cx: &mut Context<'_>,
         mut go_on: impl FnMut(&Columns) -> bool,
-    ) -> Poll<Result<(), Box<Ended>>> {
+    ) -> Poll<Result<(), Box<Outcome>>> {
         loop {
             if self.pause.is_some() {
                 match self.poll_pause(cx) {
@@ -140,7 +140,7 @@ impl Single {
                 Poll::Ready(Ok(())) => {
                     let again = self.again.take();
                     return Poll::Ready(
-                        again.map_or(Ok(()), |(_, n)| Err(Ended::Undone(n).into())),
+                        again.map_or(Ok(()), |(_, n)| Err(Outcome::Undone(n).into())),
                     );
                 }
                 Poll::Ready(Err(error)) => error,
@@ -158,7 +158,7 @@ impl Single {
     }
 
     /// An attempt that waits is stopped by the token of its rollback, whichever one is polled.
-    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Ended>>> {
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Outcome>>> {
         let token = &self.terms.undoing.token;
         if !token.is_linked() {
             return Poll::Pending;
@@ -174,7 +174,7 @@ impl Single {
 
     /// What becomes of an attempt that failed: a pause, another attempt at once, or the end.
     #[cold]
-    fn pause_or_give_up(&mut self, error: Error) -> Option<Box<Ended>> {
+    fn pause_or_give_up(&mut self, error: Error) -> Option<Box<Outcome>> {
         let wait = self.terms.policy.retry.wait_after_error(self.attempts, &error);
         let Some(wait) = wait else { return self.give_up(error).err() };
         if wait.is_zero() {
@@ -206,7 +206,7 @@ impl Single {
     }
 
     #[cold]
-    fn give_up(&mut self, error: Error) -> Result<(), Box<Ended>> {
+    fn give_up(&mut self, error: Error) -> Result<(), Box<Outcome>> {
         let Some(column) = self.current.take() else { return Ok(()) };
         let number = self.taken.number(column);
         let (label, registered_at) = self.taken.describe(column);
@@ -217,7 +217,7 @@ impl Single {
         self.taken.move_last(column, &mut action);
         self.again = None;
         let attempts = self.attempts;
-        Err(Ended::Failed(action, FailedAction { number, label, registered_at, attempts, error })
+        Err(Outcome::Failed(action, FailedAction { number, label, registered_at, attempts, error })
             .into())
     }
 
@@ -278,7 +278,7 @@ impl Single {
 }
 
 /// How an action has ended, unless it has just succeeded.
-pub(super) enum Ended {
+pub(super) enum Outcome {
     /// It failed for good.
     Failed(Columns, FailedAction),
     /// It is to be staged again, for rollbacks since one of them where the others have given it up.
@@ -289,7 +289,7 @@ pub(super) enum Ended {
 
 /// One action, until it has succeeded, and is gone, or failed for good.
 impl Future for Single {
-    type Output = Result<(), Box<Ended>>;
+    type Output = Result<(), Box<Outcome>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.poll_actions(cx, |_| false)
