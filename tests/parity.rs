@@ -11,10 +11,13 @@ fn root() -> &'static Path {
 /// The names of all functions of the tests, and of the examples with tests.
 fn tests() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for folder in ["tests", "tests/contract", "examples"] {
-        for entry in std::fs::read_dir(root().join(folder)).expect("the folder is there") {
+    let mut folders = vec![root().join("tests"), root().join("examples")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("the folder is there") {
             let path = entry.expect("it can be read").path();
-            if path.extension().is_some_and(|ext| ext == "rs") {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
                 let text = std::fs::read_to_string(path).expect("it is text");
                 let heads = text.split("fn ").skip(1);
                 names.extend(heads.filter_map(|head| Some(head.split_once('(')?.0.to_owned())));

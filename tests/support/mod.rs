@@ -8,6 +8,7 @@ pub mod ending;
 pub mod fed;
 #[macro_use]
 pub mod matrix;
+pub mod neighbours;
 pub mod programs;
 
 use std::cell::RefCell;
