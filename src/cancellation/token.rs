@@ -87,8 +87,8 @@ impl CancellationToken {
 
     /// Why the token was cancelled, as the error of what it ends: an
     /// [`ErrorCode::Canceled`](crate::ErrorCode::Canceled) whose cause is what
-    /// [`cancel_with`](CancellationSource::cancel_with) was given by the source that was cancelled
-    /// first. It has no cause after a plain [`cancel`](CancellationSource::cancel), and there is no
+    /// [`cancel_with`](crate::CancellationSource::cancel_with) was given by the source that was cancelled
+    /// first. It has no cause after a plain [`cancel`](crate::CancellationSource::cancel), and there is no
     /// error while the token is not cancelled.
     ///
     /// ```

@@ -1,5 +1,6 @@
 //! Many sources, many actions, many messages: linear time, flat memory, no deep stack.
 
+mod comings;
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_wrap,
