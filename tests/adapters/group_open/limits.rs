@@ -8,13 +8,16 @@ use crate::support::neighbours::ByHand;
 fn at_most_so_many_tasks_run_at_once_in_place_and_on_executors_together() {
     let pool = ThreadPool::new().expect("threads start");
     for limit in [1, 2, 5, 1_000] {
-        for on_failure in [OnFailure::Abort, OnFailure::Continue] {
+        for (on_failure, threads) in [OnFailure::Abort, OnFailure::Continue]
+            .into_iter()
+            .flat_map(|on_failure| [(on_failure, false), (on_failure, true)])
+        {
             let gauge = Gauge::default();
             let group = Group::new(&context()).on_failure(on_failure).concurrency(limit);
             for task in 0..60 {
                 let gauge = gauge.clone();
                 let work = move |_: StepContext| gauge.pass(task % 4);
-                if task % 2 == 0 {
+                if task % 2 == 0 || !threads {
                     group.go(None, work).expect("it is open");
                 } else {
                     group.go_on(&pool, None, work).expect("it is open");
@@ -22,7 +25,8 @@ fn at_most_so_many_tasks_run_at_once_in_place_and_on_executors_together() {
             }
             assert_eq!(block_on(group.wait()).expect("all succeed").succeeded(), 60);
             assert!(gauge.most() <= limit, "{} of {limit}", gauge.most());
-            if limit <= 5 {
+            // How many threads there are, and how fast, is not ours to say.
+            if limit <= 5 && !threads {
                 assert_eq!(gauge.most(), limit);
             }
         }
