@@ -11,7 +11,7 @@
 //!   `drain_scope`, `message_scope`: what a drain does with scopes; `moves`: from one scope to another;
 //!   `reservation`: an action staged before its effect, and `place`, where it is
 //! - `policy`: how a rollback works; `single`: one action on its way; `run`: the actions that are
-//!   being run; `session`: what the rollbacks of one scope share; `membership`: a rollback among
+//!   being run, and what of them has `ended`; `session`: what the rollbacks of one scope share; `membership`: a rollback among
 //!   them; `rollback`: the future that drives the run, which it has in its `hand`; `report`: what came
 //!   of it
 //! - `local`: actions that are not `Send`; `local_attempt`: one on its way
@@ -20,6 +20,7 @@ mod action;
 mod column;
 mod columns;
 mod drain_scope;
+mod ended;
 mod hand;
 mod local;
 mod local_attempt;

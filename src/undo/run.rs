@@ -7,13 +7,13 @@ use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::columns::Columns;
+use super::ended::Ended;
 use super::local::Home;
 use super::moves::{Afterwards, GivenBack};
 use super::policy::RunOrder;
-use super::report::FailedAction;
 use super::scope::CompensationScope;
 use super::session::Session;
-use super::single::{Outcome, Single, Terms};
+use super::single::{Single, Terms};
 use crate::diagnostics::COUNTERS;
 use crate::panics;
 
@@ -48,20 +48,6 @@ impl Driver<'_> {
     }
 }
 
-/// What has ended since the session was last told.
-#[derive(Default)]
-struct Ended {
-    succeeded: usize,
-    failed: Columns,
-    failures: Vec<FailedAction>,
-    /// Actions that were stopped, to be staged again.
-    stopped: Columns,
-    /// Those of them that some have given up.
-    again: Vec<(u64, Columns)>,
-    /// What succeeded although some had given it up.
-    undone: Vec<u64>,
-}
-
 /// What became of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -81,43 +67,6 @@ enum Next {
     Run(Columns, Option<u64>),
     Empty,
     Stop,
-}
-
-impl Ended {
-    #[inline]
-    fn add(&mut self, result: Result<(), Box<Outcome>>) {
-        match result {
-            Ok(()) => self.succeeded += 1,
-            Err(ended) => self.add_ended(*ended),
-        }
-    }
-
-    #[cold]
-    fn add_ended(&mut self, ended: Outcome) {
-        match ended {
-            Outcome::Failed(mut action, failure) => {
-                self.failed.append(&mut action);
-                self.failures.push(failure);
-            }
-            Outcome::Stopped { mut action, again: None } => self.stopped.append(&mut action),
-            Outcome::Stopped { action, again: Some(since) } => {
-                self.again.push((since, action));
-            }
-            Outcome::Undone(number) => {
-                self.succeeded += 1;
-                self.undone.push(number);
-            }
-        }
-    }
-
-    /// How many are to be staged again.
-    fn to_stage(&self) -> usize {
-        self.stopped.len() + self.again.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.succeeded == 0 && self.failures.is_empty() && self.to_stage() == 0
-    }
 }
 
 impl Run {
