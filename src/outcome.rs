@@ -136,6 +136,14 @@ impl Answer {
 /// is_handler_output::<Result<Compensated<()>, BoxError>>();
 /// is_handler_output::<Result<Answer, BoxError>>();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    label = "its handler returns `{Self}`",
+    note = "a handler returns `Result<(), E>`, `Result<Answer, E>` or `Result<Compensated<()>, E>`",
+    note = "leave a value out by `.map(drop)`; where nothing can fail, end with \
+            `Ok::<_, BoxError>(())`",
+    note = "see `watershed::guide::compile_errors`"
+)]
 pub trait HandlerOutput {
     /// The answer, its compensations staged on the message's scope and its error wrapped.
     ///

@@ -58,6 +58,13 @@ const PASSED_OVER_AT_ONCE: usize = 256;
 /// let sources = [receiver.boxed().named("queue"), stream::iter([1, 2]).boxed().named("fixed")];
 /// # let _ = sources;
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no source: it is no `futures::Stream`",
+    label = "this is no source",
+    note = "a receiver of tokio becomes one by `tokio_stream::wrappers::ReceiverStream::new`, \
+            anything with a `poll` function by `futures::stream::poll_fn`",
+    note = "see `watershed::guide::compile_errors`"
+)]
 pub trait Source {
     /// What the source yields and the handler takes.
     type Message;
@@ -218,6 +225,7 @@ pub trait Source {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Stream> Source for S {
     type Message = S::Item;
     type Receipt = Unsettled;
