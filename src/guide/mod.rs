@@ -29,6 +29,10 @@
 //! - [`contract`]: what you may rely on, rule by rule
 //! - [`reliability`]: what is promised, how it is tested, and what is not promised
 //!
+//! For you, if
+//!
+//! - your program runs on tokio: [`under_tokio`]
+//!
 //! For those who know something else already: [`from_dotnet`] (and [`parity`] with it, test by test),
 //! [`from_futures`], [`from_go`].
 
@@ -54,5 +58,6 @@ pub mod reliability;
 pub mod retries;
 pub mod shutdown;
 pub mod testing;
+pub mod under_tokio;
 pub mod undoing;
 pub mod until_idle;
