@@ -32,6 +32,7 @@
 //! For you, if
 //!
 //! - your program runs on tokio: [`under_tokio`]
+//! - it has a loop of its own, state in an `Rc`, or no threads: [`embedded`]
 //!
 //! For those who know something else already: [`from_dotnet`] (and [`parity`] with it, test by test),
 //! [`from_futures`], [`from_go`].
@@ -41,6 +42,7 @@ pub mod contract;
 pub mod dead_letters;
 pub mod deadlines;
 pub mod draining;
+pub mod embedded;
 pub mod errors;
 pub mod from_dotnet;
 pub mod from_futures;
