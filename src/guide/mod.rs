@@ -33,6 +33,9 @@
 //!
 //! - your program runs on tokio: [`under_tokio`]
 //! - it has a loop of its own, state in an `Rc`, or no threads: [`embedded`]
+//! - your messages come from sources of different kinds: [`mixing`]
+//! - you build a library of your own on this one: [`embedding`]
+//! - you want to see a worker's whole life in one program: [`life`]
 //!
 //! For those who know something else already: [`from_dotnet`] (and [`parity`] with it, test by test),
 //! [`from_futures`], [`from_go`].
@@ -43,13 +46,16 @@ pub mod dead_letters;
 pub mod deadlines;
 pub mod draining;
 pub mod embedded;
+pub mod embedding;
 pub mod errors;
 pub mod from_dotnet;
 pub mod from_futures;
 pub mod from_go;
 pub mod groups;
+pub mod life;
 pub mod live_sources;
 pub mod local_undos;
+pub mod mixing;
 pub mod modes;
 pub mod ordering;
 pub mod parity;
