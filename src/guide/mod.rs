@@ -36,11 +36,13 @@
 //! - your messages come from sources of different kinds: [`mixing`]
 //! - you build a library of your own on this one: [`embedding`]
 //! - you want to see a worker's whole life in one program: [`life`]
+//! - the compiler refuses what you wrote: [`compile_errors`]
 //!
 //! For those who know something else already: [`from_dotnet`] (and [`parity`] with it, test by test),
 //! [`from_futures`], [`from_go`].
 
 pub mod batching;
+pub mod compile_errors;
 pub mod contract;
 pub mod dead_letters;
 pub mod deadlines;

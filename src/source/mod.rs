@@ -60,7 +60,7 @@ const PASSED_OVER_AT_ONCE: usize = 256;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no source: it is no `futures::Stream`",
-    label = "this is no source",
+    label = "a source of type `{Self}`",
     note = "a receiver of tokio becomes one by `tokio_stream::wrappers::ReceiverStream::new`, \
             anything with a `poll` function by `futures::stream::poll_fn`",
     note = "see `watershed::guide::compile_errors`"
