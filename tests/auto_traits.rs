@@ -100,7 +100,7 @@ fn a_task_may_await_every_operation_with_closures_that_borrow() {
         fan_in(&context, [rows.clone()], async |row, _| db.store(&row).await.map(drop))
             .unordered()
             .dead_letters(async |letter| {
-                drop(db.store(letter.message().map_or("", String::as_str)).await)
+                drop(db.store(letter.message().map_or("", String::as_str)).await);
             })
             .await?;
         timers::with_timeout(&context, second, async |_| db.store("a").await).await?;
