@@ -20,7 +20,9 @@ const FEW_LEAVES: usize = 16;
 
 /// Cancels the tokens it has handed out.
 ///
-/// Clones are the same source. Dropping a source cancels nothing.
+/// Clones are the same source. Dropping a source cancels nothing. A token of another library, a
+/// signal, any future that tells to stop becomes a token by awaiting it and then cancelling a source:
+/// see [`guide::under_tokio`](crate::guide::under_tokio).
 ///
 /// ```
 /// use watershed::CancellationSource;

@@ -135,7 +135,8 @@ pub trait Source {
 
     /// The same source with another priority; lower numbers are more urgent. As long as a source is
     /// known to be ready, the turns of less urgent ones are one message long: they are slow, and
-    /// never starve. Default: 100.
+    /// never starve. It is known from a message on until there is none: the first turns go by the
+    /// list, so put urgent sources in front. Default: 100.
     ///
     /// In a [`Select`](crate::channels::Select) the more urgent case always wins. In an operation over
     /// one source, and beside a strategy, another priority is
