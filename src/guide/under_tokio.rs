@@ -1,10 +1,11 @@
 //! For you, if your program runs on tokio.
 //!
-//! A drain needs nothing of tokio, and works in any of its tasks. Four things meet at the border:
+//! A drain needs nothing of tokio, and works in any of its tasks. These things meet at the border:
 //!
 //! | of tokio | here |
 //! | --- | --- |
 //! | `mpsc::Receiver` | no `Stream`, so no source: [`ReceiverStream`](https://docs.rs/tokio-stream), or [`poll_fn`](futures::stream::poll_fn) over its `poll_recv` |
+//! | `mpsc::Sender` | a [destination](crate::channels::Destination): `channels::into_sink(PollSender::new(sender))`, with `tokio_util::sync::PollSender` |
 //! | `CancellationToken`, `ctrl_c`, any future that tells to stop | a task of three lines that awaits it and cancels a [`CancellationSource`](crate::CancellationSource) |
 //! | `tokio::time` | your handlers go on using it; for the time of the drain see [below](#time) |
 //! | `tokio::spawn` | takes a drain that is `Send`, in an `async fn` that owns what the drain borrows |
