@@ -106,7 +106,11 @@
 //! What a worker in production adds is one option each: [`retry`](FanIn::retry),
 //! [`dead_letters`](FanIn::dead_letters), [`shutdown`](FanIn::shutdown),
 //! [`progress`](FanIn::progress). The [`guide`] has a chapter for each kind of work, and pages for
-//! those who come from .NET, from `futures` alone, and from Go.
+//! those who come from .NET, from `futures` alone, and from Go. A worker's whole life, from its start
+//! over a stop to the next start, is one program in [`guide::life`]. On tokio, read
+//! [`guide::under_tokio`]; with a loop of your own and no threads, [`guide::embedded`]; with sources
+//! of different kinds, [`guide::mixing`]; for a library on this one, [`guide::embedding`]; and when the
+//! compiler refuses a handler, [`guide::compile_errors`].
 //!
 //! # What may be relied on
 //!

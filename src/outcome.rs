@@ -129,6 +129,14 @@ pub enum Answer {
 /// fn gives_a_seat<T: HandlerOutput<u32>>() {}
 /// gives_a_seat::<Result<Compensated<u32>, BoxError>>();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    label = "its handler returns `{Self}`",
+    note = "a handler returns `Result<(), E>`, `Result<Answer, E>` or `Result<Compensated<()>, E>`",
+    note = "leave a value out by `.map(drop)`; where nothing can fail, end with \
+            `Ok::<_, BoxError>(())`",
+    note = "see `watershed::guide::compile_errors`"
+)]
 pub trait HandlerOutput<T = ()> {
     /// The value, or the time after which the message is to come again. Its compensations are
     /// staged on the scope, and its error is wrapped.

@@ -28,7 +28,9 @@ process_counter! {
 /// Cancels the tokens it has handed out.
 ///
 /// Clones are the same source. Dropping a source cancels nothing; a
-/// [guard](CancellationSource::drop_guard) does.
+/// [guard](CancellationSource::drop_guard) does. A token of another library, a signal, any future
+/// that tells to stop becomes a token by awaiting it and then cancelling a source: see
+/// [`guide::under_tokio`](crate::guide::under_tokio).
 ///
 /// ```
 /// use watershed::CancellationSource;

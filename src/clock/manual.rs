@@ -12,7 +12,8 @@ use crate::lock::Lock;
 use crate::panics;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// A clock that stands still until it is advanced by hand, for tests that never wait.
+/// A clock that stands still until it is advanced by hand, for tests that never wait, and for programs
+/// with a time of their own: a game moves it by one frame a frame.
 ///
 /// Clones are the same clock. Sleepers are woken in the order of their deadlines, and those of
 /// one deadline in the order in which they began to wait.

@@ -54,7 +54,8 @@ use crate::step::StepContext;
 ///
 /// Dropping the future drops the handlers in flight where they are. Every compensation they have
 /// registered is staged on the context's scope, every message whose handler was not called is
-/// still in its source, and what something held goes to [`put_back`](FanIn::put_back).
+/// still in its source, and what something held goes to [`put_back`](FanIn::put_back). All of it
+/// happens with the drop: a drain that is kept, and not polled, keeps what its messages staged.
 ///
 /// ```
 /// # futures::executor::block_on(async {

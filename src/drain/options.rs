@@ -233,8 +233,10 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
 
     /// Called once for each message that something held when the drain ended, with its source: a
     /// message that waited for its next attempt or for its key, or was in an open window: those of
-    /// a window one by one, each as a window of its own. Without it they are counted as
-    /// [unfinished](crate::FanInReport::unfinished) and dropped.
+    /// a window one by one, each as a window of its own. (The name of the source is in its
+    /// [row](crate::FanInReport::sources) of the report.) Without it they are counted as
+    /// [unfinished](crate::FanInReport::unfinished) and dropped, and so is, with or without it, a
+    /// message whose handler was dropped.
     ///
     /// ```
     /// # futures::executor::block_on(async {

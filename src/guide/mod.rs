@@ -29,21 +29,35 @@
 //! - [`contract`]: what you may rely on, rule by rule
 //! - [`reliability`]: what is promised, how it is tested, and what is not promised
 //!
+//! For you, if
+//!
+//! - your program runs on tokio: [`under_tokio`]
+//! - it has a loop of its own, state in an `Rc`, or no threads: [`embedded`]
+//! - your messages come from sources of different kinds: [`mixing`]
+//! - you build a library of your own on this one: [`embedding`]
+//! - you want to see a worker's whole life in one program: [`life`]
+//! - the compiler refuses what you wrote: [`compile_errors`]
+//!
 //! For those who know something else already: [`from_dotnet`] (and [`parity`] with it, test by test),
 //! [`from_futures`], [`from_go`].
 
 pub mod batching;
+pub mod compile_errors;
 pub mod contract;
 pub mod dead_letters;
 pub mod deadlines;
 pub mod draining;
+pub mod embedded;
+pub mod embedding;
 pub mod errors;
 pub mod from_dotnet;
 pub mod from_futures;
 pub mod from_go;
 pub mod groups;
+pub mod life;
 pub mod live_sources;
 pub mod local_undos;
+pub mod mixing;
 pub mod modes;
 pub mod ordering;
 pub mod parity;
@@ -54,5 +68,6 @@ pub mod reliability;
 pub mod retries;
 pub mod shutdown;
 pub mod testing;
+pub mod under_tokio;
 pub mod undoing;
 pub mod until_idle;

@@ -58,6 +58,13 @@ const PASSED_OVER_AT_ONCE: usize = 256;
 /// let sources = [receiver.boxed().named("queue"), stream::iter([1, 2]).boxed().named("fixed")];
 /// # let _ = sources;
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no source: it is no `futures::Stream`",
+    label = "a source of type `{Self}`",
+    note = "a receiver of tokio becomes one by `tokio_stream::wrappers::ReceiverStream::new`, \
+            anything with a `poll` function by `futures::stream::poll_fn`",
+    note = "see `watershed::guide::compile_errors`"
+)]
 pub trait Source {
     /// What the source yields and the handler takes.
     type Message;
@@ -128,7 +135,8 @@ pub trait Source {
 
     /// The same source with another priority; lower numbers are more urgent. As long as a source is
     /// known to be ready, the turns of less urgent ones are one message long: they are slow, and
-    /// never starve. Default: 100.
+    /// never starve. It is known from a message on until there is none: the first turns go by the
+    /// list, so put urgent sources in front. Default: 100.
     ///
     /// In a [`Select`](crate::channels::Select) the more urgent case always wins. In an operation over
     /// one source, and beside a strategy, another priority is
@@ -218,6 +226,7 @@ pub trait Source {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Stream> Source for S {
     type Message = S::Item;
     type Receipt = Unsettled;

@@ -19,6 +19,11 @@ use crate::error::{BoxError, Error, ErrorCode};
 /// scope.register_compensation(async || "17".parse::<u32>().map(drop));
 /// # scope.clear();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "an action, or a function that stores letters, cannot return `{Self}`",
+    label = "it returns `{Self}`",
+    note = "it returns `()` or `Result<(), E>`; leave a value out by `.map(drop)`"
+)]
 pub trait ActionOutput {
     /// The result, with the user's error wrapped.
     ///
@@ -54,6 +59,13 @@ impl<E: Into<BoxError>> ActionOutput for Result<(), E> {
 /// scope.register_compensation(labelled("delete the token", async || {}));
 /// # scope.clear();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no action",
+    label = "this is no action",
+    note = "an action is an async closure without arguments, such as `async || …` or \
+            `move || async move {{ … }}`, that is `Send` and borrows nothing",
+    note = "see `watershed::guide::compile_errors`"
+)]
 pub trait Action: Send + 'static {
     /// One attempt at running the action, in the rollback that `undoing` tells of.
     fn attempt(

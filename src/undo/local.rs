@@ -44,6 +44,13 @@ const ENDED_PER_POLL: usize = 128;
 /// [`labelled`] or with a [step](crate::with_step).
 ///
 /// [`labelled`]: crate::labelled
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no action",
+    label = "this is no action",
+    note = "an action is an async closure without arguments, such as `async || …` or \
+            `move || async move {{ … }}`, that borrows nothing",
+    note = "see `watershed::guide::compile_errors`"
+)]
 pub trait LocalAction: 'static {
     /// One attempt at running the action, in the rollback that `undoing` tells of.
     fn attempt(&mut self, undoing: &Undoing) -> impl Future<Output = Result<(), Error>> + 'static;

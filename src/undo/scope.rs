@@ -76,7 +76,9 @@ impl CompensationScope {
 
     /// Stages `action` with a state of which each attempt gets a clone.
     ///
-    /// It saves the clone in front of an `async move` block that a plain closure needs.
+    /// It saves the clone in front of an `async move` block that a plain closure needs. All that the
+    /// action uses goes into the state, numbers and names as well: an async closure that captures is
+    /// [refused](crate::guide::compile_errors).
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};

@@ -67,6 +67,12 @@ use crate::error::{Error, ErrorCode};
 /// assert_eq!(sum.0, 10);
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no destination",
+    label = "this is no destination",
+    note = "an `async_channel::Sender` is one as it is, a `futures::Sink` by `channels::into_sink`; \
+            a sender of tokio becomes a sink by `tokio_util::sync::PollSender::new`"
+)]
 pub trait Destination {
     /// What it takes.
     type Message;
@@ -180,6 +186,12 @@ pub trait Destination {
 /// let destination: SenderDestination<u32> = sender.into_destination();
 /// # let _ = destination;
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no destination",
+    label = "this is no destination",
+    note = "an `async_channel::Sender` is one as it is, a `futures::Sink` by `channels::into_sink`; \
+            a sender of tokio becomes a sink by `tokio_util::sync::PollSender::new`"
+)]
 pub trait IntoDestination {
     /// The destination it becomes.
     type Destination: Destination;
@@ -188,6 +200,7 @@ pub trait IntoDestination {
     fn into_destination(self) -> Self::Destination;
 }
 
+#[diagnostic::do_not_recommend]
 impl<D: Destination> IntoDestination for D {
     type Destination = D;
 
