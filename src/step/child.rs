@@ -34,16 +34,16 @@ impl ChildStep {
         Self { step: child, stop, outer_token, outer: parent.scope().clone() }
     }
 
-    /// The step for another operation of the same kind, if nobody has kept its context or its scope
-    /// and it was not told to stop. What was staged is in the outer scope.
-    pub(crate) fn reuse(self) -> Option<Self> {
+    /// Whether it does for another operation of the same kind: nobody has kept its context or its
+    /// scope, and it was not told to stop. What was staged is in the outer scope then.
+    pub(crate) fn reopen(&mut self) -> bool {
         if !self.step.is_sole() || self.stop.is_cancelled() {
-            return None;
+            return false;
         }
         if self.scope().is_touched() {
             self.scope().hand_over(&self.outer);
         }
-        Some(self)
+        true
     }
 
     /// The context of the operation.

@@ -18,15 +18,15 @@ use std::future::Future;
 use std::time::Duration;
 
 use self::case::{Case, settling};
-use self::run::SelectRun;
+use self::run::{SelectRun, Started};
 use self::tier::{BoxedCase, Tier};
 use crate::cancellation::CancellationToken;
 use crate::error::{BoxError, Error};
-use crate::operation::{DEFAULT_GRACE, Limits, option};
+use crate::operation::{DEFAULT_GRACE, option};
 use crate::origin::SourceName;
 use crate::outcome::HandlerOutput;
 use crate::source::{Profile, Source, Unsettled};
-use crate::step::{ChildStep, StepContext};
+use crate::step::StepContext;
 
 /// Cases over streams of different types, of which one wins each run. It is made once, and run as
 /// often as is wanted; its runs give a `T`.
@@ -84,13 +84,7 @@ pub struct Select<'a, T> {
     /// Runs that have ended in their first poll, one after another.
     at_once: usize,
     /// What the last run has left for the next one.
-    spare: Option<Spare>,
-}
-
-/// The step of a run that nobody kept, and limits without a deadline.
-struct Spare {
-    step: ChildStep,
-    limits: Limits,
+    spare: Option<Box<Started>>,
 }
 
 struct Settings {

@@ -4,9 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::Select;
 use super::case::Asked;
 use super::tier::Tier;
-use super::{Select, Spare};
 use crate::clock::{Alarm, Tick};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
@@ -21,11 +21,12 @@ const RUNS_AT_ONCE: usize = 256;
 #[must_use = "a run does nothing unless it is awaited"]
 pub(super) struct SelectRun<'s, 'a, T> {
     select: &'s mut Select<'a, T>,
-    started: Option<Started>,
+    /// There from the first poll to the result.
+    started: Option<Box<Started>>,
 }
 
-/// A run between its first poll and its result.
-struct Started {
+/// A run between its first poll and its result. What it leaves in order, the next one uses.
+pub(super) struct Started {
     /// When the run had to wait for the first time.
     waits_since: Option<Tick>,
     step: ChildStep,
@@ -100,20 +101,21 @@ impl<T> SelectRun<'_, '_, T> {
 
 impl<T> Select<'_, T> {
     /// Drops what is left of a run, and keeps what the next one can use as it is.
-    fn release(&mut self, started: Started) {
-        let Started { step, mut limits, winner, waits_since, ending } = started;
-        if waits_since.is_some() {
+    fn release(&mut self, mut started: Box<Started>) {
+        let waited = started.waits_since.take().is_some();
+        if waited {
             // Nobody is to wake a task that does not wait any more.
             self.tiers.iter_mut().for_each(Tier::forget);
-            limits = Limits::by_token(step.outer_token().clone());
+            started.limits = Limits::by_token(started.step.outer_token().clone());
         }
-        if let Some(winner) = winner {
+        if let Some(winner) = started.winner.take() {
             // Whoever still works for the continuation hears that it is gone.
-            step.cancel();
+            started.step.cancel();
             self.abandon(winner);
         }
-        if self.settings.timeout.is_none() && ending.is_none() {
-            self.spare = step.reuse().map(|step| Spare { step, limits });
+        let ended_early = started.ending.is_some();
+        if self.settings.timeout.is_none() && !ended_early && started.step.reopen() {
+            self.spare = Some(started);
         }
     }
 
@@ -167,17 +169,15 @@ impl<T> Select<'_, T> {
 }
 
 impl Started {
-    fn new<T>(select: &mut Select<'_, T>) -> Result<Self, Error> {
-        let Spare { step, limits } = if let Some(spare) = select.spare.take() {
-            spare
-        } else {
-            let settings = &select.settings;
-            let step = ChildStep::new(&select.context, None, &settings.cancellation);
-            let token = step.outer_token().clone();
-            let limits = Limits::new(select.context.clock(), token, settings.timeout)?;
-            Spare { step, limits }
-        };
-        Ok(Self { waits_since: None, step, limits, winner: None, ending: None })
+    fn new<T>(select: &mut Select<'_, T>) -> Result<Box<Self>, Error> {
+        if let Some(spare) = select.spare.take() {
+            return Ok(spare);
+        }
+        let settings = &select.settings;
+        let step = ChildStep::new(&select.context, None, &settings.cancellation);
+        let token = step.outer_token().clone();
+        let limits = Limits::new(select.context.clock(), token, settings.timeout)?;
+        Ok(Box::new(Self { waits_since: None, step, limits, winner: None, ending: None }))
     }
 
     fn poll<T>(
