@@ -162,7 +162,13 @@ impl<'a, T> GroupWait<'a, T> {
             return;
         }
         self.shared.board.end();
-        drop(stage);
+        if let Stage::RollingBack(mut rolling) = stage {
+            // The values of those that succeeded are the user's.
+            let report = std::mem::take(&mut rolling.report);
+            panics::drop_each(report.into_values());
+        } else {
+            drop(stage);
+        }
         self.shared.end();
     }
 }

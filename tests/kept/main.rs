@@ -11,5 +11,6 @@ mod drains;
 mod drains_more;
 mod drains_third;
 mod found;
+mod groups;
 mod undos;
 mod undos_more;

@@ -57,7 +57,8 @@ impl<D> Subscribers<D> {
     }
 
     /// Adds a destination, which gets every item that enters the source after this has returned, and
-    /// none that was taken before. Returns its position: those that the broadcast was given have the
+    /// none that was taken before, but an item that has nobody left: where the last destination
+    /// was removed while an item waited for room at it, the next one gets that. Returns its position: those that the broadcast was given have the
     /// first ones, from 0, and none is given twice.
     ///
     /// # Errors

@@ -1,0 +1,66 @@
+//! Programs of somebody who tried to break groups and broadcasts, with nothing but the contract and the
+//! docs. Each is named after what was seen.
+
+use futures::FutureExt;
+use watershed::channels::broadcast;
+use watershed::{group::Group, *};
+
+// 3.7 ("What the library drops it drops one by one, each contained")
+struct V(#[allow(dead_code)] u8);
+impl Drop for V {
+    fn drop(&mut self) {
+        panic!("destructor of a value")
+    }
+}
+fn in_rollback(values: u8) -> impl Unpin + Send + std::future::Future {
+    let g = Group::<V>::collecting(&StepContext::new("g"))
+        .roll_back(CompensationPolicy::sequential_reverse());
+    for i in 0..values {
+        g.go(None, move |_| async move { Ok::<_, BoxError>(V(i)) }).unwrap();
+    }
+    g.go(None, async |step| {
+        step.register_compensation(|| std::future::pending::<()>());
+        Err::<V, BoxError>("failed".into())
+    })
+    .unwrap();
+    let mut w = g.wait();
+    assert!((&mut w).now_or_never().is_none(), "it rolls back");
+    w
+}
+#[test]
+fn one_panicking_value_crosses_the_drop_of_a_group_that_rolls_back() {
+    let w = in_rollback(1);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(w))).is_ok());
+}
+#[test]
+fn two_panicking_values_abort_the_process_when_a_group_that_rolls_back_is_dropped() {
+    let w = in_rollback(2);
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(w)));
+}
+
+// Subscribers::add. Seen: what was taken while only a removed destination was there goes to the next one. The docs
+// did not say so; an item is not lost because nobody is there.
+#[test]
+fn an_item_that_has_nobody_left_goes_to_the_destination_that_comes_next() {
+    for poll_between in [false, true] {
+        let (news, source) = async_channel::unbounded();
+        let (a, from_a) = async_channel::bounded(1);
+        let (b, from_b) = async_channel::bounded(8);
+        let mut broadcast = broadcast(&StepContext::new("b"), source, [a]);
+        let subscribers = broadcast.subscribers();
+        let mut running = broadcast.into_future();
+        news.try_send(1).unwrap();
+        news.try_send(2).unwrap();
+        assert!((&mut running).now_or_never().is_none());
+        assert_eq!((from_a.len(), news.len()), (1, 0));
+        assert!(subscribers.remove(0));
+        if poll_between {
+            assert!((&mut running).now_or_never().is_none());
+        }
+        subscribers.add(b).unwrap();
+        assert!((&mut running).now_or_never().is_none());
+        news.try_send(3).unwrap();
+        assert!((&mut running).now_or_never().is_none());
+        assert_eq!((from_b.try_recv(), from_b.try_recv()), (Ok(2), Ok(3)));
+    }
+}
