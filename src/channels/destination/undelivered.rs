@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 pub(super) type Waiting<M> = Pin<Box<dyn Future<Output = Result<(), M>> + Send>>;
 
 /// A message that had been taken from its source and was not delivered when the operation ended: what
-/// the callbacks of [`Merge::undelivered`](crate::channels::Merge::undelivered) and
+/// the callbacks of [`MergeInto::undelivered`](crate::channels::MergeInto::undelivered) and
 /// [`Broadcast::undelivered`](crate::channels::Broadcast::undelivered) get. One of a broadcast may have
 /// reached some destinations and not others, and says which.
 ///
