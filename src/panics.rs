@@ -41,6 +41,63 @@ pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) {
     }
 }
 
+/// A value of the user's whose destructor cannot take along whoever holds it.
+#[derive(Clone)]
+pub(crate) struct Held<T>(Option<T>);
+
+impl<T> Held<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    /// What is held; it is there until it is taken.
+    pub(crate) fn take(mut self) -> Option<T> {
+        self.0.take()
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        self.0.as_mut()
+    }
+}
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            drop_each(self.0.take());
+        }
+    }
+}
+
+/// Many values of the user's, each as [`Held`].
+pub(crate) struct HeldEach<T>(Vec<T>);
+
+impl<T> HeldEach<T> {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn take(mut self) -> Vec<T> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl<T> FromIterator<T> for HeldEach<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+impl<T> Drop for HeldEach<T> {
+    fn drop(&mut self) {
+        drop_each(self.0.drain(..));
+    }
+}
+
 /// Wakes every waker, also when an executor's waker panics.
 pub(crate) fn wake_each(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {

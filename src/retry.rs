@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::chance::Chance;
 use crate::error::Error;
-use crate::panics;
+use crate::panics::{self, Held};
 
 /// How often something is tried, and how long to wait before each further attempt.
 ///
@@ -30,7 +30,7 @@ pub struct RetryPolicy {
     waits: Waits,
     cap: Duration,
     jitter: Option<Arc<Jitter>>,
-    retryable: Option<Predicate>,
+    retryable: Option<Held<Predicate>>,
 }
 
 type Predicate = Arc<dyn Fn(&Error) -> bool + Send + Sync>;
@@ -39,7 +39,7 @@ type Predicate = Arc<dyn Fn(&Error) -> bool + Send + Sync>;
 enum Waits {
     Fixed { attempts: u32, wait: Duration },
     Doubling { attempts: u32, first: Duration },
-    Custom(Arc<dyn Fn(u32) -> Option<Duration> + Send + Sync>),
+    Custom(Held<Arc<dyn Fn(u32) -> Option<Duration> + Send + Sync>>),
 }
 
 /// Chance in a wait; every wait takes the next number.
@@ -111,7 +111,7 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub fn custom(wait_after: impl Fn(u32) -> Option<Duration> + Send + Sync + 'static) -> Self {
-        Self::with_waits(Waits::Custom(Arc::new(wait_after)))
+        Self::with_waits(Waits::Custom(Held::new(Arc::new(wait_after))))
     }
 
     const fn with_waits(waits: Waits) -> Self {
@@ -187,7 +187,7 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub fn only_if(mut self, retryable: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
-        self.retryable = Some(Arc::new(retryable));
+        self.retryable = Some(Held::new(Arc::new(retryable)));
         self
     }
 
@@ -205,7 +205,10 @@ impl RetryPolicy {
                 let factor = 1_u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX);
                 (failed < *attempts).then(|| first.saturating_mul(factor))?
             }
-            Waits::Custom(wait_after) => panics::contain(|| wait_after(failed)).ok()??,
+            Waits::Custom(wait_after) => {
+                let wait_after = wait_after.get()?;
+                panics::contain(|| wait_after(failed)).ok()??
+            }
         };
         let wait = wait.min(self.cap);
         Some(self.jitter.as_ref().map_or(wait, |jitter| jitter.apply(wait)))
@@ -223,7 +226,7 @@ impl RetryPolicy {
 
     /// The same for an attempt that failed with `error`.
     pub(crate) fn wait_after_error(&self, failed: u32, error: &Error) -> Option<Duration> {
-        if let Some(retryable) = &self.retryable {
+        if let Some(retryable) = self.retryable.as_ref().and_then(Held::get) {
             panics::contain(|| retryable(error)).ok()?.then_some(())?;
         }
         self.wait_after(failed)

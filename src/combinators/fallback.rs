@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
-use super::held::Held;
 use super::race::{Options, with_dropped};
 use super::when_any::{AnyRunning, Lost};
 use super::winner::{Name, Winner};
@@ -15,6 +14,7 @@ use crate::cancellation::CancellationToken;
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode, Gathered};
 use crate::operation::{Limits, Operation, OperationFuture, option};
+use crate::panics::Held;
 use crate::step::StepContext;
 
 type BoxOperation<'a, T> = Box<dyn FnOnce(StepContext) -> BoxOutcome<'a, T> + Send + 'a>;

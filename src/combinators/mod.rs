@@ -15,10 +15,8 @@
 //! | [`Fallback`] | with the first strategy of the first tier that does | every one but the winner |
 //!
 //! - `race`: operations side by side, their limits and their grace
-//! - `held`: what belongs to the user meanwhile
 
 mod fallback;
-mod held;
 mod race;
 mod retry;
 mod when_all;

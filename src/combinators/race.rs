@@ -15,14 +15,13 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, Stream};
 use pin_project_lite::pin_project;
 
-use super::held::Held;
 use crate::cancellation::CancellationToken;
 use crate::clock::Alarm;
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::operation::{DEFAULT_GRACE, Exceeded, Limits};
 use crate::outcome::Contained;
-use crate::panics;
+use crate::panics::{self, Held};
 use crate::step::{ChildStep, StepContext};
 use crate::undo::{CompensationPolicy, Rollback};
 

@@ -12,7 +12,7 @@ use crate::clock::Alarm;
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, Gathered};
 use crate::operation::{Limits, Operation, OperationFuture, option};
-use crate::panics;
+use crate::panics::{self, Held};
 use crate::retry::RetryPolicy;
 use crate::step::StepContext;
 use crate::undo::{Rollback, RollbackReport};
@@ -65,7 +65,12 @@ pub fn retry<O, F>(context: &StepContext, policy: RetryPolicy, operation: O) -> 
 where
     O: FnMut(StepContext) -> F,
 {
-    Retry { context: context.clone(), policy, operation, options: Options::default() }
+    Retry {
+        context: context.clone(),
+        policy,
+        operation: Held::new(operation),
+        options: Options::default(),
+    }
 }
 
 /// An operation that has not started, made by [`retry`]. Awaiting it starts it.
@@ -93,7 +98,7 @@ where
 pub struct Retry<O> {
     context: StepContext,
     policy: RetryPolicy,
-    operation: O,
+    operation: Held<O>,
     options: Options,
 }
 
@@ -160,7 +165,7 @@ where
 pub struct Running<O, F, T, E> {
     context: StepContext,
     policy: RetryPolicy,
-    operation: O,
+    operation: Held<O>,
     options: Options,
     /// What ends all attempts and waits.
     limits: Option<Limits>,
@@ -252,7 +257,7 @@ where
         let mut race =
             Race::new(&self.context, "the operation", &self.options, self.limits.as_ref())?;
         self.history.attempts = self.history.attempts.saturating_add(1);
-        let operation = &mut self.operation;
+        let Some(operation) = self.operation.get_mut() else { return Ok(()) };
         race.add(0, |step| Entered::called(0, || operation(step)));
         self.stage = Stage::Attempt { race, ended: Ends::default() };
         Ok(())

@@ -7,11 +7,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
-use super::held::Held;
 use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, Gathered};
 use crate::operation::{Operation, OperationFuture, option};
+use crate::panics::{Held, HeldEach};
 use crate::step::StepContext;
 use crate::undo::{CompensationPolicy, Rollback};
 
@@ -89,7 +89,7 @@ pub fn when_all<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAl
 #[must_use = "operations do nothing unless they are awaited"]
 pub struct WhenAll<O> {
     context: StepContext,
-    operations: Vec<O>,
+    operations: HeldEach<O>,
     concurrency: Option<usize>,
     options: Options,
 }
@@ -182,7 +182,7 @@ where
         if all.concurrency == Some(0) {
             return Err(Error::validation("a concurrency of 0 runs nothing"));
         }
-        let operations: Vec<_> = all.operations.into_iter().map(Held::new).collect();
+        let operations: Vec<_> = all.operations.take().into_iter().map(Held::new).collect();
         if operations.is_empty() {
             return Ok(());
         }

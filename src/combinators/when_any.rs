@@ -5,12 +5,12 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::held::Held;
 use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
 use super::winner::Winner;
 use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode, Gathered};
 use crate::operation::{Limits, Operation, OperationFuture, option};
+use crate::panics::{Held, HeldEach};
 use crate::step::StepContext;
 use crate::undo::Rollback;
 
@@ -83,7 +83,7 @@ pub fn when_any<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAn
 #[must_use = "operations do nothing unless they are awaited"]
 pub struct WhenAny<O> {
     context: StepContext,
-    operations: Vec<O>,
+    operations: HeldEach<O>,
     options: Options,
 }
 
@@ -119,7 +119,7 @@ where
 
     fn start(self) -> Self::Running {
         let Self { context, operations, options } = self;
-        AnyRunning::start(&context, operations, &options, None)
+        AnyRunning::start(&context, operations.take(), &options, None)
     }
 
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {

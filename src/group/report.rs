@@ -31,7 +31,7 @@ pub struct GroupReport<T = ()> {
 impl<T> GroupReport<T> {
     /// The same counts with these values.
     pub(super) fn with_values<U>(&self, values: Vec<U>) -> GroupReport<U> {
-        let Self { additions, succeeded, failed, dropped, .. } = *self;
+        let Self { additions, succeeded, failed, dropped, values: _ } = *self;
         GroupReport { additions, succeeded, failed, dropped, values }
     }
 
@@ -76,8 +76,15 @@ impl<T> GroupReport<T> {
     /// What the tasks returned that succeeded, in the order in which they were added. The report of
     /// a group that still [runs](super::Group::report) has none.
     #[must_use]
-    pub fn into_values(self) -> Vec<T> {
-        self.values
+    pub fn into_values(mut self) -> Vec<T> {
+        std::mem::take(&mut self.values)
+    }
+}
+
+/// What nobody takes is dropped one by one.
+impl<T> Drop for GroupReport<T> {
+    fn drop(&mut self) {
+        panics::drop_each(self.values.drain(..));
     }
 }
 

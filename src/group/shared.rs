@@ -15,7 +15,7 @@ use crate::drain::OnFailure;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::outcome::HandlerOutput;
-use crate::panics;
+use crate::panics::{self, Held};
 use crate::step::{ChildStep, StepContext};
 use crate::undo::CompensationPolicy;
 
@@ -84,7 +84,9 @@ impl<'a, T: Send> Shared<'a, T> {
         W: FnOnce(StepContext) -> F + Send + 'a,
         F: Future<Output: HandlerOutput<T>> + Send + 'a,
     {
+        let work = Held::new(work);
         let number = self.board.admit(needs_room)?;
+        let Some(work) = work.take() else { return Ok(()) };
         let name = self.name(name);
         let post = Post::new(&self.board, number, Arc::clone(&name));
         let task = Box::pin(task(&self.parent(), &name, post, work)?);
@@ -111,7 +113,9 @@ impl<'a, T: Send> Shared<'a, T> {
         W: FnOnce(StepContext) -> F + Send + 'static,
         F: Future<Output: HandlerOutput<T>> + Send + 'static,
     {
+        let work = Held::new(work);
         let number = self.board.admit(needs_room)?;
+        let Some(work) = work.take() else { return Ok(()) };
         let name = self.name(name);
         let (post, offer) = Post::new(&self.board, number, Arc::clone(&name)).offered();
         let task = Box::new(task(&self.parent(), &name, post, work)?);

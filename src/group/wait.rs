@@ -85,6 +85,7 @@ impl<'a, T> GroupWait<'a, T> {
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Verdict<T>> {
         if let Stage::Waiting = self.stage {
             if let Err(error) = self.begin() {
+                self.close();
                 return Poll::Ready(Err(self.refused(error)));
             }
         }
@@ -162,13 +163,7 @@ impl<'a, T> GroupWait<'a, T> {
             return;
         }
         self.shared.board.end();
-        if let Stage::RollingBack(mut rolling) = stage {
-            // The values of those that succeeded are the user's.
-            let report = std::mem::take(&mut rolling.report);
-            panics::drop_each(report.into_values());
-        } else {
-            drop(stage);
-        }
+        drop(stage);
         self.shared.end();
     }
 }

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod destructors;
 mod drains;
 mod drains_more;
 mod drains_third;

@@ -7,7 +7,7 @@ use super::leg::{Leg, Standing};
 use super::report::BroadcastReport;
 use super::running::Running;
 use crate::error::{Error, Failure};
-use crate::panics;
+use crate::panics::{self, Held};
 use crate::source::{Source, Unsettled};
 
 impl<S, D, U> Running<S, D, U>
@@ -46,7 +46,8 @@ where
                 self.missed_by.clone_from(&missed_by);
             }
             let item = self.item.take();
-            let given = panics::contain(|| match (item, &mut self.undelivered) {
+            let callback = self.undelivered.as_mut().and_then(Held::get_mut);
+            let given = panics::contain(|| match (item, callback) {
                 (Some(item), Some(callback)) if kept || !missed_by.is_empty() => {
                     callback(Undelivered::message(item).of(delivered_to, missed_by));
                 }

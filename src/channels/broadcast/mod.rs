@@ -33,6 +33,7 @@ use super::destination::{Destination, IntoDestination, Settings, Undelivered};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, Failure};
 use crate::operation::{Operation, OperationFuture, option};
+use crate::panics::{Held, HeldEach};
 use crate::source::{Source, Unsettled};
 use crate::step::StepContext;
 
@@ -96,7 +97,7 @@ where
     let destinations = destinations.into_iter().map(IntoDestination::into_destination);
     Broadcast {
         context: context.clone(),
-        source,
+        source: Held::new(source),
         destinations: destinations.collect(),
         options: Options::default(),
         undelivered: None,
@@ -137,10 +138,10 @@ where
 #[must_use = "a broadcast does nothing unless it is awaited"]
 pub struct Broadcast<S, D, U = fn(Undelivered<<S as Source>::Message>)> {
     context: StepContext,
-    source: S,
-    destinations: Vec<D>,
+    source: Held<S>,
+    destinations: HeldEach<D>,
     options: Options,
-    undelivered: Option<U>,
+    undelivered: Option<Held<U>>,
     /// Where destinations come and go, once somebody has asked for it.
     door: Option<Entrance<D>>,
 }
@@ -266,7 +267,14 @@ impl<S: Source<Receipt = Unsettled>, D, U> Broadcast<S, D, U> {
     /// ```
     pub fn undelivered<C: FnMut(Undelivered<S::Message>)>(self, callback: C) -> Broadcast<S, D, C> {
         let Self { context, source, destinations, options, door, .. } = self;
-        Broadcast { context, source, destinations, options, undelivered: Some(callback), door }
+        Broadcast {
+            context,
+            source,
+            destinations,
+            options,
+            undelivered: Some(Held::new(callback)),
+            door,
+        }
     }
 
     /// A handle by which destinations are added and removed while the broadcast runs; without it there

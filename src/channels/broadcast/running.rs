@@ -19,7 +19,7 @@ use crate::clock::{Alarm, Clock, Tick};
 use crate::error::Error;
 use crate::operation::Limits;
 use crate::origin::{Origin, SourceName};
-use crate::panics;
+use crate::panics::{self, Held};
 use crate::source::{Source, Unsettled, poll_message};
 
 #[expect(missing_debug_implementations, reason = "nobody can name it")]
@@ -51,7 +51,7 @@ where
     pub(super) delivered_to: Vec<usize>,
     pub(super) missed_by: Vec<usize>,
     pub(super) options: Options,
-    pub(super) undelivered: Option<U>,
+    pub(super) undelivered: Option<Held<U>>,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) started: Tick,
@@ -100,8 +100,8 @@ where
             }
             Ok((clock.now(), Limits::new(&clock, token.clone(), timeout)?))
         });
-        let profile = panics::contain(|| source.profile());
-        let legs = destinations.into_iter().enumerate();
+        let profile = panics::contain(|| source.get().map(Source::profile).unwrap_or_default());
+        let legs = destinations.take().into_iter().enumerate();
         let mut legs: Vec<_> = legs.map(|(index, to)| Leg::new(index, false, to)).collect();
         let mut can_come = false;
         if let Some(door) = &door {
@@ -128,7 +128,7 @@ where
             (Tick::ZERO, Limits::by_token(token))
         });
         let mut running = Self {
-            source: Some(Box::pin(source)),
+            source: source.take().map(Box::pin),
             name: SourceName::new(name, 0),
             legs,
             door,

@@ -10,6 +10,7 @@ use super::sources::Sources;
 
 use super::turns::Turns;
 use crate::error::Error;
+use crate::panics::Held;
 use crate::source::{Source, Unsettled};
 
 /// Polls of sources between two moments at which the executor has its thread back.
@@ -18,7 +19,7 @@ pub(in super::super) const POLLS_AT_ONCE: usize = 256;
 /// How sources are chosen, before the merge starts.
 pub(in super::super) struct Choice<P> {
     pub(in super::super) quantum: Option<usize>,
-    pub(in super::super) strategy: Option<P>,
+    pub(in super::super) strategy: Option<Held<P>>,
 }
 
 /// The index of a source, and what it yielded.

@@ -29,7 +29,7 @@ use futures::stream::FusedStream;
 use crate::cancellation::CancellationToken;
 use crate::error::Error;
 use crate::operation::{Limits, option};
-use crate::panics;
+use crate::panics::{self, Held, HeldEach};
 use crate::source::{Source, Unsettled};
 use crate::step::StepContext;
 
@@ -120,7 +120,7 @@ pub struct Merge<S, P = fn(&[SourceState]) -> Option<usize>> {
 }
 
 enum State<S, P> {
-    Waiting(Vec<S>),
+    Waiting(HeldEach<S>),
     Running(Box<(Intake<S, P>, Limits)>),
     Ended,
 }
@@ -167,7 +167,7 @@ impl<S> Merge<S> {
             // A merge that has begun is pinned, and has lost its options with it.
             State::Running(_) | State::Ended => State::Ended,
         };
-        let choice = Choice { quantum: choice.quantum, strategy: Some(strategy) };
+        let choice = Choice { quantum: choice.quantum, strategy: Some(Held::new(strategy)) };
         Merge { context, choice, timeout, cancellation, state }
     }
 }
@@ -190,7 +190,7 @@ where
         let tokens = [self.context.cancellation().clone(), self.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
         let limits = Limits::new(self.context.clock(), token, self.timeout)?;
-        let intake = std::mem::take(&mut self.choice).start(sources)?;
+        let intake = std::mem::take(&mut self.choice).start(sources.take())?;
         self.state = State::Running(Box::new((intake, limits)));
         Ok(())
     }

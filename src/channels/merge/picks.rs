@@ -16,6 +16,7 @@ use super::intake::{POLLS_AT_ONCE, Taken};
 use super::ready::ReadyQueue;
 use super::sources::Sources;
 use crate::error::Error;
+use crate::panics::Held;
 use crate::source::{Source, Unsettled};
 
 /// Refusals in a row before the merge decides itself.
@@ -55,7 +56,7 @@ impl SourceState {
 /// The sources that a strategy picks from.
 pub(in super::super) struct Picks<S, P> {
     pub(super) sources: Sources<S>,
-    strategy: P,
+    strategy: Held<P>,
     states: Vec<SourceState>,
     /// How many of the states are ready.
     ready: usize,
@@ -75,7 +76,7 @@ where
     S: Source<Receipt = Unsettled>,
     P: FnMut(&[SourceState]) -> Option<usize>,
 {
-    pub(super) fn new(sources: Sources<S>, strategy: P) -> Self {
+    pub(super) fn new(sources: Sources<S>, strategy: Held<P>) -> Self {
         Self {
             states: vec![SourceState::Ready; sources.len()],
             woken: ReadyQueue::new(sources.len()),
@@ -99,7 +100,7 @@ where
             return Some(index);
         }
         self.asking.set(true);
-        let picked = (self.strategy)(&self.states);
+        let picked = self.strategy.get_mut().and_then(|strategy| strategy(&self.states));
         self.asking.set(false);
         picked.filter(|index| self.states.get(*index).is_some_and(|state| state.is_ready()))
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use crate::error::Error;
 use crate::origin::{Origin, SourceName};
 use crate::panics;
-use crate::source::{Source, Unsettled, poll_message};
+use crate::source::{Profile, Source, Unsettled, poll_message};
 
 pub(super) struct Sources<S> {
     entries: Vec<Entry<S>>,
@@ -37,19 +37,24 @@ impl<S: Source<Receipt = Unsettled>> Sources<S> {
     /// When a source has an option that is wrong, or that a merge does not heed.
     pub(super) fn new(sources: Vec<S>, turns: bool) -> Result<Self, Error> {
         let operation = if turns { "a merge" } else { "a merge with a strategy" };
-        let entry = |(index, source): (usize, S)| {
-            let profile = source.profile().heeded_by(operation, turns)?;
+        // All of them are held before the first error is told: they are dropped one by one.
+        let mut wrong = None;
+        let mut entry = |(index, source): (usize, S)| {
+            let profile = source.profile().heeded_by(operation, turns).unwrap_or_else(|error| {
+                wrong.get_or_insert(error);
+                Profile::default()
+            });
             let weight = usize::try_from(profile.weight).unwrap_or(usize::MAX);
-            Ok(Entry {
+            Entry {
                 name: SourceName::new(profile.name, index),
                 source: Some(Box::pin(source)),
                 taken: 0,
                 share: Share { weight, priority: profile.priority, ready: false },
-            })
+            }
         };
-        let entries = sources.into_iter().enumerate().map(entry);
-        let entries: Vec<_> = entries.collect::<Result<_, Error>>()?;
-        Ok(Self { open: entries.len(), entries, polled: 0 })
+        let entries: Vec<_> = sources.into_iter().enumerate().map(&mut entry).collect();
+        let sources = Self { open: entries.len(), entries, polled: 0 };
+        wrong.map_or(Ok(sources), Err)
     }
 
     /// How many have not ended.

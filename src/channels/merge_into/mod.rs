@@ -22,6 +22,7 @@ use super::merge::{Choice, NoStrategy, SourceState};
 use crate::diagnostics::COUNTERS;
 use crate::error::Error;
 use crate::operation::{Operation, OperationFuture, option};
+use crate::panics::{Held, HeldEach};
 use crate::source::{Source, Unsettled};
 use crate::step::StepContext;
 
@@ -126,10 +127,10 @@ pub struct MergeInto<
     U = fn(Undelivered<<S as Source>::Message>),
 > {
     context: StepContext,
-    sources: Vec<S>,
+    sources: HeldEach<S>,
     destination: D,
     choice: Choice<P>,
-    undelivered: Option<U>,
+    undelivered: Option<Held<U>>,
     settings: Settings,
 }
 
@@ -144,7 +145,7 @@ where
         P: FnMut(&[SourceState]) -> Option<usize>,
     {
         let Self { context, sources, destination, choice, undelivered, settings } = self;
-        let choice = Choice { quantum: choice.quantum, strategy: Some(strategy) };
+        let choice = Choice { quantum: choice.quantum, strategy: Some(Held::new(strategy)) };
         MergeInto { context, sources, destination, choice, undelivered, settings }
     }
 }
@@ -198,7 +199,14 @@ impl<S: Source<Receipt = Unsettled>, D, P, U> MergeInto<S, D, P, U> {
         C: FnMut(Undelivered<S::Message>),
     {
         let Self { context, sources, destination, choice, settings, .. } = self;
-        MergeInto { context, sources, destination, choice, undelivered: Some(callback), settings }
+        MergeInto {
+            context,
+            sources,
+            destination,
+            choice,
+            undelivered: Some(Held::new(callback)),
+            settings,
+        }
     }
 }
 

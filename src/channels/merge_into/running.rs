@@ -15,7 +15,7 @@ use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, Tick};
 use crate::error::Error;
 use crate::operation::Limits;
-use crate::panics;
+use crate::panics::{self, Held};
 use crate::source::{Source, Unsettled};
 
 #[expect(missing_debug_implementations, reason = "nobody can name it")]
@@ -31,7 +31,7 @@ where
     /// but ours.
     sending: Option<usize>,
     hand: Option<D::Message>,
-    undelivered: Option<U>,
+    undelivered: Option<Held<U>>,
     settings: Settings,
     limits: Limits,
     clock: Arc<dyn Clock>,
@@ -81,7 +81,7 @@ where
         let started = panics::contain(|| {
             Ok((clock.now(), Limits::new(&clock, token.clone(), settings.timeout)?))
         });
-        let intake = panics::contain(|| choice.start(sources));
+        let intake = panics::contain(|| choice.start(sources.take()));
         let blame = |whose, message: String| Error::panic(whose, &message);
         let mut error = None;
         let started = started.unwrap_or_else(|message| Err(blame("the clock", message)));
@@ -263,7 +263,8 @@ where
 
     /// Without a callback, a message that waits in front of its destination stays there.
     fn hand_over(&mut self) {
-        let Some(callback) = &mut self.undelivered else { return self.hand = None };
+        let callback = self.undelivered.as_mut().and_then(Held::get_mut);
+        let Some(callback) = callback else { return self.hand = None };
         let in_hand = self.hand.take().map(Undelivered::message);
         if let Some(message) = in_hand.or_else(|| self.destination.as_mut().take_back()) {
             callback(message);
