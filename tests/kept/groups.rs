@@ -64,3 +64,28 @@ fn an_item_that_has_nobody_left_goes_to_the_destination_that_comes_next() {
         assert_eq!((from_b.try_recv(), from_b.try_recv()), (Ok(2), Ok(3)));
     }
 }
+
+// Route ("both are closed together"), merge_into ("However it ends, it closes the destination")
+#[test]
+fn a_route_leaves_its_right_side_open_when_nobody_receives_on_the_left() {
+    for panics in [false, true] {
+        let (even, from_even) = async_channel::bounded::<u32>(4);
+        let (odd, from_odd) = async_channel::bounded::<u32>(4);
+        let route = channels::Route::new(
+            |n: &u32| if panics { panic!("undecided") } else { n % 2 == 0 },
+            even.clone(),
+            odd.clone(),
+        );
+        if !panics {
+            from_even.close();
+        }
+        let (source, mut left) = (futures::stream::iter([1, 3]), None);
+        let merge = channels::merge_into(&StepContext::new("m"), [source], route)
+            .undelivered(|message| left = message.into_message().ok());
+        let error = merge.into_future().now_or_never().unwrap().unwrap_err();
+        let code = if panics { ErrorCode::Panic } else { ErrorCode::ChannelCompleted };
+        assert_eq!(error.code(), code, "{error:#}");
+        assert!(from_even.is_closed() && from_odd.is_closed());
+        assert_eq!(left, panics.then_some(1), "it is with nobody");
+    }
+}

@@ -1,18 +1,20 @@
 //! A destination that is two: a partition.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
 use super::{Destination, IntoDestination, Refused, Undelivered};
 use crate::error::Error;
+use crate::panics;
 
 pin_project! {
     /// One destination out of two: a message for which `predicate` is true goes to `left`, any other to
     /// `right`. A message is taken when both have room, in the order of the source; both are closed
-    /// together.
+    /// together, and where one of them fails or has no receiver any more, so is the other one.
     ///
     /// ```
     /// # futures::executor::block_on(async {
@@ -60,6 +62,76 @@ enum Side {
     Right,
 }
 
+impl<L, R, P> Route<L, R, P>
+where
+    L: Destination,
+    R: Destination<Message = L::Message>,
+    P: FnMut(&L::Message) -> bool,
+{
+    /// Which side a message is for.
+    fn side(self: Pin<&mut Self>, message: &L::Message) -> Result<Side, Error> {
+        let this = self.project();
+        match panics::contain(|| (this.predicate)(message)) {
+            Ok(true) => Ok(Side::Left),
+            Ok(false) => Ok(Side::Right),
+            Err(text) => Err(Error::panic("the predicate of a route", &text)),
+        }
+    }
+
+    /// Closes what has not failed where something has, as far as that can be done without waiting.
+    fn fail(self: Pin<&mut Self>, failed: Option<Side>) {
+        let this = self.project();
+        let mut cx = Context::from_waker(Waker::noop());
+        if failed != Some(Side::Left) {
+            panics::drop_contained(|| drop(this.left.poll_close(&mut cx)));
+        }
+        if failed != Some(Side::Right) {
+            panics::drop_contained(|| drop(this.right.poll_close(&mut cx)));
+        }
+    }
+
+    /// What one side says; an error ends the other one.
+    fn said<T>(
+        self: Pin<&mut Self>,
+        side: Side,
+        polled: Poll<Result<T, Error>>,
+    ) -> Result<Poll<T>, Error> {
+        match polled {
+            Poll::Ready(Ok(done)) => Ok(Poll::Ready(done)),
+            Poll::Ready(Err(error)) => {
+                self.fail(Some(side));
+                Err(error)
+            }
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    /// Sends to the side that the message is for.
+    fn send<T>(
+        mut self: Pin<&mut Self>,
+        message: L::Message,
+        left: impl FnOnce(Pin<&mut L>, L::Message) -> Result<T, Refused<L::Message>>,
+        right: impl FnOnce(Pin<&mut R>, L::Message) -> Result<T, Refused<L::Message>>,
+    ) -> Result<T, Refused<L::Message>> {
+        let side = match self.as_mut().side(&message) {
+            Ok(side) => side,
+            Err(error) => {
+                self.fail(None);
+                return Err(Refused::Failed(error, Some(message)));
+            }
+        };
+        let this = self.as_mut().project();
+        let sent = match side {
+            Side::Left => left(this.left, message),
+            Side::Right => right(this.right, message),
+        };
+        if let Err(Refused::Closed(_) | Refused::Failed(..)) = &sent {
+            self.fail(Some(side));
+        }
+        sent
+    }
+}
+
 impl<L, R, P> Destination for Route<L, R, P>
 where
     L: Destination,
@@ -68,15 +140,18 @@ where
 {
     type Message = L::Message;
 
-    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let mut this = self.project();
-        let left = this.left.as_mut().poll_ready(cx)?;
-        let right = this.right.as_mut().poll_ready(cx)?;
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let left = self.as_mut().project().left.poll_ready(cx);
+        let left = self.as_mut().said(Side::Left, left)?;
+        let right = self.as_mut().project().right.poll_ready(cx);
+        let right = self.as_mut().said(Side::Right, right)?;
         // What one side has goes on while the other one has no room.
         if left.is_pending() {
-            let _ = this.right.poll_flush(cx)?;
+            let flushed = self.as_mut().project().right.poll_flush(cx);
+            let _ = self.said(Side::Right, flushed)?;
         } else if right.is_pending() {
-            let _ = this.left.poll_flush(cx)?;
+            let flushed = self.as_mut().project().left.poll_flush(cx);
+            let _ = self.said(Side::Left, flushed)?;
         }
         both(left, right)
     }
@@ -86,38 +161,45 @@ where
         cx: &mut Context<'_>,
         message: L::Message,
     ) -> Result<(), Refused<L::Message>> {
-        let this = self.project();
-        if (this.predicate)(&message) {
-            this.left.try_send(cx, message)
-        } else {
-            this.right.try_send(cx, message)
-        }
+        let cx = RefCell::new(cx);
+        self.send(
+            message,
+            |left, message| left.try_send(&mut cx.borrow_mut(), message),
+            |right, message| right.try_send(&mut cx.borrow_mut(), message),
+        )
     }
 
     fn poll_send(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         hand: &mut Option<L::Message>,
     ) -> Poll<Result<(), Error>> {
-        let mut this = self.project();
-        if let (None, Some(message)) = (&this.sending, &hand) {
-            let left = (this.predicate)(message);
-            *this.sending = Some(if left { Side::Left } else { Side::Right });
+        if let (None, Some(message)) = (self.sending, &hand) {
+            match self.as_mut().side(message) {
+                Ok(side) => *self.as_mut().project().sending = Some(side),
+                Err(error) => {
+                    self.fail(None);
+                    return Poll::Ready(Err(error));
+                }
+            }
         }
-        let sent = match this.sending {
-            Some(Side::Left) => this.left.as_mut().poll_send(cx, hand),
-            Some(Side::Right) => this.right.as_mut().poll_send(cx, hand),
-            None => Poll::Ready(Ok(())),
+        let Some(side) = self.sending else { return Poll::Ready(Ok(())) };
+        let this = self.as_mut().project();
+        let sent = match side {
+            Side::Left => this.left.poll_send(cx, hand),
+            Side::Right => this.right.poll_send(cx, hand),
         };
-        let Poll::Ready(sent) = sent else {
-            let _ = match this.sending {
-                Some(Side::Left) => this.right.poll_flush(cx)?,
-                _ => this.left.poll_flush(cx)?,
+        if self.as_mut().said(side, sent)?.is_pending() {
+            let this = self.as_mut().project();
+            let (other, flushed) = match side {
+                Side::Left => (Side::Right, this.right.poll_flush(cx)),
+                Side::Right => (Side::Left, this.left.poll_flush(cx)),
             };
+            let _ = self.said(other, flushed)?;
             return Poll::Pending;
-        };
-        *this.sending = None;
-        Poll::Ready(sent)
+        }
+        *self.project().sending = None;
+        Poll::Ready(Ok(()))
     }
 
     fn take_back(self: Pin<&mut Self>) -> Option<Undelivered<L::Message>> {
@@ -135,18 +217,19 @@ where
         cx: &mut Context<'_>,
         message: L::Message,
     ) -> Result<Option<L::Message>, Refused<L::Message>> {
-        let this = self.project();
-        if (this.predicate)(&message) {
-            this.left.force_send(cx, message)
-        } else {
-            this.right.force_send(cx, message)
-        }
+        let cx = RefCell::new(cx);
+        self.send(
+            message,
+            |left, message| left.force_send(&mut cx.borrow_mut(), message),
+            |right, message| right.force_send(&mut cx.borrow_mut(), message),
+        )
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let this = self.project();
-        let left = this.left.poll_flush(cx)?;
-        let right = this.right.poll_flush(cx)?;
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let left = self.as_mut().project().left.poll_flush(cx);
+        let left = self.as_mut().said(Side::Left, left)?;
+        let right = self.as_mut().project().right.poll_flush(cx);
+        let right = self.said(Side::Right, right)?;
         both(left, right)
     }
 
@@ -158,10 +241,14 @@ where
     }
 
     /// A message for the side that is closed would end the operation, whatever the other one does.
-    fn poll_closed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
+    fn poll_closed(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.as_mut().project();
         let (left, right) = (this.left.poll_closed(cx), this.right.poll_closed(cx));
-        if left.is_ready() || right.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+        if left.is_pending() && right.is_pending() {
+            return Poll::Pending;
+        }
+        self.fail(None);
+        Poll::Ready(())
     }
 }
 
