@@ -89,3 +89,42 @@ fn a_route_leaves_its_right_side_open_when_nobody_receives_on_the_left() {
         assert_eq!(left, panics.then_some(1), "it is with nobody");
     }
 }
+
+#[derive(Debug)]
+struct Broken(bool);
+impl Clock for Broken {
+    fn now(&self) -> Tick {
+        panic!("clock")
+    }
+    fn sleep_until(&self, _: Tick) -> Sleep {
+        panic!("clock")
+    }
+    fn check(&self) -> Result<(), Error> {
+        if self.0 { Ok(()) } else { Err(Error::new(ErrorCode::Clock, "no clock")) }
+    }
+}
+
+// GroupReport::outstanding ("after the wait, those left on their executor when the grace was over"), GroupReport::dropped
+#[test]
+fn in_place_tasks_are_outstanding_after_the_wait() {
+    let second = std::time::Duration::from_secs(1);
+    let on = |clock| Group::new(&StepContext::new("g").with_clock(std::sync::Arc::new(clock)));
+    let late = Group::new(&StepContext::new("g"));
+    late.go("first", |_| std::future::pending::<Result<(), BoxError>>()).unwrap();
+    let groups = [
+        on(Broken(true)).timeout(second),
+        on(Broken(false)).timeout(second),
+        Group::new(&StepContext::new("g")).timeout(std::time::Duration::ZERO),
+        late.roll_back(CompensationPolicy::default()),
+    ];
+    for group in groups {
+        for _ in 0..2 {
+            group.go("t", async |_| Ok::<_, BoxError>(())).ok();
+        }
+        let handle = group.clone();
+        handle.close();
+        let failure = group.wait().now_or_never().unwrap().unwrap_err();
+        assert_eq!(failure.report().outstanding(), 0, "{}: {:?}", failure.error(), handle.report());
+        assert_eq!(failure.report().dropped(), handle.report().dropped());
+    }
+}
