@@ -640,7 +640,10 @@ impl Model {
             self.numbers.rollbacks_cancelled += 1;
             self.must(cancelled, || "a rollback was canceled by nobody".into());
             let ghosts = self.ghosts();
-            self.must(!left.is_empty() || ghosts > 0, || {
+            // What another one has in hand is waited for until that has heard of its own token.
+            let in_hand = |id: &EffectId| self.effects[*id].state != State::Staged;
+            let waits = self.staged(ROOT).iter().any(in_hand);
+            self.must(!left.is_empty() || waits || ghosts > 0, || {
                 "a rollback that had run everything was gave_up".into()
             });
         } else {
