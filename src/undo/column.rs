@@ -31,7 +31,12 @@ pub(super) trait Stored: Send + 'static {
         false
     }
 
-    /// Whether it can never be run, and was told to be lost.
+    /// Whether it has succeeded, and whoever waited for it has gone away.
+    fn is_done(&self) -> bool {
+        false
+    }
+
+    /// Whether it is not to be told to be lost: it can never be run, and that was told, or need not.
     fn is_lost(&self) -> bool {
         false
     }
@@ -142,6 +147,8 @@ pub(super) trait AnyColumn: Send {
     fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt;
     /// The label of the last action. This is the user's code.
     fn label(&self) -> Option<String>;
+    /// Whether the last action has succeeded, and whoever waited for it has gone away.
+    fn is_done(&self) -> bool;
     /// Drops the last action. This is the user's code.
     fn drop_last(&mut self);
     /// Drops every action; after a panic it can be called again.
@@ -240,6 +247,10 @@ impl<A: Stored> AnyColumn for Column<A> {
         let entry = &self.entries[self.entries.len() - 1];
         // A label that panics is none.
         panics::contain(|| entry.action.label()).unwrap_or_default()
+    }
+
+    fn is_done(&self) -> bool {
+        self.entries.last().is_some_and(|entry| entry.action.is_done())
     }
 
     fn drop_last(&mut self) {

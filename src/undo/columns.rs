@@ -172,6 +172,11 @@ impl Columns {
         (slot.column.label(), slot.registered_at)
     }
 
+    /// Whether the last action of a column has succeeded, and whoever waited for it has gone away.
+    pub(super) fn is_done(&self, index: usize) -> bool {
+        self.slots[index].column.is_done()
+    }
+
     /// Drops the last action of a column. This is the user's code.
     pub(super) fn drop_last(&mut self, index: usize) {
         self.len -= 1;

@@ -7,8 +7,9 @@
 //! place in the order, goes on with them beside the run, and answers. Any other rollback finds that
 //! it cannot ask, and the action has failed.
 //!
-//! When a place goes away (its action has succeeded, was cleared or committed) it says so over the
-//! link, and the action is dropped when its value is used next.
+//! When an action has succeeded, or its place goes away (it was cleared or committed), that is said
+//! over the link, and the action is dropped when its value is used next, with an attempt that nobody
+//! waits for any more.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,9 +17,9 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures::future::{FutureExt, LocalBoxFuture};
@@ -26,9 +27,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::CompensationScope;
 use super::action::{ActionOutput, Attempt, Labelled};
-use super::local_attempt::{Desk, Link, LocalAttempt, Place, gone};
+use super::local_attempt::{self, Desk, Known, Link, LocalAttempt, Place, Running, gone};
 use super::report::RollbackReport;
-use super::reservation::Reservation;
+use super::reservation::{Armed, Reservation};
 use super::rollback::Rollback;
 use super::undoing::Undoing;
 use crate::diagnostics::{COUNTERS, trace};
@@ -116,8 +117,17 @@ pub struct LocalUndos {
 #[derive(Default)]
 struct Shared {
     link: Arc<Link>,
-    actions: RefCell<HashMap<u64, Box<dyn Stored>>>,
+    actions: RefCell<HashMap<u64, Living>>,
     last_key: Cell<u64>,
+}
+
+/// An action where it lives.
+#[derive(Default)]
+struct Living {
+    /// Not there while it is called.
+    action: Option<Box<dyn Stored>>,
+    /// The attempt that was begun last.
+    attempt: Weak<Running>,
 }
 
 /// A [`LocalAction`] whose type is not known.
@@ -152,7 +162,7 @@ impl LocalUndos {
     /// ```
     #[track_caller]
     pub fn register<A: LocalAction>(&self, at: &impl AsRef<CompensationScope>, action: A) {
-        at.as_ref().stage_stored(self.add(action), Location::caller());
+        at.as_ref().stage_stored(self.add(action, None), Location::caller());
     }
 
     /// Stages `action` before its effect; see
@@ -171,7 +181,9 @@ impl LocalUndos {
         at: &impl AsRef<CompensationScope>,
         action: A,
     ) -> Reservation {
-        at.as_ref().reserve_stored(self.add(action), Location::caller())
+        let armed = Armed::new();
+        let place = self.add(action, Some(armed.clone()));
+        at.as_ref().reserve_stored(place, armed, Location::caller())
     }
 
     /// How many actions there are, on whatever scopes.
@@ -188,39 +200,71 @@ impl LocalUndos {
     }
 
     /// Takes an action in, and makes its place.
-    fn add<A: LocalAction>(&self, action: A) -> Place {
+    fn add<A: LocalAction>(&self, action: A, armed: Option<Armed>) -> Place {
         self.shared.forget();
         let label = panics::contain(|| action.label().map(ToOwned::to_owned)).unwrap_or_default();
         let key = self.shared.last_key.get() + 1;
         self.shared.last_key.set(key);
-        self.shared.actions.borrow_mut().insert(key, Box::new(action));
-        Place { link: Arc::clone(&self.shared.link), key, label, done: Arc::default() }
+        let living = Living { action: Some(Box::new(action)), attempt: Weak::new() };
+        self.shared.actions.borrow_mut().insert(key, living);
+        Place::new(&self.shared.link, key, label, armed)
     }
 }
 
 impl Shared {
-    /// Drops the actions whose places are gone.
+    /// Drops the actions that are not needed any more.
     fn forget(&self) {
         let keys = std::mem::take(&mut *self.link.gone.lock());
         if !keys.is_empty() {
             let mut actions = self.actions.borrow_mut();
             let gone: Vec<_> = keys.iter().filter_map(|key| actions.remove(key)).collect();
             drop(actions);
-            panics::drop_each(gone);
+            for Living { action, attempt } in gone {
+                attempt.upgrade().inspect(|attempt| local_attempt::stop(attempt));
+                panics::drop_each(action);
+            }
         }
     }
 
-    /// Starts an attempt at an action.
-    fn attempt(&self, key: u64, undoing: &Undoing) -> LocalBoxFuture<'static, Result<(), Error>> {
-        // Out of the table while it is called: it may use this value.
-        let action = self.actions.borrow_mut().remove(&key);
-        let Some(mut action) = action else { return Box::pin(async { Err(gone()) }) };
-        let attempt = panics::contain(|| action.attempt(undoing));
-        self.actions.borrow_mut().insert(key, action);
-        attempt.unwrap_or_else(|message| {
-            Box::pin(async move { Err(Error::panic("the compensation", &message)) })
-        })
+    /// Starts an attempt at an action. Whoever waited for the one before has gone away or given it up,
+    /// and may not have been polled since: it is dropped first.
+    fn attempt(&self, known: &Known, undoing: &Undoing) -> Rc<Running> {
+        let key = known.key;
+        // Out of the table while user code runs, which may use this value.
+        let living = self.actions.borrow_mut().get_mut(&key).map(std::mem::take);
+        let Some(Living { action: Some(mut action), attempt }) = living else {
+            return running(std::future::ready(Err(gone())));
+        };
+        attempt.upgrade().inspect(|before| local_attempt::stop(before));
+        let begun = if known.is_disarmed() {
+            // It does nothing, and counts as run.
+            running(std::future::ready(Ok(())))
+        } else {
+            panics::contain(|| action.attempt(undoing)).map_or_else(
+                |message| {
+                    running(std::future::ready(Err(Error::panic("the compensation", &message))))
+                },
+                |attempt| Rc::new(RefCell::new(Some(attempt))),
+            )
+        };
+        let back = Living { action: Some(action), attempt: Rc::downgrade(&begun) };
+        let mut actions = self.actions.borrow_mut();
+        // Its place may have gone meanwhile, and it with it.
+        let left_over = match actions.get_mut(&key) {
+            Some(living) => {
+                *living = back;
+                None
+            }
+            None => back.action,
+        };
+        drop(actions);
+        panics::drop_each(left_over);
+        begun
     }
+}
+
+fn running(attempt: impl Future<Output = Result<(), Error>> + 'static) -> Rc<Running> {
+    Rc::new(RefCell::new(Some(Box::pin(attempt))))
 }
 
 /// The actions can never be run. They are told to be lost now, and not once more by their scopes.
@@ -234,7 +278,7 @@ impl Drop for Shared {
             COUNTERS.compensations_lost.add(lost as u64);
             trace::lost(lost, &[]);
         }
-        panics::drop_each(actions.into_values());
+        panics::drop_each(actions.into_values().map(|living| living.action));
     }
 }
 
@@ -249,6 +293,8 @@ pub(super) struct Home {
     undos: LocalUndos,
     desk: Arc<Desk>,
     running: RefCell<FuturesUnordered<LocalAttempt>>,
+    /// How many answers the run has not taken.
+    owed: Arc<AtomicUsize>,
 }
 
 impl Home {
@@ -257,14 +303,22 @@ impl Home {
         let asked = self.desk.take();
         let any = !asked.is_empty();
         for ask in asked {
-            let attempt = self.undos.shared.attempt(ask.key, undoing);
-            let mut attempt = LocalAttempt::new(ask, attempt);
+            if !ask.is_waited_for() {
+                continue;
+            }
+            let attempt = self.undos.shared.attempt(&ask.action, undoing);
+            let mut attempt = LocalAttempt::new(ask, attempt, &self.owed);
             // What begins later does so behind its first poll.
             if attempt.poll_unpin(cx).is_pending() {
                 self.running.borrow_mut().push(attempt);
             }
         }
         any
+    }
+
+    /// Whether an attempt has ended and the run does not know.
+    pub(super) fn is_owed(&self) -> bool {
+        self.owed.load(Ordering::Acquire) > 0
     }
 
     /// Polls the attempts. Returns whether one has ended.
@@ -287,7 +341,8 @@ impl LocalRollback {
     pub(super) fn new(mut rollback: Rollback, undos: &LocalUndos) -> Self {
         let desk = Arc::new(Desk::new(&undos.shared.link));
         rollback.set_desk(&desk);
-        Self { rollback, home: Home { undos: undos.clone(), desk, running: RefCell::default() } }
+        let (running, owed) = (RefCell::default(), Arc::default());
+        Self { rollback, home: Home { undos: undos.clone(), desk, running, owed } }
     }
 }
 
@@ -297,21 +352,25 @@ impl Future for LocalRollback {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { rollback, home } = &mut *self;
         home.desk.wait(None);
-        for _ in 0..ENDED_PER_POLL {
+        for left in (0..ENDED_PER_POLL).rev() {
             let polled = rollback.poll_with(cx, Some(home));
             home.undos.shared.forget();
             if polled.is_ready() {
                 panics::drop_contained(|| home.running.get_mut().clear());
                 return polled;
             }
+            // What ends here is told to the run before this returns.
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                break;
+            }
             // What another rollback has tried again is begun here.
             let moved = rollback.beside(|undoing| home.begin(cx, undoing) | home.poll(cx));
             // Asked last: what is asked for from here on wakes this.
             if !moved && !home.desk.wait(Some(cx.waker().clone())) {
-                return Poll::Pending;
+                break;
             }
         }
-        cx.waker().wake_by_ref();
         Poll::Pending
     }
 }

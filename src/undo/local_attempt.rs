@@ -1,17 +1,20 @@
 //! An attempt at an action that is not `Send`, between the run of its scope, which may be polled on
 //! any thread, and the rollback that was given the value it lives in.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 
 use super::action::BoxAttempt;
 use super::column;
+use super::reservation::Armed;
 use super::undoing::Undoing;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
@@ -41,10 +44,37 @@ struct Asked {
 
 /// An attempt that is to be started.
 pub(super) struct Ask {
-    pub(super) key: u64,
-    /// Set with success, which may come when nobody waits for the answer any more.
-    done: Arc<AtomicBool>,
-    answer: oneshot::Sender<Result<(), Error>>,
+    pub(super) action: Arc<Known>,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Ask {
+    /// Whether somebody waits for the answer.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.answer.is_canceled()
+    }
+}
+
+/// What an attempt came to.
+struct Answer {
+    result: Result<(), Error>,
+    _owed: Owed,
+}
+
+/// Counts an answer until the run has taken it, or nobody will.
+struct Owed(Arc<AtomicUsize>);
+
+impl Owed {
+    fn new(owed: &Arc<AtomicUsize>) -> Self {
+        owed.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(owed))
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Desk {
@@ -76,42 +106,81 @@ impl Desk {
     }
 }
 
+/// What is known of an action from any thread.
+pub(super) struct Known {
+    link: Arc<Link>,
+    pub(super) key: u64,
+    /// What its reservation has to say, if it has one.
+    armed: Option<Armed>,
+    /// It has succeeded, whoever was told.
+    done: AtomicBool,
+}
+
+impl Known {
+    pub(super) fn is_disarmed(&self) -> bool {
+        self.armed.as_ref().is_some_and(|armed| !armed.is_armed())
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// It is not needed any more where it lives.
+    fn is_gone(&self) {
+        self.link.gone.lock().push(self.key);
+    }
+}
+
 /// What a scope holds of an action that lives in a [`LocalUndos`](super::LocalUndos).
 pub(super) struct Place {
-    pub(super) link: Arc<Link>,
-    pub(super) key: u64,
-    pub(super) label: Option<String>,
-    /// It has succeeded, whoever was told.
-    pub(super) done: Arc<AtomicBool>,
+    action: Arc<Known>,
+    label: Option<String>,
+}
+
+impl Place {
+    pub(super) fn new(
+        link: &Arc<Link>,
+        key: u64,
+        label: Option<String>,
+        armed: Option<Armed>,
+    ) -> Self {
+        let action = Known { link: Arc::clone(link), key, armed, done: AtomicBool::default() };
+        Self { action: Arc::new(action), label }
+    }
 }
 
 impl column::Stored for Place {
     fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
-        if self.done.load(Ordering::Acquire) {
+        if self.is_done() {
             return Box::pin(std::future::ready(Ok(())));
         }
-        let desk = undoing.desk.as_ref().filter(|desk| Arc::ptr_eq(&desk.link, &self.link));
+        let own = |desk: &&Arc<Desk>| Arc::ptr_eq(&desk.link, &self.action.link);
+        let desk = undoing.desk.as_ref().filter(own);
         let Some(desk) = desk else {
             let message = "the rollback was not given the LocalUndos that this action lives in";
             return Box::pin(std::future::ready(Err(Error::new(ErrorCode::Compensation, message))));
         };
         let (answer, answered) = oneshot::channel();
-        desk.ask(Ask { key: self.key, done: Arc::clone(&self.done), answer });
-        Box::pin(async { answered.await.unwrap_or_else(|_| Err(gone())) })
+        desk.ask(Ask { action: Arc::clone(&self.action), answer });
+        Box::pin(async { answered.await.map_or_else(|_| Err(gone()), |answer| answer.result) })
     }
 
     fn label(&self) -> Option<String> {
         self.label.clone()
     }
 
+    fn is_done(&self) -> bool {
+        self.action.is_done()
+    }
+
     fn is_lost(&self) -> bool {
-        self.link.is_lost.load(Ordering::Acquire)
+        self.is_done() || self.action.link.is_lost.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.link.gone.lock().push(self.key);
+        self.action.is_gone();
     }
 }
 
@@ -119,15 +188,40 @@ pub(super) fn gone() -> Error {
     Error::new(ErrorCode::Compensation, "the LocalUndos that this action lives in is gone")
 }
 
-/// An attempt at an action where it lives.
+/// An attempt at an action where it lives. Its action has it as well, and drops it before another
+/// attempt begins.
+pub(super) type Running = RefCell<Option<LocalBoxFuture<'static, Result<(), Error>>>>;
+
+/// Drops an attempt, unless it is being polled just now.
+pub(super) fn stop(running: &Running) {
+    let stopped = running.try_borrow_mut().ok().and_then(|mut running| running.take());
+    panics::drop_each(stopped);
+}
+
+/// An attempt that a rollback was asked for.
 pub(super) struct LocalAttempt {
     ask: Option<Ask>,
-    attempt: Option<LocalBoxFuture<'static, Result<(), Error>>>,
+    running: Rc<Running>,
+    /// How many answers of the rollback the run has not taken.
+    owed: Arc<AtomicUsize>,
 }
 
 impl LocalAttempt {
-    pub(super) fn new(ask: Ask, attempt: LocalBoxFuture<'static, Result<(), Error>>) -> Self {
-        Self { ask: Some(ask), attempt: Some(attempt) }
+    pub(super) fn new(ask: Ask, running: Rc<Running>, owed: &Arc<AtomicUsize>) -> Self {
+        Self { ask: Some(ask), running, owed: Arc::clone(owed) }
+    }
+
+    /// Polls the attempt. Ready with nothing where nobody waits for the answer any more.
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), Error>>> {
+        if self.ask.as_mut().is_none_or(|ask| ask.answer.poll_canceled(cx).is_ready()) {
+            return Poll::Ready(None);
+        }
+        let Ok(mut running) = self.running.try_borrow_mut() else { return Poll::Pending };
+        let Some(attempt) = &mut *running else { return Poll::Ready(None) };
+        let polled = panics::contain(|| attempt.as_mut().poll(cx));
+        polled
+            .unwrap_or_else(|message| Poll::Ready(Err(Error::panic("the compensation", &message))))
+            .map(Some)
     }
 }
 
@@ -135,24 +229,15 @@ impl Future for LocalAttempt {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { ask, attempt } = &mut *self;
-        let (Some(asked), Some(running)) = (&mut *ask, &mut *attempt) else {
-            return Poll::Ready(());
-        };
-        // Where nobody waits for the answer any more, the attempt is dropped.
-        let result = if asked.answer.poll_canceled(cx).is_ready() {
-            None
-        } else {
-            match panics::contain(|| running.as_mut().poll(cx)) {
-                Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(result)) => Some(result),
-                Err(message) => Some(Err(Error::panic("the compensation", &message))),
-            }
-        };
-        panics::drop_each(attempt.take());
-        if let (Some(result), Some(Ask { done, answer, .. })) = (result, ask.take()) {
-            done.fetch_or(result.is_ok(), Ordering::AcqRel);
-            panics::drop_contained(|| drop(answer.send(result)));
+        let result = ready!(self.poll_running(cx));
+        if let (Some(Ok(())), Some(ask)) = (&result, &self.ask) {
+            ask.action.done.store(true, Ordering::Release);
+            ask.action.is_gone();
+        }
+        stop(&self.running);
+        if let (Some(result), Some(ask)) = (result, self.ask.take()) {
+            let answer = Answer { result, _owed: Owed::new(&self.owed) };
+            panics::drop_contained(|| drop(ask.answer.send(answer)));
         }
         Poll::Ready(())
     }
@@ -160,7 +245,7 @@ impl Future for LocalAttempt {
 
 impl Drop for LocalAttempt {
     fn drop(&mut self) {
-        panics::drop_each(self.attempt.take());
+        stop(&self.running);
         panics::drop_each(self.ask.take());
     }
 }

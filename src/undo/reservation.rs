@@ -26,11 +26,11 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 pub struct Reservation {
     place: Arc<Place>,
     number: u64,
-    armed: Arc<AtomicBool>,
+    armed: Armed,
 }
 
 impl Reservation {
-    pub(super) fn new(place: Arc<Place>, number: u64, armed: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(place: Arc<Place>, number: u64, armed: Armed) -> Self {
         Self { place, number, armed }
     }
 
@@ -48,7 +48,7 @@ impl Reservation {
     #[allow(clippy::must_use_candidate, reason = "whether it was staged matters to few")]
     pub fn disarm(self) -> bool {
         // What is in the hands of a rollback cannot be taken out, and hears of it by this.
-        self.armed.store(false, Ordering::Release);
+        self.armed.disarm();
         let mut ends = Place::ends(&self.place);
         loop {
             let mut scopes = ends.iter().filter_map(|place| place.scope());
@@ -74,24 +74,41 @@ impl fmt::Debug for Reservation {
     }
 }
 
+/// Whether an action that was reserved is still to be run. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct Armed(Arc<AtomicBool>);
+
+impl Armed {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(super) fn is_armed(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn disarm(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// An action that can be withdrawn, and does nothing once it was disarmed.
 pub(super) struct Reserved<A> {
-    armed: Arc<AtomicBool>,
+    armed: Armed,
     /// There until it is withdrawn.
     action: Option<A>,
 }
 
 impl<A> Reserved<A> {
-    pub(super) fn new(action: A) -> (Self, Arc<AtomicBool>) {
-        let armed = Arc::new(AtomicBool::new(true));
-        (Self { armed: Arc::clone(&armed), action: Some(action) }, armed)
+    pub(super) fn new(action: A, armed: Armed) -> Self {
+        Self { armed, action: Some(action) }
     }
 }
 
 impl<A: Stored> Stored for Reserved<A> {
     fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
         match &mut self.action {
-            Some(action) if self.armed.load(Ordering::Acquire) => action.attempt(undoing),
+            Some(action) if self.armed.is_armed() => action.attempt(undoing),
             _ => Box::pin(std::future::ready(Ok(()))),
         }
     }
@@ -109,7 +126,11 @@ impl<A: Stored> Stored for Reserved<A> {
     }
 
     fn is_disarmed(&self) -> bool {
-        self.action.is_some() && !self.armed.load(Ordering::Acquire)
+        self.action.is_some() && !self.armed.is_armed()
+    }
+
+    fn is_done(&self) -> bool {
+        self.action.as_ref().is_some_and(Stored::is_done)
     }
 
     fn is_lost(&self) -> bool {

@@ -46,6 +46,11 @@ impl Driver<'_> {
     fn begin(self, cx: &mut Context<'_>) -> bool {
         self.home.is_some_and(|home| home.begin(cx, &self.terms.undoing))
     }
+
+    /// Whether one of these has ended, and what waits for it is still to be polled.
+    fn is_owed(self) -> bool {
+        self.home.is_some_and(Home::is_owed)
+    }
 }
 
 /// What became of a poll.
@@ -108,7 +113,7 @@ impl Run {
         // What another rollback runs at once comes first.
         while left > 0 && self.parallel.as_ref().is_some_and(|parallel| !parallel.is_empty()) {
             let current = self.poll_current(cx);
-            if current.is_pending() && self.poll_started(cx).is_pending() {
+            if current.is_pending() && self.poll_started(cx).is_pending() && !driver.is_owed() {
                 self.give_batch_back(scope);
                 return Progress::Waiting;
             }
@@ -177,7 +182,7 @@ impl Run {
                 }
                 left -= 1;
             }
-            if self.poll_started(cx).is_pending() && left > 0 {
+            if self.poll_started(cx).is_pending() && left > 0 && !driver.is_owed() {
                 self.give_batch_back(scope);
                 return Progress::Waiting;
             }
@@ -231,11 +236,17 @@ impl Run {
         if driver.home.is_some() {
             // It begins at once, where it lives: what is started later begins behind it. A panic is
             // that of an executor's waker, which the next poll meets again.
-            let polled = panics::contain(|| single.poll_unpin(cx)).unwrap_or(Poll::Pending);
+            let mut poll = |cx: &mut Context<'_>| {
+                panics::contain(|| single.poll_unpin(cx)).unwrap_or(Poll::Pending)
+            };
+            let mut polled = poll(cx);
+            if polled.is_pending() && driver.begin(cx) {
+                // It may have ended.
+                polled = poll(cx);
+            }
             if let Poll::Ready(result) = polled {
                 return self.ended.add(result);
             }
-            driver.begin(cx);
         }
         self.parallel.get_or_insert_default().push(single);
     }

@@ -6,7 +6,7 @@ use std::panic::Location;
 
 use super::CompensationPolicy;
 use super::action::{Action, ActionOutput, Plain, WithState};
-use super::reservation::Reservation;
+use super::reservation::{Armed, Reservation};
 use super::rollback::Rollback;
 use super::state::Inner;
 use crate::panics;
@@ -135,7 +135,7 @@ impl CompensationScope {
     /// ```
     #[track_caller]
     pub fn reserve(&self, action: impl Action) -> Reservation {
-        self.reserve_stored(Plain(action), Location::caller())
+        self.reserve_stored(Plain(action), Armed::new(), Location::caller())
     }
 
     /// Whether any action is staged or being run.

@@ -95,9 +95,16 @@ impl Single {
         panics::drop_each(self.attempt.take());
         panics::drop_each(self.deadline.take());
         panics::drop_each(self.pause.take());
-        self.current = None;
-        let action = std::mem::take(&mut self.taken);
-        Outcome::Stopped { action, again: self.again.take().map(|(since, _)| since) }
+        let (again, current) = (self.again.take(), self.current.take());
+        let mut action = std::mem::take(&mut self.taken);
+        match current {
+            Some(column) if action.is_done(column) => {
+                let number = action.number(column);
+                panics::drop_contained(|| action.drop_last(column));
+                Outcome::Undone(number)
+            }
+            _ => Outcome::Stopped { action, again: again.map(|(since, _)| since) },
+        }
     }
 
     /// Polls the action that runs, and those after it as long as they are ready at once and
@@ -283,7 +290,7 @@ pub(super) enum Outcome {
     Failed(Columns, FailedAction),
     /// It is to be staged again, for rollbacks since one of them where the others have given it up.
     Stopped { action: Columns, again: Option<u64> },
-    /// It succeeded, with its number, after others had given it up.
+    /// It succeeded, with its number, after others had given it up, or just before it was stopped.
     Undone(u64),
 }
 

@@ -5,7 +5,7 @@ use std::panic::Location;
 use super::action::{Action, Plain};
 use super::column::Stored;
 use super::order;
-use super::reservation::{Reservation, Reserved};
+use super::reservation::{Armed, Reservation, Reserved};
 use super::scope::CompensationScope;
 use super::state::{self, State, Wakers};
 use crate::diagnostics::COUNTERS;
@@ -60,10 +60,10 @@ impl CompensationScope {
     pub(super) fn reserve_stored<A: Stored>(
         &self,
         action: A,
+        armed: Armed,
         registered_at: &'static Location<'static>,
     ) -> Reservation {
-        let (reserved, armed) = Reserved::new(action);
-        let mut reserved = Some(reserved);
+        let mut reserved = Some(Reserved::new(action, armed.clone()));
         let mut scope = self.clone();
         loop {
             // A look, so that the place of what is reserved from now on is a new one.

@@ -50,6 +50,7 @@ mod undo_drains;
 mod undo_given_up;
 mod undo_interrupted;
 mod undo_local;
+mod undo_local_attempts;
 mod undo_reserved;
 mod undo_rollback;
 mod undo_scope;

@@ -86,19 +86,6 @@ struct Effect {
     runner: Option<Runner>,
     attempts: u32,
     all_attempts: u32,
-    given_up: GivenUp,
-}
-
-/// Whether the last attempt of an effect was the last one that its runner makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum GivenUp {
-    /// Also where a rollback that joined later has begun it anew and was dropped: then it is for
-    /// whoever comes next, even if that one had given it up before.
-    No,
-    /// Such a rollback has gone away, and may have started it or not: what it had started need not
-    /// have been polled.
-    Perhaps,
-    Yes,
 }
 
 /// Who runs actions.
@@ -379,7 +366,6 @@ impl Model {
             runner: None,
             attempts: 0,
             all_attempts: 0,
-            given_up: GivenUp::No,
         });
         id
     }
@@ -419,7 +405,15 @@ impl Model {
         for id in &cleared {
             self.effects[*id].state = State::Committed;
         }
-        self.frames[frame].given_up.retain(|id| !cleared.contains(id));
+        let given_up = std::mem::take(&mut self.frames[frame].given_up);
+        if frame == ROOT {
+            for Participant { given_up_before, .. } in &mut self.rollbacks {
+                let before = given_up.iter().take(*given_up_before);
+                *given_up_before = before.filter(|id| !cleared.contains(id)).count();
+            }
+        }
+        self.frames[frame].given_up =
+            given_up.into_iter().filter(|id| !cleared.contains(id)).collect();
         self.must_count("the count of a clear", count, cleared.len());
     }
 
@@ -466,7 +460,6 @@ impl Model {
         let effect = &mut self.effects[id];
         effect.runner = Some(runner);
         effect.state = State::Running;
-        effect.given_up = GivenUp::No;
         effect.attempts += 1;
         effect.all_attempts += 1;
         let fails = !mild && effect.all_attempts <= effect.plan.fails;
@@ -519,7 +512,6 @@ impl Model {
             Runner::Rollback(number) => self.given_up_by(number).contains(&id),
             Runner::Frame(_) => frame.given_up.contains(&id),
         };
-        let given_up = given_up && self.effects[id].given_up == GivenUp::Yes;
         let first_new = frame.first_new;
         let order = self.policy(runner).order;
         self.must(!given_up, || format!("{id} is run again by a rollback that gave it up"));
@@ -567,7 +559,7 @@ impl Model {
             effect.state = State::Retrying(now + policy.wait);
         } else {
             self.numbers.stuck_once += 1;
-            (effect.state, effect.given_up) = (State::Staged, GivenUp::Yes);
+            effect.state = State::Staged;
             self.frames[outer].given_up.push(id);
         }
     }
@@ -639,16 +631,19 @@ impl Model {
         let gave_up =
             result.as_ref().is_err_and(|failure| failure.error().code() == ErrorCode::Canceled);
         let given_up = self.given_up_by(number).to_vec();
-        // What is run again by one that joined later is waited for.
-        let done =
-            |id: &EffectId| given_up.contains(id) && self.effects[*id].given_up != GivenUp::No;
+        // What is run again by one that joined later is waited for; where that one goes away, it is
+        // left to those who have not given it up.
+        let done = |id: &EffectId| given_up.contains(id) && !self.is_busy(*id);
         let left: Vec<_> = self.staged(ROOT).into_iter().filter(|id| !done(id)).collect();
         let expected = self.frames[ROOT].succeeded - self.rollbacks[number].succeeded_before;
         if gave_up {
             self.numbers.rollbacks_cancelled += 1;
             self.must(cancelled, || "a rollback was canceled by nobody".into());
             let ghosts = self.ghosts();
-            self.must(!left.is_empty() || ghosts > 0, || {
+            // What another one has in hand is waited for until that has heard of its own token.
+            let in_hand = |id: &EffectId| self.effects[*id].state != State::Staged;
+            let waits = self.staged(ROOT).iter().any(in_hand);
+            self.must(!left.is_empty() || waits || ghosts > 0, || {
                 "a rollback that had run everything was gave_up".into()
             });
         } else {
@@ -658,9 +653,24 @@ impl Model {
             Ok(report) => (report.succeeded(), Vec::new()),
             Err(failure) => (failure.report().succeeded(), labels(failure.report())),
         };
-        self.must(failures == given_up, || format!("{failures:?} are reported, not {given_up:?}"));
+        let named = self.named_by(number);
+        self.must(failures == named, || format!("{failures:?} are reported, not {named:?}"));
         self.must_count("the count of actions that succeeded", succeeded, expected);
         self.leave(number);
+    }
+
+    /// Rules 4.4 and 4.10: of what was given up since a rollback joined, each action once, where it
+    /// failed last; and none that a later rollback has undone, for that is gone, and "failed and still
+    /// staged" would be wrong.
+    fn named_by(&self, number: usize) -> Vec<EffectId> {
+        let mut named = Vec::new();
+        for id in self.given_up_by(number).iter().rev() {
+            if self.effects[*id].state != State::Undone && !named.contains(id) {
+                named.push(*id);
+            }
+        }
+        named.reverse();
+        named
     }
 
     /// What was given up since a rollback joined.
@@ -688,13 +698,6 @@ impl Model {
             effect.runner == Some(Runner::Rollback(number)) && effect.state == State::Running
         });
         self.must(running.is_none(), || format!("a rollback is over, but {running:?} runs"));
-        let again = self.rollbacks[number].given_up_before.min(self.frames[ROOT].given_up.len());
-        for id in &self.frames[ROOT].given_up[..again] {
-            let effect = &mut self.effects[*id];
-            if effect.given_up == GivenUp::Yes {
-                effect.given_up = GivenUp::Perhaps;
-            }
-        }
         if self.members().is_empty() {
             self.frames[ROOT].given_up.clear();
         }
