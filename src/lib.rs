@@ -142,14 +142,11 @@
 //! Nothing is spawned and no executor is needed: a drain is a future like any other. All time comes
 //! from the [`Clock`] of the context: [`SystemClock`] waits by a timer thread that works anywhere,
 //! [`ManualClock`] stands still until a test advances it.
-//!
-//! # The order of the modules
-//!
-//! Each uses only what stands before it: `sync`, `origin`, `lock`, `waiters` and `chance`; `error`,
-//! `diagnostics` and `panics`, which know each other; `clock`, `cancellation` and `retry`; `limits`,
-//! `ready` and `undo`; `outcome` and `execution`; `step`; `source`; `drain`; `channels`, `timers`,
-//! `group`, `combinators` and
-//! `streams`; `testing`.
+
+// The order of the modules. Each uses only what stands before it: `sync`, `origin`, `lock`, `waiters`
+// and `chance`; `error`, `diagnostics` and `panics`, which know each other; `clock`, `cancellation` and
+// `retry`; `operation`, `ready` and `undo`; `outcome`; `step`; `source`; `drain`; `channels`, `timers`,
+// `group`, `combinators` and `streams`; `testing`.
 
 mod cancellation;
 mod chance;

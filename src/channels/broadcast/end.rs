@@ -1,9 +1,9 @@
 //! How a broadcast ends: what becomes of the item in between, and of the destinations.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use super::super::destination::{Destination, Ending, Undelivered};
-use super::leg::{Leg, Standing};
+use super::leg::{Leg, Standing, poll_end};
 use super::report::BroadcastReport;
 use super::running::Running;
 use crate::error::{Error, Failure};
@@ -87,34 +87,6 @@ where
             Some(error) => Err(Failure::new(error, report)),
         }
     }
-}
-
-/// Closes or flushes every destination that is still there.
-pub(super) fn poll_end<D: Destination>(
-    legs: &mut [Leg<D>],
-    cx: &mut Context<'_>,
-    keep_open: bool,
-    failed: &mut Option<Error>,
-) -> Poll<Result<(), Error>> {
-    let mut pending = false;
-    for leg in legs {
-        match leg.poll_end(cx, keep_open) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => {
-                leg.report.failed = true;
-                let error = error.with_metadata("destination", leg.position);
-                *failed = Some(match failed.take() {
-                    Some(first) => first.with_related([error]),
-                    None => error,
-                });
-            }
-            Poll::Pending => pending = true,
-        }
-    }
-    if pending {
-        return Poll::Pending;
-    }
-    Poll::Ready(failed.take().map_or(Ok(()), Err))
 }
 
 /// A broadcast that is dropped midway ends like one that is cancelled, as far as it can without

@@ -265,3 +265,31 @@ pub(super) enum Offer<M> {
 pub(super) fn is_closed(error: &Error) -> bool {
     error.code() == ErrorCode::ChannelCompleted
 }
+
+/// Closes or flushes every destination that is still there.
+pub(super) fn poll_end<D: Destination>(
+    legs: &mut [Leg<D>],
+    cx: &mut Context<'_>,
+    keep_open: bool,
+    failed: &mut Option<Error>,
+) -> Poll<Result<(), Error>> {
+    let mut pending = false;
+    for leg in legs {
+        match leg.poll_end(cx, keep_open) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                leg.report.failed = true;
+                let error = error.with_metadata("destination", leg.position);
+                *failed = Some(match failed.take() {
+                    Some(first) => first.with_related([error]),
+                    None => error,
+                });
+            }
+            Poll::Pending => pending = true,
+        }
+    }
+    if pending {
+        return Poll::Pending;
+    }
+    Poll::Ready(failed.take().map_or(Ok(()), Err))
+}

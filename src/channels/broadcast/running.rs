@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use super::super::destination::{Destination, Ending, Undelivered};
 use super::super::merge::POLLS_AT_ONCE;
-use super::end::poll_end;
-use super::leg::Leg;
+use super::leg::{Leg, poll_end};
 use super::report::DestinationReport;
 use super::settings::Overflow;
 use super::subscribers::Entrance;

@@ -6,24 +6,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::picks::{Picks, SourceState};
-use super::sources::Sources;
+use super::sources::{Sources, Taken};
 
 use super::turns::Turns;
 use crate::error::Error;
 use crate::panics::Held;
 use crate::source::{Source, Unsettled};
 
-/// Polls of sources between two moments at which the executor has its thread back.
-pub(in super::super) const POLLS_AT_ONCE: usize = 256;
-
 /// How sources are chosen, before the merge starts.
 pub(in super::super) struct Choice<P> {
     pub(in super::super) quantum: Option<usize>,
     pub(in super::super) strategy: Option<Held<P>>,
 }
-
-/// The index of a source, and what it yielded.
-pub(in super::super) type Taken<M> = (usize, Result<M, Error>);
 
 pub(in super::super) enum Intake<S, P> {
     Turns(Turns<S>),

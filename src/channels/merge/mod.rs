@@ -14,9 +14,10 @@ mod ready;
 mod sources;
 mod turns;
 
-pub(super) use intake::{Choice, Intake, POLLS_AT_ONCE};
+pub(super) use intake::{Choice, Intake};
 pub use picks::SourceState;
 pub(super) use ready::ReadyQueue;
+pub(super) use sources::POLLS_AT_ONCE;
 
 use std::fmt;
 use std::pin::Pin;

@@ -12,9 +12,8 @@
 use std::cell::Cell;
 use std::task::{Context, Poll};
 
-use super::intake::{POLLS_AT_ONCE, Taken};
 use super::ready::ReadyQueue;
-use super::sources::Sources;
+use super::sources::{POLLS_AT_ONCE, Sources, Taken};
 use crate::error::Error;
 use crate::panics::Held;
 use crate::source::{Source, Unsettled};

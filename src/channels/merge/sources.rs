@@ -9,6 +9,12 @@ use crate::origin::{Origin, SourceName};
 use crate::panics;
 use crate::source::{Profile, Source, Unsettled, poll_message};
 
+/// Polls of sources between two moments at which the executor has its thread back.
+pub(in super::super) const POLLS_AT_ONCE: usize = 256;
+
+/// The index of a source, and what it yielded.
+pub(in super::super) type Taken<M> = (usize, Result<M, Error>);
+
 pub(super) struct Sources<S> {
     entries: Vec<Entry<S>>,
     open: usize,

@@ -5,9 +5,8 @@
 
 use std::task::{Context, Poll};
 
-use super::intake::{POLLS_AT_ONCE, Taken};
 use super::ready::ReadyQueue;
-use super::sources::Sources;
+use super::sources::{POLLS_AT_ONCE, Sources, Taken};
 use crate::source::{Source, Unsettled, Urgency};
 
 const DEFAULT_QUANTUM: usize = 64;
