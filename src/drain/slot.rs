@@ -103,47 +103,6 @@ impl<C: Drains> Slot<C> {
     /// Calls the handler with a message, and polls it.
     #[inline]
     pub(super) fn begin(
-        self: Pin<&mut Self>,
-        job: Job<C>,
-        message: C::Message,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
-        match shared.clone {
-            None => self.call(job, message, info, state, shared, cx),
-            Some(clone) => self.keep_and_call(clone, job, message, info, state, shared, cx),
-        }
-    }
-
-    /// Keeps the message for another attempt. Aside, so that a drain that keeps none holds the job
-    /// in registers.
-    #[cold]
-    #[expect(clippy::too_many_arguments, reason = "those of `begin`, and what keeps the message")]
-    fn keep_and_call(
-        self: Pin<&mut Self>,
-        clone: fn(&C::Message) -> C::Message,
-        mut job: Job<C>,
-        message: C::Message,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
-        match panics::contain(|| clone(&message)) {
-            Ok(kept) => job.message = Some(kept),
-            Err(text) => {
-                panics::drop_each([message]);
-                let error = Error::panic("the clone of a message", &text);
-                return self.refuse(job, error, info, state, shared, cx);
-            }
-        }
-        self.call(job, message, info, state, shared, cx)
-    }
-
-    #[inline]
-    fn call(
         mut self: Pin<&mut Self>,
         mut job: Job<C>,
         message: C::Message,
@@ -152,18 +111,28 @@ impl<C: Drains> Slot<C> {
         shared: &Shared<C>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
-        let this = self.as_mut().project();
-        job.begun += 1;
         // An answer of later costs no attempt.
-        let (number, attempt) = (job.number, job.failed + 1);
-        if job.failed > 0 {
+        let (number, attempt, again) = (job.number, job.failed + 1, job.failed > 0);
+        let booked = std::mem::take(&mut job.booked);
+        job.begun += 1;
+        // Put in first, and the message kept in there: a job that waits for that is built in memory.
+        let this = self.as_mut().project();
+        *this.job = Some(job);
+        if let Some(clone) = shared.clone {
+            if let Err(error) = keep(this.job, clone, &message) {
+                panics::drop_each([message]);
+                let Some(job) = this.job.take() else { return Poll::Pending };
+                let job = Job { begun: job.begun - 1, booked, ..job };
+                return self.refuse(job, error, info, state, shared, cx);
+            }
+        }
+        if again {
             COUNTERS.messages_retried.add(1);
         }
-        *this.booked = std::mem::take(&mut job.booked);
-        if *this.booked {
+        *this.booked = booked;
+        if booked {
             state.accounts.change(info.row, |n| n.attempts += 1);
         }
-        *this.job = Some(job);
         state.doing = Doing::Handler;
         if state.accounts.is_watched() {
             book(this.booked, info, state);
@@ -345,6 +314,21 @@ impl<C: Drains> Slot<C> {
             lent.flush();
         }
     }
+}
+
+/// Keeps the message of a job for another attempt.
+#[cold]
+fn keep<C: Drains>(
+    job: &mut Option<Job<C>>,
+    clone: fn(&C::Message) -> C::Message,
+    message: &C::Message,
+) -> Result<(), Error> {
+    let kept = panics::contain(|| clone(message))
+        .map_err(|text| Error::panic("the clone of a message", &text))?;
+    if let Some(job) = job {
+        job.message = Some(kept);
+    }
+    Ok(())
 }
 
 /// Books a message as being in flight.
