@@ -156,10 +156,6 @@ impl<'a, T: 'a> Operation for Fallback<'a, T> {
         COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
-
-    fn over(error: Error) -> Self::Output {
-        Err(error)
-    }
 }
 
 /// Tiers between the first poll and the result.

@@ -154,10 +154,6 @@ where
         COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
-
-    fn over(error: Error) -> Self::Output {
-        Err(error)
-    }
 }
 
 /// An operation that is retried, between the first poll and the result.

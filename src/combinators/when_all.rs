@@ -150,10 +150,6 @@ where
         COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
-
-    fn over(error: Error) -> Self::Output {
-        Err(error)
-    }
 }
 
 /// All operations between the first poll and the result.

@@ -127,10 +127,6 @@ where
         COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
-
-    fn over(error: Error) -> Self::Output {
-        Err(error)
-    }
 }
 
 /// Operations of which one can win, between the first poll and the result.

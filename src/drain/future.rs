@@ -8,7 +8,7 @@ use super::running::Running;
 use super::start::Start;
 use super::types::{DrainTypes, Drains};
 use crate::error::{Error, Failure};
-use crate::operation::Operation;
+use crate::operation::{Operation, Output};
 use crate::panics;
 
 /// A drain that has not been polled.
@@ -65,7 +65,7 @@ impl<C: Drains> Operation for Unstarted<C> {
     fn poll(mut started: Pin<&mut Started<C>>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(running) = &mut started.running else {
             return Poll::Ready(match started.failed.take() {
-                Some(error) => Self::over(error),
+                Some(error) => Output::over(error),
                 None => Ok(FanInReport::default()),
             });
         };
@@ -79,10 +79,6 @@ impl<C: Drains> Operation for Unstarted<C> {
             Some(running) => Poll::Ready(running.finish(result)),
             None => Poll::Pending,
         }
-    }
-
-    fn over(error: Error) -> Self::Output {
-        Err(Failure::new(error, FanInReport::default()))
     }
 }
 

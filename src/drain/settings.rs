@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::cancellation::CancellationToken;
 use crate::error::Error;
+use crate::operation::DEFAULT_GRACE;
 use crate::retry::RetryPolicy;
 use crate::undo::CompensationPolicy;
 
@@ -74,7 +75,7 @@ impl Default for Settings {
             quantum: 64,
             timeout: None,
             message_timeout: None,
-            grace: Duration::from_secs(5),
+            grace: DEFAULT_GRACE,
             cancellation: CancellationToken::never(),
             shutdown: None,
             finish_within: None,

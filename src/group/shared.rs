@@ -15,7 +15,7 @@ use crate::drain::OnFailure;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::outcome::HandlerOutput;
-use crate::panics::{self, Held};
+use crate::panics;
 use crate::step::{ChildStep, StepContext};
 use crate::undo::CompensationPolicy;
 
@@ -72,6 +72,17 @@ impl<'a, T: Send> Shared<'a, T> {
         self.settings.lock().parent.clone()
     }
 
+    /// Gives a task its number. The work of one that is refused is the user's, as its destructor is.
+    fn admit<W>(&self, needs_room: bool, work: W) -> Result<(u64, W), Error> {
+        match self.board.admit(needs_room) {
+            Ok(number) => Ok((number, work)),
+            Err(error) => {
+                panics::drop_each([work]);
+                Err(error)
+            }
+        }
+    }
+
     /// Adds a task that whoever awaits the group polls.
     pub(super) fn go<W, F>(
         &self,
@@ -84,9 +95,7 @@ impl<'a, T: Send> Shared<'a, T> {
         W: FnOnce(StepContext) -> F + Send + 'a,
         F: Future<Output: HandlerOutput<T>> + Send + 'a,
     {
-        let work = Held::new(work);
-        let number = self.board.admit(needs_room)?;
-        let Some(work) = work.take() else { return Ok(()) };
+        let (number, work) = self.admit(needs_room, work)?;
         let name = self.name(name);
         let post = Post::new(&self.board, number, Arc::clone(&name));
         let task = Box::pin(task(&self.parent(), &name, post, work)?);
@@ -113,9 +122,7 @@ impl<'a, T: Send> Shared<'a, T> {
         W: FnOnce(StepContext) -> F + Send + 'static,
         F: Future<Output: HandlerOutput<T>> + Send + 'static,
     {
-        let work = Held::new(work);
-        let number = self.board.admit(needs_room)?;
-        let Some(work) = work.take() else { return Ok(()) };
+        let (number, work) = self.admit(needs_room, work)?;
         let name = self.name(name);
         let (post, offer) = Post::new(&self.board, number, Arc::clone(&name)).offered();
         let task = Box::new(task(&self.parent(), &name, post, work)?);

@@ -5,13 +5,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Failure};
 use crate::panics;
 
 /// An operation between its builder and its result.
 pub trait Operation: Sized {
     /// What awaiting it gives.
-    type Output;
+    type Output: Output;
 
     /// What is there from the first poll on.
     type Running;
@@ -21,9 +21,24 @@ pub trait Operation: Sized {
 
     /// Goes on.
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output>;
+}
 
-    /// What a poll after the last one gives: an error that says so.
-    fn over(error: Error) -> Self::Output;
+/// What an operation comes to.
+pub trait Output {
+    /// An error where there is nothing else to tell.
+    fn over(error: Error) -> Self;
+}
+
+impl<T> Output for Result<T, Error> {
+    fn over(error: Error) -> Self {
+        Err(error)
+    }
+}
+
+impl<R: Default> Output for Result<R, Failure<R>> {
+    fn over(error: Error) -> Self {
+        Err(Failure::new(error, R::default()))
+    }
 }
 
 /// The future of an operation: what `IntoFuture` makes of its builder `B`. Name it as
@@ -90,7 +105,7 @@ impl<B: Operation<Running = R>, R> Future for OperationFuture<B, R> {
         }
         let Stage::Running(running) = &mut this.stage else {
             let error = Error::new(ErrorCode::Unspecified, "the operation had ended already");
-            return Poll::Ready(B::over(error));
+            return Poll::Ready(Output::over(error));
         };
         let polled = B::poll(running.as_mut(), cx);
         if polled.is_ready() {

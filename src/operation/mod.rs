@@ -5,7 +5,7 @@ mod future;
 mod limits;
 mod options;
 
-pub(crate) use future::Operation;
 pub use future::OperationFuture;
+pub(crate) use future::{Operation, Output};
 pub(crate) use limits::{Exceeded, Limits};
 pub(crate) use options::{DEFAULT_GRACE, option};

@@ -151,8 +151,4 @@ where
         cx.waker().wake_by_ref();
         Poll::Pending
     }
-
-    fn over(error: Error) -> Self::Output {
-        Err(error)
-    }
 }

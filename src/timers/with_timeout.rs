@@ -268,8 +268,4 @@ where
         COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
-
-    fn over(error: Error) -> Self::Output {
-        Err(error)
-    }
 }

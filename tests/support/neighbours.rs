@@ -1,11 +1,12 @@
 //! What users bring along: executors, wakers, and values that misbehave.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
 use futures::task::{FutureObj, Spawn, SpawnError};
+use watershed::{Clock, ManualClock, Sleep, Tick};
 
 /// Panics when it is dropped.
 #[derive(Debug)]
@@ -33,6 +34,21 @@ pub struct Gone(pub Arc<AtomicUsize>);
 impl Drop for Gone {
     fn drop(&mut self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A clock that panics once it is told to.
+#[derive(Debug, Default)]
+pub struct Breaks(pub ManualClock, pub AtomicBool);
+
+impl Clock for Breaks {
+    fn now(&self) -> Tick {
+        assert!(!self.1.load(Ordering::Relaxed), "the clock is broken");
+        self.0.now()
+    }
+
+    fn sleep_until(&self, deadline: Tick) -> Sleep {
+        self.0.sleep_until(deadline)
     }
 }
 

@@ -335,10 +335,6 @@ where
         COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
-
-    fn over(error: Error) -> Self::Output {
-        Err(Failure::new(error, BroadcastReport::default()))
-    }
 }
 
 impl<S, D, U> fmt::Debug for Broadcast<S, D, U> {

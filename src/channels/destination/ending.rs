@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::cancellation::CancellationToken;
 use crate::clock::{Alarm, Clock};
 use crate::error::Error;
-use crate::operation::Limits;
+use crate::operation::{DEFAULT_GRACE, Limits};
 use crate::panics;
 
 /// The options that all such operations have.
@@ -28,7 +28,7 @@ impl Default for Settings {
             timeout: None,
             cancellation: CancellationToken::never(),
             keep_open: false,
-            grace: Duration::from_secs(5),
+            grace: DEFAULT_GRACE,
         }
     }
 }

@@ -246,10 +246,6 @@ where
         COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
-
-    fn over(error: Error) -> Self::Output {
-        Err(error)
-    }
 }
 
 impl<S, D, P, U> fmt::Debug for MergeInto<S, D, P, U> {

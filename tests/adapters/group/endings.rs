@@ -1,7 +1,7 @@
 //! How it ends.
 
 use super::*;
-use crate::support::neighbours::ByHand;
+use crate::support::neighbours::{Breaks, ByHand};
 
 // Rule 3.5
 #[test]
@@ -154,18 +154,6 @@ fn a_clock_that_panics_is_an_error_and_loses_nothing() {
 // Rules 3.7, 4.5
 #[test]
 fn a_clock_that_panics_hides_no_error() {
-    /// It breaks when it is told to.
-    #[derive(Debug, Default)]
-    struct Breaks(ManualClock, AtomicBool);
-    impl Clock for Breaks {
-        fn now(&self) -> Tick {
-            assert!(!self.1.load(Ordering::Relaxed), "the clock is broken");
-            self.0.now()
-        }
-        fn sleep_until(&self, deadline: Tick) -> Sleep {
-            self.0.sleep_until(deadline)
-        }
-    }
     for rolls_back in [true, false] {
         let clock = Arc::new(Breaks::default());
         let context = StepContext::new("t").with_clock(clock.clone());

@@ -5,7 +5,7 @@ mod undoing;
 
 use std::future::{IntoFuture, pending};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::support::{Ledger, block_on, poll_times, roll_back, yields};

@@ -1,7 +1,7 @@
 //! What is undone, and by whom.
 
 use super::*;
-use crate::support::neighbours::Bomb;
+use crate::support::neighbours::{Bomb, Breaks};
 
 // Rules 4.4, 5.4: STYLE 5, nothing swallowed
 #[test]
@@ -182,18 +182,6 @@ fn a_clock_that_panics_is_an_error_and_loses_nothing() {
 // Rules 3.7, 4.5
 #[test]
 fn a_clock_that_panics_while_it_rolls_back_hides_no_timeout() {
-    /// It breaks when it is told to.
-    #[derive(Debug, Default)]
-    struct Breaks(ManualClock, AtomicBool);
-    impl Clock for Breaks {
-        fn now(&self) -> Tick {
-            assert!(!self.1.load(Ordering::Relaxed), "the clock is broken");
-            self.0.now()
-        }
-        fn sleep_until(&self, deadline: Tick) -> Sleep {
-            self.0.sleep_until(deadline)
-        }
-    }
     let clock = Arc::new(Breaks::default());
     let context = StepContext::new("t").with_clock(clock.clone());
     let operation = with_timeout(&context, SECOND, |step| {
