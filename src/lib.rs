@@ -145,7 +145,7 @@
 
 // The order of the modules. Each uses only what stands before it: `sync`, `origin`, `lock`, `waiters`
 // and `chance`; `error`, `diagnostics` and `panics`, which know each other; `clock`, `cancellation` and
-// `retry`; `operation`, `ready` and `undo`; `outcome`; `step`; `source`; `drain`; `channels`, `timers`,
+// `retry`; `operation`, `ready` and `undo`; `outcome`; `step`; `settlement`; `source`; `drain`, `transport`; `channels`, `timers`,
 // `group`, `combinators` and `streams`; `testing`.
 
 mod cancellation;
@@ -167,6 +167,7 @@ mod panics;
 mod proof;
 mod ready;
 mod retry;
+mod settlement;
 mod source;
 mod step;
 pub mod streams;
@@ -174,6 +175,7 @@ mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod timers;
+pub mod transport;
 mod undo;
 mod waiters;
 
@@ -187,7 +189,7 @@ pub use operation::OperationFuture;
 pub use origin::SourceId;
 pub use outcome::{Answer, Compensated, HandlerOutput, try_async};
 pub use retry::RetryPolicy;
-pub use source::{Configured, Faults, Source};
+pub use source::{Changed, Configured, Faults, Source};
 pub use step::{StepContext, with_step};
 pub use undo::{
     Action, ActionOutput, CompensationPolicy, CompensationScope, FailedAction, LocalAction,

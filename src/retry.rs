@@ -215,6 +215,22 @@ impl RetryPolicy {
     }
 
     /// Refuses a policy that allows no attempt at all.
+    /// How long to wait after so many failures, however many attempts there are.
+    pub(crate) fn delay_after(&self, failed: u32) -> Duration {
+        let attempts = match self.waits {
+            Waits::Fixed { attempts, .. } | Waits::Doubling { attempts, .. } => attempts,
+            Waits::Custom(_) => u32::MAX,
+        };
+        match &self.waits {
+            Waits::Doubling { first, .. } if failed >= attempts => {
+                let factor = 1_u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX);
+                first.saturating_mul(factor).min(self.cap)
+            }
+            Waits::Fixed { wait, .. } if failed >= attempts => (*wait).min(self.cap),
+            _ => self.wait_after(failed).unwrap_or_default(),
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Error> {
         match self.waits {
             Waits::Fixed { attempts: 0, .. } | Waits::Doubling { attempts: 0, .. } => {

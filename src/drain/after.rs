@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::lane::Waiting;
 use super::letters::{DeadLetters, Letter};
+use super::settling::{Gone, settle_failed};
 use super::slot::{Ended, Job, Slot};
 use super::state::{Doing, Info, Shared, State};
 use super::types::{DrainTypes, Drains};
@@ -15,6 +16,8 @@ use crate::clock::Tick;
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::panics;
+use crate::settlement::Verdict;
+use crate::source::Receipt;
 use crate::undo::{ActionOutput, RollbackReport};
 
 /// What goes on in a slot whose handler has ended.
@@ -26,6 +29,8 @@ pub(super) enum After<C: DrainTypes> {
     Letter {
         future: Pin<Box<C::Stored>>,
         error: Error,
+        /// Nothing of the message is left to be undone.
+        undone: bool,
     },
     /// Too many wait: the message waits for its next attempt here.
     Kept {
@@ -39,6 +44,8 @@ pub(super) enum Then {
     Again(Duration, Option<Error>),
     /// No further attempt. One that was interrupted is no dead letter.
     GiveUp { error: Error, interrupted: bool },
+    /// The message is no longer ours.
+    Lost,
 }
 
 impl<C: Drains> Slot<C> {
@@ -135,6 +142,7 @@ impl<C: Drains> Slot<C> {
             (Then::Again(_, Some(error)), Err(_)) => (error, false),
             (Then::Again(_, None), Err(failure)) => (failure.error().clone(), false),
             (Then::GiveUp { error, interrupted }, _) => (error, interrupted),
+            (Then::Lost, _) => return self.lost_and_undone(undone.is_ok(), info, state),
         };
         self.give_up(error, interrupted, undone, info, state, shared, cx)
     }
@@ -155,11 +163,13 @@ impl<C: Drains> Slot<C> {
         let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
         let goes_on = shared.settings.goes_on() && !interrupted;
         if !(goes_on && C::Letters::GIVEN) {
+            let is_undone = undone.is_ok();
             if let Err(failure) = undone {
                 error = error.with_related([failure.into_error()]);
             }
             this.span.end(Err(&error));
-            if !goes_on {
+            let settled = settle_failed(job, &error, is_undone, interrupted, shared);
+            if !(goes_on && settled != Gone::Nowhere || settled == Gone::Aside) {
                 state.fail(error);
             }
             return Poll::Ready(self.failed(info, state));
@@ -170,7 +180,11 @@ impl<C: Drains> Slot<C> {
         };
         let (number, attempts) = (job.number, job.begun);
         let (told, source) = (error.clone(), info.origin.clone());
-        let letter = Letter { message, error: told, source, number, attempts, rollback: undone };
+        let (raw, is_undone) = (this.raw.take(), undone.is_ok());
+        let deliveries = job.receipt.delivered().map(|it| it.facts()).unwrap_or_default();
+        let rollback = undone;
+        let letter =
+            Letter { message, raw, deliveries, error: told, source, number, attempts, rollback };
         *this.deadline = shared.now() + shared.settings.letter_timeout();
         state.doing = Doing::Letter;
         COUNTERS.dead_letters.add(1);
@@ -178,12 +192,12 @@ impl<C: Drains> Slot<C> {
         match panics::contain(|| letters.store(letter)) {
             Ok(future) => {
                 let future = Box::pin(future);
-                *this.after = Some(Box::new(After::Letter { future, error }));
+                *this.after = Some(Box::new(After::Letter { future, error, undone: is_undone }));
                 self.poll_after(info, state, shared, cx)
             }
             Err(text) => {
                 let failed = Error::panic("the dead letters", &text);
-                self.hand_back(error.with_related([failed]), info, state)
+                self.hand_back(error.with_related([failed]), is_undone, info, state)
             }
         }
     }
@@ -199,9 +213,12 @@ impl<C: Drains> Slot<C> {
             return self.letter_failed(error, info, state);
         }
         let this = self.as_mut().project();
-        if let Some(After::Letter { future, error }) = this.after.take().map(|after| *after) {
+        if let Some(After::Letter { future, error, .. }) = this.after.take().map(|after| *after) {
             this.span.end(Err(&error));
             panics::drop_contained(|| drop(future));
+            if let Some(job) = this.job.as_mut().filter(|_| C::Receipt::SETTLES) {
+                job.settle(&Verdict::Reject { error });
+            }
         }
         Poll::Ready(self.failed(info, state))
     }
@@ -215,9 +232,9 @@ impl<C: Drains> Slot<C> {
     ) -> Poll<Ended<C>> {
         let after = self.as_mut().project().after.take().map(|after| *after);
         match after {
-            Some(After::Letter { future, error }) => {
+            Some(After::Letter { future, error, undone }) => {
                 panics::drop_contained(|| drop(future));
-                self.hand_back(error.with_related([failed]), info, state)
+                self.hand_back(error.with_related([failed]), undone, info, state)
             }
             Some(after) => {
                 // A panic that is not the letter's: the drain's own, or that of a clock.
@@ -225,7 +242,7 @@ impl<C: Drains> Slot<C> {
                 state.fail(failed);
                 Poll::Ready(self.failed(info, state))
             }
-            None => self.hand_back(failed, info, state),
+            None => self.hand_back(failed, false, info, state),
         }
     }
 
@@ -233,6 +250,7 @@ impl<C: Drains> Slot<C> {
     fn hand_back(
         mut self: Pin<&mut Self>,
         error: Error,
+        undone: bool,
         info: &mut Info,
         state: &mut State<C>,
     ) -> Poll<Ended<C>> {
@@ -241,8 +259,12 @@ impl<C: Drains> Slot<C> {
         *this.booked = false;
         *this.deadline = Tick::MAX;
         state.fail(error);
-        if let Some(job) = this.job.take() {
-            state.give_back_in_flight(info, job.message);
+        if let Some(mut job) = this.job.take() {
+            if !undone {
+                // What is not undone is not released.
+                panics::drop_each([std::mem::take(&mut job.receipt)]);
+            }
+            state.give_back_in_flight(info, job);
         }
         Poll::Ready(Ended::Booked)
     }
@@ -305,6 +327,7 @@ impl<C: Drains> After<C> {
                 let failure = match then {
                     Then::Again(_, failure) => failure,
                     Then::GiveUp { error, .. } => Some(error),
+                    Then::Lost => None,
                 };
                 let has_failed = failure.is_some();
                 state.accounts.change(info.row, |n| {
@@ -316,15 +339,15 @@ impl<C: Drains> After<C> {
                 }
                 panics::drop_contained(|| drop(job));
             }
-            Self::Letter { future, error } => {
+            Self::Letter { future, error, .. } => {
                 state.accounts.dropped.letters += 1;
                 panics::drop_contained(|| drop(future));
                 state.fail(error);
-                state.give_back_in_flight(info, job.message);
+                state.give_back_in_flight(info, job);
             }
             Self::Kept { .. } => {
                 state.accounts.free_permit();
-                state.give_back_in_flight(info, job.message);
+                state.give_back_in_flight(info, job);
             }
         }
     }

@@ -104,13 +104,13 @@ impl<S> Banks<S> {
     }
 
     /// Sends a source to a bank that has room, and hands it out where there is none.
-    pub(super) fn send(&mut self, arrival: Arrival<S>) -> Result<(), Arrival<S>> {
-        let Some(number) = self.room.first().copied() else { return Err(arrival) };
-        let Some(entry) = &mut self.entries[number as usize] else { return Err(arrival) };
+    pub(super) fn send(&mut self, arrival: Arrival<S>) -> Option<Arrival<S>> {
+        let Some(number) = self.room.first().copied() else { return Some(arrival) };
+        let Some(entry) = &mut self.entries[number as usize] else { return Some(arrival) };
         entry.arriving.push_back(arrival);
         entry.inbox.rouse();
         self.count_in(number);
-        Ok(())
+        None
     }
 
     /// A bank has a further source.

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::after::Then;
+use super::settling::abandon_ticket;
 use super::slot::{Ended, Slot, book};
 use super::state::{Doing, Info, Shared, State};
 use super::types::Drains;
@@ -12,6 +13,7 @@ use crate::clock::Tick;
 use crate::diagnostics::COUNTERS;
 use crate::error::Error;
 use crate::panics;
+use crate::source::Receipt;
 
 impl<C: Drains> Slot<C> {
     #[cold]
@@ -112,11 +114,16 @@ impl<C: Drains> Slot<C> {
         if cancelled {
             state.ask_to_look();
         }
+        let settles = C::Receipt::SETTLES && job.receipt.delivered().is_some();
+        if let Some(outcome) = job.receipt.delivered().and_then(|it| it.take_by_hand()) {
+            return self.failed_behind_its_settlement(&outcome, error, info, state, shared);
+        }
         let last = cancelled || info.leaving || !state.is_running() || state.hold;
         // A message that could not be cloned is not there for another attempt.
         let retry = shared.settings.retry.as_ref().filter(|_| !last && job.message.is_some());
         let then = match retry.and_then(|retry| retry.wait_after_error(job.failed, &error)) {
             Some(wait) => Then::Again(wait, Some(error)),
+            None if settles => Then::GiveUp { error, interrupted: last },
             None if shared.settings.goes_on() => Then::GiveUp { error, interrupted: cancelled },
             None => {
                 this.span.end(Err(&error));
@@ -142,8 +149,13 @@ impl<C: Drains> Slot<C> {
     /// Drops what is in flight, wherever it is, and keeps every compensation.
     pub(super) fn abandon(mut self: Pin<&mut Self>, info: &mut Info, state: &mut State<C>) {
         let mut this = self.as_mut().project();
-        let Some(job) = this.job.take() else { return };
+        let Some(mut job) = this.job.take() else { return };
         this.span.end_dropped();
+        let ticket = std::mem::take(&mut job.receipt).into_ticket();
+        if ticket.delivered().is_some() {
+            // It goes back to its transport, and nowhere else.
+            panics::drop_each(job.message.take());
+        }
         if let Some(after) = this.after.take() {
             after.abandon(job, info, state);
         } else {
@@ -159,6 +171,7 @@ impl<C: Drains> Slot<C> {
             });
             panics::drop_contained(|| drop(job));
         }
+        abandon_ticket(ticket, self.as_mut().project().step, state);
         self.end_staged();
     }
 }

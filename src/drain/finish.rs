@@ -21,17 +21,16 @@ impl<C: Drains> Running<C> {
         self.handlers_hear(&result);
         let mut report = self.open_report();
         let (mut related, mut more) = (Vec::new(), 0);
-        if let Some(state) = self.close() {
+        if let Some(mut state) = self.close() {
+            report.settlements = self.leave_transports(&mut state);
+            let commit = state.commit;
             let Parts { mut accounts, failures, scope, drop_users } = take_apart(*state);
             related = failures.first;
             related.extend(drop_users().iter().map(|text| Error::panic("a destructor", text)));
             more = failures.more;
             accounts.close(&mut report);
             report.late = scope.late();
-            if result.is_ok()
-                && related.is_empty()
-                && self.shared.settings.commit == Commit::Pipeline
-            {
+            if result.is_ok() && related.is_empty() && commit == Commit::Pipeline {
                 scope.commit();
             } else {
                 scope.keep();
@@ -92,7 +91,8 @@ impl<C: Drains> Running<C> {
     pub(super) fn end_dropped(mut self: Box<Self>) {
         self.handlers.cancel();
         let mut report = self.open_report();
-        if let Some(state) = self.close() {
+        if let Some(mut state) = self.close() {
+            report.settlements = self.leave_transports(&mut state);
             let Parts { mut accounts, scope, drop_users, .. } = take_apart(*state);
             accounts.close(&mut report);
             report.late = scope.late();

@@ -337,7 +337,7 @@ impl<C: Drains> Lane<C> {
         self.as_mut().give_back_many(state);
         let this = self.as_mut().project();
         if let Some(waiting) = this.retry.take() {
-            state.give_back(this.info, waiting.job.message, |n| n.waiting -= 1);
+            state.give_back(this.info, waiting.job, |n| n.waiting -= 1);
         }
         self.give_back_of_source(state);
     }

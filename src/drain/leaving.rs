@@ -1,10 +1,13 @@
 //! Sources that leave their bank: at their end, and at that of the drain. And what a drain that is
 //! idle has them give out.
 
+use std::collections::BTreeSet;
+
 use super::bank::{Bank, Seat};
 use super::state::State;
 use super::types::Drains;
 use crate::panics;
+use crate::settlement::Key;
 
 impl<C: Drains> Bank<C> {
     /// A source has ended, or was taken out.
@@ -35,6 +38,22 @@ impl<C: Drains> Bank<C> {
             }
         }
         any
+    }
+
+    /// Has everything polled that is here.
+    #[cold]
+    pub(super) fn notify_all(&mut self) {
+        self.lanes.iter().flatten().for_each(|seat| seat.node.notify());
+        self.runs.places.iter().for_each(|run| run.node.notify());
+    }
+
+    /// Puts back what waits for another attempt or for its key and is settled by one of these.
+    #[cold]
+    pub(super) fn give_back_waiting(&mut self, keys: &BTreeSet<Key>, state: &mut State<C>) {
+        for Seat { node, lane } in self.lanes.iter_mut().flatten() {
+            lane.as_mut().give_back_some(keys, state);
+            node.notify();
+        }
     }
 
     /// Drops what is in flight, and puts back what is held.

@@ -6,6 +6,8 @@ use std::marker::PhantomData;
 
 use crate::error::{Error, Failure};
 use crate::origin::{Origin, SourceId, SourceRef};
+use crate::settlement::Facts;
+use crate::source::Raw;
 use crate::undo::{ActionOutput, RollbackReport};
 
 /// A message that was given up: it failed, has no attempts left, and was undone.
@@ -27,6 +29,8 @@ use crate::undo::{ActionOutput, RollbackReport};
 /// ```
 pub struct Letter<M> {
     pub(super) message: Option<M>,
+    pub(super) raw: Option<Raw>,
+    pub(super) deliveries: Vec<Facts>,
     pub(super) error: Error,
     pub(super) source: SourceRef,
     pub(super) number: u64,
@@ -45,6 +49,20 @@ impl<M> Letter<M> {
     #[must_use]
     pub fn into_message(self) -> Option<M> {
         self.message
+    }
+
+    /// What the message was before it [could not be decoded](crate::Source::decoded), if it was of this
+    /// type.
+    #[must_use]
+    pub fn raw<T: 'static>(&self) -> Option<&T> {
+        self.raw.as_ref()?.downcast_ref()
+    }
+
+    /// What its transport knows of the message; of a window, of each of its messages. Empty where there
+    /// is no transport.
+    #[must_use]
+    pub fn deliveries(&self) -> &[Facts] {
+        &self.deliveries
     }
 
     /// Why the message failed, with the name of its source and its number there.

@@ -10,6 +10,7 @@
 //! - `report`, `progress`, `warnings`: what comes out; `accounts`: where every message is
 //! - `slots`, `queue`, `rate`: who may run a handler, and when
 //! - `slot`, `failing`, `after`: the life of one message
+//! - `settling`: messages from the end of their handler to their settlement; `upkeep`: the transports
 //! - `lane`, `taking`: one source; `serial`: its messages one by one; `many`, `turns`, `starts`,
 //!   `runs`: several of them at once
 //! - `bank`, `leaving`, `alarms`: many lanes; `banks`, `state`: what all banks share
@@ -41,6 +42,7 @@ mod running;
 mod runs;
 mod serial;
 mod settings;
+mod settling;
 mod slot;
 mod slots;
 mod start;
@@ -50,6 +52,7 @@ mod taking;
 mod turns;
 mod types;
 mod undos;
+mod upkeep;
 mod warnings;
 
 pub use builder::{FanIn, fan_in};

@@ -197,9 +197,10 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
     }
 
     /// What success does to the compensations that messages staged. Default:
-    /// [`Commit::Pipeline`].
+    /// [`Commit::Pipeline`]; [`Commit::Message`], and nothing else, where messages are settled with a
+    /// [transport](crate::transport).
     pub fn commit(mut self, commit: Commit) -> Self {
-        self.core.settings.commit = commit;
+        self.core.settings.commit = Some(commit);
         self
     }
 

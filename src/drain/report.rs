@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::origin::{SourceId, SourceRef};
+use crate::settlement::Settlements;
 
 /// Where the messages are that a drain has taken: each is counted in exactly one of these. Attempts
 /// are counted apart.
@@ -69,6 +70,7 @@ pub struct FanInReport {
     pub(super) staged: u64,
     pub(super) late: u64,
     pub(super) dropped: Dropped,
+    pub(super) settlements: Settlements,
 }
 
 /// The counts that a report and its rows have in common.
@@ -137,6 +139,54 @@ macro_rules! counts {
 
 impl FanInReport {
     counts!(total);
+
+    /// Receipts that were fetched from [transports](crate::transport): each of them is in exactly one of
+    /// [`accepted`](FanInReport::accepted), [`released`](FanInReport::released),
+    /// [`rejected`](FanInReport::rejected), [`lost`](FanInReport::lost),
+    /// [`unknown`](FanInReport::unknown) and [`abandoned`](FanInReport::abandoned).
+    ///
+    /// A window of ten messages has ten of them.
+    #[must_use]
+    pub fn fetched(&self) -> u64 {
+        self.settlements.fetched
+    }
+
+    /// Receipts that were accepted: handled or left out, and their transport was told.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.settlements.accepted
+    }
+
+    /// Receipts that were given back to their transport.
+    #[must_use]
+    pub fn released(&self) -> u64 {
+        self.settlements.released
+    }
+
+    /// Receipts that were rejected: they do not come again.
+    #[must_use]
+    pub fn rejected(&self) -> u64 {
+        self.settlements.rejected
+    }
+
+    /// Receipts that were no longer ours: a lease that ran out, a partition that was taken away.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.settlements.lost
+    }
+
+    /// Receipts whose settlement was sent and has no answer.
+    #[must_use]
+    pub fn unknown(&self) -> u64 {
+        self.settlements.unknown
+    }
+
+    /// Receipts that nobody has settled, because the time or the tries were used up, or the drain was
+    /// dropped. They come again when their transport says so.
+    #[must_use]
+    pub fn abandoned(&self) -> u64 {
+        self.settlements.abandoned
+    }
 
     /// Compensations that are staged in the drain, those of messages in flight included. None in
     /// the report of a drain that has ended: they are cleared, or on the scope of its context.

@@ -21,12 +21,14 @@ use super::report::Warning;
 use super::slots::Paced;
 use super::state::{EMPTY, GO_ON, LOOK, Phase, QUIET, SPENT, Shared, State};
 use super::types::{DrainTypes, Drains};
+use super::upkeep::Desks;
 use crate::cancellation::{CancellationSource, CancellationToken, Cancelled};
 use crate::clock::{Alarm, Tick};
 use crate::diagnostics::trace::DrainSpan;
 use crate::error::{Error, ErrorCode};
 use crate::operation::{Exceeded, Limits};
 use crate::panics;
+use crate::source::Receipt;
 
 /// A drain between its first poll and its result.
 pub(super) struct Running<C: DrainTypes> {
@@ -60,10 +62,16 @@ pub(super) struct Running<C: DrainTypes> {
     pub(super) drop_early: fn(Box<Self>),
     /// A shutdown has begun.
     pub(super) finishing: bool,
+    pub(super) transports: Desks,
 }
 
 impl<C: Drains> Running<C> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if C::Receipt::SETTLES { self.poll_settling(cx) } else { self.poll_messages(cx) }
+    }
+
+    /// Until nothing is taken any more, and nothing is in flight.
+    pub(super) fn poll_messages(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         // Asked at the start, for messages; decided when handlers have had their chance to end.
         let mut exceeded = self.limits.exceeded();
         if std::mem::take(&mut self.first) {

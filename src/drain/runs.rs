@@ -119,7 +119,7 @@ impl<C: Drains> Place<'_, C> {
         let (state, row) = (&mut *desk.state, this.info.row);
         let Waiting { job, until } = waiting;
         if !state.is_running() || this.info.leaving {
-            state.give_back_in_flight(this.info, job.message);
+            state.give_back_in_flight(this.info, job);
             many.in_flight -= 1;
             if let Some(key) = key {
                 free_key::<C>(state, &mut many.busy, key);
@@ -222,7 +222,7 @@ impl<C: Drains> Place<'_, C> {
                 if let Some(key) = key {
                     free_key::<C>(desk.state, &mut many.busy, key);
                 }
-                desk.state.give_back_in_flight(this.info, job.message);
+                desk.state.give_back_in_flight(this.info, job);
             }
         }
         if is_due {

@@ -14,6 +14,7 @@ use super::state::{Doing, Shared, State};
 use super::taking::Taken;
 use super::types::{DrainTypes, Drains};
 use crate::ready::Node;
+use crate::source::Raw;
 
 /// What a turn works with.
 pub(super) struct Desk<'a, C: DrainTypes> {
@@ -154,7 +155,7 @@ impl<C: Drains> Lane<C> {
     fn serial_waits(self: Pin<&mut Self>, waiting: Box<Waiting<C>>, desk: &mut Desk<'_, C>) {
         let (this, spot, state) = (self.project(), desk.spot(), &mut *desk.state);
         if !state.is_running() || this.info.leaving {
-            return state.give_back_in_flight(this.info, waiting.job.message);
+            return state.give_back_in_flight(this.info, waiting.job);
         }
         if !state.may_wait(desk.shared) {
             if let Some(slot) = this.slot {
@@ -188,7 +189,7 @@ impl<C: Drains> Lane<C> {
         let job = slot.as_mut().take_kept(desk.state)?;
         desk.state.forget_kept(desk.spot());
         if !desk.state.is_running() || this.info.leaving {
-            desk.state.give_back_in_flight(this.info, job.message);
+            desk.state.give_back_in_flight(this.info, job);
             return None;
         }
         desk.state.accounts.change(this.info.row, |n| {
@@ -224,10 +225,12 @@ impl<C: Drains> Lane<C> {
                 self.as_mut().serial_retry(desk, cx)
             } else {
                 match self.as_mut().take(desk.state, cx) {
-                    Taken::Message(message, booked) => {
-                        self.as_mut().serial_begin(message, booked, desk, cx)
+                    Taken::Message(message, receipt, booked) => {
+                        self.as_mut().serial_begin(message, receipt, booked, desk, cx)
                     }
-                    Taken::Failed(error) => self.as_mut().serial_refuse(error, desk, cx),
+                    Taken::Failed(error, raw, receipt) => {
+                        self.as_mut().serial_refuse(error, raw, receipt, desk, cx)
+                    }
                     Taken::Other => {
                         self.as_mut().count_turn(desk.state);
                         continue;
@@ -298,6 +301,7 @@ impl<C: Drains> Lane<C> {
     fn serial_begin(
         mut self: Pin<&mut Self>,
         message: C::Message,
+        receipt: C::Receipt,
         booked: bool,
         desk: &mut Desk<'_, C>,
         cx: &mut Context<'_>,
@@ -305,7 +309,7 @@ impl<C: Drains> Lane<C> {
         self.as_mut().count_attempt(desk.state, desk.shared);
         let this = self.project();
         let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
-        let job = Job { booked, ..Job::new(this.info.number) };
+        let job = Job { booked, receipt, ..Job::new(this.info.number) };
         slot.as_mut().begin(job, message, this.info, desk.state, desk.shared, cx)
     }
 
@@ -313,14 +317,16 @@ impl<C: Drains> Lane<C> {
     fn serial_refuse(
         mut self: Pin<&mut Self>,
         error: crate::error::Error,
+        raw: Option<Raw>,
+        receipt: C::Receipt,
         desk: &mut Desk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
         self.as_mut().count_turn(desk.state);
         let this = self.project();
         let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
-        let job = Job::new(this.info.number);
-        slot.as_mut().refuse(job, error, this.info, desk.state, desk.shared, cx)
+        let job = Job { receipt, ..Job::new(this.info.number) };
+        slot.as_mut().refuse(job, error, raw, this.info, desk.state, desk.shared, cx)
     }
 
     /// Begins the next attempt of the message that waited.

@@ -52,7 +52,8 @@ pub(super) struct Settings {
     pub(super) cancellation: CancellationToken,
     pub(super) shutdown: Option<CancellationToken>,
     pub(super) finish_within: Option<Duration>,
-    pub(super) commit: Commit,
+    /// As it was said; else it goes by whether messages are settled.
+    pub(super) commit: Option<Commit>,
     /// As it was said; else it goes by whether there are dead letters.
     pub(super) on_failure: Option<OnFailure>,
     pub(super) has_letters: bool,
@@ -79,7 +80,7 @@ impl Default for Settings {
             cancellation: CancellationToken::never(),
             shutdown: None,
             finish_within: None,
-            commit: Commit::default(),
+            commit: None,
             on_failure: None,
             has_letters: false,
             policy: None,

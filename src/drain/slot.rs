@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use super::after::After;
 use super::lane::Waiting;
 use super::settings::Commit;
+use super::settling::is_lost;
 use super::state::{Doing, Info, Shared, State};
 use super::types::{DrainTypes, Drains};
 use crate::cancellation::{CancellationSource, CancellationToken};
@@ -22,6 +23,8 @@ use crate::diagnostics::trace::MessageSpan;
 use crate::error::Error;
 use crate::outcome::HandlerOutput;
 use crate::panics;
+use crate::settlement::Delivered;
+use crate::source::{Raw, Receipt};
 use crate::step::LentStep;
 
 pin_project! {
@@ -40,6 +43,8 @@ pin_project! {
         pub(super) booked: bool,
         // What tells this attempt alone to stop.
         pub(super) stop: Option<CancellationSource>,
+        // What a message was that could not be decoded.
+        pub(super) raw: Option<Raw>,
         pub(super) span: MessageSpan,
     }
 }
@@ -56,11 +61,20 @@ pub(super) struct Job<C: DrainTypes> {
     pub(super) failed: u32,
     /// It is booked as being in flight: it comes from somewhere else.
     pub(super) booked: bool,
+    /// What it is settled by.
+    pub(super) receipt: C::Receipt,
 }
 
 impl<C: Drains> Job<C> {
     pub(super) fn new(number: u64) -> Self {
-        Self { message: None, number, begun: 0, failed: 0, booked: false }
+        Self {
+            message: None,
+            number,
+            begun: 0,
+            failed: 0,
+            booked: false,
+            receipt: C::Receipt::default(),
+        }
     }
 }
 
@@ -84,6 +98,7 @@ impl<C: Drains> Slot<C> {
             deadline: Tick::MAX,
             booked: false,
             stop: None,
+            raw: None,
             span: MessageSpan::none(),
         })
     }
@@ -123,8 +138,13 @@ impl<C: Drains> Slot<C> {
                 panics::drop_each([message]);
                 let Some(job) = this.job.take() else { return Poll::Pending };
                 let job = Job { begun: job.begun - 1, booked, ..job };
-                return self.refuse(job, error, info, state, shared, cx);
+                return self.refuse(job, error, None, info, state, shared, cx);
             }
+        }
+        if C::Receipt::SETTLES && booked && is_lost(this.job.as_ref()) {
+            *this.booked = true;
+            panics::drop_each([message]);
+            return self.lost(info, state, shared, cx);
         }
         if again {
             COUNTERS.messages_retried.add(1);
@@ -147,6 +167,15 @@ impl<C: Drains> Slot<C> {
             *this.stop = Some(stop);
             *this.deadline = shared.now() + timeout;
         }
+        if C::Receipt::SETTLES {
+            let delivered = this.job.as_ref().and_then(|job| job.receipt.delivered());
+            if delivered.is_some() && this.stop.is_none() {
+                let stop = CancellationSource::new();
+                lent.set_token(&CancellationToken::linked([shared.token.clone(), stop.token()]));
+                *this.stop = Some(stop);
+            }
+            lent.set_delivery(delivered.map(|delivered| Delivered::begin(delivered) as _));
+        }
         let step = lent.begin(&info.origin, number, attempt);
         lent.arm();
         *this.span = MessageSpan::new(&info.origin.name, number);
@@ -159,10 +188,12 @@ impl<C: Drains> Slot<C> {
 
     /// Takes in a message that has failed before a handler could be called.
     #[cold]
+    #[allow(clippy::too_many_arguments, reason = "what a message has, and what it has failed with")]
     pub(super) fn refuse(
         mut self: Pin<&mut Self>,
         job: Job<C>,
         error: Error,
+        raw: Option<Raw>,
         info: &mut Info,
         state: &mut State<C>,
         shared: &Shared<C>,
@@ -170,6 +201,7 @@ impl<C: Drains> Slot<C> {
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
         *this.booked = true;
+        *this.raw = raw;
         if !job.booked {
             state.accounts.change(info.row, |n| n.in_flight += 1);
         }
@@ -189,6 +221,9 @@ impl<C: Drains> Slot<C> {
     ) -> Poll<Ended<C>> {
         if self.after.is_some() {
             return self.poll_after(info, state, shared, cx);
+        }
+        if C::Receipt::SETTLES && state.settling.has_lost(self.job.as_ref()) {
+            return self.lost(info, state, shared, cx);
         }
         state.doing = Doing::Handler;
         let Some(lent) = &self.step else { return Poll::Pending };
@@ -262,15 +297,20 @@ impl<C: Drains> Slot<C> {
         state: &mut State<C>,
         shared: &Shared<C>,
     ) -> Ended<C> {
+        if C::Receipt::SETTLES {
+            self.as_mut().accept(info, state);
+        }
         let this = self.as_mut().project();
         // What was kept for another attempt is the user's, and the message has been handled.
         if let Some(message) = this.job.take().and_then(|job| job.message) {
             panics::drop_contained(|| drop(message));
         }
         *this.deadline = Tick::MAX;
-        *this.stop = None;
+        if shared.settings.message_timeout.is_some() {
+            *this.stop = None;
+        }
         this.span.end(Ok(()));
-        let committed = shared.settings.commit == Commit::Message;
+        let committed = state.commit == Commit::Message;
         if let Some(lent) = this.step {
             if !lent.is_home() {
                 self.as_mut().let_go(committed);
@@ -295,6 +335,7 @@ impl<C: Drains> Slot<C> {
     #[cold]
     pub(super) fn let_go(self: Pin<&mut Self>, committed: bool) {
         let this = self.project();
+        *this.stop = None;
         if let Some(lent) = this.step.take() {
             lent.let_go(committed);
         }

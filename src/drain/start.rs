@@ -16,9 +16,11 @@ use super::progress::Progress;
 use super::rate::Rate;
 use super::running::{Running, state_is_gone};
 use super::settings::Settings;
+use super::settling::Unsettled;
 use super::slots::Slots;
 use super::state::{BUDGET, Doing, EMPTY, Failures, Phase, QUIET, Shared, State};
 use super::types::{CloneMessage, DrainTypes, Drains};
+use super::upkeep::Desks;
 use super::warnings;
 use crate::cancellation::{CancellationSource, CancellationToken};
 use crate::diagnostics::COUNTERS;
@@ -129,6 +131,8 @@ impl<C: Drains> Running<C> {
             paused: 0,
             due: 0,
             kept: std::collections::BTreeMap::new(),
+            commit: settings.commit.unwrap_or_default(),
+            settling: Unsettled::default(),
         });
         let policy = settings.policy.take().unwrap_or_default();
         let shared = Arc::new(Shared {
@@ -163,6 +167,7 @@ impl<C: Drains> Running<C> {
             invalid,
             first: true,
             finishing: false,
+            transports: Desks::default(),
             drop_early: Self::end_dropped,
             shared,
         };
@@ -188,7 +193,7 @@ impl<C: Drains> Running<C> {
     /// Sends a source to a bank that has room for it.
     fn add_source(&mut self, state: &mut State<C>, source: C::Source) {
         let arrival = self.arrival(state, source);
-        if let Err(arrival) = state.banks.send(arrival) {
+        if let Some(arrival) = state.banks.send(arrival) {
             self.banks.push(Box::new(Bank::new(&self.shared, state)));
             // The new bank has room.
             let _ = state.banks.send(arrival);
@@ -202,6 +207,9 @@ impl<C: Drains> Running<C> {
         let origin = SourceRef { id, name: SourceName::new(profile.name.clone(), self.sources) };
         self.sources += 1;
         let mut invalid = profile.invalid.clone();
+        if invalid.is_none() && self.invalid.is_none() {
+            invalid = self.attach(state, &profile.desks).err();
+        }
         if profile.rate.is_some() && invalid.is_none() {
             invalid = self.shared.context.clock().check().err();
         }

@@ -18,6 +18,7 @@ use super::turns::Place;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
+use crate::source::Raw;
 
 /// What came of starting the next message.
 pub(super) enum Started<C: DrainTypes> {
@@ -85,11 +86,11 @@ impl<C: Drains> Place<'_, C> {
         if self.lane.as_mut().project().many.as_ref().is_none_or(|many| many.dry) {
             return Started::Nothing(Turn::Pending);
         }
-        let (message, booked) = match self.lane.as_mut().take(desk.state, cx) {
-            Taken::Message(message, booked) => (message, booked),
-            Taken::Failed(error) => {
-                let job = Job::new(self.lane.info.number);
-                return self.refuse(at, job, error, desk);
+        let (message, receipt, booked) = match self.lane.as_mut().take(desk.state, cx) {
+            Taken::Message(message, receipt, booked) => (message, receipt, booked),
+            Taken::Failed(error, raw, receipt) => {
+                let job = Job { receipt, ..Job::new(self.lane.info.number) };
+                return self.refuse(at, job, error, raw, desk);
             }
             Taken::Other => {
                 self.lane.as_mut().count_turn(desk.state);
@@ -104,7 +105,7 @@ impl<C: Drains> Place<'_, C> {
             }
             Taken::End => return Started::Nothing(Turn::Ended),
         };
-        let job = Job { booked, ..Job::new(self.lane.info.number) };
+        let job = Job { booked, receipt, ..Job::new(self.lane.info.number) };
         self.start_taken(at, job, message, desk)
     }
 
@@ -146,7 +147,7 @@ impl<C: Drains> Place<'_, C> {
                 panics::drop_each(key);
                 let text = begun.err().unwrap_or_default();
                 let job = Job { message: Some(message), ..job };
-                self.refuse(at, job, Error::panic("the key", &text), desk)
+                self.refuse(at, job, Error::panic("the key", &text), None, desk)
             }
         }
     }
@@ -185,7 +186,7 @@ impl<C: Drains> Place<'_, C> {
                 }
                 panics::drop_each([key]);
                 let job = Job { message: Some(message), ..job };
-                self.refuse(at, job, Error::panic("the key", &text), desk)
+                self.refuse(at, job, Error::panic("the key", &text), None, desk)
             }
         }
     }
@@ -209,10 +210,17 @@ impl<C: Drains> Place<'_, C> {
 
     /// Takes a message into a run that has failed before its handler could be called.
     #[cold]
-    fn refuse(&mut self, at: u32, job: Job<C>, error: Error, desk: &mut Desk<'_, C>) -> Started<C> {
+    fn refuse(
+        &mut self,
+        at: u32,
+        job: Job<C>,
+        error: Error,
+        raw: Option<Raw>,
+        desk: &mut Desk<'_, C>,
+    ) -> Started<C> {
         self.lane.as_mut().count_turn(desk.state);
         Started::Message(self.put_in(at, desk, |slot, info, state, shared, cx| {
-            slot.refuse(job, error, info, state, shared, cx)
+            slot.refuse(job, error, raw, info, state, shared, cx)
         }))
     }
 

@@ -14,8 +14,9 @@ use super::banks::Banks;
 use super::put_back::PutBack;
 use super::queue::Spot;
 use super::report::Counts;
-use super::settings::Settings;
-use super::slot::SlotBox;
+use super::settings::{Commit, Settings};
+use super::settling::Unsettled;
+use super::slot::{Job, SlotBox};
 use super::slots::Slots;
 use super::types::{CloneMessage, DrainTypes, Drains};
 use crate::cancellation::CancellationToken;
@@ -25,7 +26,8 @@ use crate::lock::Lock;
 use crate::origin::{Origin, SourceRef};
 use crate::panics;
 use crate::ready::Node;
-use crate::source::Urgency;
+use crate::settlement::Verdict;
+use crate::source::{Receipt, Urgency};
 use crate::step::StepContext;
 use crate::sync::atomic::AtomicUsize;
 use crate::undo::{CompensationPolicy, DrainScope};
@@ -186,19 +188,24 @@ pub(super) struct State<C: DrainTypes> {
     pub(super) due: usize,
     /// Places whose failed message keeps its slot, because too many wait.
     pub(super) kept: BTreeMap<Spot, Arc<Node>>,
+    /// What success does to the compensations of a message.
+    pub(super) commit: Commit,
+    /// Messages whose handler has ended and that are not settled.
+    pub(super) settling: Unsettled<C>,
 }
 
 impl<C: Drains> State<C> {
     /// Hands a message out that will not be handled any more. `leave` takes it out of the place where
     /// it was counted: whoever watches sees it there, or where it went, and always once.
-    pub(super) fn give_back(
-        &mut self,
-        info: &Info,
-        message: Option<C::Message>,
-        leave: impl Fn(&mut Counts),
-    ) {
+    pub(super) fn give_back(&mut self, info: &Info, mut job: Job<C>, leave: impl Fn(&mut Counts)) {
         let mut went_back = false;
-        if let Some(message) = message {
+        if C::Receipt::SETTLES && job.receipt.delivered().is_some() {
+            // It goes back to its transport.
+            job.settle(&Verdict::Release { after: None, begun: job.begun > 0 });
+            panics::drop_each(job.message.take());
+            went_back = true;
+        }
+        if let Some(message) = job.message.take() {
             let put_back = &mut self.put_back;
             match panics::contain(|| put_back.take(info.origin.id, message)) {
                 Ok(()) => went_back = C::PutBack::GIVEN,
@@ -215,8 +222,8 @@ impl<C: Drains> State<C> {
     }
 
     /// The same for a message that is booked as being in flight.
-    pub(super) fn give_back_in_flight(&mut self, info: &Info, message: Option<C::Message>) {
-        self.give_back(info, message, |n| n.in_flight -= 1);
+    pub(super) fn give_back_in_flight(&mut self, info: &Info, job: Job<C>) {
+        self.give_back(info, job, |n| n.in_flight -= 1);
     }
 
     /// Whether another message may wait for its next attempt without a slot.

@@ -4,18 +4,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::lane::Lane;
+use super::slot::Job;
 use super::state::{Doing, State};
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
-use crate::source::{Body, Delivery, Source};
+use crate::settlement::{Given, Verdict};
+use crate::source::{Body, Delivery, Raw, Receipt, Source};
 
 /// What a source had.
 pub(super) enum Taken<C: DrainTypes> {
     /// Whether it is booked as being in flight: it was held.
-    Message(C::Message, bool),
-    /// It cannot be decoded.
-    Failed(Error),
+    Message(C::Message, C::Receipt, bool),
+    /// It cannot be decoded; and what it was.
+    Failed(Error, Option<Raw>, C::Receipt),
     /// Something that needs no handler.
     Other,
     Nothing,
@@ -56,15 +58,16 @@ impl<C: Drains> Lane<C> {
             Poll::Ready(Some(Ok(delivery))) => match delivery.body {
                 Body::Message(message) => {
                     this.info.number += 1;
-                    Taken::Message(message, held)
+                    Taken::Message(message, delivery.receipt, held)
                 }
-                Body::Failed(error) => {
+                Body::Failed(error, raw) => {
                     this.info.number += 1;
-                    Taken::Failed(error)
+                    Taken::Failed(error, raw, delivery.receipt)
                 }
                 Body::Skipped => {
                     this.info.number += 1;
                     this.info.handled += 1;
+                    delivery.receipt.into_ticket().give(&Verdict::Accept, Given::default());
                     Taken::Other
                 }
                 Body::Held => Taken::Other,
@@ -106,11 +109,14 @@ impl<C: Drains> Lane<C> {
         while let Some(mut source) = this.source.as_mut().as_pin_mut() {
             let taken = panics::contain(|| source.as_mut().take_held());
             match taken {
-                Ok(Some(Delivery { body: Body::Message(message), .. })) => {
+                Ok(Some(Delivery { body: Body::Message(message), receipt })) => {
                     let first = std::mem::take(&mut held);
-                    state.give_back(this.info, Some(message), |n| n.held -= first);
+                    let job = Job { receipt, message: Some(message), ..Job::new(0) };
+                    state.give_back(this.info, job, |n| n.held -= first);
                 }
-                Ok(Some(_)) => {}
+                Ok(Some(Delivery { receipt, .. })) => {
+                    receipt.into_ticket().give(&Verdict::UNTOUCHED, Given::default());
+                }
                 Ok(None) => break,
                 Err(message) => {
                     state.fail(Error::panic("the source", &message));
@@ -119,7 +125,7 @@ impl<C: Drains> Lane<C> {
             }
         }
         if held > 0 {
-            state.give_back(this.info, None, |n| n.held -= held);
+            state.give_back(this.info, Job::new(0), |n| n.held -= held);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::order::{BusyKeys, Order, OrderTypes};
 use super::put_back::PutBack;
 use super::undos::{UndoTypes, UndoWith, Undone};
 use crate::outcome::HandlerOutput;
-use crate::source::Source;
+use crate::source::{Receipt, Source};
 use crate::step::StepContext;
 use crate::undo::ActionOutput;
 
@@ -24,6 +24,8 @@ pub trait DrainTypes {
     type Source;
     /// What the sources yield.
     type Message;
+    /// What that is settled by.
+    type Receipt;
     /// The user's handler.
     type Handler;
     /// What the handler makes of a message.
@@ -54,7 +56,8 @@ pub(super) type CloneMessage<M> = fn(&M) -> M;
 /// What a drain demands of its types.
 pub trait Drains:
     DrainTypes<
-        Source: Source<Message = Self::Message>,
+        Source: Source<Message = Self::Message, Receipt = Self::Receipt>,
+        Receipt: Receipt,
         Handler: FnMut(Self::Message, StepContext) -> Self::Future,
         Future: Future<Output: HandlerOutput>,
         Order: Order<Self::Message, Key = Self::Key, Busy = Self::Busy>,
@@ -84,6 +87,7 @@ where
 {
     type Source = S;
     type Message = S::Message;
+    type Receipt = S::Receipt;
     type Handler = H;
     type Future = F;
     type Order = O;

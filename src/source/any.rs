@@ -4,11 +4,14 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{DeliveryOf, Gate, Polled, Profile, Source, Unsettled};
+use super::ticketed::Ticketed;
+use super::{DeliveryOf, Gate, Polled, Profile, Receipt, Source, Unsettled};
+use crate::settlement::Ticket;
 
-type BoxedSource<'a, M> = Pin<Box<dyn Source<Message = M, Receipt = Unsettled> + Send + 'a>>;
+type BoxedSource<'a, M, R> = Pin<Box<dyn Source<Message = M, Receipt = R> + Send + 'a>>;
 
-/// Any source of messages `M`, in a box: made by [`mixed`] or [`Source::erased`].
+/// Any source of messages `M` that are settled by `R`, in a box: made by [`mixed`] or
+/// [`Source::erased`].
 ///
 /// ```
 /// use futures::stream;
@@ -20,12 +23,12 @@ type BoxedSource<'a, M> = Pin<Box<dyn Source<Message = M, Receipt = Unsettled> +
 /// # drop(sources);
 /// ```
 #[must_use = "a source does nothing unless it is drained"]
-pub struct AnySource<'a, M>(BoxedSource<'a, M>);
+pub struct AnySource<'a, M, R = Unsettled>(BoxedSource<'a, M, R>);
 
-impl<'a, M> AnySource<'a, M> {
+impl<'a, M, R: Receipt> AnySource<'a, M, R> {
     pub(super) fn new<S>(source: S) -> Self
     where
-        S: Source<Message = M, Receipt = Unsettled> + Send + 'a,
+        S: Source<Message = M, Receipt = R> + Send + 'a,
     {
         Self(Box::pin(source))
     }
@@ -33,18 +36,18 @@ impl<'a, M> AnySource<'a, M> {
 
 /// A source that was handed back by [`SourceHandle::remove`](crate::channels::SourceHandle::remove),
 /// to be drained again.
-impl<'a, S> From<Pin<Box<S>>> for AnySource<'a, S::Message>
+impl<'a, S> From<Pin<Box<S>>> for AnySource<'a, S::Message, S::Receipt>
 where
-    S: Source<Receipt = Unsettled> + Send + 'a,
+    S: Source + Send + 'a,
 {
     fn from(source: Pin<Box<S>>) -> Self {
         Self(source)
     }
 }
 
-impl<M> Source for AnySource<'_, M> {
+impl<M, R: Receipt> Source for AnySource<'_, M, R> {
     type Message = M;
-    type Receipt = Unsettled;
+    type Receipt = R;
 
     fn poll_delivery(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
         self.0.as_mut().poll_delivery(cx)
@@ -75,16 +78,16 @@ impl<M> Source for AnySource<'_, M> {
     }
 }
 
-impl<M> fmt::Debug for AnySource<'_, M> {
+impl<M, R: Receipt> fmt::Debug for AnySource<'_, M, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AnySource").field("name", &self.0.profile().name).finish_non_exhaustive()
     }
 }
 
 /// A list of sources of different types: a tuple of up to eight, see [`mixed`].
-pub trait Mixed<'a, M, const N: usize> {
+pub trait Mixed<'a, M, const N: usize, R = Unsettled> {
     #[doc(hidden)]
-    fn into_list(self) -> [AnySource<'a, M>; N];
+    fn into_list(self) -> [AnySource<'a, M, R>; N];
 }
 
 macro_rules! tuples_of {
@@ -97,6 +100,17 @@ macro_rules! tuples_of {
                 #[allow(non_snake_case, reason = "a source and its type have one name")]
                 let ($($source,)+) = self;
                 [$($source.erased()),+]
+            }
+        }
+
+        impl<'a, M, $($source),+> Mixed<'a, M, $count, Ticket> for ($($source,)+)
+        where
+            $($source: Source<Message = M> + Send + 'a,)+
+        {
+            fn into_list(self) -> [AnySource<'a, M, Ticket>; $count] {
+                #[allow(non_snake_case, reason = "a source and its type have one name")]
+                let ($($source,)+) = self;
+                [$(AnySource::new(Ticketed::new($source))),+]
             }
         }
     )+};
@@ -131,5 +145,35 @@ tuples_of! {
 /// # Ok::<_, watershed::BoxError>(()) }).unwrap();
 /// ```
 pub fn mixed<'a, M, const N: usize>(sources: impl Mixed<'a, M, N>) -> [AnySource<'a, M>; N] {
+    sources.into_list()
+}
+
+/// Makes one list of sources of different types for a drain, some of which settle their messages with
+/// a [transport](crate::transport).
+///
+/// ```
+/// # use watershed::transport::{Transport, Able, Fetched, Link, Settled, Verdict, Want};
+/// # struct Empty;
+/// # impl Transport for Empty {
+/// #     type Message = u32;
+/// #     type Receipt = ();
+/// #     fn able(&self) -> Able { Able::each() }
+/// #     async fn fetch(&self, _: Want) -> Fetched<u32, ()> { Ok(None) }
+/// #     async fn settle(&self, _: Vec<((), Verdict)>) -> Vec<Settled> { Vec::new() }
+/// # }
+/// # let queue = Link::new(Empty);
+/// # futures::executor::block_on(async {
+/// use futures::stream;
+/// use watershed::{BoxError, Source, StepContext, fan_in, transport};
+///
+/// let sources = transport::mixed((queue.source().named("queue"), stream::iter([1, 2])));
+/// let report = fan_in(&StepContext::new("orders"), sources, async |_, _| Ok::<_, BoxError>(()))
+///     .await?;
+/// assert_eq!(report.handled(), 2);
+/// # Ok::<_, BoxError>(()) }).unwrap();
+/// ```
+pub fn mixed_settling<'a, M, const N: usize>(
+    sources: impl Mixed<'a, M, N, Ticket>,
+) -> [AnySource<'a, M, Ticket>; N] {
     sources.into_list()
 }

@@ -1,5 +1,6 @@
 //! What passes between a source and whoever polls it.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use super::Source;
 use crate::error::Error;
 use crate::origin::SourceId;
+use crate::settlement::{Delivered, Desk, Ticket};
 
 /// The priority of a source that was given none.
 const DEFAULT_PRIORITY: u32 = 100;
@@ -14,6 +16,7 @@ const DEFAULT_PRIORITY: u32 = 100;
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Unsettled {}
+    impl Sealed for super::Ticket {}
 }
 
 /// What a message is settled by, see [`Source::Receipt`](crate::Source::Receipt).
@@ -23,6 +26,11 @@ pub trait Receipt: sealed::Sealed + Default + Send + 'static {
 
     /// Several messages become one, as in a window: whoever settles that one settles all of them.
     fn join(&mut self, other: Self);
+
+    /// The right to settle, if there is one.
+    fn into_ticket(self) -> Ticket;
+
+    fn delivered(&self) -> Option<&Arc<Delivered>>;
 }
 
 /// The receipt of a source that nobody settles with: every stream. It has no size.
@@ -45,18 +53,46 @@ impl Receipt for Unsettled {
 
     #[inline]
     fn join(&mut self, Self: Self) {}
+
+    #[inline]
+    fn into_ticket(self) -> Ticket {
+        Ticket::default()
+    }
+
+    #[inline]
+    fn delivered(&self) -> Option<&Arc<Delivered>> {
+        None
+    }
 }
+
+impl Receipt for Ticket {
+    const SETTLES: bool = true;
+
+    fn join(&mut self, other: Self) {
+        self.absorb(other);
+    }
+
+    fn into_ticket(self) -> Ticket {
+        self
+    }
+
+    fn delivered(&self) -> Option<&Arc<Delivered>> {
+        Ticket::delivered(self)
+    }
+}
+
+/// A message as it was before it could not be decoded.
+pub(crate) type Raw = Box<dyn Any + Send>;
 
 /// What was taken.
 #[derive(Debug)]
 pub enum Body<M> {
     /// A message for the handler.
     Message(M),
-    /// It could not be made a message of: a message that has failed, not a fault of its source.
-    #[allow(dead_code, reason = "made by sources that decode")]
-    Failed(Error),
+    /// It could not be made a message of: a message that has failed, not a fault of its source; and
+    /// what it was, for its letter.
+    Failed(Error, Option<Raw>),
     /// Nobody wants it: it is done without a handler.
-    #[allow(dead_code, reason = "made by sources that filter")]
     Skipped,
     /// One message was taken and is held by its source, in a window that is open: it counts to
     /// every bound of what is taken at a time, and the source is asked again.
@@ -85,9 +121,15 @@ impl<M, R: Receipt> Delivery<M, R> {
     /// The same with another message.
     #[inline]
     pub(crate) fn map<N>(self, map: impl FnOnce(M) -> N) -> Delivery<N, R> {
+        self.and_then(|message| Body::Message(map(message)))
+    }
+
+    /// The same with whatever comes of its message.
+    #[inline]
+    pub(crate) fn and_then<N>(self, then: impl FnOnce(M) -> Body<N>) -> Delivery<N, R> {
         let body = match self.body {
-            Body::Message(message) => Body::Message(map(message)),
-            Body::Failed(error) => Body::Failed(error),
+            Body::Message(message) => then(message),
+            Body::Failed(error, raw) => Body::Failed(error, raw),
             Body::Skipped => Body::Skipped,
             Body::Held => Body::Held,
         };
@@ -124,6 +166,8 @@ pub struct Profile {
     pub live: bool,
     /// The source takes what it does not yield at once.
     pub gathers: bool,
+    /// Where its messages are settled.
+    pub desks: Vec<Arc<dyn Desk>>,
 }
 
 impl Default for Profile {
@@ -137,6 +181,7 @@ impl Default for Profile {
             invalid: None,
             live: false,
             gathers: false,
+            desks: Vec::new(),
         }
     }
 }

@@ -7,10 +7,12 @@
 //! nothing.
 
 mod any;
+mod changed;
 mod configured;
 mod delivery;
 mod faults;
 mod live;
+mod ticketed;
 mod urgency;
 
 use std::pin::Pin;
@@ -20,16 +22,18 @@ use std::time::Duration;
 
 use futures::{Stream, TryStream};
 
-pub use any::{AnySource, Mixed, mixed};
+pub use any::{AnySource, Mixed, mixed, mixed_settling};
+pub use changed::Changed;
 pub use configured::Configured;
 pub use delivery::Unsettled;
-pub(crate) use delivery::{Body, Delivery, DeliveryOf, Gate, Polled, Profile, Receipt};
+pub(crate) use delivery::{Body, Delivery, DeliveryOf, Gate, Polled, Profile, Raw, Receipt};
 pub use faults::Faults;
 pub use live::{Ended, IncomingSources, LiveSource, LiveSources, SourceEnd, SourceHandle, live};
 
 pub(crate) use urgency::Urgency;
 
 use crate::error::{BoxError, Error};
+use changed::{Decode, Pick};
 
 /// Messages that are passed over one after another before the executor has its thread back.
 const PASSED_OVER_AT_ONCE: usize = 256;
@@ -69,7 +73,8 @@ pub trait Source {
     /// What the source yields and the handler takes.
     type Message;
 
-    /// What a message is settled by: [`Unsettled`](crate::channels::Unsettled) for every stream.
+    /// What a message is settled by: [`Unsettled`](crate::channels::Unsettled) for every stream, a
+    /// [`Ticket`](crate::transport::Ticket) for what comes from a [transport](crate::transport).
     type Receipt: Receipt;
 
     /// The next message, a fault, or the end of the source.
@@ -216,11 +221,68 @@ pub trait Source {
         Faults::new(self)
     }
 
+    /// The same source with each message made into another one, whatever it is settled by. One that
+    /// cannot be is a message that has failed, with the user's error under
+    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation), not a fault of the source: in a drain
+    /// with [`dead_letters`](crate::FanIn::dead_letters) its [letter](crate::Letter::raw) has it as it
+    /// was. Messages are cloned for that.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, Letter, Source, StepContext, fan_in};
+    ///
+    /// let orders = stream::iter(["1", "x"]).decoded(str::parse::<u32>);
+    /// let mut raw = None;
+    /// let report = fan_in(&StepContext::new("orders"), [orders], async |_, _| Ok::<_, BoxError>(()))
+    ///     .dead_letters(|letter: Letter<u32>| {
+    ///         raw = letter.raw::<&str>().copied();
+    ///         async {}
+    ///     })
+    ///     .await?;
+    /// assert_eq!((report.handled(), report.failed(), raw), (1, 1, Some("x")));
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    fn decoded<N, E, F>(self, decode: F) -> Changed<Self, Decode<F>>
+    where
+        Self: Source<Message: Clone + Send + 'static> + Sized,
+        E: Into<BoxError>,
+        F: FnMut(Self::Message) -> Result<N, E>,
+    {
+        Changed::decoded(self, decode)
+    }
+
+    /// The same source with each message made into another one, or left out: what is left out is
+    /// handled, and [accepted](crate::transport) where there is a transport.
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// use futures::stream;
+    /// use watershed::{BoxError, Source, StepContext, fan_in};
+    ///
+    /// let even = stream::iter(0..4).picked(|number| (number % 2 == 0).then_some(number / 2));
+    /// let mut seen = Vec::new();
+    /// let report = fan_in(&StepContext::new("numbers"), [even], |number, _| {
+    ///     seen.push(number);
+    ///     async { Ok::<_, BoxError>(()) }
+    /// })
+    /// .await?;
+    /// assert_eq!((report.handled(), seen), (4, vec![0, 1]));
+    /// # Ok::<_, watershed::Error>(()) }).unwrap();
+    /// ```
+    fn picked<N, F>(self, pick: F) -> Changed<Self, Pick<F>>
+    where
+        Self: Sized,
+        F: FnMut(Self::Message) -> Option<N>,
+    {
+        Changed::picked(self, pick)
+    }
+
     /// The same source in a box, so that sources of different types are of one: see
     /// [`mixed`](crate::channels::mixed).
-    fn erased<'a>(self) -> AnySource<'a, Self::Message>
+    fn erased<'a>(self) -> AnySource<'a, Self::Message, Self::Receipt>
     where
-        Self: Source<Receipt = Unsettled> + Sized + Send + 'a,
+        Self: Sized + Send + 'a,
     {
         AnySource::new(self)
     }
@@ -283,7 +345,7 @@ pub(crate) fn poll_message<S: Source<Receipt = Unsettled>>(
             Some(Ok(Delivery { body: Body::Message(message), .. })) => {
                 return Poll::Ready(Some(Ok(message)));
             }
-            Some(Ok(Delivery { body: Body::Failed(error), .. }) | Err(error)) => {
+            Some(Ok(Delivery { body: Body::Failed(error, _), .. }) | Err(error)) => {
                 return Poll::Ready(Some(Err(error)));
             }
             Some(Ok(Delivery { body: Body::Skipped | Body::Held, .. })) => {}

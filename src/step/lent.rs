@@ -17,8 +17,9 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use super::{Inner, StepContext};
+use super::{Delivery, Inner, StepContext};
 use crate::cancellation::CancellationToken;
+use crate::lock::Lock;
 use crate::origin::{SourceId, SourceRef};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Arc as Counted, OnceLock, thread_local};
@@ -127,6 +128,7 @@ impl LentStep {
             source: None,
             message: AtomicU64::new(0),
             attempt: AtomicU32::new(0),
+            delivery: Lock::default(),
             lent: true,
         });
         Self { own, spare: None, scope: MessageScope::new(drain), begun: false }
@@ -149,6 +151,12 @@ impl LentStep {
             Some(spare) => spare,
             None => Counted::clone(&self.own),
         })
+    }
+
+    /// Says what the next message is settled by.
+    pub(crate) fn set_delivery(&self, delivery: Option<Delivery>) {
+        let old = std::mem::replace(&mut *self.own.delivery.lock(), delivery);
+        drop(old);
     }
 
     /// Gives the step another token. Between messages only.

@@ -15,6 +15,7 @@ pub(crate) use child::ChildStep;
 pub(crate) use lent::{LentStep, enter, polled_source};
 pub use with_step::with_step;
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, SystemClock};
+use crate::lock::Lock;
 use crate::origin::{SourceId, SourceName, SourceRef};
 use crate::sync::{Arc as Counted, OnceLock};
 use crate::undo::{
@@ -51,6 +53,9 @@ pub struct StepContext {
     inner: Option<Counted<Inner>>,
 }
 
+/// What a message is settled by, of whatever type.
+pub(crate) type Delivery = Arc<dyn Any + Send + Sync>;
+
 struct Inner {
     setting: Arc<Setting>,
     cancellation: CancellationToken,
@@ -61,6 +66,8 @@ struct Inner {
     /// The number of the message, 0 outside a drain.
     message: AtomicU64,
     attempt: AtomicU32,
+    /// What its message is settled by, where it has a transport.
+    delivery: Lock<Option<Delivery>>,
     /// It belongs to a drain, which lends it to its handlers; see [`lent`].
     lent: bool,
 }
@@ -82,6 +89,7 @@ impl Clone for Inner {
             source: self.source.clone(),
             message: AtomicU64::new(self.message.load(Ordering::Relaxed)),
             attempt: AtomicU32::new(self.attempt.load(Ordering::Relaxed)),
+            delivery: Lock::new(self.delivery.lock().clone()),
             lent: false,
         }
     }
@@ -124,6 +132,7 @@ impl StepContext {
             source: None,
             message: AtomicU64::new(0),
             attempt: AtomicU32::new(0),
+            delivery: Lock::default(),
             lent: false,
         };
         Self { inner: Some(Counted::new(inner)) }
@@ -326,6 +335,14 @@ impl StepContext {
     #[inline]
     fn stage<A: Action>(&self, action: A, registered_at: &'static Location<'static>) {
         self.scope().stage(action, registered_at);
+    }
+}
+
+/// What a settlement asks of a step.
+impl StepContext {
+    /// What the step's message is settled by.
+    pub(crate) fn delivery(&self) -> Option<Delivery> {
+        self.inner().delivery.lock().clone()
     }
 }
 

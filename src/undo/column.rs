@@ -11,6 +11,14 @@ use crate::panics;
 
 /// What a column can hold: a plain action, or one that can be withdrawn.
 pub(super) trait Stored: Send + 'static {
+    /// Whether it runs when nothing else does, and what it comes after is gone: see `behind`.
+    const LAST: bool = false;
+
+    /// The numbers of the actions that it comes after.
+    fn comes_after(&self) -> &[u64] {
+        &[]
+    }
+
     /// Starts an attempt. This is the user's code.
     fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt;
 
@@ -159,6 +167,16 @@ pub(super) trait AnyColumn: Send {
     fn withdraw_disarmed(&mut self, withdrawn: &mut Vec<Box<dyn Send>>);
     /// How many actions can never be run, and were told to be lost.
     fn lost(&self) -> usize;
+    /// Whether its actions run when nothing else does.
+    fn is_last(&self) -> bool;
+    /// The numbers of the actions that the last action comes after.
+    fn comes_after(&self) -> &[u64];
+    /// Whether the action with this number is here.
+    fn contains(&self, number: u64) -> bool;
+    /// Adds the numbers that are higher than this one.
+    fn numbers_above(&self, number: u64, numbers: &mut Vec<u64>);
+    /// How many entries have a higher number, once it is sorted.
+    fn count_above(&self, number: u64) -> usize;
 }
 
 impl<A: Stored> AnyColumn for Column<A> {
@@ -290,5 +308,31 @@ impl<A: Stored> AnyColumn for Column<A> {
 
     fn lost(&self) -> usize {
         self.entries.iter().filter(|entry| entry.action.is_lost()).count()
+    }
+
+    fn is_last(&self) -> bool {
+        A::LAST
+    }
+
+    fn comes_after(&self) -> &[u64] {
+        self.entries.last().map_or(&[], |entry| entry.action.comes_after())
+    }
+
+    fn contains(&self, number: u64) -> bool {
+        let is_it = |entry: &Entry<A>| entry.number == number && !entry.action.is_withdrawn();
+        if self.unsorted {
+            return self.entries.iter().any(is_it);
+        }
+        let found = self.entries.binary_search_by_key(&number, |entry| entry.number);
+        found.is_ok_and(|at| is_it(&self.entries[at]))
+    }
+
+    fn numbers_above(&self, number: u64, numbers: &mut Vec<u64>) {
+        let above = self.entries.iter().filter(|entry| entry.number > number);
+        numbers.extend(above.map(|entry| entry.number));
+    }
+
+    fn count_above(&self, number: u64) -> usize {
+        self.entries.len() - self.entries.partition_point(|entry| entry.number <= number)
     }
 }

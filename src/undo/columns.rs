@@ -130,6 +130,59 @@ impl Columns {
         taken.len += count;
     }
 
+    /// The column of the action to be run next, if it is one that runs when nothing else does.
+    /// `others_first`: all that do not have their turn before.
+    pub(super) fn last_of_all(&mut self, others_first: bool) -> Option<usize> {
+        self.slots.iter_mut().for_each(|slot| slot.column.sort());
+        let lasts = self.slots.iter().enumerate().filter(|(_, slot)| slot.column.len() > 0);
+        if others_first && lasts.clone().any(|(_, slot)| !slot.column.is_last()) {
+            return None;
+        }
+        let (index, slot) = lasts.max_by_key(|(_, slot)| slot.column.last())?;
+        slot.column.is_last().then_some(index)
+    }
+
+    /// How many actions may be taken before one that runs when nothing else does.
+    pub(super) fn before_last(&self, most: usize) -> usize {
+        let highest = self.slots.iter().filter(|slot| slot.column.is_last());
+        let Some(highest) = highest.filter_map(|slot| slot.column.last()).max() else {
+            return most;
+        };
+        let others = self.slots.iter().filter(|slot| !slot.column.is_last());
+        most.min(others.map(|slot| slot.column.count_above(highest)).sum())
+    }
+
+    /// Moves the last of the actions that do not run last of all to `taken`.
+    pub(super) fn take_not_last(&mut self, taken: &mut Self) {
+        let lasts = self.slots.iter().enumerate().filter(|(_, slot)| !slot.column.is_last());
+        let last = lasts.max_by_key(|(_, slot)| slot.column.last());
+        if let Some((index, _)) = last.filter(|(_, slot)| slot.column.len() > 0) {
+            self.move_last(index, taken);
+        }
+    }
+
+    pub(super) fn has_last_of_all(&self) -> bool {
+        self.slots.iter().any(|slot| slot.column.is_last() && slot.column.len() > 0)
+    }
+
+    /// Whether any of what an action comes after is here.
+    pub(super) fn contains_any(&self, numbers: &[u64]) -> bool {
+        let has = |number: &u64| self.slots.iter().any(|slot| slot.column.contains(*number));
+        numbers.iter().any(has)
+    }
+
+    /// The numbers of what the last action of a column comes after.
+    pub(super) fn comes_after(&self, index: usize) -> &[u64] {
+        self.slots[index].column.comes_after()
+    }
+
+    /// The numbers that are higher than this one.
+    pub(super) fn numbers_above(&self, number: u64) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        self.slots.iter().for_each(|slot| slot.column.numbers_above(number, &mut numbers));
+        numbers
+    }
+
     /// Moves the actions with lower numbers to `target`.
     pub(super) fn move_below(&mut self, number: u64, target: &mut Self) {
         for slot in &mut self.slots {

@@ -17,6 +17,7 @@
 //! - `local`: actions that are not `Send`; `local_attempt`: one on its way
 
 mod action;
+mod behind;
 mod column;
 mod columns;
 mod drain_scope;
@@ -43,6 +44,7 @@ mod undoing;
 
 pub use action::{Action, ActionOutput, labelled};
 pub(crate) use action::{Attempt, WithState};
+pub(crate) use behind::next_order;
 pub(crate) use drain_scope::DrainScope;
 pub(crate) use local::LocalRollback;
 pub use local::{LocalAction, LocalUndos};

@@ -10,7 +10,7 @@ process_counter! {
 
 /// The next number: greater than every number that this thread can have seen.
 #[inline]
-pub(super) fn draw() -> u64 {
+pub(crate) fn draw() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 

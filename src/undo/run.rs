@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 
+use super::behind::{self, Turn};
 use super::columns::Columns;
 use super::ended::Ended;
 use super::local::Home;
@@ -261,16 +262,12 @@ impl Run {
         let batch = driver.terms.policy.order == RunOrder::SequentialReverse;
         let cancelled = driver.terms.undoing.token.is_cancelled();
         let busy = self.current.is_busy();
+        let idle = self.is_empty();
         let next = self.settle(scope, |session, staged, taken| {
             if !session.gone.is_empty() {
                 return Next::Stop;
             }
-            let (again, from, most) = match session.again_for(driver.id) {
-                // One by one: each is put back where it was.
-                Some((since, again)) if staged.is_empty() => (Some(since), again, 1),
-                _ => (None, staged, most),
-            };
-            if from.is_empty() {
+            if staged.is_empty() && session.again_for(driver.id).is_none() {
                 return Next::Empty;
             }
             if cancelled {
@@ -278,7 +275,20 @@ impl Run {
             }
             // The columns of the actions before are used again.
             let mut next = if busy { Columns::default() } else { std::mem::take(taken) };
-            from.take_last(most, &mut next);
+            let mut again = None;
+            match session.again_for(driver.id) {
+                // One by one: each is put back where it was.
+                Some((since, actions)) if staged.is_empty() => {
+                    again = Some(since);
+                    actions.take_last(1, &mut next);
+                }
+                _ => match behind::turn(session, staged, most, !batch, idle) {
+                    Turn::Usual(0) | Turn::Wait => return Next::Empty,
+                    Turn::Usual(most) => staged.take_last(most, &mut next),
+                    Turn::Alone => staged.take_last(1, &mut next),
+                    Turn::OthersFirst => staged.take_not_last(&mut next),
+                },
+            }
             session.running += next.len();
             if batch {
                 session.batch = next.len();

@@ -100,6 +100,12 @@ impl Session {
         self.again.entry(since).or_default().append(&mut action);
     }
 
+    /// Whether any of these has failed for good.
+    pub(super) fn has_failed(&self, numbers: &[u64]) -> bool {
+        self.failed.contains_any(numbers)
+            || self.again.values().any(|actions| actions.contains_any(numbers))
+    }
+
     /// How many failures there have been.
     pub(super) fn failures_so_far(&self) -> usize {
         self.forgotten + self.failures.len()

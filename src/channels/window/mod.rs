@@ -165,7 +165,7 @@ impl<S: Source> Source for Window<S> {
                 return Poll::Ready(Some(Ok(full.unwrap_or_else(Delivery::held))));
             }
             // What is no message belongs to no window.
-            Body::Failed(error) => Body::Failed(error),
+            Body::Failed(error, raw) => Body::Failed(error, raw),
             Body::Skipped => Body::Skipped,
             Body::Held => Body::Held,
         };

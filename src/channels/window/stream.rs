@@ -177,7 +177,7 @@ impl<S: Source<Receipt = Unsettled>> Windows<S> {
                         return Poll::Ready(Ok(window));
                     }
                     Poll::Ready(Some(
-                        Ok(Delivery { body: Body::Failed(error), .. }) | Err(error),
+                        Ok(Delivery { body: Body::Failed(error, _), .. }) | Err(error),
                     )) => {
                         let origin = Origin { source: this.name.clone(), message: 0 };
                         return Poll::Ready(Err(Some(error.with_origin(origin))));

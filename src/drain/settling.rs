@@ -1,0 +1,362 @@
+//! What becomes of messages that have a transport, from the end of their handler on.
+//!
+//! A message that was handled and has staged something keeps its step until it is settled: the slot
+//! goes on with another one. One that has failed is undone in its slot and then given its verdict. What
+//! a drain that is dropped has not settled is staged to be released, below what its handler staged.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::slot::{Ended, Job, Slot};
+use super::state::{Info, Shared, State};
+use super::types::{DrainTypes, Drains};
+use crate::error::Error;
+use crate::panics;
+use crate::settlement::{Delivered, Given, Key, Settled, Tag, Ticket, Verdict};
+use crate::source::Receipt;
+use crate::step::LentStep;
+
+/// Messages whose handler has ended and that are not settled, where there is something to undo.
+pub(super) struct Unsettled<C: DrainTypes> {
+    records: Vec<Option<Record<C>>>,
+    vacant: Vec<Tag>,
+    /// Receipts of messages in work that are no longer ours.
+    lost: BTreeSet<Key>,
+    /// Records that are being undone.
+    pub(super) undoing: Vec<Tag>,
+}
+
+/// A message that was handled, and what it staged.
+pub(super) struct Record<C: DrainTypes> {
+    step: LentStep,
+    delivered: Arc<Delivered>,
+    /// Receipts without an outcome, and those of them that were refused.
+    left: usize,
+    refused: Vec<Key>,
+    pub(super) rollback: Option<C::Rollback>,
+}
+
+impl<C: DrainTypes> Default for Unsettled<C> {
+    fn default() -> Self {
+        Self { records: Vec::new(), vacant: Vec::new(), lost: BTreeSet::new(), undoing: Vec::new() }
+    }
+}
+
+impl<C: DrainTypes> Unsettled<C> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.len() == self.vacant.len()
+    }
+
+    fn add(&mut self, step: LentStep, delivered: Arc<Delivered>) -> Tag {
+        let left = delivered.receipts().len();
+        let record = Record { step, delivered, left, refused: Vec::new(), rollback: None };
+        if let Some(tag) = self.vacant.pop() {
+            self.records[tag as usize] = Some(record);
+            return tag;
+        }
+        self.records.push(Some(record));
+        u32::try_from(self.records.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn get(&mut self, tag: Tag) -> Option<&mut Record<C>> {
+        self.records.get_mut(tag as usize)?.as_mut()
+    }
+
+    fn remove(&mut self, tag: Tag) -> Option<Record<C>> {
+        let record = self.records.get_mut(tag as usize)?.take()?;
+        self.vacant.push(tag);
+        if self.vacant.len() == self.records.len() {
+            // It grew with what was open at once.
+            (self.records, self.vacant) = (Vec::new(), Vec::new());
+        }
+        Some(record)
+    }
+
+    fn tags(&self) -> Vec<Tag> {
+        let tags = self.records.iter().zip(0_u32..);
+        tags.filter(|(record, _)| record.is_some()).map(|(_, tag)| tag).collect()
+    }
+
+    /// The receipt of a message in work is no longer ours.
+    pub(super) fn lose(&mut self, key: Key) {
+        self.lost.insert(key);
+    }
+
+    /// Whether the message in work is no longer ours.
+    #[inline]
+    pub(super) fn has_lost(&self, job: Option<&Job<C>>) -> bool
+    where
+        C: Drains,
+    {
+        !self.lost.is_empty() && is_lost(job)
+    }
+}
+
+/// Whether a message is no longer ours.
+pub(super) fn is_lost<C: Drains>(job: Option<&Job<C>>) -> bool {
+    job.and_then(|job| job.receipt.delivered()).is_some_and(|it| it.is_lost())
+}
+
+impl<C: Drains> Job<C> {
+    /// Whether it is one of these messages.
+    pub(super) fn is_settled_by(&self, keys: &BTreeSet<Key>) -> bool {
+        let delivered = self.receipt.delivered();
+        delivered.is_some_and(|it| it.receipts().iter().any(|(_, key)| keys.contains(key)))
+    }
+
+    /// Gives the verdict on the message, if it has a transport.
+    pub(super) fn settle(&mut self, verdict: &Verdict) {
+        let failed = !matches!(verdict, Verdict::Accept) && self.failed > 0 && self.begun > 0;
+        let receipt = std::mem::take(&mut self.receipt);
+        receipt.into_ticket().give(verdict, Given { tag: None, failed });
+    }
+}
+
+/// Where a message went that was given up and nobody has stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// Back to its transport, or it has none.
+    Back,
+    /// The transport keeps it, or puts it aside when it has come too often: nobody has to end for it.
+    Aside,
+    /// Nobody takes it.
+    Nowhere,
+}
+
+/// The verdict on a message that was given up without a letter.
+pub(super) fn settle_failed<C: Drains>(
+    job: &mut Job<C>,
+    error: &Error,
+    undone: bool,
+    interrupted: bool,
+    shared: &Shared<C>,
+) -> Gone {
+    let Some(delivered) = job.receipt.delivered().filter(|_| C::Receipt::SETTLES) else {
+        return Gone::Back;
+    };
+    if undone && (interrupted || job.begun > 0) {
+        let deliveries = delivered.facts().iter().filter_map(|facts| facts.deliveries).max();
+        let retry = shared.settings.retry.as_ref().filter(|_| !interrupted);
+        let after = retry.map(|retry| retry.delay_after(deliveries.unwrap_or(1)));
+        job.settle(&Verdict::Release { after, begun: job.begun > 0 });
+        return Gone::Back;
+    }
+    // It cannot be handled, or cannot be undone: to come again does not help it.
+    let able = delivered.receipts().first().map(|(desk, _)| desk.able());
+    match able {
+        Some(able) if able.rejects => {
+            job.settle(&Verdict::Reject { error: error.clone() });
+            Gone::Aside
+        }
+        Some(able) if able.redrives => {
+            job.settle(&Verdict::Release { after: None, begun: true });
+            Gone::Aside
+        }
+        _ => Gone::Nowhere,
+    }
+}
+
+/// The message of a drain that is over: it is released by whoever undoes what its handler did, which
+/// is staged by now.
+pub(super) fn abandon_ticket<C: Drains>(
+    ticket: Ticket,
+    step: &mut Option<LentStep>,
+    state: &mut State<C>,
+) {
+    let Some(delivered) = ticket.delivered() else { return };
+    if let Some(outcome) = delivered.take_by_hand() {
+        // The handler was about to settle it, or has: what it did stays.
+        ticket.settled_by_hand(&outcome);
+        if let Some(lent) = step.take() {
+            lent.let_go(true);
+        }
+        return;
+    }
+    let number = delivered.order();
+    let scope = step.as_ref().map_or(state.scope.scope(), |lent| lent.scope());
+    if let Some(release) = ticket.into_release() {
+        scope.stage_behind(number, release);
+    }
+}
+
+impl<C: Drains> Slot<C> {
+    /// The message was handled: its transport is told, and its step waits for the answer if anything
+    /// was staged.
+    pub(super) fn accept(self: Pin<&mut Self>, _: &mut Info, state: &mut State<C>) {
+        let this = self.project();
+        let Some(job) = this.job.as_mut() else { return };
+        let ticket = std::mem::take(&mut job.receipt).into_ticket();
+        let Some(delivered) = ticket.delivered() else { return };
+        if let Some(outcome) = delivered.take_by_hand() {
+            return ticket.settled_by_hand(&outcome);
+        }
+        let touched = this.step.take_if(|lent| lent.is_touched() || !lent.is_home());
+        let tag = touched.map(|step| {
+            *this.stop = None;
+            state.settling.add(step, Arc::clone(delivered))
+        });
+        ticket.give(&Verdict::Accept, Given { tag, failed: false });
+    }
+
+    /// The message is no longer ours: its handler is dropped, and what it did is undone.
+    #[cold]
+    pub(super) fn lost(
+        mut self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Ended<C>> {
+        let mut this = self.as_mut().project();
+        if let Some(stop) = this.stop.take() {
+            stop.cancel();
+        }
+        super::slot::book(this.booked, info, state);
+        let number = this.job.as_ref().map_or(0, |job| job.number);
+        if let Err(text) = panics::contain(|| this.handler.set(None)) {
+            state.fail(Error::panic("a destructor", &text).with_origin(info.message(number)));
+        }
+        self.undo(super::after::Then::Lost, info, state, shared, cx)
+    }
+
+    /// What a message did that is no longer ours is undone, as far as it could be.
+    pub(super) fn lost_and_undone(
+        mut self: Pin<&mut Self>,
+        undone: bool,
+        info: &mut Info,
+        state: &mut State<C>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        this.span.end_dropped();
+        *this.booked = false;
+        if let Some(mut job) = this.job.take() {
+            let keys = job.receipt.delivered().map(|it| it.receipts().to_vec());
+            for (_, key) in keys.into_iter().flatten() {
+                state.settling.lost.remove(&key);
+            }
+            if undone {
+                // Of a window: those that are still ours.
+                job.settle(&Verdict::Release { after: None, begun: true });
+            }
+            panics::drop_contained(|| drop(job));
+        }
+        state.accounts.change(info.row, |n| {
+            n.in_flight -= 1;
+            n.unfinished += 1;
+        });
+        Poll::Ready(Ended::Booked)
+    }
+
+    /// The handler has failed behind a settlement of its own: what it did stays with that.
+    #[cold]
+    pub(super) fn failed_behind_its_settlement(
+        mut self: Pin<&mut Self>,
+        outcome: &Settled,
+        error: Error,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+    ) -> Poll<Ended<C>> {
+        let this = self.as_mut().project();
+        this.span.end(Err(&error));
+        if let Some(job) = this.job.as_mut() {
+            std::mem::take(&mut job.receipt).into_ticket().settled_by_hand(outcome);
+        }
+        self.as_mut().let_go(true);
+        if !shared.settings.goes_on() {
+            state.fail(error);
+        }
+        Poll::Ready(self.failed(info, state))
+    }
+}
+
+impl<C: Drains> State<C> {
+    /// A receipt of a message that was handled has its outcome: what the message did stays.
+    pub(super) fn concluded(&mut self, tag: Tag) {
+        let Some(record) = self.settling.get(tag) else { return };
+        record.left -= 1;
+        if record.left > 0 {
+            return self.look_at_refusals(tag);
+        }
+        if let Some(record) = self.settling.remove(tag) {
+            record.step.let_go(true);
+        }
+    }
+
+    /// A message that was handled is to be undone, and released: its accept was refused to the end, or
+    /// one before it goes back.
+    pub(super) fn take_back(&mut self, key: Key, tag: Tag, shared: &Shared<C>) {
+        let Some(record) = self.settling.get(tag) else { return };
+        record.refused.push(key);
+        self.look_at_refusals(tag);
+        self.begin_to_undo(tag, shared);
+    }
+
+    /// Of a window some were accepted: the others are not undone alone.
+    fn look_at_refusals(&mut self, tag: Tag) {
+        let Some(record) = self.settling.get(tag) else { return };
+        if record.left < record.delivered.receipts().len() && !record.refused.is_empty() {
+            let refused = std::mem::take(&mut record.refused);
+            record.left -= refused.len();
+            let unknown = Settled::Unknown(Error::validation("others of its window were accepted"));
+            let delivered = Arc::clone(&record.delivered);
+            for (desk, key) in delivered.receipts().iter().filter(|(_, key)| refused.contains(key))
+            {
+                desk.settled_by_hand(*key, &unknown);
+            }
+            if record.left == 0 {
+                if let Some(record) = self.settling.remove(tag) {
+                    record.step.let_go(true);
+                }
+            }
+        }
+    }
+
+    fn begin_to_undo(&mut self, tag: Tag, shared: &Shared<C>) {
+        use super::undos::UndoWith;
+        let Self { settling, undos, .. } = self;
+        let Some(record) = settling.get(tag) else { return };
+        if record.rollback.is_none() && record.refused.len() == record.left {
+            let clock = shared.context.clock();
+            record.rollback = Some(undos.roll_back(record.step.scope(), &shared.policy, clock));
+            settling.undoing.push(tag);
+        }
+    }
+
+    /// A message that was handled has been undone, as far as it could be.
+    pub(super) fn undone_behind(&mut self, tag: Tag, undone: bool) {
+        self.settling.undoing.retain(|other| *other != tag);
+        let Some(mut record) = self.settling.remove(tag) else { return };
+        record.rollback = None;
+        for (desk, key) in record.delivered.receipts() {
+            if undone {
+                let verdict = Verdict::Release { after: None, begun: true };
+                desk.give(*key, verdict, Given::default());
+            } else {
+                desk.abandon(*key);
+            }
+        }
+        if !undone {
+            record.step.hand_over_to_context();
+        }
+        record.step.let_go(false);
+    }
+
+    /// The drain is over before these are settled: `not_sent` has those whose accept nobody has.
+    pub(super) fn abandon_unsettled(&mut self, not_sent: &[Key]) {
+        for tag in self.settling.tags() {
+            let Some(mut record) = self.settling.remove(tag) else { continue };
+            panics::drop_each(record.rollback.take());
+            let is_back = |key: &Key| not_sent.contains(key) || record.refused.contains(key);
+            let back = record.delivered.receipts().iter().any(|(_, key)| is_back(key));
+            if back {
+                let number = record.delivered.order();
+                let release = crate::settlement::Release::new(&record.delivered);
+                record.step.scope().stage_behind(number, release);
+            }
+            record.step.let_go(!back);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The transports of a drain: driven with it, and closed at its end.
+//!
+//! Verdicts are sent and leases renewed whatever the handlers do: at the start of each poll, before
+//! messages are taken, and behind them. At the end of the drain fetching stops, what was not taken is
+//! released, everything that is open is settled, and the transports of which no source is left are
+//! closed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+
+use super::running::Running;
+use super::settings::Commit;
+use super::state::{Phase, State};
+use super::types::Drains;
+use crate::clock::Alarm;
+use crate::error::Error;
+use crate::panics;
+use crate::settlement::{Desk, Given, Key, News, Release, Settlements, Tag, Ticket};
+
+/// The transports of a drain.
+#[derive(Default)]
+pub(super) struct Desks {
+    desks: Vec<Arc<dyn Desk>>,
+    closing: Option<Closing>,
+}
+
+/// A drain whose messages have ended.
+struct Closing {
+    result: Result<(), Error>,
+    /// When what is open is given up.
+    budget: Option<Alarm>,
+    /// Nothing is open any more, and these are being closed.
+    ends: Option<Vec<BoxFuture<'static, Result<(), Error>>>>,
+}
+
+impl<C: Drains> Running<C> {
+    /// Takes in the transports of a source.
+    ///
+    /// # Errors
+    ///
+    /// Where one of them cannot be used by this drain.
+    pub(super) fn attach(
+        &mut self,
+        state: &mut State<C>,
+        desks: &[Arc<dyn Desk>],
+    ) -> Result<(), Error> {
+        for desk in desks {
+            if self.transports.desks.iter().any(|known| Arc::ptr_eq(known, desk)) {
+                continue;
+            }
+            let settings = &self.shared.settings;
+            let commits = match settings.commit {
+                None if self.first => {
+                    state.commit = Commit::Message;
+                    true
+                }
+                None => state.commit == Commit::Message,
+                Some(commit) => commit == Commit::Message,
+            };
+            if !commits {
+                let text = "a drain whose messages are settled commits each of them by itself";
+                return Err(Error::validation(text));
+            }
+            if self.shared.policy.runs_nothing() {
+                let text = "a message that is settled has to be undone before it is given back";
+                return Err(Error::validation(text));
+            }
+            desk.attach(self.shared.context.clock(), settings.message_timeout)?;
+            self.transports.desks.push(Arc::clone(desk));
+        }
+        Ok(())
+    }
+
+    /// A poll of a drain that settles its messages.
+    pub(super) fn poll_settling(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            if self.transports.closing.is_some() {
+                return self.poll_closing(cx);
+            }
+            self.drive(cx)?;
+            match self.poll_messages(cx) {
+                Poll::Ready(result) => self.begin_to_close(result)?,
+                Poll::Pending => {
+                    if self.drive(cx)? {
+                        cx.waker().wake_by_ref();
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Lets every transport do what is due. Returns whether the drain has to look at itself.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let mut told = false;
+        for at in 0..self.transports.desks.len() {
+            let desk = Arc::clone(&self.transports.desks[at]);
+            while let Poll::Ready(news) = desk.poll(cx) {
+                told = true;
+                self.hear(&desk, news)?;
+            }
+        }
+        Ok(told | self.poll_undoing(cx)?)
+    }
+
+    fn hear(&mut self, desk: &Arc<dyn Desk>, news: News) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        match &news {
+            News::Hurry(keys) => return self.hurry(keys),
+            News::Lost(_) => self.banks.iter_mut().for_each(|bank| bank.notify_all()),
+            _ => {}
+        }
+        self.look(|state| match news {
+            News::Concluded(tag) => state.concluded(tag),
+            News::Refused(key, tag) | News::Voided(key, Some(tag)) => {
+                state.take_back(key, tag, &shared);
+            }
+            // Nothing of it is to be undone.
+            News::Voided(key, None) => desk.give(key, RELEASE, Given::default()),
+            News::Lost(key) => state.settling.lose(key),
+            News::Hurry(_) => {}
+            News::Fault(error) => state.fail(error),
+        })
+    }
+
+    /// Gives back what waits of a partition that is to be given up.
+    fn hurry(&mut self, keys: &[Key]) -> Result<(), Error> {
+        let keys = keys.iter().copied().collect();
+        let mut state = self.shared.take().ok_or_else(super::running::state_is_gone)?;
+        for bank in &mut self.banks {
+            bank.give_back_waiting(&keys, &mut state);
+        }
+        self.shared.tell(&state);
+        self.shared.put(state);
+        Ok(())
+    }
+
+    /// Goes on with messages that were handled and are undone all the same.
+    fn poll_undoing(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let tags = self.look(|state| state.settling.undoing.clone())?;
+        let mut any = false;
+        for tag in tags {
+            let rollback =
+                self.look(|state| state.settling.get(tag).and_then(|it| it.rollback.take()))?;
+            let Some(mut rollback) = rollback else { continue };
+            let polled = panics::contain(|| Pin::new(&mut rollback).poll(cx));
+            if let Ok(Poll::Pending) = polled {
+                self.look(|state| {
+                    if let Some(record) = state.settling.get(tag) {
+                        record.rollback = Some(rollback);
+                    }
+                })?;
+                continue;
+            }
+            any = true;
+            panics::drop_each([rollback]);
+            let undone = matches!(polled, Ok(Poll::Ready(Ok(_))));
+            self.look(|state| state.undone_behind(tag, undone))?;
+        }
+        Ok(any)
+    }
+
+    /// All messages have ended: what is held goes back, and nothing more is fetched.
+    fn begin_to_close(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        self.refuse_sources();
+        let mut state = self.shared.take().ok_or_else(super::running::state_is_gone)?;
+        state.phase = Phase::Stopping;
+        for bank in &mut self.banks {
+            bank.abandon(&mut state);
+        }
+        self.banks.clear();
+        self.shared.tell(&state);
+        self.shared.put(state);
+        for desk in &self.transports.desks {
+            desk.stop();
+        }
+        let clock = self.shared.context.clock();
+        let grace = self.shared.settings.grace;
+        let budget = match (&result, &self.grace, &self.finish) {
+            (Err(_), Some(grace), _) => Some(grace.again()),
+            (Err(_), None, _) => Some(Alarm::grace(clock, grace)),
+            (Ok(()), _, Some(finish)) => Some(finish.again()),
+            (Ok(()), _, None) => None,
+        };
+        self.transports.closing = Some(Closing { result, budget, ends: None });
+        Ok(())
+    }
+
+    /// Settles what is open, and closes the transports.
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.drive(cx)?;
+        let failed = self.look(|state| {
+            let failures = &mut state.failures.first;
+            (!failures.is_empty()).then(|| failures.remove(0))
+        })?;
+        let is_quiet = self.transports.desks.iter().all(|desk| desk.is_quiet())
+            && self.look(|state| state.settling.is_empty())?;
+        let desks = &self.transports.desks;
+        let Some(closing) = &mut self.transports.closing else { return Poll::Pending };
+        closing.fail(failed);
+        if is_quiet && closing.ends.is_none() {
+            let unused = desks.iter().filter(|desk| !desk.is_used());
+            closing.ends = Some(unused.map(|desk| Arc::clone(desk).close()).collect());
+        }
+        if let Some(futures) = &mut closing.ends {
+            let mut failed = Vec::new();
+            futures.retain_mut(|future| match panics::contain(|| future.as_mut().poll(cx)) {
+                Ok(Poll::Pending) => true,
+                Ok(Poll::Ready(result)) => {
+                    failed.extend(result.err());
+                    false
+                }
+                Err(text) => {
+                    failed.push(Error::panic("the transport", &text));
+                    false
+                }
+            });
+            let is_closed = futures.is_empty();
+            for error in failed {
+                closing.fail(Some(error));
+            }
+            if is_closed {
+                return Poll::Ready(std::mem::replace(&mut closing.result, Ok(())));
+            }
+        }
+        let is_over = closing.budget.as_mut().is_some_and(|budget| budget.poll(cx).is_ready());
+        if !is_over {
+            return Poll::Pending;
+        }
+        Poll::Ready(std::mem::replace(&mut closing.result, Ok(())))
+    }
+
+    /// The drain has ended, or is dropped: whatever is open is as if nobody had begun to settle it.
+    pub(super) fn leave_transports(&mut self, state: &mut State<C>) -> Settlements {
+        let mut settlements = Settlements::default();
+        let mut back = Vec::new();
+        let desks = std::mem::take(&mut self.transports.desks);
+        for desk in &desks {
+            let not_sent: Vec<(Key, Option<Tag>)> = desk.detach();
+            back.extend(not_sent.into_iter().map(|(key, tag)| (Arc::clone(desk), key, tag)));
+        }
+        let keys: Vec<_> = back.iter().map(|(_, key, _)| *key).collect();
+        state.abandon_unsettled(&keys);
+        for (desk, key, tag) in back {
+            if tag.is_none() {
+                let number = crate::undo::next_order();
+                if let Some(release) = Ticket::new(desk, key).into_release() {
+                    let release: Release = release;
+                    state.scope.scope().stage_behind(number, release);
+                }
+            }
+        }
+        for desk in &desks {
+            settlements.add(&desk.settlements());
+        }
+        settlements
+    }
+}
+
+impl Closing {
+    /// Notes a failure of the end, unless the drain has failed before.
+    fn fail(&mut self, error: Option<Error>) {
+        let Some(error) = error else { return };
+        self.result = match std::mem::replace(&mut self.result, Ok(())) {
+            Ok(()) => Err(error),
+            Err(first) => Err(first.with_related([error])),
+        };
+    }
+}
+
+const RELEASE: crate::settlement::Verdict =
+    crate::settlement::Verdict::Release { after: None, begun: true };

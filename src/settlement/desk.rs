@@ -1,0 +1,138 @@
+//! A transport as a drain sees it: receipts are numbers, whatever their type.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::words::{Able, Facts, Settled, Verdict};
+use crate::clock::Clock;
+use crate::error::Error;
+
+/// The number of a receipt, which no other has had at any desk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub(crate) desk: u32,
+    pub(crate) place: u32,
+    pub(crate) turn: u32,
+}
+
+/// What the drain keeps of a message until it is settled: the number of its record.
+pub(crate) type Tag = u32;
+
+/// What goes with a verdict.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given {
+    /// The drain has a record of the message, and is told when it is settled.
+    pub(crate) tag: Option<Tag>,
+    /// Its handler was called, and has failed.
+    pub(crate) failed: bool,
+}
+
+/// What a desk has to tell its drain.
+#[derive(Debug)]
+pub enum News {
+    /// A message that has a record is settled for good: what it did stays.
+    Concluded(Tag),
+    /// An accept was certainly not applied, and nothing behind it has begun: the message is to be
+    /// undone and released.
+    Refused(Key, Tag),
+    /// A message was done, and one before it is given back: it is to be undone.
+    Voided(Key, Option<Tag>),
+    /// The receipt of a message that is in work is no longer ours.
+    Lost(Key),
+    /// A partition is to be given up: what waits of these is released at once.
+    Hurry(Vec<Key>),
+    /// Something that does not pass.
+    Fault(Error),
+}
+
+/// How many receipts had which end, each in exactly one of these; of `fetched` all others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settlements {
+    pub(crate) fetched: u64,
+    pub(crate) accepted: u64,
+    pub(crate) released: u64,
+    pub(crate) rejected: u64,
+    pub(crate) lost: u64,
+    pub(crate) unknown: u64,
+    pub(crate) abandoned: u64,
+}
+
+impl Settlements {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.fetched += other.fetched;
+        self.accepted += other.accepted;
+        self.released += other.released;
+        self.rejected += other.rejected;
+        self.lost += other.lost;
+        self.unknown += other.unknown;
+        self.abandoned += other.abandoned;
+    }
+}
+
+/// The object-safe form of a transport.
+pub trait Desk: fmt::Debug + Send + Sync {
+    fn able(&self) -> Able;
+
+    /// A drain begins to drive it.
+    ///
+    /// # Errors
+    ///
+    /// Where another one does, or the transport cannot be used as it was asked to be.
+    fn attach(
+        &self,
+        clock: &Arc<dyn Clock>,
+        message_timeout: Option<Duration>,
+    ) -> Result<(), Error>;
+
+    /// The drain is gone. Nothing is sent any more; returns the accepts that were not handed over,
+    /// and whose outcome is known to no one: those are as if they had not been given.
+    fn detach(&self) -> Vec<(Key, Option<Tag>)>;
+
+    /// Fetches, renews and settles what is due, and says what the drain has to know.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<News>;
+
+    /// Nothing more is fetched, and what was not taken goes back.
+    fn stop(&self);
+
+    /// Whether nothing is open any more.
+    fn is_quiet(&self) -> bool;
+
+    /// The verdict on a message.
+    fn give(&self, key: Key, verdict: Verdict, given: Given);
+
+    /// The handler has settled by itself, with this outcome.
+    fn settled_by_hand(&self, key: Key, outcome: &Settled);
+
+    /// There is no verdict, and there will be none.
+    fn abandon(&self, key: Key);
+
+    /// Its drain is over, and it is staged to be released by whoever undoes the rest.
+    fn keep(&self, key: Key);
+
+    /// Releases what was kept.
+    fn release_kept(self: Arc<Self>, key: Key) -> BoxFuture<'static, Settled>;
+
+    /// What was kept is not going to be released.
+    fn forget_kept(&self, key: Key);
+
+    /// Whether the receipt is still ours.
+    fn is_ours(&self, key: Key) -> bool;
+
+    fn facts(&self, key: Key) -> Facts;
+
+    /// The transport's own receipt.
+    fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>>;
+
+    /// Whether somebody has a source of it, or is to release what was kept.
+    fn is_used(&self) -> bool;
+
+    fn close(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>>;
+
+    /// What has become of the receipts since the drain began.
+    fn settlements(&self) -> Settlements;
+}

@@ -1,0 +1,196 @@
+//! Verdicts, their outcomes, and what is known of a delivery.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// What a drain has decided about a message: see [`Transport::settle`](super::Transport::settle).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It was handled: the transport forgets it. In prefix order, and everything before it.
+    Accept,
+    /// It is given back, to be delivered again.
+    Release {
+        /// Not before so long from now, where the transport can [delay](Able::delays) it.
+        after: Option<Duration>,
+        /// Whether a handler was called with it. A delivery that nobody began is taken back from
+        /// the count, where the transport can.
+        begun: bool,
+    },
+    /// It is never to be delivered again: its dead letter is stored, or the transport
+    /// [keeps it](Able::rejects).
+    Reject {
+        /// What it has failed with.
+        error: Error,
+    },
+}
+
+impl Verdict {
+    /// Back at once, and nobody has begun it.
+    pub(crate) const UNTOUCHED: Self = Self::Release { after: None, begun: false };
+}
+
+/// What became of one settlement, as far as the transport knows.
+#[derive(Clone, Debug)]
+pub enum Settled {
+    /// The transport said so.
+    Confirmed,
+    /// It was sent, and the transport never says more.
+    Sent,
+    /// Certainly not applied, and the receipt is still good.
+    Refused(Error),
+    /// The receipt is no longer ours: its lease ran out, or its partition was taken away.
+    Lost(Error),
+    /// Sent, and no answer came: it may have been applied.
+    Unknown(Error),
+}
+
+/// A partition as one consumer has it: its number, and the generation of the assignment, session or
+/// connection. `0` of both where there is no such thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Assignment {
+    /// The number of the partition.
+    pub partition: u32,
+    /// Grows with each assignment, session or connection; never comes again.
+    pub generation: u64,
+}
+
+/// What is known of a delivery.
+///
+/// ```
+/// use watershed::transport::Facts;
+///
+/// let facts = Facts { id: Some("m-17".into()), deliveries: Some(2), ..Facts::default() };
+/// assert!(facts.headers.is_empty());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// What the message is called, the same in each delivery of it.
+    pub id: Option<Arc<str>>,
+    /// How often it was delivered, this time included.
+    pub deliveries: Option<u32>,
+    /// Where it came from.
+    pub assignment: Assignment,
+    /// What came with it.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// What a transport can do: each method says one thing of it. It may depend on how the transport is
+/// set up, so it is a value.
+///
+/// ```
+/// use std::time::Duration;
+/// use watershed::transport::Able;
+///
+/// let queue = Able::each().fences().renews().delays().counts().batches_of(10);
+/// let log = Able::prefix().asks_every(Duration::from_millis(100));
+/// # let _ = (queue, log);
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
+pub struct Able {
+    pub(crate) prefix: bool,
+    pub(crate) fences: bool,
+    pub(crate) leases: bool,
+    pub(crate) renews: bool,
+    pub(crate) delays: bool,
+    pub(crate) rejects: bool,
+    pub(crate) redrives: bool,
+    pub(crate) counts: bool,
+    pub(crate) batch: usize,
+    pub(crate) prefetch: usize,
+    pub(crate) asks_every: Duration,
+}
+
+impl Able {
+    const fn new(prefix: bool) -> Self {
+        Self {
+            prefix,
+            fences: false,
+            leases: false,
+            renews: false,
+            delays: false,
+            rejects: false,
+            redrives: false,
+            counts: false,
+            batch: 1,
+            prefetch: 1,
+            asks_every: Duration::from_secs(1),
+        }
+    }
+
+    /// Each message is settled by itself.
+    pub const fn each() -> Self {
+        Self::new(false)
+    }
+
+    /// An accept covers every message of its partition that was taken before: offsets.
+    pub const fn prefix() -> Self {
+        Self::new(true)
+    }
+
+    /// It refuses a receipt that is no longer good, by itself.
+    pub const fn fences(mut self) -> Self {
+        self.fences = true;
+        self
+    }
+
+    /// Messages are ours [for a time](super::Received::leased_for).
+    pub const fn leases(mut self) -> Self {
+        self.leases = true;
+        self
+    }
+
+    /// There are leases, and they can be renewed.
+    pub const fn renews(mut self) -> Self {
+        self.leases = true;
+        self.renews = true;
+        self
+    }
+
+    /// A release can say when the message comes again.
+    pub const fn delays(mut self) -> Self {
+        self.delays = true;
+        self
+    }
+
+    /// It keeps what is rejected: a rejected message is not lost, also without a dead letter.
+    pub const fn rejects(mut self) -> Self {
+        self.rejects = true;
+        self
+    }
+
+    /// It puts aside by itself what was delivered too often.
+    pub const fn redrives(mut self) -> Self {
+        self.redrives = true;
+        self
+    }
+
+    /// It counts the deliveries of a message.
+    pub const fn counts(mut self) -> Self {
+        self.counts = true;
+        self
+    }
+
+    /// The most verdicts, or renewals, in one call. Default: 1.
+    pub const fn batches_of(mut self, most: usize) -> Self {
+        self.batch = if most == 0 { 1 } else { most };
+        self
+    }
+
+    /// The most messages of one source that are fetched and not handed out. Default: 1.
+    pub const fn prefetches(mut self, most: usize) -> Self {
+        self.prefetch = if most == 0 { 1 } else { most };
+        self
+    }
+
+    /// How long after a fetch that brought nothing the next one is sent, if no
+    /// [`Event::Ready`](super::Event::Ready) comes before. Default: 1 second.
+    pub const fn asks_every(mut self, interval: Duration) -> Self {
+        self.asks_every = interval;
+        self
+    }
+}

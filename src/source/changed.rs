@@ -1,0 +1,128 @@
+//! A source whose messages are made into something else, whatever they are settled by.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use super::{Body, DeliveryOf, Gate, Polled, Profile, Source};
+use crate::error::{BoxError, Error, ErrorCode};
+
+/// What becomes of a message.
+pub trait Change<M> {
+    /// What it is made into.
+    type Message;
+
+    #[doc(hidden)]
+    fn change(&mut self, message: M) -> Body<Self::Message>;
+}
+
+/// See [`Source::decoded`].
+#[derive(Clone, Copy, Debug)]
+pub struct Decode<F>(F);
+
+/// See [`Source::picked`].
+#[derive(Clone, Copy, Debug)]
+pub struct Pick<F>(F);
+
+impl<M: Clone + Send + 'static, N, E, F> Change<M> for Decode<F>
+where
+    E: Into<BoxError>,
+    F: FnMut(M) -> Result<N, E>,
+{
+    type Message = N;
+
+    fn change(&mut self, message: M) -> Body<N> {
+        match (self.0)(message.clone()) {
+            Ok(message) => Body::Message(message),
+            Err(error) => {
+                let error = Error::from_error(ErrorCode::Validation, error);
+                Body::Failed(error, Some(Box::new(message)))
+            }
+        }
+    }
+}
+
+impl<M, N, F: FnMut(M) -> Option<N>> Change<M> for Pick<F> {
+    type Message = N;
+
+    fn change(&mut self, message: M) -> Body<N> {
+        (self.0)(message).map_or(Body::Skipped, Body::Message)
+    }
+}
+
+pin_project! {
+    /// A source whose messages are made into something else, see [`Source::decoded`] and
+    /// [`Source::picked`].
+    #[must_use = "a source does nothing unless it is drained"]
+    pub struct Changed<S, C> {
+        #[pin]
+        source: S,
+        change: C,
+    }
+}
+
+impl<S, F> Changed<S, Decode<F>> {
+    pub(super) fn decoded(source: S, decode: F) -> Self {
+        Self { source, change: Decode(decode) }
+    }
+}
+
+impl<S, F> Changed<S, Pick<F>> {
+    pub(super) fn picked(source: S, pick: F) -> Self {
+        Self { source, change: Pick(pick) }
+    }
+}
+
+impl<S: Source, C: Change<S::Message>> Source for Changed<S, C> {
+    type Message = C::Message;
+    type Receipt = S::Receipt;
+
+    #[inline]
+    fn poll_delivery(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
+        let this = self.project();
+        let polled = this.source.poll_delivery(cx);
+        polled.map(|item| {
+            item.map(|delivery| {
+                delivery.map(|it| it.and_then(|message| this.change.change(message)))
+            })
+        })
+    }
+
+    #[inline]
+    fn poll_gate(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gate> {
+        self.project().source.poll_gate(cx)
+    }
+
+    #[inline]
+    fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>> {
+        let this = self.project();
+        this.source.take_held().map(|it| it.and_then(|message| this.change.change(message)))
+    }
+
+    #[inline]
+    fn give_out(self: Pin<&mut Self>) -> bool {
+        self.project().source.give_out()
+    }
+
+    #[inline]
+    fn is_paused(&self) -> bool {
+        self.source.is_paused()
+    }
+
+    #[inline]
+    fn holds(&self) -> bool {
+        self.source.holds()
+    }
+
+    fn profile(&self) -> Profile {
+        self.source.profile()
+    }
+}
+
+impl<S, C> fmt::Debug for Changed<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changed").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,137 @@
+//! What goes on at a transport while its drain is polled: one look at everything that is due.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::Transport;
+use super::fetching::Fetches;
+use super::hub::Hub;
+use super::leases::Renewals;
+use super::sending::Calls;
+use super::state::{Due, State};
+use crate::clock::{Alarm, Clock, Tick};
+use crate::settlement::News;
+
+/// The futures of a transport, and the timer for what is due next.
+pub(super) struct Driver<T: Transport> {
+    pub(super) fetches: Fetches<T>,
+    pub(super) renewals: Renewals,
+    pub(super) calls: Calls,
+    timer: Option<Alarm>,
+}
+
+impl<T: Transport> Default for Driver<T> {
+    fn default() -> Self {
+        Self {
+            fetches: Fetches::default(),
+            renewals: Renewals::default(),
+            calls: Calls::default(),
+            timer: None,
+        }
+    }
+}
+
+/// Where the driver looks, and when.
+pub(super) struct Look<'a, T: Transport> {
+    pub(super) hub: &'a Hub<T>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) now: Tick,
+}
+
+impl<T: Transport> Driver<T> {
+    pub(super) fn poll(&mut self, hub: &Hub<T>, cx: &mut Context<'_>) -> Poll<News> {
+        let clock = hub.clock();
+        loop {
+            let look = Look { hub, now: clock.now(), clock: Arc::clone(&clock) };
+            // What was taken away is known before anything is sent.
+            let mut moved = look.events(cx);
+            if let Some(news) = hub.change(|state| state.news.pop_front()) {
+                return Poll::Ready(news);
+            }
+            hub.change(|state| state.ring(look.now));
+            moved |= self.fetches.poll(&look, cx);
+            moved |= self.renewals.poll(&look, cx);
+            moved |= self.calls.poll(&look, cx);
+            moved |= look.answer_revocations();
+            if moved || self.poll_timer(&look, cx).is_ready() {
+                continue;
+            }
+            let waker = cx.waker().clone();
+            let has_more = hub.change(|state| {
+                state.aside.wakers.extend(state.driver.take());
+                state.driver = Some(waker);
+                state.has_more()
+            });
+            if !has_more {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Ready: something has become due.
+    fn poll_timer(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> Poll<()> {
+        let due = look.hub.change(|state| state.alarms.peek().map(|Reverse((at, _))| *at));
+        let deadlines =
+            [due, self.fetches.deadline(), self.renewals.deadline(), self.calls.deadline()];
+        let Some(next) = deadlines.into_iter().flatten().min() else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        if self.timer.as_ref().is_none_or(|timer| timer.tick() != next) {
+            self.timer = Some(Alarm::at(&look.clock, next));
+        }
+        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.poll(cx))
+    }
+}
+
+impl<T: Transport> State<T> {
+    /// Does what is due.
+    fn ring(&mut self, now: Tick) {
+        while let Some(Reverse((at, due))) = self.alarms.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.alarms.pop();
+            match due {
+                Due::Lease(key) => self.lease_is_due(key, at, now),
+                Due::Again(key) => {
+                    if self.entries.get(key).is_some() {
+                        self.outbox.push_back(key);
+                    }
+                }
+                Due::Part(id) => self.part_is_due(id, now),
+            }
+        }
+    }
+
+    fn part_is_due(&mut self, id: u64, now: Tick) {
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        if part.slow_until.is_some_and(|until| until <= now) {
+            part.slow_until = None;
+            self.aside.wakers.extend(part.waker.take());
+        }
+        if let Some(prefix) = &mut part.prefix {
+            if prefix.wait_until.is_some_and(|until| until <= now) {
+                prefix.wait_until = None;
+            }
+            self.commits.push_back(id);
+        }
+        if part.fetch.not_before.is_some_and(|at| at <= now) {
+            part.fetch.not_before = None;
+            self.want_again(id);
+        }
+    }
+
+    /// Goes on fetching, if somebody still wants that.
+    pub(super) fn want_again(&mut self, id: u64) {
+        if self.parts.get(&id).is_some_and(|part| part.fetch.wanted) {
+            self.want(id);
+        }
+    }
+
+    /// Whether there is something to be done at once.
+    fn has_more(&self) -> bool {
+        !self.news.is_empty() || !self.line.is_empty()
+    }
+}

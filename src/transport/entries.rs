@@ -1,0 +1,166 @@
+//! The receipts that are open, by number.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::clock::Tick;
+use crate::settlement::{Facts, Key, Tag, Verdict};
+
+/// How far a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Fetched, and nobody has taken it.
+    Buffered,
+    /// With the drain.
+    Taken,
+    /// There is a verdict, and the transport does not know it.
+    Decided,
+    /// The verdict is with the transport.
+    Sending,
+}
+
+/// A receipt, from the fetch to its outcome.
+pub(super) struct Entry<R> {
+    pub(super) receipt: R,
+    pub(super) facts: Facts,
+    /// The source it came by, and its place among what was taken there.
+    pub(super) part: u64,
+    pub(super) place: u64,
+    pub(super) phase: Phase,
+    pub(super) verdict: Verdict,
+    pub(super) tag: Option<Tag>,
+    pub(super) lease: Lease,
+    /// Its verdict is sent when the answer of its renewal is there.
+    pub(super) waits_for_renewal: bool,
+    /// When the verdict was refused for the first time, and how often.
+    pub(super) refused: Option<(Tick, u32)>,
+}
+
+/// For how long a message is ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    pub(super) term: Duration,
+    /// [`Tick::MAX`]: for ever.
+    pub(super) expires: Tick,
+    /// When something is to be done about it.
+    pub(super) next: Tick,
+    /// It is in line to be renewed, or being renewed.
+    pub(super) renewing: bool,
+    /// A renewal is with the transport.
+    pub(super) calling: bool,
+    pub(super) renewable: bool,
+}
+
+impl Lease {
+    pub(super) const NONE: Self = Self {
+        term: Duration::ZERO,
+        expires: Tick::MAX,
+        next: Tick::MAX,
+        renewing: false,
+        calling: false,
+        renewable: false,
+    };
+
+    /// One of so long, from `requested` on.
+    pub(super) fn new(requested: Tick, term: Duration, renewable: bool) -> Self {
+        let expires = requested + term;
+        let next = if renewable { requested + term / 3 } else { expires };
+        Self { term, expires, next, renewing: false, calling: false, renewable }
+    }
+
+    /// The same after a renewal.
+    pub(super) fn renewed(self, requested: Tick, term: Duration) -> Self {
+        Self::new(requested, term, self.renewable)
+    }
+
+    /// The same after a renewal that failed: tried again soon, as long as it is ours.
+    pub(super) fn not_renewed(self, now: Tick) -> Self {
+        let soon = now + self.term / 12;
+        Self { renewing: false, next: soon.min(self.expires), ..self }
+    }
+
+    /// The same where it cannot be renewed any more.
+    pub(super) fn at_maximum(self) -> Self {
+        Self { renewing: false, renewable: false, next: self.expires, ..self }
+    }
+}
+
+struct Slot<R> {
+    turn: u32,
+    entry: Option<Entry<R>>,
+}
+
+/// Receipts by number. A number names one receipt for ever, though its place is used again.
+pub(super) struct Entries<R> {
+    /// Whose they are.
+    desk: u32,
+    slots: Vec<Slot<R>>,
+    vacant: Vec<u32>,
+}
+
+/// The number of the next desk of this process.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+impl<R> Default for Entries<R> {
+    fn default() -> Self {
+        let desk = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { desk, slots: Vec::new(), vacant: Vec::new() }
+    }
+}
+
+impl<R> Entries<R> {
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.vacant.len()
+    }
+
+    pub(super) fn insert(&mut self, entry: Entry<R>) -> Key {
+        if let Some(place) = self.vacant.pop() {
+            let slot = &mut self.slots[place as usize];
+            slot.turn = slot.turn.wrapping_add(1);
+            slot.entry = Some(entry);
+            return Key { desk: self.desk, place, turn: slot.turn };
+        }
+        let place = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        self.slots.push(Slot { turn: 0, entry: Some(entry) });
+        Key { desk: self.desk, place, turn: 0 }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: Key) -> Option<&Entry<R>> {
+        let slot = self.slots.get(key.place as usize)?;
+        slot.entry.as_ref().filter(|_| slot.turn == key.turn)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Entry<R>> {
+        let slot = self.slots.get_mut(key.place as usize)?;
+        slot.entry.as_mut().filter(|_| slot.turn == key.turn)
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Entry<R>> {
+        let slot = self.slots.get_mut(key.place as usize).filter(|slot| slot.turn == key.turn)?;
+        let entry = slot.entry.take()?;
+        self.vacant.push(key.place);
+        Some(entry)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Entry<R>)> {
+        self.slots.iter().zip(0_u32..).filter_map(|(slot, place)| {
+            slot.entry
+                .as_ref()
+                .map(|entry| (Key { desk: self.desk, place, turn: slot.turn }, entry))
+        })
+    }
+
+    /// Those of one source that are in this phase, in the order in which they were taken.
+    pub(super) fn of_part(&self, part: u64, phase: Phase) -> Vec<Key> {
+        let of = self.iter().filter(|(_, entry)| entry.part == part && entry.phase == phase);
+        let mut keys: Vec<_> = of.map(|(key, entry)| (entry.place, key)).collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+}
+
+/// Which messages are here, by the names that their transport gave them.
+pub(super) type Ids = std::collections::HashMap<Arc<str>, Key>;

@@ -1,0 +1,163 @@
+//! What happens to a transport without being asked for.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::lock::Lock;
+use crate::panics;
+use crate::settlement::Assignment;
+
+/// What an adapter [tells](Notices::tell) the drain of its transport.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// There may be messages. A hint: a source asks by itself [as well](super::Able::asks_every).
+    Ready,
+    /// A partition is ours from now on, and is a source of [`Link::assigned`](super::Link::assigned).
+    Assigned(Assignment),
+    /// A partition is to be given up, and whoever asks waits for the answer.
+    Revoked(Revocation),
+    /// A partition was taken away: nothing of this generation is settled any more.
+    Lost(Assignment, Error),
+    /// The connection is gone for good, and all its receipts with it. The drain ends with the error.
+    Gone(Error),
+}
+
+/// A partition that is to be given up: a question, which is answered in any case. Dropping it answers
+/// as well.
+pub struct Revocation {
+    pub(super) assignment: Assignment,
+    pub(super) within: Option<Duration>,
+    answer: Option<Box<dyn FnOnce(usize) + Send>>,
+}
+
+impl Revocation {
+    /// `answer` is called once, when nothing of the partition is open any more or the time is up, with
+    /// the number of its messages that were not settled. It is called while the drain is polled, and
+    /// where no drain runs by whoever [tells](Notices::tell) of the revocation.
+    pub fn new(assignment: Assignment, answer: impl FnOnce(usize) + Send + 'static) -> Self {
+        Self { assignment, within: None, answer: Some(Box::new(answer)) }
+    }
+
+    /// How long whoever asks will wait. [`Link::revoke_within`](super::Link::revoke_within) may be
+    /// shorter. Default: as long as it takes.
+    #[must_use]
+    pub fn within(mut self, within: Duration) -> Self {
+        self.within = Some(within);
+        self
+    }
+
+    pub(super) fn answer(mut self, unsettled: usize) {
+        if let Some(answer) = self.answer.take() {
+            panics::drop_contained(|| answer(unsettled));
+        }
+    }
+}
+
+impl Drop for Revocation {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            panics::drop_contained(|| answer(0));
+        }
+    }
+}
+
+impl fmt::Debug for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revocation")
+            .field("assignment", &self.assignment)
+            .field("within", &self.within)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where an adapter leaves what happens without being asked for: from any thread, without waiting.
+/// Clones are the same place.
+///
+/// ```
+/// use watershed::transport::{Event, Notices};
+///
+/// let notices = Notices::new();
+/// let told_by_the_client = notices.clone();
+/// told_by_the_client.tell(Event::Ready);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Notices(Arc<Lock<Inbox>>);
+
+#[derive(Debug, Default)]
+struct Inbox {
+    events: VecDeque<Event>,
+    /// Whether a drain listens.
+    attached: bool,
+    waker: Option<Waker>,
+}
+
+impl Notices {
+    /// A place for what happens to one transport.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Leaves an event for the drain that drives the transport, or for the next one. A revocation
+    /// that no drain can hear of is answered at once.
+    pub fn tell(&self, event: Event) {
+        let mut inbox = self.0.lock();
+        let mut unheard = None;
+        match event {
+            Event::Revoked(revocation) if !inbox.attached => {
+                let gone = revocation.assignment;
+                inbox
+                    .events
+                    .retain(|event| !matches!(event, Event::Assigned(given) if *given == gone));
+                unheard = Some(revocation);
+            }
+            event => inbox.events.push_back(event),
+        }
+        let waker = inbox.waker.take();
+        drop(inbox);
+        // Both are somebody else's code.
+        drop(unheard);
+        panics::wake_each(waker);
+    }
+
+    /// A drain begins to listen; `false` where another one does.
+    pub(super) fn attach(&self) -> bool {
+        !std::mem::replace(&mut self.0.lock().attached, true)
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        self.0.lock().attached
+    }
+
+    /// The drain is gone: what it has not heard of and is a question is answered.
+    pub(super) fn detach(&self) {
+        let mut inbox = self.0.lock();
+        inbox.attached = false;
+        let waker = inbox.waker.take();
+        let (unheard, rest): (VecDeque<_>, _) =
+            inbox.events.drain(..).partition(|event| matches!(event, Event::Revoked(_)));
+        inbox.events = rest;
+        drop(inbox);
+        panics::drop_each(unheard);
+        drop(waker);
+    }
+
+    /// The next event; where there is none, whoever asks is woken by it.
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Option<Event> {
+        let waker = cx.waker().clone();
+        let mut inbox = self.0.lock();
+        let event = inbox.events.pop_front();
+        let old = match event {
+            None => inbox.waker.replace(waker),
+            Some(_) => Some(waker),
+        };
+        drop(inbox);
+        drop(old);
+        event
+    }
+}

@@ -1,0 +1,287 @@
+//! Fetching: one call of a source at a time, as long as somebody wants its messages.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::Transport;
+use super::driver::Look;
+use super::entries::{Entry, Lease, Phase};
+use super::options::back_off;
+use super::received::{Fetched, Received, Trouble, Want};
+use super::state::{Due, End, State, no_answer};
+use crate::cancellation::CancellationSource;
+use crate::clock::Tick;
+use crate::error::Error;
+use crate::panics;
+use crate::settlement::{Key, News, Verdict};
+
+/// How long a transport may wait for a first message. A drain that ends tells it to return.
+const LONGEST_FETCH: Duration = Duration::from_secs(20);
+
+type FetchedBy<T> =
+    Result<Option<Vec<Received<<T as Transport>::Message, <T as Transport>::Receipt>>>, Trouble>;
+
+/// The fetches that are with the transport.
+pub(super) struct Fetches<T: Transport>(Vec<Fetching<T>>);
+
+struct Fetching<T: Transport> {
+    part: u64,
+    requested: Tick,
+    deadline: Tick,
+    future: BoxFuture<'static, FetchedBy<T>>,
+}
+
+impl<T: Transport> Default for Fetches<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Transport> Fetches<T> {
+    /// When the first of them is given up.
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        self.0.iter().map(|fetch| fetch.deadline).min()
+    }
+
+    pub(super) fn poll(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while let Some((part, want, within)) = look.hub.change(State::next_fetch) {
+            let deadline = look.now + want.wait + within;
+            let transport = Arc::clone(look.hub.transport());
+            let future = Box::pin(async move { transport.fetch(want).await });
+            self.0.push(Fetching { part, requested: look.now, deadline, future });
+            moved = true;
+        }
+        let mut at = 0;
+        while at < self.0.len() {
+            let fetch = &mut self.0[at];
+            let fetched = match panics::contain(|| fetch.future.as_mut().poll(cx)) {
+                Ok(Poll::Ready(fetched)) => fetched,
+                Ok(Poll::Pending) if look.now < fetch.deadline => {
+                    at += 1;
+                    continue;
+                }
+                Ok(Poll::Pending) => Err(Trouble::Passes(no_answer())),
+                Err(text) => Err(Trouble::Lasts(Error::panic("the transport", &text))),
+            };
+            moved = true;
+            let fetch = self.0.swap_remove(at);
+            let (part, requested) = (fetch.part, fetch.requested);
+            panics::drop_each([fetch]);
+            look.hub.change(|state| state.fetched(part, requested, look.now, fetched));
+        }
+        moved
+    }
+}
+
+impl<T: Transport> State<T> {
+    /// What is to be fetched next.
+    fn next_fetch(&mut self) -> Option<(u64, Want, Duration)> {
+        while let Some(id) = self.line.pop_front() {
+            let (prefetch, within) = (self.able.prefetch, self.options.settle_within);
+            let wait = self.longest_wait();
+            let stopped = self.stopped;
+            let Some(part) = self.parts.get_mut(&id) else { continue };
+            part.fetch.in_line = false;
+            if stopped || !part.may_fetch() || part.fetch.not_before.is_some() {
+                continue;
+            }
+            let stop = CancellationSource::new();
+            let want = Want {
+                assignment: part.assignment,
+                at_most: (prefetch - part.buffer.len().min(prefetch)).max(1),
+                wait,
+                stop: stop.token(),
+            };
+            part.fetch.wanted = false;
+            part.fetch.stale = false;
+            part.fetch.stop = Some(stop);
+            return Some((id, want, within));
+        }
+        None
+    }
+
+    /// A fetch waits for a third of the shortest lease that was seen, and not for ever.
+    fn longest_wait(&self) -> Duration {
+        self.shortest_lease.map_or(LONGEST_FETCH, |term| (term / 3).min(LONGEST_FETCH))
+    }
+
+    /// A fetch has come back.
+    fn fetched(&mut self, id: u64, requested: Tick, now: Tick, fetched: FetchedBy<T>) {
+        let every = self.able.asks_every;
+        let (mut again, mut fault) = (None, None);
+        let Some(part) = self.parts.get_mut(&id) else {
+            // Its partition is gone: what it brought is released, where there is a lease.
+            return self.discard(requested, fetched);
+        };
+        part.fetch.stop = None;
+        let stale = std::mem::take(&mut part.fetch.stale) || self.stopped;
+        match fetched {
+            Ok(Some(messages)) => {
+                (part.fetch.failed, part.fetch.failing_since) = (0, None);
+                if messages.is_empty() && !stale {
+                    again = Some(requested + every);
+                }
+                self.take_in(id, requested, now, messages, stale);
+            }
+            Ok(None) => part.ended = true,
+            Err(Trouble::Passes(error)) => {
+                part.fetch.failed += 1;
+                let since = *part.fetch.failing_since.get_or_insert(now);
+                let limit = self.options.unreachable_for;
+                if limit.is_some_and(|limit| now.since(since) >= limit) {
+                    fault = Some(error);
+                } else {
+                    again = Some(now + back_off(part.fetch.failed));
+                    self.aside.errors.push(error);
+                }
+            }
+            Err(Trouble::Lasts(error)) => fault = Some(error),
+        }
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        if let Some(error) = fault {
+            part.ended = true;
+            self.news.push_back(News::Fault(error));
+        }
+        if let Some(again) = again {
+            // Whoever waits has asked for it.
+            part.fetch.wanted = true;
+            part.fetch.not_before = Some(again);
+            self.set_alarm(again, Due::Part(id));
+        }
+        if self.parts.get(&id).is_some_and(|part| part.prefix.is_some()) {
+            self.commits.push_back(id);
+        }
+        self.wake_part(id);
+        self.end_part(id);
+    }
+
+    /// What a fetch brought. `stale`: nobody wants it any more.
+    fn take_in(
+        &mut self,
+        id: u64,
+        requested: Tick,
+        now: Tick,
+        messages: Vec<Received<T::Message, T::Receipt>>,
+        stale: bool,
+    ) {
+        for Received { message, receipt, lease, facts } in messages {
+            if stale && self.able.prefix {
+                // It was not taken, and comes again.
+                self.aside.messages.push(message);
+                continue;
+            }
+            let earlier = facts.id.as_ref().and_then(|id| self.ids.get(id)).copied();
+            let key = self.add_entry(id, requested, receipt, lease, facts);
+            if let Some(earlier) = earlier {
+                // That it comes again proves that the earlier delivery is lost. It is not begun before
+                // that one is undone.
+                self.lose(earlier);
+                self.aside.messages.push(message);
+                let after = Some(self.able.asks_every);
+                self.give_back(key, Verdict::Release { after, begun: false });
+            } else if stale || now >= self.entries.get(key).map_or(Tick::MAX, |e| e.lease.expires) {
+                self.aside.messages.push(message);
+                self.give_back(key, Verdict::UNTOUCHED);
+            } else if let Some(part) = self.parts.get_mut(&id) {
+                part.buffer.push_back((message, key));
+            }
+        }
+    }
+
+    fn add_entry(
+        &mut self,
+        part: u64,
+        requested: Tick,
+        receipt: T::Receipt,
+        lease: Option<Duration>,
+        facts: crate::settlement::Facts,
+    ) -> Key {
+        let renews = self.able.renews;
+        let id = facts.id.clone();
+        let lease = lease.map_or(Lease::NONE, |term| {
+            self.shortest_lease = Some(self.shortest_lease.map_or(term, |least| least.min(term)));
+            Lease::new(requested, term, renews)
+        });
+        let key = self.entries.insert(Entry {
+            receipt,
+            facts,
+            part,
+            place: 0,
+            phase: Phase::Buffered,
+            verdict: Verdict::UNTOUCHED,
+            tag: None,
+            lease,
+            waits_for_renewal: false,
+            refused: None,
+        });
+        self.counts.fetched += 1;
+        self.set_alarm(lease.next, Due::Lease(key));
+        if let Some(id) = id {
+            self.ids.insert(id, key);
+        }
+        if let Some(part) = self.parts.get_mut(&part) {
+            part.open += 1;
+        }
+        key
+    }
+
+    /// Gives back what nobody has taken.
+    pub(super) fn give_back(&mut self, key: Key, verdict: Verdict) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.phase = Phase::Decided;
+            entry.verdict = verdict;
+            self.unsettled += 1;
+            self.outbox.push_back(key);
+            self.wake_driver();
+        }
+    }
+
+    /// What is buffered goes back. In prefix order the position moves back to the first of it.
+    pub(super) fn release_buffer(&mut self, id: u64) {
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        let mut buffer = std::mem::take(&mut part.buffer).into_iter();
+        if let Some(prefix) = &mut part.prefix {
+            // Where a position moves back anyway, that one is before it.
+            let first = if prefix.may_go_on() { buffer.next() } else { None };
+            if let Some((message, key)) = first {
+                let place = prefix.take(key);
+                part.taken += 1;
+                self.aside.messages.push(message);
+                if let Some(entry) = self.entries.get_mut(key) {
+                    (entry.phase, entry.place) = (Phase::Taken, place);
+                }
+                for (message, key) in buffer.by_ref() {
+                    self.aside.messages.push(message);
+                    self.conclude(key, End::Settled);
+                }
+                return self.give(key, Verdict::UNTOUCHED, None, None);
+            }
+            for (message, key) in buffer {
+                self.aside.messages.push(message);
+                self.conclude(key, End::Settled);
+            }
+            return;
+        }
+        for (message, key) in buffer {
+            self.aside.messages.push(message);
+            self.give_back(key, Verdict::UNTOUCHED);
+        }
+    }
+
+    /// What was fetched for a source that is not there any more.
+    fn discard(&mut self, requested: Tick, fetched: FetchedBy<T>) {
+        let Ok(Some(messages)) = fetched else { return };
+        for Received { message, receipt, lease, facts } in messages {
+            self.aside.messages.push(message);
+            if !self.able.prefix {
+                let facts = crate::settlement::Facts { id: None, ..facts };
+                let key = self.add_entry(0, requested, receipt, lease, facts);
+                self.give_back(key, Verdict::UNTOUCHED);
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A transport as its drain sees it.
+//!
+//! What is data is under one lock; the futures of the transport are in the driver, which is taken out
+//! while it is polled, so that no code of the transport runs under a lock.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures::Stream;
+use futures::future::BoxFuture;
+
+use super::Transport;
+use super::driver::Driver;
+use super::entries::Phase;
+use super::events::Notices;
+use super::options::Options;
+use super::source::TransportSource;
+use super::state::{Aside, End, State, no_answer};
+use crate::clock::{Alarm, Clock, SystemClock, Tick};
+use crate::error::{Error, ErrorCode};
+use crate::lock::Lock;
+use crate::panics;
+use crate::settlement::{
+    Able, Assignment, Desk, Facts, Given, Key, News, Settled, Settlements, Tag, Verdict,
+};
+
+pub(super) struct Hub<T: Transport> {
+    transport: Arc<T>,
+    pub(super) notices: Notices,
+    able: Able,
+    state: Lock<State<T>>,
+    /// Out while it is polled.
+    driver: Lock<Option<Box<Driver<T>>>>,
+    /// That of the drain's context.
+    clock: Lock<Arc<dyn Clock>>,
+}
+
+impl<T: Transport> Hub<T> {
+    pub(super) fn new(transport: T) -> Arc<Self> {
+        let (able, notices) = (transport.able(), transport.notices());
+        Arc::new(Self {
+            transport: Arc::new(transport),
+            notices,
+            able,
+            state: Lock::new(State::new(able)),
+            driver: Lock::new(Some(Box::default())),
+            clock: Lock::new(Arc::new(SystemClock::new())),
+        })
+    }
+
+    pub(super) fn transport(&self) -> &Arc<T> {
+        &self.transport
+    }
+
+    pub(super) fn able(&self) -> &Able {
+        &self.able
+    }
+
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock.lock())
+    }
+
+    pub(super) fn set(&self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.state.lock().options);
+    }
+
+    /// Changes the state under its lock, and does afterwards what is somebody else's code.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+        let mut state = self.state.lock();
+        let result = change(&mut state);
+        let Aside { wakers, messages, entries, parts, errors } = std::mem::take(&mut state.aside);
+        drop(state);
+        panics::drop_each(messages);
+        panics::drop_each(entries);
+        panics::drop_each(parts);
+        panics::drop_each(errors);
+        panics::wake_each(wakers);
+        result
+    }
+
+    /// The source that stands for the transport, and the partitions that are assigned to it.
+    pub(super) fn assigned(
+        self: &Arc<Self>,
+    ) -> (TransportSource<T>, impl Stream<Item = TransportSource<T>> + Send + use<T>) {
+        let keeper = TransportSource::open(self, Assignment::default());
+        self.change(|state| {
+            if let Some(part) = state.parts.get_mut(&keeper.part()) {
+                part.keeper = true;
+            }
+        });
+        let hub = Arc::clone(self);
+        let assigned = futures::stream::poll_fn(move |cx| hub.poll_assigned(cx.waker()));
+        (keeper, assigned)
+    }
+
+    fn poll_assigned(self: &Arc<Self>, waker: &Waker) -> Poll<Option<TransportSource<T>>> {
+        let waker = waker.clone();
+        let part = self.change(|state| match state.assigned.pop_front() {
+            Some(part) => Poll::Ready(Some(part)),
+            None if state.stopped => Poll::Ready(None),
+            None => {
+                state.aside.wakers.extend(state.assigned_waker.replace(waker));
+                Poll::Pending
+            }
+        });
+        part.map(|part| part.map(|part| TransportSource::of(self, part)))
+    }
+
+    async fn within<R>(&self, within: Duration, future: impl Future<Output = R>) -> Option<R> {
+        let clock = self.clock();
+        let mut alarm = Alarm::at(&clock, clock.now() + within);
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => alarm.poll(cx).map(|()| None),
+        })
+        .await
+    }
+}
+
+impl<T: Transport> Desk for Hub<T> {
+    fn able(&self) -> Able {
+        self.able
+    }
+
+    fn attach(
+        &self,
+        clock: &Arc<dyn Clock>,
+        message_timeout: Option<Duration>,
+    ) -> Result<(), Error> {
+        self.state.lock().options.check()?;
+        clock.check()?;
+        if self.able.leases && !self.able.renews && message_timeout.is_none() {
+            let text = "a transport whose leases cannot be renewed needs a `message_timeout`";
+            return Err(Error::validation(text));
+        }
+        if !self.notices.attach() {
+            return Err(Error::validation("the transport is used by another drain"));
+        }
+        *self.clock.lock() = Arc::clone(clock);
+        self.change(|state| {
+            state.stopped = false;
+            state.counts = Settlements::default();
+            state.least_lease = message_timeout.unwrap_or(Duration::ZERO);
+            for part in state.parts.values_mut().filter(|part| !part.left) {
+                part.ended = false;
+            }
+        });
+        Ok(())
+    }
+
+    fn detach(&self) -> Vec<(Key, Option<Tag>)> {
+        self.notices.detach();
+        let driver = self.driver.lock().replace(Box::default());
+        let (not_sent, revocations) = self.change(State::detach);
+        panics::drop_each(driver);
+        panics::drop_each(revocations);
+        not_sent
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<News> {
+        let Some(mut driver) = self.driver.lock().take() else { return Poll::Pending };
+        let polled = driver.poll(self, cx);
+        *self.driver.lock() = Some(driver);
+        polled
+    }
+
+    fn stop(&self) {
+        self.change(State::stop);
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.state.lock().is_quiet()
+    }
+
+    fn give(&self, key: Key, verdict: Verdict, given: Given) {
+        let failed_at = given.failed.then(|| self.clock().now());
+        self.change(|state| state.give(key, verdict, given.tag, failed_at));
+    }
+
+    fn settled_by_hand(&self, key: Key, outcome: &Settled) {
+        self.change(|state| {
+            let end = match outcome {
+                Settled::Lost(_) => End::Lost,
+                Settled::Unknown(_) => End::Unknown,
+                _ => End::Settled,
+            };
+            state.settled_by_hand(key, end);
+        });
+    }
+
+    fn abandon(&self, key: Key) {
+        self.change(|state| state.abandon(key));
+    }
+
+    fn keep(&self, key: Key) {
+        self.change(|state| {
+            if let Some(entry) = state.entries.get(key) {
+                let receipt = entry.receipt.clone();
+                state.kept.insert(key, receipt);
+                state.abandon(key);
+            }
+        });
+    }
+
+    fn release_kept(self: Arc<Self>, key: Key) -> BoxFuture<'static, Settled> {
+        Box::pin(async move {
+            let kept = self.change(|state| {
+                Some((state.kept.get(&key).cloned()?, state.options.settle_within))
+            });
+            let Some((receipt, within)) = kept else {
+                let text = "the receipt is no longer ours";
+                return Settled::Lost(Error::new(ErrorCode::Source, text));
+            };
+            let batch = vec![(receipt, Verdict::Release { after: None, begun: true })];
+            let settled = self.within(within, self.transport.settle(batch)).await;
+            let settled = settled.and_then(|mut settled| settled.pop());
+            let settled = settled.unwrap_or_else(|| Settled::Unknown(no_answer()));
+            if !matches!(settled, Settled::Refused(_)) {
+                self.forget_kept(key);
+            }
+            settled
+        })
+    }
+
+    fn forget_kept(&self, key: Key) {
+        let receipt = self.state.lock().kept.remove(&key);
+        panics::drop_each(receipt);
+    }
+
+    fn is_ours(&self, key: Key) -> bool {
+        let now = self.clock().now();
+        let state = self.state.lock();
+        state.entries.get(key).is_some_and(|entry| now < entry.lease.expires)
+    }
+
+    fn facts(&self, key: Key) -> Facts {
+        let state = self.state.lock();
+        state.entries.get(key).map(|entry| entry.facts.clone()).unwrap_or_default()
+    }
+
+    fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>> {
+        let state = self.state.lock();
+        let entry = state.entries.get(key).filter(|entry| entry.phase == Phase::Taken)?;
+        Some(Box::new(entry.receipt.clone()))
+    }
+
+    fn is_used(&self) -> bool {
+        let state = self.state.lock();
+        state.sources > 0 || !state.kept.is_empty()
+    }
+
+    fn close(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {
+        let within = self.state.lock().options.settle_within;
+        Box::pin(async move {
+            let closed = self.within(within, self.transport.close()).await;
+            closed.unwrap_or_else(|| Err(Error::timeout("closing the transport", within)))
+        })
+    }
+
+    fn settlements(&self) -> Settlements {
+        self.state.lock().counts
+    }
+}
+
+impl<T: Transport> fmt::Debug for Hub<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("able", &self.able).finish_non_exhaustive()
+    }
+}
+
+/// What the time is for a source that was polled in a drain.
+pub(super) fn now(clock: Option<&Arc<dyn Clock>>) -> Tick {
+    clock.map_or(Tick::ZERO, |clock| clock.now())
+}

@@ -1,0 +1,119 @@
+//! One source of a transport: what it has fetched, and what it waits for.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use super::events::Revocation;
+use super::prefix::Prefix;
+use crate::cancellation::CancellationSource;
+use crate::clock::Tick;
+use crate::settlement::{Assignment, Key};
+
+pub(super) struct Part<M> {
+    pub(super) assignment: Assignment,
+    pub(super) buffer: VecDeque<(M, Key)>,
+    /// Where an accept covers what was taken before.
+    pub(super) prefix: Option<Prefix>,
+    /// Messages that were taken so far.
+    pub(super) taken: u64,
+    /// Receipts that are open, buffered ones included.
+    pub(super) open: usize,
+    /// Who asks for messages.
+    pub(super) waker: Option<Waker>,
+    /// Nothing more is fetched. The source ends when what is buffered is taken.
+    pub(super) ended: bool,
+    /// Its source was dropped.
+    pub(super) left: bool,
+    /// It brings no messages, and stands for the transport.
+    pub(super) keeper: bool,
+    pub(super) fetch: Fetch,
+    /// Handlers that have failed one after another.
+    pub(super) failures: u32,
+    /// Nothing is taken before this moment.
+    pub(super) slow_until: Option<Tick>,
+    pub(super) revoking: Option<Revoking>,
+}
+
+/// How far a source is with fetching.
+#[derive(Default)]
+pub(super) struct Fetch {
+    /// Somebody wants messages.
+    pub(super) wanted: bool,
+    /// It waits in line to fetch.
+    pub(super) in_line: bool,
+    /// Stops the fetch that is with the transport.
+    pub(super) stop: Option<CancellationSource>,
+    /// Not before.
+    pub(super) not_before: Option<Tick>,
+    /// How often it has failed in a row, and since when.
+    pub(super) failed: u32,
+    pub(super) failing_since: Option<Tick>,
+    /// What is on its way now is not to be handled.
+    pub(super) stale: bool,
+}
+
+/// A partition that is to be given up.
+pub(super) struct Revoking {
+    pub(super) revocation: Revocation,
+    pub(super) deadline: Option<Tick>,
+}
+
+impl<M> Part<M> {
+    pub(super) fn new(assignment: Assignment, in_prefix_order: bool) -> Self {
+        Self {
+            assignment,
+            buffer: VecDeque::new(),
+            prefix: in_prefix_order.then(Prefix::default),
+            taken: 0,
+            open: 0,
+            waker: None,
+            ended: false,
+            left: false,
+            keeper: false,
+            fetch: Fetch::default(),
+            failures: 0,
+            slow_until: None,
+            revoking: None,
+        }
+    }
+
+    /// Whether a message may be taken, with at most so many behind one that is not done.
+    pub(super) fn may_take(&self, max_ahead: usize) -> bool {
+        let in_order = self
+            .prefix
+            .as_ref()
+            .is_none_or(|prefix| prefix.may_go_on() && prefix.len() <= max_ahead);
+        in_order && self.slow_until.is_none() && self.revoking.is_none()
+    }
+
+    /// Whether messages may be fetched.
+    pub(super) fn may_fetch(&self) -> bool {
+        let goes_on = self.prefix.as_ref().is_none_or(Prefix::may_go_on);
+        goes_on
+            && self.fetch.stop.is_none()
+            && !self.ended
+            && !self.left
+            && !self.keeper
+            && self.revoking.is_none()
+    }
+
+    /// Nothing more is fetched, and what is on its way is not handled.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        self.stop_fetch();
+    }
+
+    pub(super) fn stop_fetch(&mut self) {
+        if let Some(stop) = &self.fetch.stop {
+            self.fetch.stale = true;
+            stop.cancel();
+        }
+    }
+}
+
+/// Its fetch is told to return.
+impl<M> Drop for Part<M> {
+    fn drop(&mut self) {
+        self.stop_fetch();
+    }
+}

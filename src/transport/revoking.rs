@@ -1,0 +1,236 @@
+//! What happens to a transport unasked: partitions that come and go, and the end of all of it; and
+//! what a drain does to its transport at its own end.
+
+use super::Transport;
+use super::driver::Look;
+use super::entries::Phase;
+use super::events::{Event, Revocation};
+use super::part::Revoking;
+use super::state::{Due, End, State};
+use crate::clock::Tick;
+use crate::settlement::{Assignment, Key, News, Tag};
+
+impl<T: Transport> Look<'_, T> {
+    /// Hears what has happened. Returns whether anything has.
+    pub(super) fn events(&self, cx: &mut std::task::Context<'_>) -> bool {
+        let Some(event) = self.hub.notices.poll(cx) else { return false };
+        let (unanswered, error) = self.hub.change(|state| state.hear(event, self.now));
+        drop(unanswered);
+        drop(error);
+        true
+    }
+
+    /// Answers for partitions of which nothing is open, or whose time is up.
+    pub(super) fn answer_revocations(&self) -> bool {
+        let answered = self.hub.change(|state| state.revocations(self.now));
+        let any = !answered.is_empty();
+        for (revocation, unsettled) in answered {
+            revocation.answer(unsettled);
+        }
+        any
+    }
+}
+
+type Unanswered = (Option<Revocation>, Option<crate::error::Error>);
+
+impl<T: Transport> State<T> {
+    fn hear(&mut self, event: Event, now: Tick) -> Unanswered {
+        match event {
+            Event::Ready => self.ask_at_once(),
+            Event::Assigned(assignment) => self.assign(assignment),
+            Event::Revoked(revocation) => return (self.revoke(revocation, now), None),
+            Event::Lost(assignment, error) => {
+                if let Some(part) = self.part_of(assignment) {
+                    self.lose_part(part);
+                }
+                return (None, Some(error));
+            }
+            Event::Gone(error) => {
+                let parts: Vec<_> = self.parts.keys().copied().collect();
+                for part in parts {
+                    self.lose_part(part);
+                }
+                let keys: Vec<_> = self.entries.iter().map(|(key, _)| key).collect();
+                for key in keys {
+                    self.lose(key);
+                }
+                self.news.push_back(News::Fault(error));
+            }
+        }
+        (None, None)
+    }
+
+    /// There may be messages.
+    fn ask_at_once(&mut self) {
+        let ids: Vec<_> = self.parts.keys().copied().collect();
+        for id in ids {
+            if let Some(part) = self.parts.get_mut(&id) {
+                if part.fetch.failed == 0 {
+                    part.fetch.not_before = None;
+                }
+            }
+            self.want_again(id);
+        }
+    }
+
+    fn assign(&mut self, assignment: Assignment) {
+        // One that comes again without having been given up was lost.
+        let same = |part: &super::part::Part<_>| {
+            part.assignment.partition == assignment.partition && !part.keeper && !part.left
+        };
+        let earlier: Vec<_> =
+            self.parts.iter().filter(|(_, part)| same(part)).map(|(id, _)| *id).collect();
+        for id in earlier {
+            self.lose_part(id);
+        }
+        if !self.stopped {
+            let id = self.add_part(assignment);
+            self.assigned.push_back(id);
+            self.aside.wakers.extend(self.assigned_waker.take());
+        }
+    }
+
+    /// A partition is to be given up; one that is not ours is given up already.
+    fn revoke(&mut self, revocation: Revocation, now: Tick) -> Option<Revocation> {
+        let Some(id) = self.part_of(revocation.assignment) else { return Some(revocation) };
+        let within = [revocation.within, self.options.revoke_within].into_iter().flatten().min();
+        let deadline = within.map(|within| now + within);
+        let Some(part) = self.parts.get_mut(&id) else { return Some(revocation) };
+        part.end();
+        part.left = true;
+        let again = part.revoking.replace(Revoking { revocation, deadline });
+        self.set_alarm(deadline.unwrap_or(Tick::MAX), Due::Part(id));
+        if self.able.prefix {
+            self.give_buffer_back(id);
+        } else {
+            self.release_buffer(id);
+        }
+        let taken = self.entries.of_part(id, Phase::Taken);
+        self.news.push_back(News::Hurry(taken));
+        self.wake_part(id);
+        again.map(|again| again.revocation)
+    }
+
+    fn revocations(&mut self, now: Tick) -> Vec<(Revocation, usize)> {
+        let due = |part: &super::part::Part<_>| {
+            let revoking = part.revoking.as_ref()?;
+            let is_late = revoking.deadline.is_some_and(|at| now >= at);
+            Some((part.open == 0, is_late))
+        };
+        let asked: Vec<_> = self
+            .parts
+            .iter()
+            .filter_map(|(id, part)| due(part).map(|due| (*id, due)))
+            .filter(|(_, (done, late))| *done || *late)
+            .collect();
+        let mut answered = Vec::new();
+        for (id, _) in asked {
+            let Some(part) = self.parts.get_mut(&id) else { continue };
+            let open = part.open;
+            let Some(Revoking { revocation, .. }) = part.revoking.take() else { continue };
+            answered.push((revocation, open));
+            // After it was given up nothing of it is settled.
+            self.lose_part(id);
+        }
+        answered
+    }
+
+    /// The drain ends: nothing more is fetched, and what was not taken goes back.
+    pub(super) fn stop(&mut self) {
+        if std::mem::replace(&mut self.stopped, true) {
+            return;
+        }
+        let ids: Vec<_> = self.parts.keys().copied().collect();
+        for id in ids {
+            if let Some(part) = self.parts.get_mut(&id) {
+                part.end();
+            }
+            self.release_buffer(id);
+            self.wake_part(id);
+        }
+        self.aside.wakers.extend(self.assigned_waker.take());
+        self.wake_driver();
+    }
+
+    /// The drain is gone. Returns the accepts that were not sent, and the questions that are open.
+    pub(super) fn detach(&mut self) -> (Vec<(Key, Option<Tag>)>, Vec<Revocation>) {
+        self.line.clear();
+        self.outbox.clear();
+        self.commits.clear();
+        self.renewals.clear();
+        self.alarms.clear();
+        self.news.clear();
+        let mut not_sent = Vec::new();
+        let open: Vec<_> = self.entries.iter().map(|(key, entry)| (key, entry.phase)).collect();
+        for (key, phase) in open {
+            match phase {
+                Phase::Sending => self.conclude(key, End::Unknown),
+                Phase::Decided => {
+                    let entry = self.entries.get_mut(key);
+                    let accepted = entry.filter(|entry| {
+                        matches!(entry.verdict, crate::settlement::Verdict::Accept)
+                    });
+                    if let Some(entry) = accepted {
+                        entry.phase = Phase::Taken;
+                        self.unsettled -= 1;
+                        let tag = entry.tag.take();
+                        not_sent.push((key, tag));
+                    } else {
+                        self.conclude(key, End::Abandoned);
+                    }
+                }
+                Phase::Taken => {}
+                Phase::Buffered => self.conclude(key, End::Abandoned),
+            }
+        }
+        self.news.clear();
+        let mut revocations = Vec::new();
+        for part in self.parts.values_mut() {
+            for (message, _) in std::mem::take(&mut part.buffer) {
+                self.aside.messages.push(message);
+            }
+            part.stop_fetch();
+            part.fetch = super::part::Fetch::default();
+            if let Some(prefix) = &mut part.prefix {
+                *prefix = super::prefix::Prefix::default();
+            }
+            revocations.extend(part.revoking.take().map(|revoking| revoking.revocation));
+        }
+        let gone: Vec<_> =
+            self.parts.iter().filter(|(_, part)| part.left).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.end_part(id);
+        }
+        (not_sent, revocations)
+    }
+
+    /// The handler has settled by itself.
+    pub(super) fn settled_by_hand(&mut self, key: Key, end: End) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.verdict = crate::settlement::Verdict::Accept;
+        let (part, place) = (entry.part, entry.place);
+        let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
+        if let Some(prefix) = prefix {
+            // The position still has to pass it.
+            entry.phase = Phase::Decided;
+            self.unsettled += 1;
+            prefix.done(place);
+            self.commits.push_back(part);
+            return self.wake_driver();
+        }
+        self.conclude(key, end);
+    }
+
+    /// There is no verdict, and there will be none.
+    pub(super) fn abandon(&mut self, key: Key) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let (part, phase) = (entry.part, entry.phase);
+        if phase == Phase::Sending {
+            return;
+        }
+        if let Some(prefix) = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut()) {
+            prefix.stick();
+        }
+        self.conclude(key, End::Abandoned);
+    }
+}

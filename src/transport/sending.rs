@@ -1,0 +1,233 @@
+//! Verdicts on their way: in batches, and in prefix order one call of a partition at a time.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+
+use super::Transport;
+use super::driver::Look;
+use super::entries::Phase;
+use super::options::back_off;
+use super::prefix::{Due as PrefixDue, Sent};
+use super::state::{Due, End, State, no_answer};
+use crate::clock::Tick;
+use crate::panics;
+use crate::settlement::{Key, Settled, Verdict};
+
+/// The calls that are with the transport.
+#[derive(Default)]
+pub(super) struct Calls(Vec<Call>);
+
+/// Calls at once, where batches are full.
+const MOST_CALLS: usize = 4;
+
+struct Call {
+    about: Vec<About>,
+    deadline: Tick,
+    future: BoxFuture<'static, Vec<Settled>>,
+}
+
+/// What one verdict of a call is about.
+#[derive(Clone, Copy, Debug)]
+enum About {
+    Message(Key),
+    /// A commit or a seek of this partition.
+    Partition(u64),
+}
+
+/// A batch for the transport.
+type Batch<R> = (Vec<About>, Vec<(R, Verdict)>);
+
+impl Calls {
+    /// When the first of them is given up.
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        self.0.iter().map(|call| call.deadline).min()
+    }
+
+    pub(super) fn poll<T: Transport>(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while self.0.len() < MOST_CALLS {
+            // One call gathers while another is on its way; more at once only where batches are full.
+            let gathers = !self.0.is_empty();
+            let batch = look.hub.change(|state| state.next_batch(gathers));
+            let Some((about, batch)) = batch else { break };
+            let deadline = look.now + look.hub.change(|state| state.options.settle_within);
+            let transport = Arc::clone(look.hub.transport());
+            let future = Box::pin(async move { transport.settle(batch).await });
+            self.0.push(Call { about, deadline, future });
+            moved = true;
+        }
+        let mut at = 0;
+        while at < self.0.len() {
+            let call = &mut self.0[at];
+            let answers = match panics::contain(|| call.future.as_mut().poll(cx)) {
+                Ok(Poll::Ready(answers)) => answers,
+                Ok(Poll::Pending) if look.now < call.deadline => {
+                    at += 1;
+                    continue;
+                }
+                // Nobody knows what became of it.
+                Ok(Poll::Pending) | Err(_) => Vec::new(),
+            };
+            moved = true;
+            let Call { about, future, .. } = self.0.swap_remove(at);
+            panics::drop_each([future]);
+            look.hub.change(|state| state.answered(about, answers, look.now));
+        }
+        moved
+    }
+}
+
+impl<T: Transport> State<T> {
+    /// The next batch; where others are on their way, only a full one.
+    fn next_batch(&mut self, gathers: bool) -> Option<Batch<T::Receipt>> {
+        if self.able.prefix {
+            return self.next_commits();
+        }
+        if self.outbox.is_empty() || gathers && self.outbox.len() < self.able.batch {
+            return None;
+        }
+        let (mut about, mut batch) = (Vec::new(), Vec::new());
+        while batch.len() < self.able.batch {
+            let Some(key) = self.outbox.pop_front() else { break };
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            if entry.phase != Phase::Decided {
+                continue;
+            }
+            if entry.lease.calling {
+                // One call about a receipt at a time.
+                entry.waits_for_renewal = true;
+                continue;
+            }
+            entry.phase = Phase::Sending;
+            about.push(About::Message(key));
+            batch.push((entry.receipt.clone(), entry.verdict.clone()));
+        }
+        (!batch.is_empty()).then_some((about, batch))
+    }
+
+    /// In prefix order: what is to be sent for the partitions that have something.
+    fn next_commits(&mut self) -> Option<Batch<T::Receipt>> {
+        let (mut about, mut batch) = (Vec::new(), Vec::new());
+        while batch.len() < self.able.batch {
+            let Some(id) = self.commits.pop_front() else { break };
+            let Some(part) = self.parts.get_mut(&id) else { continue };
+            let (fetching, revoking) = (part.fetch.stop.is_some(), part.revoking.is_some());
+            let Some(prefix) = &mut part.prefix else { continue };
+            if prefix.wait_until.is_some() {
+                continue;
+            }
+            match prefix.due() {
+                PrefixDue::Nothing => {}
+                PrefixDue::Commit => {
+                    let keys = std::mem::take(&mut prefix.ready);
+                    let last = keys.last().and_then(|key| self.entries.get(*key));
+                    let Some(receipt) = last.map(|entry| entry.receipt.clone()) else { continue };
+                    for key in &keys {
+                        if let Some(entry) = self.entries.get_mut(*key) {
+                            entry.phase = Phase::Sending;
+                        }
+                    }
+                    prefix.sent = Some(Sent::Commit(keys));
+                    about.push(About::Partition(id));
+                    batch.push((receipt, Verdict::Accept));
+                }
+                // A fetch that returned behind it would have moved the position again.
+                PrefixDue::Seek(_) if fetching => {}
+                PrefixDue::Seek(key) if revoking => {
+                    // It goes to somebody else, from where it is committed.
+                    prefix.sought();
+                    self.conclude(key, End::Settled);
+                }
+                PrefixDue::Seek(key) => {
+                    let Some(entry) = self.entries.get_mut(key) else { continue };
+                    entry.phase = Phase::Sending;
+                    prefix.sent = Some(Sent::Seek(key));
+                    about.push(About::Partition(id));
+                    batch.push((entry.receipt.clone(), entry.verdict.clone()));
+                }
+            }
+        }
+        (!batch.is_empty()).then_some((about, batch))
+    }
+
+    /// The outcomes of a batch.
+    fn answered(&mut self, about: Vec<About>, answers: Vec<Settled>, now: Tick) {
+        let mut answers = answers.into_iter();
+        for about in about {
+            let answer = answers.next().unwrap_or_else(|| Settled::Unknown(no_answer()));
+            match about {
+                About::Message(key) => self.message_answered(key, answer, now),
+                About::Partition(id) => self.partition_answered(id, &answer, now),
+            }
+        }
+    }
+
+    fn message_answered(&mut self, key: Key, answer: Settled, now: Tick) {
+        match answer {
+            Settled::Confirmed | Settled::Sent => self.conclude(key, End::Settled),
+            Settled::Refused(error) => self.refuse(key, now, error),
+            Settled::Lost(error) => {
+                self.aside.errors.push(error);
+                self.conclude(key, End::Lost);
+            }
+            Settled::Unknown(error) => {
+                self.aside.errors.push(error);
+                self.conclude(key, End::Unknown);
+            }
+        }
+    }
+
+    fn partition_answered(&mut self, id: u64, answer: &Settled, now: Tick) {
+        let stopped = self.stopped;
+        let within = self.options.settle_within;
+        let Some(prefix) = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut()) else {
+            return;
+        };
+        let Some(sent) = prefix.sent.take() else { return };
+        let again = matches!(answer, Settled::Refused(_) | Settled::Unknown(_));
+        let since = *prefix.refused_since.get_or_insert(now);
+        // Given up at the end only: until then it rides with the next one.
+        if again && !(stopped && now.since(since) >= within) {
+            prefix.refused += 1;
+            let at = now + back_off(prefix.refused);
+            prefix.wait_until = Some(at);
+            match sent {
+                Sent::Commit(keys) => {
+                    let later = std::mem::replace(&mut prefix.ready, keys);
+                    prefix.ready.extend(later);
+                    for key in prefix.ready.clone() {
+                        if let Some(entry) = self.entries.get_mut(key) {
+                            entry.phase = Phase::Decided;
+                        }
+                    }
+                }
+                Sent::Seek(key) => {
+                    if let Some(entry) = self.entries.get_mut(key) {
+                        entry.phase = Phase::Decided;
+                    }
+                }
+            }
+            return self.set_alarm(at, Due::Part(id));
+        }
+        (prefix.refused, prefix.refused_since) = (0, None);
+        let end = match answer {
+            Settled::Confirmed | Settled::Sent => End::Settled,
+            Settled::Lost(_) => End::Lost,
+            Settled::Refused(_) | Settled::Unknown(_) => End::Unknown,
+        };
+        match sent {
+            Sent::Commit(keys) => keys.into_iter().for_each(|key| self.conclude(key, end)),
+            Sent::Seek(key) => {
+                prefix.sought();
+                // A release that was refused to the end is nobody's.
+                self.conclude(key, if end == End::Unknown { End::Abandoned } else { end });
+            }
+        }
+        self.commits.push_back(id);
+        self.want_again(id);
+        self.wake_part(id);
+        self.end_part(id);
+    }
+}

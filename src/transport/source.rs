@@ -1,0 +1,208 @@
+//! One source of a transport.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::Transport;
+use super::entries::Phase;
+use super::hub::{Hub, now};
+use super::prefix::Prefix;
+use super::state::{End, State};
+use crate::clock::{Clock, Tick};
+use crate::error::{Error, ErrorCode};
+use crate::settlement::{Assignment, Desk, Key, Ticket};
+use crate::source::{Body, Delivery, DeliveryOf, Gate, Polled, Profile, Source};
+
+/// A source of a [`Transport`]: made by [`Link::source`](super::Link::source). Dropped while its drain
+/// runs, it gives back what it has fetched.
+#[must_use = "a source does nothing unless it is drained"]
+pub struct TransportSource<T: Transport> {
+    hub: Arc<Hub<T>>,
+    part: u64,
+    /// Looked at where messages have leases.
+    clock: Option<Arc<dyn Clock>>,
+}
+
+/// What a source has just now.
+enum Next<M> {
+    Message(M, Key),
+    /// It was delivered too often.
+    TooOften(M, Key, u32),
+    Pending,
+    End,
+}
+
+impl<T: Transport> TransportSource<T> {
+    pub(super) fn open(hub: &Arc<Hub<T>>, assignment: Assignment) -> Self {
+        let part = hub.change(|state| state.add_part(assignment));
+        Self::of(hub, part)
+    }
+
+    pub(super) fn of(hub: &Arc<Hub<T>>, part: u64) -> Self {
+        hub.change(|state| state.sources += 1);
+        Self { hub: Arc::clone(hub), part, clock: None }
+    }
+
+    pub(super) fn part(&self) -> u64 {
+        self.part
+    }
+}
+
+impl<T: Transport> State<T> {
+    /// What a source has, with whom to wake when it has more.
+    fn next(&mut self, id: u64, now: Tick, cx: &Context<'_>) -> Next<T::Message> {
+        loop {
+            let has_room = self.has_room();
+            let Some(part) = self.parts.get_mut(&id) else { return Next::End };
+            if part.left || part.revoking.is_some() || part.keeper && self.stopped {
+                return Next::End;
+            }
+            let may_take = has_room && part.may_take(self.options.max_ahead);
+            let Some((message, key)) = may_take.then(|| part.buffer.pop_front()).flatten() else {
+                if part.ended
+                    && part.buffer.is_empty()
+                    && part.prefix.as_ref().is_none_or(Prefix::may_go_on)
+                {
+                    return Next::End;
+                }
+                self.aside.wakers.extend(part.waker.replace(cx.waker().clone()));
+                self.want(id);
+                return Next::Pending;
+            };
+            part.taken += 1;
+            let place = match &mut part.prefix {
+                Some(prefix) => prefix.take(key),
+                None => part.taken - 1,
+            };
+            let (least, most) = (self.least_lease, self.options.max_deliveries);
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            (entry.phase, entry.place) = (Phase::Taken, place);
+            let lease = entry.lease;
+            let deliveries = entry.facts.deliveries.unwrap_or(0);
+            self.want(id);
+            if now >= lease.expires {
+                self.aside.messages.push(message);
+                self.lose_taken(key);
+            } else if !lease.renewable && lease.expires != Tick::MAX && now + least > lease.expires
+            {
+                self.aside.messages.push(message);
+                self.give(key, crate::settlement::Verdict::UNTOUCHED, None, None);
+            } else if most.is_some_and(|most| deliveries > most) {
+                return Next::TooOften(message, key, deliveries);
+            } else {
+                return Next::Message(message, key);
+            }
+        }
+    }
+
+    /// It was taken, and nobody has it.
+    fn lose_taken(&mut self, key: Key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.phase = Phase::Decided;
+            self.unsettled += 1;
+            self.lose(key);
+        }
+    }
+
+    /// Has more fetched, where there is room for it.
+    pub(super) fn want(&mut self, id: u64) {
+        let prefetch = self.able.prefetch;
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        if part.buffer.len() > prefetch / 2 || part.fetch.in_line || self.stopped {
+            return;
+        }
+        part.fetch.wanted = true;
+        if part.may_fetch() && part.fetch.not_before.is_none() {
+            part.fetch.in_line = true;
+            self.line.push_back(id);
+            self.wake_driver();
+        }
+    }
+
+    /// A source was dropped.
+    fn leave(&mut self, id: u64, attached: bool) {
+        self.sources -= 1;
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        part.left = true;
+        part.end();
+        if attached {
+            self.release_buffer(id);
+        } else {
+            for (message, key) in std::mem::take(&mut part.buffer) {
+                self.aside.messages.push(message);
+                self.conclude(key, End::Abandoned);
+            }
+        }
+        self.end_part(id);
+        self.wake_driver();
+    }
+}
+
+impl<T: Transport> Source for TransportSource<T> {
+    type Message = T::Message;
+    type Receipt = Ticket;
+
+    fn poll_delivery(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
+        let this = &mut *self;
+        if this.hub.able().leases && this.clock.is_none() {
+            this.clock = Some(this.hub.clock());
+        }
+        let (part, now) = (this.part, now(this.clock.as_ref()));
+        let (body, key) = match this.hub.change(|state| state.next(part, now, cx)) {
+            Next::Message(message, key) => (Body::Message(message), key),
+            Next::TooOften(message, key, deliveries) => {
+                let text = format!("the message was delivered {deliveries} times");
+                let error = Error::new(ErrorCode::Source, text);
+                (Body::Failed(error, Some(Box::new(message))), key)
+            }
+            Next::Pending => return Poll::Pending,
+            Next::End => return Poll::Ready(None),
+        };
+        let desk = Arc::clone(&this.hub) as Arc<dyn Desk>;
+        Poll::Ready(Some(Ok(Delivery { body, receipt: Ticket::new(desk, key) })))
+    }
+
+    fn poll_gate(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Gate> {
+        Poll::Ready(Gate::Open)
+    }
+
+    /// What was fetched is the transport's own business.
+    fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>> {
+        None
+    }
+
+    fn give_out(self: Pin<&mut Self>) -> bool {
+        false
+    }
+
+    fn is_paused(&self) -> bool {
+        false
+    }
+
+    fn holds(&self) -> bool {
+        false
+    }
+
+    fn profile(&self) -> Profile {
+        let desks = vec![Arc::clone(&self.hub) as Arc<dyn Desk>];
+        Profile { desks, ..Profile::default() }
+    }
+}
+
+impl<T: Transport> Drop for TransportSource<T> {
+    fn drop(&mut self) {
+        let attached = self.hub.notices.is_attached();
+        let part = self.part;
+        self.hub.change(|state| state.leave(part, attached));
+    }
+}
+
+impl<T: Transport> Unpin for TransportSource<T> {}
+
+impl<T: Transport> fmt::Debug for TransportSource<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransportSource").field("part", &self.part).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,400 @@
+//! What is known of a transport's receipts and sources.
+//!
+//! All of it is under one lock. Whatever is somebody else's code, waking and dropping above all, is put
+//! aside and done when the lock is free: see [`Hub::change`](super::hub::Hub::change).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::Transport;
+use super::entries::{Entries, Entry, Ids, Phase};
+use super::options::{Options, back_off};
+use super::part::Part;
+use super::prefix::Back;
+use crate::clock::Tick;
+use crate::error::{Error, ErrorCode};
+use crate::settlement::{Able, Assignment, Key, News, Settlements, Tag, Verdict};
+
+pub(super) struct State<T: Transport> {
+    pub(super) able: Able,
+    pub(super) options: Options,
+    pub(super) entries: Entries<T::Receipt>,
+    pub(super) ids: Ids,
+    pub(super) parts: BTreeMap<u64, Part<T::Message>>,
+    next_part: u64,
+    /// Sources that wait to fetch.
+    pub(super) line: VecDeque<u64>,
+    /// Verdicts to send; in prefix order, partitions.
+    pub(super) outbox: VecDeque<Key>,
+    pub(super) commits: VecDeque<u64>,
+    /// Leases to be renewed.
+    pub(super) renewals: VecDeque<Key>,
+    /// The shortest lease that was seen, and the least that must be left of one that is not renewed.
+    pub(super) shortest_lease: Option<Duration>,
+    pub(super) least_lease: Duration,
+    pub(super) alarms: BinaryHeap<Reverse<(Tick, Due)>>,
+    pub(super) news: VecDeque<News>,
+    pub(super) counts: Settlements,
+    /// Verdicts without an outcome.
+    pub(super) unsettled: usize,
+    /// Partitions that nobody has taken as a source.
+    pub(super) assigned: VecDeque<u64>,
+    pub(super) assigned_waker: Option<Waker>,
+    /// Receipts of messages whose drain is gone, for those who undo them.
+    pub(super) kept: HashMap<Key, T::Receipt>,
+    /// Sources that somebody has.
+    pub(super) sources: usize,
+    pub(super) stopped: bool,
+    pub(super) driver: Option<Waker>,
+    pub(super) aside: Aside<T>,
+}
+
+/// What something is to be done about at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    Lease(Key),
+    Again(Key),
+    Part(u64),
+}
+
+/// Somebody else's code, for when the lock is free.
+pub(super) struct Aside<T: Transport> {
+    pub(super) wakers: Vec<Waker>,
+    pub(super) messages: Vec<T::Message>,
+    pub(super) entries: Vec<Entry<T::Receipt>>,
+    pub(super) parts: Vec<Part<T::Message>>,
+    pub(super) errors: Vec<Error>,
+}
+
+impl<T: Transport> Default for Aside<T> {
+    fn default() -> Self {
+        Self {
+            wakers: Vec::new(),
+            messages: Vec::new(),
+            entries: Vec::new(),
+            parts: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+}
+
+/// How a receipt ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// As its verdict says.
+    Settled,
+    Lost,
+    Unknown,
+    Abandoned,
+}
+
+impl<T: Transport> State<T> {
+    pub(super) fn new(able: Able) -> Self {
+        Self {
+            able,
+            options: Options::default(),
+            entries: Entries::default(),
+            ids: Ids::default(),
+            parts: BTreeMap::new(),
+            next_part: 0,
+            line: VecDeque::new(),
+            outbox: VecDeque::new(),
+            commits: VecDeque::new(),
+            renewals: VecDeque::new(),
+            shortest_lease: None,
+            least_lease: Duration::ZERO,
+            alarms: BinaryHeap::new(),
+            news: VecDeque::new(),
+            counts: Settlements::default(),
+            unsettled: 0,
+            assigned: VecDeque::new(),
+            assigned_waker: None,
+            kept: HashMap::new(),
+            sources: 0,
+            stopped: false,
+            driver: None,
+            aside: Aside::default(),
+        }
+    }
+
+    pub(super) fn add_part(&mut self, assignment: Assignment) -> u64 {
+        self.next_part += 1;
+        let part = Part::new(assignment, self.able.prefix);
+        self.parts.insert(self.next_part, part);
+        self.next_part
+    }
+
+    pub(super) fn part_of(&self, assignment: Assignment) -> Option<u64> {
+        let of = |(id, part): (&u64, &Part<_>)| {
+            (part.assignment == assignment && !part.keeper).then_some(*id)
+        };
+        self.parts.iter().find_map(of)
+    }
+
+    pub(super) fn wake_driver(&mut self) {
+        self.aside.wakers.extend(self.driver.take());
+    }
+
+    pub(super) fn wake_part(&mut self, part: u64) {
+        if let Some(part) = self.parts.get_mut(&part) {
+            self.aside.wakers.extend(part.waker.take());
+        }
+    }
+
+    pub(super) fn set_alarm(&mut self, at: Tick, due: Due) {
+        if at != Tick::MAX {
+            self.alarms.push(Reverse((at, due)));
+        }
+        if self.alarms.len() > 4 * self.entries.len() + 8 * self.parts.len() + 256 {
+            self.forget_old_alarms();
+        }
+    }
+
+    /// Most leases are not needed until they are due.
+    fn forget_old_alarms(&mut self) {
+        let (alarms, entries) = (std::mem::take(&mut self.alarms), &self.entries);
+        let counts = |(at, due): &(Tick, Due)| match due {
+            Due::Lease(key) => entries.get(*key).is_some_and(|entry| entry.lease.next == *at),
+            Due::Again(key) => entries.get(*key).is_some(),
+            Due::Part(_) => true,
+        };
+        let mut kept: Vec<_> =
+            alarms.into_iter().map(|Reverse(alarm)| alarm).filter(counts).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        self.alarms = kept.into_iter().map(Reverse).collect();
+    }
+
+    /// Whether messages may be taken at all.
+    pub(super) fn has_room(&self) -> bool {
+        self.unsettled < self.options.max_unsettled
+    }
+
+    /// The end of a receipt.
+    pub(super) fn conclude(&mut self, key: Key, end: End) {
+        let Some(entry) = self.entries.remove(key) else { return };
+        let counts = &mut self.counts;
+        let count = match (end, &entry.verdict) {
+            (End::Lost, _) => &mut counts.lost,
+            (End::Unknown, _) => &mut counts.unknown,
+            (End::Abandoned, _) => &mut counts.abandoned,
+            (End::Settled, Verdict::Accept) => &mut counts.accepted,
+            (End::Settled, Verdict::Reject { .. }) => &mut counts.rejected,
+            (End::Settled, _) => &mut counts.released,
+        };
+        *count += 1;
+        if matches!(entry.phase, Phase::Decided | Phase::Sending) {
+            let was_full = !self.has_room();
+            self.unsettled -= 1;
+            if was_full {
+                let wakers = self.parts.values_mut().filter_map(|part| part.waker.take());
+                self.aside.wakers.extend(wakers);
+            }
+        }
+        if let Some(tag) = entry.tag {
+            self.news.push_back(News::Concluded(tag));
+            self.wake_driver();
+        }
+        if let Some(id) = &entry.facts.id {
+            if self.ids.get(id) == Some(&key) {
+                self.ids.remove(id);
+            }
+        }
+        let part_id = entry.part;
+        if let Some(part) = self.parts.get_mut(&part_id) {
+            part.open -= 1;
+        }
+        self.aside.entries.push(entry);
+        self.end_part(part_id);
+    }
+
+    /// A source that was dropped goes when nothing of it is open.
+    pub(super) fn end_part(&mut self, id: u64) {
+        let Some(part) = self.parts.get(&id) else { return };
+        let is_idle = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none());
+        if part.open == 0 && is_idle && part.revoking.is_none() && part.left {
+            self.aside.parts.extend(self.parts.remove(&id));
+        } else if part.open == 0 && part.revoking.is_some() {
+            self.wake_driver();
+        }
+    }
+
+    /// The verdict on a message. `failed_at`: its handler has failed, and when.
+    pub(super) fn give(
+        &mut self,
+        key: Key,
+        verdict: Verdict,
+        tag: Option<Tag>,
+        failed_at: Option<Tick>,
+    ) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if entry.phase != Phase::Taken {
+            return;
+        }
+        entry.phase = Phase::Decided;
+        entry.tag = tag;
+        self.unsettled += 1;
+        self.decide(key, verdict);
+        let Some(part) = self.entries.get(key).map(|entry| entry.part) else { return };
+        self.count_failure(part, failed_at);
+        self.wake_driver();
+    }
+
+    /// Where the verdict goes.
+    pub(super) fn decide(&mut self, key: Key, verdict: Verdict) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let (part, place) = (entry.part, entry.place);
+        let is_release = matches!(verdict, Verdict::Release { .. });
+        entry.verdict = verdict;
+        let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
+        let Some(prefix) = prefix else { return self.outbox.push_back(key) };
+        if !is_release {
+            if !prefix.done(place) {
+                // It is behind one that is given back.
+                let tag = self.take_back(key);
+                self.news.push_back(News::Voided(key, tag));
+            }
+            return self.commits.push_back(part);
+        }
+        match prefix.back(place) {
+            Back::Behind => self.conclude(key, End::Settled),
+            Back::First { voided, behind } => {
+                for key in voided {
+                    let tag = self.take_back(key);
+                    self.news.push_back(News::Voided(key, tag));
+                }
+                if let Some(behind) = behind {
+                    self.conclude(behind, End::Settled);
+                }
+            }
+        }
+        self.give_buffer_back(part);
+        if let Some(part) = self.parts.get_mut(&part) {
+            part.stop_fetch();
+        }
+        self.commits.push_back(part);
+    }
+
+    /// The drain has the message again, to undo it.
+    pub(super) fn take_back(&mut self, key: Key) -> Option<Tag> {
+        let entry = self.entries.get_mut(key)?;
+        entry.phase = Phase::Taken;
+        self.unsettled -= 1;
+        entry.tag.take()
+    }
+
+    /// What was fetched behind a position that moves back comes again.
+    pub(super) fn give_buffer_back(&mut self, part: u64) {
+        let Some(part) = self.parts.get_mut(&part) else { return };
+        for (message, key) in std::mem::take(&mut part.buffer) {
+            self.aside.messages.push(message);
+            self.conclude(key, End::Settled);
+        }
+    }
+
+    /// After many failures in a row, taking slows down.
+    fn count_failure(&mut self, id: u64, failed_at: Option<Tick>) {
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        let Some(now) = failed_at else {
+            part.failures = 0;
+            return;
+        };
+        part.failures += 1;
+        let (after, policy) = &self.options.slow_down;
+        let Some(beyond) = (part.failures + 1).checked_sub(*after).filter(|beyond| *beyond > 0)
+        else {
+            return;
+        };
+        let until = now + policy.delay_after(beyond);
+        part.slow_until = Some(until);
+        self.set_alarm(until, Due::Part(id));
+    }
+
+    /// The receipt is no longer ours.
+    pub(super) fn lose(&mut self, key: Key) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let (phase, id, place) = (entry.phase, entry.part, entry.place);
+        match phase {
+            // Its own answer counts.
+            Phase::Sending => return,
+            Phase::Taken => {
+                self.news.push_back(News::Lost(key));
+                self.wake_driver();
+            }
+            Phase::Buffered => {
+                if let Some(part) = self.parts.get_mut(&id) {
+                    if let Some(at) = part.buffer.iter().position(|(_, other)| *other == key) {
+                        self.aside
+                            .messages
+                            .extend(part.buffer.remove(at).map(|(message, _)| message));
+                    }
+                }
+            }
+            Phase::Decided => {}
+        }
+        let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
+        if let (Some(prefix), true) = (prefix, phase != Phase::Buffered) {
+            prefix.lose(place);
+            prefix.ready.retain(|ready| *ready != key);
+        }
+        self.conclude(key, End::Lost);
+    }
+
+    /// A whole partition is no longer ours.
+    pub(super) fn lose_part(&mut self, id: u64) {
+        let keys: Vec<_> =
+            self.entries.iter().filter(|(_, entry)| entry.part == id).map(|(key, _)| key).collect();
+        for key in keys {
+            self.lose(key);
+        }
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.end();
+            part.left = true;
+        }
+        self.wake_part(id);
+        self.end_part(id);
+    }
+
+    /// A settlement was certainly not applied. One of a drain that is over soon is not tried for ever.
+    pub(super) fn refuse(&mut self, key: Key, now: Tick, error: Error) {
+        self.aside.errors.push(error);
+        let within = self.options.settle_within;
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let (since, times) = entry.refused.get_or_insert((now, 0));
+        *times += 1;
+        let again = now + back_off(*times);
+        if again <= *since + within {
+            entry.phase = Phase::Decided;
+            return self.set_alarm(again, Due::Again(key));
+        }
+        let (part, place, tag) = (entry.part, entry.place, entry.tag);
+        if !matches!(entry.verdict, Verdict::Accept) {
+            return self.conclude(key, End::Abandoned);
+        }
+        let behind = self.parts.get(&part).is_none_or(|part| part.taken > place + 1);
+        if behind {
+            return self.conclude(key, End::Unknown);
+        }
+        entry.refused = None;
+        if let Some(tag) = tag {
+            self.take_back(key);
+            return self.news.push_back(News::Refused(key, tag));
+        }
+        entry.phase = Phase::Decided;
+        self.decide(key, Verdict::Release { after: None, begun: true });
+    }
+
+    /// Whether something is still open.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.entries.len() == 0
+            && self.news.is_empty()
+            && self.parts.values().all(|part| part.fetch.stop.is_none() && part.revoking.is_none())
+    }
+}
+
+/// What is said where nothing was heard.
+pub(super) fn no_answer() -> Error {
+    Error::new(ErrorCode::Timeout, "the transport gave no answer")
+}

@@ -1,0 +1,113 @@
+//! An action that comes after others: it is run when nothing else is, and only once they are gone.
+//!
+//! What gives a message back must not run before all that was done for the message is undone, also
+//! where a policy runs actions at once, and not at all where one of these has failed.
+
+use std::panic::Location;
+
+use super::action::{Action, BoxAttempt};
+use super::column::Stored;
+use super::columns::Columns;
+use super::order;
+use super::report::FailedAction;
+use super::scope::CompensationScope;
+use super::session::Session;
+use super::undoing::Undoing;
+use crate::error::{Error, ErrorCode};
+
+struct Behind<A> {
+    after: Vec<u64>,
+    action: A,
+}
+
+impl<A: Action> Stored for Behind<A> {
+    const LAST: bool = true;
+
+    fn comes_after(&self) -> &[u64] {
+        &self.after
+    }
+
+    fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
+        Box::pin(self.action.attempt(undoing))
+    }
+
+    fn label(&self) -> Option<String> {
+        self.action.label().map(ToOwned::to_owned)
+    }
+}
+
+/// The number of the next action.
+pub(crate) fn next_order() -> u64 {
+    order::draw()
+}
+
+impl CompensationScope {
+    /// Stages an action with a number that was drawn before those of all that it comes after, which
+    /// are here.
+    #[track_caller]
+    pub(crate) fn stage_behind(&self, number: u64, action: impl Action) {
+        let registered_at = Location::caller();
+        let wakers = self.inner.look(|state| {
+            if let Some(session) = &mut state.session {
+                session.take_failed(&mut state.staged);
+            }
+            let after = state.staged.numbers_above(number);
+            let mut one = Columns::default();
+            one.push(number, registered_at, Behind { after, action });
+            // Its column may have others already, whose numbers are higher.
+            state.staged.append(&mut one);
+            self.announced(state)
+        });
+        super::state::wake(wakers);
+    }
+}
+
+/// What a rollback is to do about actions that come after others.
+pub(super) enum Turn {
+    /// Nothing is special: take so many of the last ones.
+    Usual(usize),
+    /// Others first, and none of those that run at once comes after anything.
+    OthersFirst,
+    /// The last one comes after others that are gone.
+    Alone,
+    /// Nothing may be started before what runs has ended.
+    Wait,
+}
+
+/// Whose turn it is among those that are staged. Actions whose others are still here have failed.
+pub(super) fn turn(
+    session: &mut Session,
+    staged: &mut Columns,
+    most: usize,
+    at_once: bool,
+    idle: bool,
+) -> Turn {
+    if !staged.has_last_of_all() {
+        return Turn::Usual(most);
+    }
+    loop {
+        let Some(index) = staged.last_of_all(at_once) else {
+            if staged.is_empty() || !at_once {
+                return Turn::Usual(staged.before_last(most).max(1));
+            }
+            return Turn::OthersFirst;
+        };
+        if !idle {
+            return Turn::Wait;
+        }
+        let after = staged.comes_after(index).to_vec();
+        let is_here = staged.contains_any(&after) || session.has_failed(&after);
+        if !is_here {
+            return Turn::Alone;
+        }
+        let (number, (label, registered_at)) = (staged.number(index), staged.describe(index));
+        let text = "what comes before it could not be undone";
+        let error = Error::new(ErrorCode::Compensation, text);
+        let failure = FailedAction { number, label, registered_at, attempts: 0, error };
+        staged.move_last(index, &mut session.failed);
+        session.failures.push(failure);
+        if staged.is_empty() {
+            return Turn::Usual(0);
+        }
+    }
+}
