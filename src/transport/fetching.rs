@@ -21,8 +21,7 @@ use crate::settlement::{Key, News, Verdict};
 /// How long a transport may wait for a first message. A drain that ends tells it to return.
 const LONGEST_FETCH: Duration = Duration::from_secs(20);
 
-type FetchedBy<T> =
-    Result<Option<Vec<Received<<T as Transport>::Message, <T as Transport>::Receipt>>>, Trouble>;
+type FetchedBy<T> = Fetched<<T as Transport>::Message, <T as Transport>::Receipt>;
 
 /// The fetches that are with the transport.
 pub(super) struct Fetches<T: Transport>(Vec<Fetching<T>>);
