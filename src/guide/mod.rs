@@ -23,6 +23,8 @@
 //!
 //! In production:
 //!
+//! - [`acknowledging`]: messages of a broker, a queue or a log, and what becomes of them
+//! - [`writing_an_adapter`]: a transport of your own
 //! - [`shutdown`]: stopping in good order
 //! - [`progress`]: watching a drain while it runs
 //! - [`testing`]: time by hand with `ManualClock`, and every schedule by seed
@@ -41,8 +43,10 @@
 //! For those who know something else already: [`from_dotnet`] (and [`parity`] with it, test by test),
 //! [`from_futures`], [`from_go`].
 
+pub mod acknowledging;
 pub mod batching;
 pub mod compile_errors;
+#[doc = include_str!("settling.md")]
 pub mod contract;
 pub mod dead_letters;
 pub mod deadlines;
@@ -71,3 +75,4 @@ pub mod testing;
 pub mod under_tokio;
 pub mod undoing;
 pub mod until_idle;
+pub mod writing_an_adapter;
