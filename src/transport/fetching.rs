@@ -1,21 +1,19 @@
 //! Fetching: one call of a source at a time, as long as somebody wants its messages.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
-
-use futures::future::BoxFuture;
 
 use super::Transport;
 use super::driver::Look;
 use super::entries::{Entry, Lease, Phase};
+use super::in_flight::{Ended, InFlight};
 use super::options::back_off;
 use super::received::{Fetched, Received, Trouble, Want};
 use super::state::{Due, End, State, no_answer};
 use crate::cancellation::CancellationSource;
 use crate::clock::Tick;
 use crate::error::Error;
-use crate::panics;
 use crate::settlement::{Key, News, Verdict};
 
 /// How long a transport may wait for a first message. A drain that ends tells it to return.
@@ -23,26 +21,18 @@ const LONGEST_FETCH: Duration = Duration::from_secs(20);
 
 type FetchedBy<T> = Fetched<<T as Transport>::Message, <T as Transport>::Receipt>;
 
-/// The fetches that are with the transport.
-pub(super) struct Fetches<T: Transport>(Vec<Fetching<T>>);
-
-struct Fetching<T: Transport> {
-    part: u64,
-    requested: Tick,
-    deadline: Tick,
-    future: BoxFuture<'static, FetchedBy<T>>,
-}
+/// The fetches that are with the transport: for which source, and when they were requested.
+pub(super) struct Fetches<T: Transport>(InFlight<(u64, Tick), FetchedBy<T>>);
 
 impl<T: Transport> Default for Fetches<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(InFlight::default())
     }
 }
 
 impl<T: Transport> Fetches<T> {
-    /// When the first of them is given up.
     pub(super) fn deadline(&self) -> Option<Tick> {
-        self.0.iter().map(|fetch| fetch.deadline).min()
+        self.0.deadline()
     }
 
     pub(super) fn poll(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
@@ -50,26 +40,17 @@ impl<T: Transport> Fetches<T> {
         while let Some((part, want, within)) = look.hub.change(State::next_fetch) {
             let deadline = look.now + want.wait + within;
             let transport = Arc::clone(look.hub.transport());
-            let future = Box::pin(async move { transport.fetch(want).await });
-            self.0.push(Fetching { part, requested: look.now, deadline, future });
+            let call = async move { transport.fetch(want).await };
+            self.0.push((part, look.now), deadline, call);
             moved = true;
         }
-        let mut at = 0;
-        while at < self.0.len() {
-            let fetch = &mut self.0[at];
-            let fetched = match panics::contain(|| fetch.future.as_mut().poll(cx)) {
-                Ok(Poll::Ready(fetched)) => fetched,
-                Ok(Poll::Pending) if look.now < fetch.deadline => {
-                    at += 1;
-                    continue;
-                }
-                Ok(Poll::Pending) => Err(Trouble::Passes(no_answer())),
-                Err(text) => Err(Trouble::Lasts(Error::panic("the transport", &text))),
-            };
+        while let Some(((part, requested), ended)) = self.0.poll(look.now, cx) {
             moved = true;
-            let fetch = self.0.swap_remove(at);
-            let (part, requested) = (fetch.part, fetch.requested);
-            panics::drop_each([fetch]);
+            let fetched = match ended {
+                Ended::Answered(fetched) => fetched,
+                Ended::Late => Err(Trouble::Passes(no_answer())),
+                Ended::Panicked(text) => Err(Trouble::Lasts(Error::panic("the transport", &text))),
+            };
             look.hub.change(|state| state.fetched(part, requested, look.now, fetched));
         }
         moved

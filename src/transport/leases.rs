@@ -1,79 +1,53 @@
 //! Leases: renewed from a third of their term on, until the verdict is with the transport.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
-
-use futures::future::BoxFuture;
+use std::task::Context;
+use std::time::Duration;
 
 use super::Transport;
 use super::driver::Look;
 use super::entries::Phase;
+use super::in_flight::{Ended, InFlight};
 use super::received::Renewed;
 use super::state::{Due, State};
 use crate::clock::Tick;
-use crate::panics;
 use crate::settlement::Key;
 
-/// The renewals that are with the transport.
+/// The renewals that are with the transport: of which receipts, and when they were requested.
 #[derive(Default)]
-pub(super) struct Renewals(Vec<Renewal>);
-
-/// Calls at once, where batches are full.
-const MOST_CALLS: usize = 4;
-
-struct Renewal {
-    keys: Vec<Key>,
-    requested: Tick,
-    deadline: Tick,
-    future: BoxFuture<'static, Vec<Renewed>>,
-}
+pub(super) struct Renewals(InFlight<(Vec<Key>, Tick), Vec<Renewed>>);
 
 impl Renewals {
-    /// When the first of them is given up.
     pub(super) fn deadline(&self) -> Option<Tick> {
-        self.0.iter().map(|call| call.deadline).min()
+        self.0.deadline()
     }
 
     pub(super) fn poll<T: Transport>(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        let batch = look.hub.able().batch;
-        while self.0.len() < MOST_CALLS {
-            let fills = !self.0.is_empty();
-            let due = look.hub.change(|state| {
-                let enough =
-                    !state.renewals.is_empty() && (!fills || state.renewals.len() >= batch);
-                enough.then(|| (state.next_renewals(), state.options.settle_within))
-            });
-            let Some(((keys, receipts), within)) = due else { break };
-            moved = true;
-            if keys.is_empty() {
-                continue;
-            }
+        loop {
+            let gathers = !self.0.is_empty();
+            let batch = look.hub.change(|state| state.next_renewals(gathers));
+            let Some((keys, receipts, within)) = batch else { break };
             let transport = Arc::clone(look.hub.transport());
-            let future = Box::pin(async move { transport.renew(receipts).await });
-            let (requested, deadline) = (look.now, look.now + within);
-            self.0.push(Renewal { keys, requested, deadline, future });
-        }
-        let mut at = 0;
-        while at < self.0.len() {
-            let call = &mut self.0[at];
-            let answers = match panics::contain(|| call.future.as_mut().poll(cx)) {
-                Ok(Poll::Ready(answers)) => answers,
-                Ok(Poll::Pending) if look.now < call.deadline => {
-                    at += 1;
-                    continue;
-                }
-                // No answer: as if it had failed.
-                Ok(Poll::Pending) | Err(_) => Vec::new(),
-            };
+            let call = async move { transport.renew(receipts).await };
+            self.0.push((keys, look.now), look.now + within, call);
             moved = true;
-            let Renewal { keys, requested, future, .. } = self.0.swap_remove(at);
-            panics::drop_each([future]);
+        }
+        while let Some(((keys, requested), ended)) = self.0.poll(look.now, cx) {
+            moved = true;
+            let answers = match ended {
+                Ended::Answered(answers) => answers,
+                // No answer: as if it had failed.
+                Ended::Late | Ended::Panicked(_) => Vec::new(),
+            };
             look.hub.change(|state| state.renewed(keys, requested, look.now, answers));
         }
         moved
     }
 }
+
+/// A batch of leases to be renewed, and how long that may take.
+type Batch<R> = (Vec<Key>, Vec<R>, Duration);
 
 impl<T: Transport> State<T> {
     /// The moment of a lease has come: it is to be renewed, or has run out.
@@ -95,8 +69,12 @@ impl<T: Transport> State<T> {
         self.renewals.push_back(key);
     }
 
-    /// The next batch. Those whose verdict has been sent meanwhile are left out.
-    fn next_renewals(&mut self) -> (Vec<Key>, Vec<T::Receipt>) {
+    /// The next batch; where others are on their way, only a full one. Those whose verdict has been
+    /// sent meanwhile are left out.
+    fn next_renewals(&mut self, gathers: bool) -> Option<Batch<T::Receipt>> {
+        if gathers && self.renewals.len() < self.able.batch {
+            return None;
+        }
         let (mut keys, mut receipts) = (Vec::new(), Vec::new());
         while keys.len() < self.able.batch {
             let Some(key) = self.renewals.pop_front() else { break };
@@ -109,7 +87,7 @@ impl<T: Transport> State<T> {
             keys.push(key);
             receipts.push(entry.receipt.clone());
         }
-        (keys, receipts)
+        (!keys.is_empty()).then_some((keys, receipts, self.options.settle_within))
     }
 
     fn renewed(&mut self, keys: Vec<Key>, requested: Tick, now: Tick, answers: Vec<Renewed>) {

@@ -58,13 +58,14 @@
 // - `link`: a transport that is connected, and its sources; `options`: what can be said of it
 // - `hub`: a transport as its drain sees it
 // - `state`, `entries`, `part`, `prefix`: the receipts, and the sources they came by
-// - `driver`: `fetching`, `leases`, `sending`, `revoking`: what goes on meanwhile
+// - `driver`, with `in_flight`: `fetching`, `leases`, `sending`, `revoking`: what goes on meanwhile
 
 mod driver;
 mod entries;
 mod events;
 mod fetching;
 mod hub;
+mod in_flight;
 mod leases;
 mod link;
 mod options;

@@ -1,32 +1,22 @@
 //! Verdicts on their way: in batches, and in prefix order one call of a partition at a time.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
-
-use futures::future::BoxFuture;
+use std::task::Context;
+use std::time::Duration;
 
 use super::Transport;
 use super::driver::Look;
 use super::entries::Phase;
+use super::in_flight::{Ended, InFlight};
 use super::options::back_off;
 use super::prefix::{Due as PrefixDue, Sent};
 use super::state::{Due, End, State, no_answer};
 use crate::clock::Tick;
-use crate::panics;
 use crate::settlement::{Key, Settled, Verdict};
 
-/// The calls that are with the transport.
+/// The settlements that are with the transport.
 #[derive(Default)]
-pub(super) struct Calls(Vec<Call>);
-
-/// Calls at once, where batches are full.
-const MOST_CALLS: usize = 4;
-
-struct Call {
-    about: Vec<About>,
-    deadline: Tick,
-    future: BoxFuture<'static, Vec<Settled>>,
-}
+pub(super) struct Calls(InFlight<Vec<About>, Vec<Settled>>);
 
 /// What one verdict of a call is about.
 #[derive(Clone, Copy, Debug)]
@@ -36,43 +26,33 @@ enum About {
     Partition(u64),
 }
 
-/// A batch for the transport.
-type Batch<R> = (Vec<About>, Vec<(R, Verdict)>);
+/// A batch for the transport, and how long it may take.
+type Batch<R> = (Vec<About>, Vec<(R, Verdict)>, Duration);
 
 impl Calls {
-    /// When the first of them is given up.
     pub(super) fn deadline(&self) -> Option<Tick> {
-        self.0.iter().map(|call| call.deadline).min()
+        self.0.deadline()
     }
 
     pub(super) fn poll<T: Transport>(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while self.0.len() < MOST_CALLS {
+        loop {
             // One call gathers while another is on its way; more at once only where batches are full.
             let gathers = !self.0.is_empty();
             let batch = look.hub.change(|state| state.next_batch(gathers));
-            let Some((about, batch)) = batch else { break };
-            let deadline = look.now + look.hub.change(|state| state.options.settle_within);
+            let Some((about, batch, within)) = batch else { break };
             let transport = Arc::clone(look.hub.transport());
-            let future = Box::pin(async move { transport.settle(batch).await });
-            self.0.push(Call { about, deadline, future });
+            let call = async move { transport.settle(batch).await };
+            self.0.push(about, look.now + within, call);
             moved = true;
         }
-        let mut at = 0;
-        while at < self.0.len() {
-            let call = &mut self.0[at];
-            let answers = match panics::contain(|| call.future.as_mut().poll(cx)) {
-                Ok(Poll::Ready(answers)) => answers,
-                Ok(Poll::Pending) if look.now < call.deadline => {
-                    at += 1;
-                    continue;
-                }
-                // Nobody knows what became of it.
-                Ok(Poll::Pending) | Err(_) => Vec::new(),
-            };
+        while let Some((about, ended)) = self.0.poll(look.now, cx) {
             moved = true;
-            let Call { about, future, .. } = self.0.swap_remove(at);
-            panics::drop_each([future]);
+            let answers = match ended {
+                Ended::Answered(answers) => answers,
+                // Nobody knows what became of it.
+                Ended::Late | Ended::Panicked(_) => Vec::new(),
+            };
             look.hub.change(|state| state.answered(about, answers, look.now));
         }
         moved
@@ -104,7 +84,7 @@ impl<T: Transport> State<T> {
             about.push(About::Message(key));
             batch.push((entry.receipt.clone(), entry.verdict.clone()));
         }
-        (!batch.is_empty()).then_some((about, batch))
+        (!batch.is_empty()).then_some((about, batch, self.options.settle_within))
     }
 
     /// In prefix order: what is to be sent for the partitions that have something.
@@ -149,7 +129,7 @@ impl<T: Transport> State<T> {
                 }
             }
         }
-        (!batch.is_empty()).then_some((about, batch))
+        (!batch.is_empty()).then_some((about, batch, self.options.settle_within))
     }
 
     /// The outcomes of a batch.
