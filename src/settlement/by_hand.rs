@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
+use super::desk::Key;
 use super::ticket::Delivered;
 use super::words::{Facts, Settled};
 use crate::error::{Error, ErrorCode};
@@ -75,6 +76,7 @@ impl StepContext {
     #[must_use]
     pub fn undo_key(&self) -> Option<String> {
         let delivered = self.delivered()?;
-        Some(format!("{:016x}-{:x}", process(), delivered.number))
+        let (_, Key { desk, place, turn }) = delivered.receipts().first()?;
+        Some(format!("{:016x}-{desk:x}-{place:x}-{turn:x}", process()))
     }
 }

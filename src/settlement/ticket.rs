@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use smallvec::SmallVec;
 
@@ -22,26 +22,22 @@ pub struct Ticket(Option<Arc<Delivered>>);
 /// A message as its transport delivered it; a window, with all of its messages.
 pub struct Delivered {
     receipts: SmallVec<[(Arc<dyn Desk>, Key); 1]>,
-    /// The handler has said that it settles by itself, and how that went so far.
+    /// The handler has said that it settles by itself, and how that went so far. Most never do: it is
+    /// looked at without the lock first.
     by_hand: Lock<Option<Settled>>,
-    /// Which delivery it is, in this process.
-    pub(super) number: u64,
+    has_settled: AtomicBool,
     /// See [`Delivered::order`].
     order: AtomicU64,
 }
-
-/// The next delivery.
-static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Ticket {
     pub(crate) fn new(desk: Arc<dyn Desk>, key: Key) -> Self {
         let mut receipts = SmallVec::new();
         receipts.push((desk, key));
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self(Some(Arc::new(Delivered {
             receipts,
             by_hand: Lock::new(None),
-            number,
+            has_settled: AtomicBool::new(false),
             order: AtomicU64::new(0),
         })))
     }
@@ -118,12 +114,13 @@ impl Delivered {
 
     pub(super) fn set_by_hand(&self, outcome: Option<Settled>) {
         let old = std::mem::replace(&mut *self.by_hand.lock(), outcome);
+        self.has_settled.store(true, Ordering::Release);
         drop(old);
     }
 
     /// How the handler's own settlement went, if it made one.
     pub(crate) fn take_by_hand(&self) -> Option<Settled> {
-        self.by_hand.lock().take()
+        self.has_settled.load(Ordering::Acquire).then(|| self.by_hand.lock().take())?
     }
 }
 
@@ -145,7 +142,7 @@ impl fmt::Debug for Ticket {
 
 impl fmt::Debug for Delivered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivered").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Delivered").field("receipts", &self.receipts.len()).finish_non_exhaustive()
     }
 }
 

@@ -71,14 +71,23 @@ impl<T: Transport> Hub<T> {
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         let mut state = self.state.lock();
         let result = change(&mut state);
-        let Aside { wakers, messages, entries, parts, errors } = std::mem::take(&mut state.aside);
+        if state.aside.is_empty() {
+            return result;
+        }
+        let aside = std::mem::take(&mut state.aside);
         drop(state);
+        Self::put_away(aside);
+        result
+    }
+
+    #[inline(never)]
+    fn put_away(aside: Aside<T>) {
+        let Aside { wakers, messages, receipts, parts, errors } = aside;
         panics::drop_each(messages);
-        panics::drop_each(entries);
+        panics::drop_each(receipts);
         panics::drop_each(parts);
         panics::drop_each(errors);
         panics::wake_each(wakers);
-        result
     }
 
     /// The source that stands for the transport, and the partitions that are assigned to it.

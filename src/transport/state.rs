@@ -9,7 +9,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::Transport;
-use super::entries::{Entries, Entry, Ids, Phase};
+use super::entries::{Entries, Ids, Phase};
 use super::options::{Options, back_off};
 use super::part::Part;
 use super::prefix::Back;
@@ -39,6 +39,8 @@ pub(super) struct State<T: Transport> {
     pub(super) counts: Settlements,
     /// Verdicts without an outcome.
     pub(super) unsettled: usize,
+    /// The last handler of some source has failed.
+    failing: bool,
     /// Partitions that nobody has taken as a source.
     pub(super) assigned: VecDeque<u64>,
     pub(super) assigned_waker: Option<Waker>,
@@ -63,7 +65,7 @@ pub(super) enum Due {
 pub(super) struct Aside<T: Transport> {
     pub(super) wakers: Vec<Waker>,
     pub(super) messages: Vec<T::Message>,
-    pub(super) entries: Vec<Entry<T::Receipt>>,
+    pub(super) receipts: Vec<T::Receipt>,
     pub(super) parts: Vec<Part<T::Message>>,
     pub(super) errors: Vec<Error>,
 }
@@ -73,10 +75,20 @@ impl<T: Transport> Default for Aside<T> {
         Self {
             wakers: Vec::new(),
             messages: Vec::new(),
-            entries: Vec::new(),
+            receipts: Vec::new(),
             parts: Vec::new(),
             errors: Vec::new(),
         }
+    }
+}
+
+impl<T: Transport> Aside<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.wakers.is_empty()
+            && self.messages.is_empty()
+            && self.receipts.is_empty()
+            && self.parts.is_empty()
+            && self.errors.is_empty()
     }
 }
 
@@ -109,6 +121,7 @@ impl<T: Transport> State<T> {
             news: VecDeque::new(),
             counts: Settlements::default(),
             unsettled: 0,
+            failing: false,
             assigned: VecDeque::new(),
             assigned_waker: None,
             kept: HashMap::new(),
@@ -206,7 +219,9 @@ impl<T: Transport> State<T> {
         if let Some(part) = self.parts.get_mut(&part_id) {
             part.open -= 1;
         }
-        self.aside.entries.push(entry);
+        if std::mem::needs_drop::<T::Receipt>() {
+            self.aside.receipts.push(entry.receipt);
+        }
         self.end_part(part_id);
     }
 
@@ -237,8 +252,11 @@ impl<T: Transport> State<T> {
         entry.tag = tag;
         self.unsettled += 1;
         self.decide(key, verdict);
-        let Some(part) = self.entries.get(key).map(|entry| entry.part) else { return };
-        self.count_failure(part, failed_at);
+        if failed_at.is_some() || self.failing {
+            if let Some(part) = self.entries.get(key).map(|entry| entry.part) {
+                self.count_failure(part, failed_at);
+            }
+        }
         self.wake_driver();
     }
 
@@ -248,8 +266,11 @@ impl<T: Transport> State<T> {
         let (part, place) = (entry.part, entry.place);
         let is_release = matches!(verdict, Verdict::Release { .. });
         entry.verdict = verdict;
+        if !self.able.prefix {
+            return self.outbox.push_back(key);
+        }
         let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
-        let Some(prefix) = prefix else { return self.outbox.push_back(key) };
+        let Some(prefix) = prefix else { return };
         if !is_release {
             if !prefix.done(place) {
                 // It is behind one that is given back.
@@ -302,6 +323,7 @@ impl<T: Transport> State<T> {
             return;
         };
         part.failures += 1;
+        self.failing = true;
         let (after, policy) = &self.options.slow_down;
         let Some(beyond) = (part.failures + 1).checked_sub(*after).filter(|beyond| *beyond > 0)
         else {
