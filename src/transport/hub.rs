@@ -71,8 +71,10 @@ impl<T: Transport> Hub<T> {
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         let mut state = self.state.lock();
         let result = change(&mut state);
-        let Aside { wakers, messages, entries, parts, errors } = std::mem::take(&mut state.aside);
+        let Aside { wakers, old_wakers, messages, entries, parts, errors } =
+            std::mem::take(&mut state.aside);
         drop(state);
+        panics::drop_each(old_wakers);
         panics::drop_each(messages);
         panics::drop_each(entries);
         panics::drop_each(parts);
@@ -102,7 +104,7 @@ impl<T: Transport> Hub<T> {
             Some(part) => Poll::Ready(Some(part)),
             None if state.stopped => Poll::Ready(None),
             None => {
-                state.aside.wakers.extend(state.assigned_waker.replace(waker));
+                state.aside.old_wakers.extend(state.assigned_waker.replace(waker));
                 Poll::Pending
             }
         });

@@ -61,7 +61,10 @@ pub(super) enum Due {
 
 /// Somebody else's code, for when the lock is free.
 pub(super) struct Aside<T: Transport> {
+    /// Those who are woken.
     pub(super) wakers: Vec<Waker>,
+    /// Those in whose place another one waits.
+    pub(super) old_wakers: Vec<Waker>,
     pub(super) messages: Vec<T::Message>,
     pub(super) entries: Vec<Entry<T::Receipt>>,
     pub(super) parts: Vec<Part<T::Message>>,
@@ -72,6 +75,7 @@ impl<T: Transport> Default for Aside<T> {
     fn default() -> Self {
         Self {
             wakers: Vec::new(),
+            old_wakers: Vec::new(),
             messages: Vec::new(),
             entries: Vec::new(),
             parts: Vec::new(),
