@@ -30,7 +30,11 @@ pub(crate) const ONE_BY_ONE: Section = Section {
     columns: AT_ONCE,
     contenders: &[
         Contender { name: "settled", role: Role::Ours, once: |load| settled(load, ONE) },
-        Contender { name: "by hand", role: Role::PeerOf("settled"), once: |load| by_hand(load, ONE) },
+        Contender {
+            name: "by hand",
+            role: Role::PeerOf("settled"),
+            once: |load| by_hand(load, ONE),
+        },
     ],
     marks: &[Mark {
         what: "settling, beside the same drain without",
@@ -83,9 +87,10 @@ fn settled(load: Load, (batch, after): Calls) -> Vec<f64> {
     let messages = u64::from(load.messages);
     let link = Link::new(Counter::new(messages, batch, after)).max_unsettled(1_000_000);
     let (report, took) = timing(|| {
-        let drain = fan_in(&StepContext::new("settled"), [link.source()], |number, _| handle(number))
-            .unordered()
-            .concurrency(load.size as usize);
+        let drain =
+            fan_in(&StepContext::new("settled"), [link.source()], |number, _| handle(number))
+                .unordered()
+                .concurrency(load.size as usize);
         block_on(drain.into_future()).expect("nothing fails")
     });
     assert_eq!(report.accepted(), messages);
@@ -118,7 +123,9 @@ fn by_hand(load: Load, (batch, after): Calls) -> Vec<f64> {
                     if done == batch {
                         accepts.push(counter.accept(std::mem::take(&mut done)));
                         // Those that are there already, without waiting.
-                        while let Some(Some(())) = futures::FutureExt::now_or_never(accepts.next()) {}
+                        while let Some(Some(())) = futures::FutureExt::now_or_never(accepts.next())
+                        {
+                        }
                     }
                 }
             }

@@ -117,8 +117,17 @@ impl Delivered {
     }
 
     pub(super) fn set_by_hand(&self, outcome: Option<Settled>) {
+        let settles = outcome.is_some();
         let old = std::mem::replace(&mut *self.by_hand.lock(), outcome);
         drop(old);
+        for (desk, key) in &self.receipts {
+            desk.by_hand(*key, settles);
+        }
+    }
+
+    /// Whether the handler has settled it, or is about to.
+    pub(crate) fn is_by_hand(&self) -> bool {
+        self.by_hand.lock().is_some()
     }
 
     /// How the handler's own settlement went, if it made one.

@@ -183,6 +183,10 @@ impl<T: Transport> Desk for Hub<T> {
         self.change(|state| state.give(key, verdict, given.tag, failed_at));
     }
 
+    fn by_hand(&self, key: Key, settles: bool) {
+        self.change(|state| state.by_hand(key, settles));
+    }
+
     fn settled_by_hand(&self, key: Key, outcome: &Settled) {
         self.change(|state| {
             let end = match outcome {
@@ -246,7 +250,10 @@ impl<T: Transport> Desk for Hub<T> {
 
     fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>> {
         let state = self.state.lock();
-        let entry = state.entries.get(key).filter(|entry| entry.phase == Phase::Taken)?;
+        let entry = state.entries.get(key)?;
+        if !matches!(entry.phase, Phase::Taken | Phase::ByHand) {
+            return None;
+        }
         Some(Box::new(entry.receipt.clone()))
     }
 

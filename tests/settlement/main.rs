@@ -10,6 +10,7 @@
     reason = "tests spell out what a user would write"
 )]
 
+mod outcomes;
 mod program;
 mod shop;
 mod tiny;

@@ -172,7 +172,11 @@ fn run(seed: u64) {
             if state.1 > 60 { Rng::with_seed(1) } else { Rng::with_seed(state.0.u64(..)) }
         };
         let bad = !calm && state.lock().unwrap().1 <= 60;
+        let slow = world.clone();
         let receipts = shop.work(&step);
+        if !receipts.is_empty() && receipts[0].number % 2 == 0 {
+            step.register_compensation(move || slow.clone().pause());
+        }
         if bad && rng.u8(0..12) == 0 {
             // An undo that fails for good.
             shop.book().stuck.extend(receipts.iter().copied());
@@ -287,6 +291,18 @@ fn run(seed: u64) {
         Some(Ok(report)) => assert_sum(report),
         Some(Err(failure)) => assert_sum(failure.report()),
         None => {}
+    }
+    if number("SHOW").is_some() {
+        let told = match &ended {
+            None => "dropped".to_owned(),
+            Some(Ok(report)) => format!("{} of {}", report.handled(), report.fetched()),
+            Some(Err(failure)) => format!("{:?} {}", failure.error().code(), failure.error()),
+        };
+        println!(
+            "{seed}: {} polls, {} calls, {told}",
+            simulation.polls(),
+            shop.queue.calls().len()
+        );
     }
     let before = shop.book().faults.clone();
     assert!(before.is_empty(), "in the drain: {before:#?}");

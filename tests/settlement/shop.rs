@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use watershed::testing::{QueueCall, QueueReceipt, ScriptedQueue, World};
+use watershed::testing::{QueueCall, QueueReceipt, ScriptedQueue, Simulation, World};
 use watershed::transport::{
     Able, Fetched, Link, Received, Renewed, Settled, Transport, Verdict, Want,
 };
-use watershed::{BoxError, FanInReport, StepContext};
+use watershed::{BoxError, FanInReport, Letter, StepContext, Tick};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -189,6 +189,56 @@ impl Transport for Shop {
     async fn close(&self) -> Result<(), watershed::Error> {
         self.queue.close().await
     }
+}
+
+impl Shop {
+    /// The same shop with another queue's abilities.
+    pub fn with_able(self, able: Able) -> Self {
+        Self { queue: self.queue.able(able), ..self }
+    }
+
+    /// Each call of the queue takes so long.
+    pub fn slow(self, latency: Duration) -> Self {
+        Self { queue: self.queue.latency(latency), ..self }
+    }
+
+    pub fn leased_for(self, term: Duration) -> Self {
+        Self { queue: self.queue.leased_for(term), ..self }
+    }
+
+    pub fn endless(self) -> Self {
+        Self { queue: self.queue.endless(), ..self }
+    }
+
+    /// When verdicts came.
+    pub fn times(&self) -> Vec<Tick> {
+        let at = |call| if let QueueCall::Settle { at, .. } = call { Some(at) } else { None };
+        self.queue.calls().into_iter().filter_map(at).collect()
+    }
+
+    /// A letter is stored.
+    pub fn letter<M>(&self, letter: &Letter<M>) {
+        let ids = letter.deliveries().iter().filter_map(|it| it.id.clone());
+        self.book().letters.extend(ids.map(|id| id.parse::<u64>().unwrap()));
+    }
+}
+
+/// What a queue can do where nothing else is said.
+pub fn able() -> Able {
+    Able::each().fences().renews().delays().counts().batches_of(10).prefetches(4)
+}
+
+/// A simulation, a shop with messages, and a context.
+pub fn stage(messages: u32) -> (Simulation, Shop, StepContext) {
+    let simulation = Simulation::new(7).with_most_polls(100_000);
+    let shop = Shop::with(simulation.world(), messages);
+    let context = simulation.world().context("shop");
+    (simulation, shop, context)
+}
+
+/// Runs a drain to its end.
+pub fn run<F: IntoFuture>(simulation: &Simulation, drain: F) -> F::Output {
+    simulation.run(drain).unwrap_or_else(|stopped| panic!("{stopped}"))
 }
 
 /// What 7.6 says of every report.
