@@ -21,6 +21,12 @@ impl<K: Hash> Hashed<K> {
     }
 }
 
+impl<K> Hashed<K> {
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
 impl<K: PartialEq> PartialEq for Hashed<K> {
     #[inline]
     fn eq(&self, other: &Self) -> bool {

@@ -28,6 +28,12 @@ pub trait Order<M>: OrderTypes<Key: Clone, Busy: BusyKeys<Self::Key>> {
 
     /// The key of a message. This is the user's code.
     fn key(&mut self, message: &M) -> Self::Key;
+
+    /// What equal keys have in common, where there are any.
+    #[doc(hidden)]
+    fn hash_of(_: &Self::Key) -> u64 {
+        0
+    }
 }
 
 /// The keys of the messages that are being handled.
@@ -169,6 +175,10 @@ impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKey<C, K> {
     fn key(&mut self, message: &M) -> Hashed<K> {
         self.0.of(message)
     }
+
+    fn hash_of(key: &Hashed<K>) -> u64 {
+        key.hash()
+    }
 }
 
 /// The lane itself is polled again whenever one of its messages ends.
@@ -215,6 +225,10 @@ impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKeyAcross<C, K> 
     #[inline]
     fn key(&mut self, message: &M) -> Hashed<K> {
         self.0.of(message)
+    }
+
+    fn hash_of(key: &Hashed<K>) -> u64 {
+        key.hash()
     }
 }
 

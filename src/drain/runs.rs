@@ -17,6 +17,7 @@ use super::turns::Place;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::ready::{Node, ReadyQueue};
+use crate::source::Receipt;
 
 /// The room of one message of such a lane.
 pub(super) struct Run<C: DrainTypes> {
@@ -92,6 +93,9 @@ impl<C: Drains> Place<'_, C> {
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return true };
         let key = run.key.take();
+        if C::Receipt::SETTLES {
+            desk.state.note_key(this.info.row, key.as_ref());
+        }
         match ended {
             Ended::Handled => this.info.handled += 1,
             Ended::Booked => {}

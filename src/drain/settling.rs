@@ -4,11 +4,12 @@
 //! goes on with another one. One that has failed is undone in its slot and then given its verdict. What
 //! a drain that is dropped has not settled is staged to be released, below what its handler staged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use super::order::Order;
 use super::slot::{Ended, Job, Slot};
 use super::state::{Info, Shared, State};
 use super::types::{DrainTypes, Drains};
@@ -22,6 +23,10 @@ use crate::step::LentStep;
 pub(super) struct Unsettled<C: DrainTypes> {
     records: Vec<Option<Record<C>>>,
     vacant: Vec<Tag>,
+    /// Where messages go in order by key: by source and key, the last one.
+    by_key: HashMap<(u32, u64), Tag>,
+    /// The last one that was added.
+    added: Option<Tag>,
     /// Receipts of messages in work that are no longer ours.
     lost: BTreeSet<Key>,
     /// Records that are being undone.
@@ -35,12 +40,22 @@ pub(super) struct Record<C: DrainTypes> {
     /// Receipts without an outcome, and those of them that were refused.
     left: usize,
     refused: Vec<Key>,
+    /// Where messages go in order by key: that of this one, and whether another one of it has begun.
+    key: Option<(u32, u64)>,
+    has_followers: bool,
     pub(super) rollback: Option<C::Rollback>,
 }
 
 impl<C: DrainTypes> Default for Unsettled<C> {
     fn default() -> Self {
-        Self { records: Vec::new(), vacant: Vec::new(), lost: BTreeSet::new(), undoing: Vec::new() }
+        Self {
+            records: Vec::new(),
+            vacant: Vec::new(),
+            by_key: HashMap::new(),
+            added: None,
+            lost: BTreeSet::new(),
+            undoing: Vec::new(),
+        }
     }
 }
 
@@ -51,13 +66,16 @@ impl<C: DrainTypes> Unsettled<C> {
 
     fn add(&mut self, step: LentStep, delivered: Arc<Delivered>) -> Tag {
         let left = delivered.receipts().len();
-        let record = Record { step, delivered, left, refused: Vec::new(), rollback: None };
-        if let Some(tag) = self.vacant.pop() {
-            self.records[tag as usize] = Some(record);
-            return tag;
-        }
-        self.records.push(Some(record));
-        u32::try_from(self.records.len() - 1).unwrap_or(u32::MAX)
+        let refused = Vec::new();
+        let (key, has_followers, rollback) = (None, false, None);
+        let record = Record { step, delivered, left, refused, key, has_followers, rollback };
+        let tag = self.vacant.pop().unwrap_or_else(|| {
+            self.records.push(None);
+            u32::try_from(self.records.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.records[tag as usize] = Some(record);
+        self.added = Some(tag);
+        tag
     }
 
     pub(super) fn get(&mut self, tag: Tag) -> Option<&mut Record<C>> {
@@ -67,6 +85,9 @@ impl<C: DrainTypes> Unsettled<C> {
     fn remove(&mut self, tag: Tag) -> Option<Record<C>> {
         let record = self.records.get_mut(tag as usize)?.take()?;
         self.vacant.push(tag);
+        if let Some(key) = record.key.filter(|key| self.by_key.get(key) == Some(&tag)) {
+            self.by_key.remove(&key);
+        }
         if self.vacant.len() == self.records.len() {
             // It grew with what was open at once.
             (self.records, self.vacant) = (Vec::new(), Vec::new());
@@ -96,7 +117,8 @@ impl<C: DrainTypes> Unsettled<C> {
 
 /// Whether a message is no longer ours.
 pub(super) fn is_lost<C: Drains>(job: Option<&Job<C>>) -> bool {
-    job.and_then(|job| job.receipt.delivered()).is_some_and(|it| it.is_lost())
+    let delivered = job.and_then(|job| job.receipt.delivered());
+    delivered.is_some_and(|it| it.is_lost() && !it.is_by_hand())
 }
 
 impl<C: Drains> Job<C> {
@@ -273,6 +295,55 @@ impl<C: Drains> Slot<C> {
 }
 
 impl<C: Drains> State<C> {
+    /// Where a key is: in its source, or over all of them.
+    fn place_of_key(row: u32, key: &C::Key) -> (u32, u64) {
+        let row = if <C::Order as Order<C::Message>>::ACROSS { 0 } else { row };
+        (row, <C::Order as Order<C::Message>>::hash_of(key))
+    }
+
+    /// A message has ended that had a key: if it is not settled, those behind it are watched.
+    #[inline]
+    pub(super) fn note_key(&mut self, row: u32, key: Option<&C::Key>) {
+        let Some(tag) = self.settling.added.take() else { return };
+        let keyed = <C::Order as Order<C::Message>>::KEYED;
+        let Some(key) = key.filter(|_| keyed) else { return };
+        let key = Self::place_of_key(row, key);
+        if let Some(record) = self.settling.get(tag) {
+            record.key = Some(key);
+            self.settling.by_key.insert(key, tag);
+        }
+    }
+
+    /// A message begins: one of its key that is not settled can no longer be taken back.
+    #[inline]
+    pub(super) fn begins(&mut self, row: u32, key: &C::Key) {
+        if !self.settling.by_key.is_empty() {
+            let before = self.settling.by_key.remove(&Self::place_of_key(row, key));
+            if let Some(record) = before.and_then(|tag| self.settling.get(tag)) {
+                record.has_followers = true;
+            }
+        }
+    }
+
+    /// An accept was refused to the end. `behind`: how many of its source were taken since.
+    pub(super) fn refused(&mut self, key: Key, tag: Tag, behind: u64, shared: &Shared<C>) {
+        let Some(record) = self.settling.get(tag) else { return };
+        // The others of its own window are no others.
+        let own = record.delivered.receipts().iter().rev().take_while(|(_, it)| *it != key).count();
+        let has_followers =
+            if record.key.is_some() { record.has_followers } else { behind > own as u64 };
+        if !has_followers {
+            return self.take_back(key, tag, shared);
+        }
+        let text = "the accept was refused, and others behind it have begun";
+        let unknown = Settled::Unknown(Error::validation(text));
+        let delivered = Arc::clone(&record.delivered);
+        for (desk, _) in delivered.receipts().iter().filter(|(_, other)| *other == key) {
+            desk.settled_by_hand(key, &unknown);
+        }
+        self.concluded(tag);
+    }
+
     /// A receipt of a message that was handled has its outcome: what the message did stays.
     pub(super) fn concluded(&mut self, tag: Tag) {
         let Some(record) = self.settling.get(tag) else { return };

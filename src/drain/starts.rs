@@ -18,7 +18,7 @@ use super::turns::Place;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
-use crate::source::Raw;
+use crate::source::{Raw, Receipt};
 
 /// What came of starting the next message.
 pub(super) enum Started<C: DrainTypes> {
@@ -202,6 +202,9 @@ impl<C: Drains> Place<'_, C> {
         desk: &mut Desk<'_, C>,
     ) -> Poll<Ended<C>> {
         self.lane.as_mut().count_attempt(desk.state, desk.shared);
+        if C::Receipt::SETTLES {
+            desk.state.begins(self.lane.info.row, &key);
+        }
         self.runs.places[at as usize].key = Some(key);
         self.put_in(at, desk, |slot, info, state, shared, cx| {
             slot.begin(job, message, info, state, shared, cx)

@@ -116,9 +116,8 @@ impl<C: Drains> Running<C> {
         }
         self.look(|state| match news {
             News::Concluded(tag) => state.concluded(tag),
-            News::Refused(key, tag) | News::Voided(key, Some(tag)) => {
-                state.take_back(key, tag, &shared);
-            }
+            News::Refused { key, tag, behind } => state.refused(key, tag, behind, &shared),
+            News::Voided(key, Some(tag)) => state.take_back(key, tag, &shared),
             // Nothing of it is to be undone.
             News::Voided(key, None) => desk.give(key, RELEASE, Given::default()),
             News::Lost(key) => state.settling.lose(key),

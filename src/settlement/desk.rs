@@ -37,9 +37,9 @@ pub struct Given {
 pub enum News {
     /// A message that has a record is settled for good: what it did stays.
     Concluded(Tag),
-    /// An accept was certainly not applied, and nothing behind it has begun: the message is to be
-    /// undone and released.
-    Refused(Key, Tag),
+    /// An accept was certainly not applied, to the end: the message is to be undone and released,
+    /// unless one of its key has begun since. `behind`: how many of its source were taken since.
+    Refused { key: Key, tag: Tag, behind: u64 },
     /// A message was done, and one before it is given back: it is to be undone.
     Voided(Key, Option<Tag>),
     /// The receipt of a message that is in work is no longer ours.
@@ -104,6 +104,10 @@ pub trait Desk: fmt::Debug + Send + Sync {
 
     /// The verdict on a message.
     fn give(&self, key: Key, verdict: Verdict, given: Given);
+
+    /// The handler begins to settle by itself: its own answer counts, not that of a renewal. Or it has
+    /// not settled after all.
+    fn by_hand(&self, key: Key, settles: bool);
 
     /// The handler has settled by itself, with this outcome.
     fn settled_by_hand(&self, key: Key, outcome: &Settled);

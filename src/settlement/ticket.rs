@@ -113,9 +113,18 @@ impl Delivered {
     }
 
     pub(super) fn set_by_hand(&self, outcome: Option<Settled>) {
+        let settles = outcome.is_some();
         let old = std::mem::replace(&mut *self.by_hand.lock(), outcome);
         self.has_settled.store(true, Ordering::Release);
         drop(old);
+        for (desk, key) in &self.receipts {
+            desk.by_hand(*key, settles);
+        }
+    }
+
+    /// Whether the handler has settled it, or is about to.
+    pub(crate) fn is_by_hand(&self) -> bool {
+        self.by_hand.lock().is_some()
     }
 
     /// How the handler's own settlement went, if it made one.

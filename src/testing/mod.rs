@@ -39,13 +39,14 @@
 //! ```
 //!
 //! - `simulation`: the executor; `world`: what everything in it shares; `trace`: what happened
-//! - `script`: sources; `ledger`: effects
+//! - `script`: sources; `queue`: a transport; `ledger`: effects
 //! - `explore`, `every_poll`, `every_fault`: trying everything
 
 mod every_fault;
 mod every_poll;
 mod explore;
 mod ledger;
+mod queue;
 mod script;
 mod simulation;
 mod trace;
@@ -55,6 +56,7 @@ pub use every_fault::{Fault, FaultPoints, for_every_fault};
 pub use every_poll::{DropPoint, for_every_poll};
 pub use explore::{Finding, explore};
 pub use ledger::{Account, Entry, Ledger, Unaccounted};
+pub use queue::{FetchAnswer, QueueCall, QueueReceipt, RenewalAnswer, ScriptedQueue, SettleAnswer};
 pub use script::Script;
 pub use simulation::{Simulation, Spawner, Stopped};
 pub use trace::Event;

@@ -59,8 +59,7 @@ impl<T: Transport> Driver<T> {
             }
             let waker = cx.waker().clone();
             let has_more = hub.change(|state| {
-                state.aside.wakers.extend(state.driver.take());
-                state.driver = Some(waker);
+                state.aside.old_wakers.extend(state.driver.replace(waker));
                 state.has_more()
             });
             if !has_more {

@@ -14,6 +14,8 @@ pub(super) enum Phase {
     Buffered,
     /// With the drain.
     Taken,
+    /// With its handler, which settles it by itself.
+    ByHand,
     /// There is a verdict, and the transport does not know it.
     Decided,
     /// The verdict is with the transport.
@@ -78,6 +80,11 @@ impl Lease {
     pub(super) fn not_renewed(self, now: Tick) -> Self {
         let soon = now + self.term / 12;
         Self { renewing: false, next: soon.min(self.expires), ..self }
+    }
+
+    /// The same where its verdict was sent instead: if that is not applied, it is renewed at once.
+    pub(super) fn not_asked(self) -> Self {
+        Self { renewing: false, next: Tick::ZERO, ..self }
     }
 
     /// The same where it cannot be renewed any more.

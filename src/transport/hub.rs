@@ -82,7 +82,8 @@ impl<T: Transport> Hub<T> {
 
     #[inline(never)]
     fn put_away(aside: Aside<T>) {
-        let Aside { wakers, messages, receipts, parts, errors } = aside;
+        let Aside { wakers, old_wakers, messages, receipts, parts, errors } = aside;
+        panics::drop_each(old_wakers);
         panics::drop_each(messages);
         panics::drop_each(receipts);
         panics::drop_each(parts);
@@ -111,7 +112,7 @@ impl<T: Transport> Hub<T> {
             Some(part) => Poll::Ready(Some(part)),
             None if state.stopped => Poll::Ready(None),
             None => {
-                state.aside.wakers.extend(state.assigned_waker.replace(waker));
+                state.aside.old_wakers.extend(state.assigned_waker.replace(waker));
                 Poll::Pending
             }
         });
@@ -190,6 +191,10 @@ impl<T: Transport> Desk for Hub<T> {
         self.change(|state| state.give(key, verdict, given.tag, failed_at));
     }
 
+    fn by_hand(&self, key: Key, settles: bool) {
+        self.change(|state| state.by_hand(key, settles));
+    }
+
     fn settled_by_hand(&self, key: Key, outcome: &Settled) {
         self.change(|state| {
             let end = match outcome {
@@ -253,7 +258,10 @@ impl<T: Transport> Desk for Hub<T> {
 
     fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>> {
         let state = self.state.lock();
-        let entry = state.entries.get(key).filter(|entry| entry.phase == Phase::Taken)?;
+        let entry = state.entries.get(key)?;
+        if !matches!(entry.phase, Phase::Taken | Phase::ByHand) {
+            return None;
+        }
         Some(Box::new(entry.receipt.clone()))
     }
 

@@ -50,6 +50,13 @@ impl Renewals {
 type Batch<R> = (Vec<Key>, Vec<R>, Duration);
 
 impl<T: Transport> State<T> {
+    /// A verdict that was with somebody else is not any more: until it is again, its lease matters.
+    pub(super) fn mind_lease(&mut self, key: Key) {
+        if let Some(lease) = self.entries.get(key).map(|entry| entry.lease) {
+            self.set_alarm(lease.next, Due::Lease(key));
+        }
+    }
+
     /// The moment of a lease has come: it is to be renewed, or has run out.
     pub(super) fn lease_is_due(&mut self, key: Key, at: Tick, now: Tick) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.lease.next == at) else {
@@ -58,7 +65,7 @@ impl<T: Transport> State<T> {
         if now >= entry.lease.expires {
             return self.lose(key);
         }
-        if entry.lease.renewing || entry.phase == Phase::Sending {
+        if entry.lease.renewing || matches!(entry.phase, Phase::Sending | Phase::ByHand) {
             return;
         }
         // Until the renewal has its answer, its end is what matters.
@@ -79,8 +86,8 @@ impl<T: Transport> State<T> {
         while keys.len() < self.able.batch {
             let Some(key) = self.renewals.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            if entry.phase == Phase::Sending {
-                entry.lease.renewing = false;
+            if matches!(entry.phase, Phase::Sending | Phase::ByHand) {
+                entry.lease = entry.lease.not_asked();
                 continue;
             }
             entry.lease.calling = true;

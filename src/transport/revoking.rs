@@ -179,7 +179,7 @@ impl<T: Transport> State<T> {
                         self.conclude(key, End::Abandoned);
                     }
                 }
-                Phase::Taken => {}
+                Phase::Taken | Phase::ByHand => {}
                 Phase::Buffered => self.conclude(key, End::Abandoned),
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::Transport;
 use super::entries::Phase;
@@ -51,8 +51,8 @@ impl<T: Transport> TransportSource<T> {
 }
 
 impl<T: Transport> State<T> {
-    /// What a source has, with whom to wake when it has more.
-    fn next(&mut self, id: u64, now: Tick, cx: &Context<'_>) -> Next<T::Message> {
+    /// What a source has. `waker`: whom to wake when it has more.
+    fn next(&mut self, id: u64, now: Tick, waker: Option<Waker>) -> Next<T::Message> {
         loop {
             let has_room = self.has_room();
             let Some(part) = self.parts.get_mut(&id) else { return Next::End };
@@ -67,7 +67,9 @@ impl<T: Transport> State<T> {
                 {
                     return Next::End;
                 }
-                self.aside.wakers.extend(part.waker.replace(cx.waker().clone()));
+                if waker.is_some() {
+                    self.aside.old_wakers.extend(std::mem::replace(&mut part.waker, waker));
+                }
                 self.want(id);
                 return Next::Pending;
             };
@@ -150,7 +152,13 @@ impl<T: Transport> Source for TransportSource<T> {
             this.clock = Some(this.hub.clock());
         }
         let (part, now) = (this.part, now(this.clock.as_ref()));
-        let (body, key) = match this.hub.change(|state| state.next(part, now, cx)) {
+        let mut next = this.hub.change(|state| state.next(part, now, None));
+        if let Next::Pending = next {
+            // The waker is somebody else's code: it is cloned outside the lock.
+            let waker = cx.waker().clone();
+            next = this.hub.change(|state| state.next(part, now, Some(waker)));
+        }
+        let (body, key) = match next {
             Next::Message(message, key) => (Body::Message(message), key),
             Next::TooOften(message, key, deliveries) => {
                 let text = format!("the message was delivered {deliveries} times");

@@ -63,7 +63,10 @@ pub(super) enum Due {
 
 /// Somebody else's code, for when the lock is free.
 pub(super) struct Aside<T: Transport> {
+    /// Those who are woken.
     pub(super) wakers: Vec<Waker>,
+    /// Those in whose place another one waits.
+    pub(super) old_wakers: Vec<Waker>,
     pub(super) messages: Vec<T::Message>,
     pub(super) receipts: Vec<T::Receipt>,
     pub(super) parts: Vec<Part<T::Message>>,
@@ -74,6 +77,7 @@ impl<T: Transport> Default for Aside<T> {
     fn default() -> Self {
         Self {
             wakers: Vec::new(),
+            old_wakers: Vec::new(),
             messages: Vec::new(),
             receipts: Vec::new(),
             parts: Vec::new(),
@@ -85,6 +89,7 @@ impl<T: Transport> Default for Aside<T> {
 impl<T: Transport> Aside<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.wakers.is_empty()
+            && self.old_wakers.is_empty()
             && self.messages.is_empty()
             && self.receipts.is_empty()
             && self.parts.is_empty()
@@ -303,7 +308,9 @@ impl<T: Transport> State<T> {
         let entry = self.entries.get_mut(key)?;
         entry.phase = Phase::Taken;
         self.unsettled -= 1;
-        entry.tag.take()
+        let tag = entry.tag.take();
+        self.mind_lease(key);
+        tag
     }
 
     /// What was fetched behind a position that moves back comes again.
@@ -334,6 +341,19 @@ impl<T: Transport> State<T> {
         self.set_alarm(until, Due::Part(id));
     }
 
+    /// The handler settles by itself, or has not after all.
+    pub(super) fn by_hand(&mut self, key: Key, settles: bool) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        match (entry.phase, settles) {
+            (Phase::Taken, true) => entry.phase = Phase::ByHand,
+            (Phase::ByHand, false) => {
+                entry.phase = Phase::Taken;
+                self.mind_lease(key);
+            }
+            _ => {}
+        }
+    }
+
     /// The receipt is no longer ours.
     pub(super) fn lose(&mut self, key: Key) {
         let Some(entry) = self.entries.get(key) else { return };
@@ -341,6 +361,7 @@ impl<T: Transport> State<T> {
         match phase {
             // Its own answer counts.
             Phase::Sending => return,
+            Phase::ByHand if !self.able.prefix => return,
             Phase::Taken => {
                 self.news.push_back(News::Lost(key));
                 self.wake_driver();
@@ -354,7 +375,7 @@ impl<T: Transport> State<T> {
                     }
                 }
             }
-            Phase::Decided => {}
+            Phase::Decided | Phase::ByHand => {}
         }
         let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
         if let (Some(prefix), true) = (prefix, phase != Phase::Buffered) {
@@ -389,21 +410,24 @@ impl<T: Transport> State<T> {
         let again = now + back_off(*times);
         if again <= *since + within {
             entry.phase = Phase::Decided;
+            self.mind_lease(key);
             return self.set_alarm(again, Due::Again(key));
         }
         let (part, place, tag) = (entry.part, entry.place, entry.tag);
         if !matches!(entry.verdict, Verdict::Accept) {
             return self.conclude(key, End::Abandoned);
         }
-        let behind = self.parts.get(&part).is_none_or(|part| part.taken > place + 1);
-        if behind {
+        let taken = self.parts.get(&part).map_or(u64::MAX, |part| part.taken);
+        let behind = taken.saturating_sub(place + 1);
+        if let Some(tag) = tag {
+            entry.refused = None;
+            self.take_back(key);
+            return self.news.push_back(News::Refused { key, tag, behind });
+        }
+        if behind > 0 {
             return self.conclude(key, End::Unknown);
         }
         entry.refused = None;
-        if let Some(tag) = tag {
-            self.take_back(key);
-            return self.news.push_back(News::Refused(key, tag));
-        }
         entry.phase = Phase::Decided;
         self.decide(key, Verdict::Release { after: None, begun: true });
     }

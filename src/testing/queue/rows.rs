@@ -1,0 +1,155 @@
+//! The messages of a scripted queue.
+
+use std::time::Duration;
+
+use crate::clock::Tick;
+use crate::settlement::Verdict;
+
+/// What a message of a [`ScriptedQueue`](super::ScriptedQueue) is settled by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub struct QueueReceipt {
+    /// The number of the message.
+    pub number: u64,
+    /// Which delivery of it this is.
+    pub token: u64,
+}
+
+struct Row<M> {
+    number: u64,
+    message: M,
+    /// It can be fetched from this moment on.
+    visible: Tick,
+    token: u64,
+    deliveries: u32,
+}
+
+pub(super) struct Rows<M> {
+    rows: Vec<Row<M>>,
+    next: u64,
+    pub(super) term: Duration,
+    pub(super) redrives_after: Option<u32>,
+    pub(super) accepted: Vec<QueueReceipt>,
+    pub(super) rejected: Vec<u64>,
+    pub(super) redriven: Vec<u64>,
+}
+
+impl<M> Rows<M> {
+    pub(super) fn new() -> Self {
+        Self {
+            rows: Vec::new(),
+            next: 0,
+            term: Duration::from_secs(30),
+            redrives_after: None,
+            accepted: Vec::new(),
+            rejected: Vec::new(),
+            redriven: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, message: M) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.rows.push(Row { number, message, visible: Tick::ZERO, token: 0, deliveries: 0 });
+        number
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub(super) fn left(&self) -> Vec<u64> {
+        self.rows.iter().map(|row| row.number).collect()
+    }
+
+    pub(super) fn out(&self, now: Tick) -> Vec<u64> {
+        self.rows.iter().filter(|row| row.visible > now).map(|row| row.number).collect()
+    }
+
+    pub(super) fn deliveries(&self, number: u64) -> u32 {
+        self.rows.iter().find(|row| row.number == number).map_or(0, |row| row.deliveries)
+    }
+
+    /// Takes up to so many that can be fetched.
+    pub(super) fn take(&mut self, at_most: usize, now: Tick) -> Vec<(M, QueueReceipt, u32)>
+    where
+        M: Clone,
+    {
+        if let Some(most) = self.redrives_after {
+            let is_old = |row: &Row<M>| row.visible <= now && row.deliveries >= most;
+            self.redriven.extend(self.rows.iter().filter(|row| is_old(row)).map(|row| row.number));
+            self.rows.retain(|row| !is_old(row));
+        }
+        let term = self.term;
+        let visible = self.rows.iter_mut().filter(|row| row.visible <= now).take(at_most);
+        let take = |row: &mut Row<M>| {
+            row.visible = now + term;
+            row.token += 1;
+            row.deliveries += 1;
+            let receipt = QueueReceipt { number: row.number, token: row.token };
+            (row.message.clone(), receipt, row.deliveries)
+        };
+        visible.map(take).collect()
+    }
+
+    /// When the next one can be fetched that is out.
+    pub(super) fn next_visible(&self) -> Option<Tick> {
+        self.rows.iter().map(|row| row.visible).min()
+    }
+
+    /// It can be fetched at once, and its receipt is an old one.
+    pub(super) fn expire(&mut self, number: u64) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.number == number) {
+            row.visible = Tick::ZERO;
+        }
+    }
+
+    /// The place of a message, where its receipt is good.
+    fn find(&self, receipt: QueueReceipt, fences: bool, now: Tick) -> Option<usize> {
+        let is_good = |row: &Row<M>| !fences || row.token == receipt.token && row.visible > now;
+        self.rows.iter().position(|row| row.number == receipt.number && is_good(row))
+    }
+
+    /// Applies a verdict; `false` where the receipt is an old one.
+    pub(super) fn settle(
+        &mut self,
+        receipt: QueueReceipt,
+        verdict: &Verdict,
+        fences: bool,
+        now: Tick,
+    ) -> bool {
+        let Some(at) = self.find(receipt, fences, now) else {
+            if fences {
+                return false;
+            }
+            if let Verdict::Accept = verdict {
+                self.accepted.push(receipt);
+            }
+            return true;
+        };
+        match verdict {
+            Verdict::Accept => {
+                self.accepted.push(receipt);
+                drop(self.rows.remove(at));
+            }
+            Verdict::Reject { .. } => {
+                self.rejected.push(receipt.number);
+                drop(self.rows.remove(at));
+            }
+            Verdict::Release { after, begun } => {
+                let row = &mut self.rows[at];
+                row.visible = now + after.unwrap_or_default();
+                row.token += 1;
+                row.deliveries -= u32::from(!begun && row.deliveries > 0);
+            }
+        }
+        true
+    }
+
+    /// Renews a lease; `false` where the receipt is an old one.
+    pub(super) fn renew(&mut self, receipt: QueueReceipt, now: Tick) -> bool {
+        let Some(at) = self.find(receipt, true, now) else { return false };
+        self.rows[at].visible = now + self.term;
+        true
+    }
+}

@@ -1,0 +1,16 @@
+//! Settling with transports, rule by rule (7.1 to 7.13 and 7.19 to 7.24), for transports that settle
+//! each message by itself.
+
+#![allow(
+    clippy::pedantic,
+    clippy::type_complexity,
+    clippy::unit_arg,
+    unreachable_pub,
+    unused,
+    reason = "tests spell out what a user would write"
+)]
+
+mod outcomes;
+mod program;
+mod shop;
+mod tiny;
