@@ -41,7 +41,7 @@ impl<T: Transport> Fetches<T> {
             let deadline = look.now + want.wait + within;
             let transport = Arc::clone(look.hub.transport());
             let call = async move { transport.fetch(want).await };
-            self.0.push((part, look.now), deadline, call);
+            self.0.push((part, look.now), deadline, call, cx);
             moved = true;
         }
         while let Some(((part, requested), ended)) = self.0.poll(look.now, cx) {

@@ -30,7 +30,7 @@ impl Renewals {
             let Some((keys, receipts, within)) = batch else { break };
             let transport = Arc::clone(look.hub.transport());
             let call = async move { transport.renew(receipts).await };
-            self.0.push((keys, look.now), look.now + within, call);
+            self.0.push((keys, look.now), look.now + within, call, cx);
             moved = true;
         }
         while let Some(((keys, requested), ended)) = self.0.poll(look.now, cx) {

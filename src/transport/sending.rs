@@ -43,7 +43,7 @@ impl Calls {
             let Some((about, batch, within)) = batch else { break };
             let transport = Arc::clone(look.hub.transport());
             let call = async move { transport.settle(batch).await };
-            self.0.push(about, look.now + within, call);
+            self.0.push(about, look.now + within, call, cx);
             moved = true;
         }
         while let Some((about, ended)) = self.0.poll(look.now, cx) {

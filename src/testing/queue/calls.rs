@@ -113,9 +113,12 @@ impl<M> State<M> {
     ) -> (Option<Settled>, Rest) {
         let answer = self.answers.settle();
         let fences = self.able.fences;
-        let mut apply = || match self.rows.settle(*receipt, verdict, fences, now) {
-            true => Settled::Confirmed,
-            false => Settled::Lost(trouble("the receipt is an old one")),
+        let mut apply = || {
+            if self.rows.settle(*receipt, verdict, fences, now) {
+                Settled::Confirmed
+            } else {
+                Settled::Lost(trouble("the receipt is an old one"))
+            }
         };
         let unknown = || Settled::Unknown(trouble("the connection broke"));
         let settled = match answer {
@@ -147,9 +150,12 @@ impl<M> State<M> {
     fn renew_one(&mut self, receipt: QueueReceipt, now: Tick) -> (Option<Renewed>, Rest) {
         let answer = self.answers.renew();
         let term = self.rows.term;
-        let mut usual = || match self.rows.renew(receipt, now) {
-            true => Renewed::For(term),
-            false => Renewed::Lost(trouble("the receipt is an old one")),
+        let mut usual = || {
+            if self.rows.renew(receipt, now) {
+                Renewed::For(term)
+            } else {
+                Renewed::Lost(trouble("the receipt is an old one"))
+            }
         };
         let renewed = match answer {
             RenewalAnswer::Usual => usual(),

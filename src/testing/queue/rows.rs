@@ -25,7 +25,7 @@ struct Row<M> {
 }
 
 pub(super) struct Rows<M> {
-    rows: Vec<Row<M>>,
+    all: Vec<Row<M>>,
     next: u64,
     pub(super) term: Duration,
     pub(super) redrives_after: Option<u32>,
@@ -37,7 +37,7 @@ pub(super) struct Rows<M> {
 impl<M> Rows<M> {
     pub(super) fn new() -> Self {
         Self {
-            rows: Vec::new(),
+            all: Vec::new(),
             next: 0,
             term: Duration::from_secs(30),
             redrives_after: None,
@@ -50,24 +50,24 @@ impl<M> Rows<M> {
     pub(super) fn push(&mut self, message: M) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.rows.push(Row { number, message, visible: Tick::ZERO, token: 0, deliveries: 0 });
+        self.all.push(Row { number, message, visible: Tick::ZERO, token: 0, deliveries: 0 });
         number
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.all.is_empty()
     }
 
     pub(super) fn left(&self) -> Vec<u64> {
-        self.rows.iter().map(|row| row.number).collect()
+        self.all.iter().map(|row| row.number).collect()
     }
 
     pub(super) fn out(&self, now: Tick) -> Vec<u64> {
-        self.rows.iter().filter(|row| row.visible > now).map(|row| row.number).collect()
+        self.all.iter().filter(|row| row.visible > now).map(|row| row.number).collect()
     }
 
     pub(super) fn deliveries(&self, number: u64) -> u32 {
-        self.rows.iter().find(|row| row.number == number).map_or(0, |row| row.deliveries)
+        self.all.iter().find(|row| row.number == number).map_or(0, |row| row.deliveries)
     }
 
     /// Takes up to so many that can be fetched.
@@ -77,11 +77,11 @@ impl<M> Rows<M> {
     {
         if let Some(most) = self.redrives_after {
             let is_old = |row: &Row<M>| row.visible <= now && row.deliveries >= most;
-            self.redriven.extend(self.rows.iter().filter(|row| is_old(row)).map(|row| row.number));
-            self.rows.retain(|row| !is_old(row));
+            self.redriven.extend(self.all.iter().filter(|row| is_old(row)).map(|row| row.number));
+            self.all.retain(|row| !is_old(row));
         }
         let term = self.term;
-        let visible = self.rows.iter_mut().filter(|row| row.visible <= now).take(at_most);
+        let visible = self.all.iter_mut().filter(|row| row.visible <= now).take(at_most);
         let take = |row: &mut Row<M>| {
             row.visible = now + term;
             row.token += 1;
@@ -94,12 +94,12 @@ impl<M> Rows<M> {
 
     /// When the next one can be fetched that is out.
     pub(super) fn next_visible(&self) -> Option<Tick> {
-        self.rows.iter().map(|row| row.visible).min()
+        self.all.iter().map(|row| row.visible).min()
     }
 
     /// It can be fetched at once, and its receipt is an old one.
     pub(super) fn expire(&mut self, number: u64) {
-        if let Some(row) = self.rows.iter_mut().find(|row| row.number == number) {
+        if let Some(row) = self.all.iter_mut().find(|row| row.number == number) {
             row.visible = Tick::ZERO;
         }
     }
@@ -107,7 +107,7 @@ impl<M> Rows<M> {
     /// The place of a message, where its receipt is good.
     fn find(&self, receipt: QueueReceipt, fences: bool, now: Tick) -> Option<usize> {
         let is_good = |row: &Row<M>| !fences || row.token == receipt.token && row.visible > now;
-        self.rows.iter().position(|row| row.number == receipt.number && is_good(row))
+        self.all.iter().position(|row| row.number == receipt.number && is_good(row))
     }
 
     /// Applies a verdict; `false` where the receipt is an old one.
@@ -130,14 +130,14 @@ impl<M> Rows<M> {
         match verdict {
             Verdict::Accept => {
                 self.accepted.push(receipt);
-                drop(self.rows.remove(at));
+                drop(self.all.remove(at));
             }
             Verdict::Reject { .. } => {
                 self.rejected.push(receipt.number);
-                drop(self.rows.remove(at));
+                drop(self.all.remove(at));
             }
             Verdict::Release { after, begun } => {
-                let row = &mut self.rows[at];
+                let row = &mut self.all[at];
                 row.visible = now + after.unwrap_or_default();
                 row.token += 1;
                 row.deliveries -= u32::from(!begun && row.deliveries > 0);
@@ -149,7 +149,7 @@ impl<M> Rows<M> {
     /// Renews a lease; `false` where the receipt is an old one.
     pub(super) fn renew(&mut self, receipt: QueueReceipt, now: Tick) -> bool {
         let Some(at) = self.find(receipt, true, now) else { return false };
-        self.rows[at].visible = now + self.term;
+        self.all[at].visible = now + self.term;
         true
     }
 }
