@@ -233,7 +233,10 @@ impl<C: Drains> Lane<C> {
     #[inline]
     pub(super) fn count_turn(self: Pin<&mut Self>, state: &mut State<C>) {
         let this = self.project();
-        if *this.in_turn == 0 {
+        // A turn in pieces, with other turns between them, began with its last piece: what is next is
+        // behind those others.
+        let others_began = this.many.is_some() && *this.turn != state.slots.queue.last_turn();
+        if *this.in_turn == 0 || others_began {
             *this.turn = state.slots.queue.begin_turn();
         }
         *this.in_turn += 1;
@@ -270,10 +273,6 @@ impl<C: Drains> Lane<C> {
         shared: &Shared<C>,
     ) -> Option<SlotBox<C>> {
         let this = self.project();
-        if *this.ticket == NONE && *this.in_turn > 0 {
-            // Where it has to queue in its turn, this is where that goes on.
-            *this.turn = state.slots.queue.begin_turn();
-        }
         match state.slots.ask(this.ticket, spot, *this.turn, || shared.now()) {
             Asked::Slot(slot) => Some(slot),
             Asked::Make => Some(Slot::new()),

@@ -66,6 +66,12 @@ impl Queue {
         self.first == ticket
     }
 
+    /// The number of the last turn that began.
+    #[inline]
+    pub(super) fn last_turn(&self) -> u64 {
+        self.turns
+    }
+
     /// A turn begins. Returns its number.
     #[inline]
     pub(super) fn begin_turn(&mut self) -> u64 {

@@ -203,10 +203,11 @@ impl<C: Drains> Place<'_, C> {
         if is_over {
             self.lane.as_mut().queue_behind(spot, state);
         } else if run.is_some() {
-            // Who waits behind others leaves the room to them. A turn that stopped because its source
-            // or a key had to wait for a message goes on where that has ended.
+            // Who waits behind others leaves the room to them, also in its turn. A turn that stopped
+            // because its source or a key had to wait for a message goes on where that has ended.
             let ticket = self.lane.ticket;
-            let is_in_turn = self.lane.in_turn > 0 || state.slots.queue.is_first(ticket);
+            let is_first = state.slots.queue.is_first(ticket);
+            let is_in_turn = is_first || (ticket == NONE && self.lane.in_turn > 0);
             if (!others_wait || is_in_turn) && state.slots.has_room(|| shared.now()) {
                 self.lane.as_mut().set_due(false, state);
                 return None;

@@ -1,13 +1,15 @@
 //! An error together with what is known all the same.
+//!
+//! A failure that was boxed has to tell its error, whatever its report is, and a box can be asked for
+//! a type only by its full name. So each failure keeps its error in a type without parameters, and
+//! answers with that where it is asked for its `cause`: the old name of `source`, by which chains are
+//! not followed any more.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use super::{BoxError, Error};
-use crate::channels::BroadcastReport;
-use crate::drain::FanInReport;
-use crate::group::GroupReport;
-use crate::undo::RollbackReport;
+use crate::panics;
 
 /// An [`Error`] and the report of the operation that failed with it: of a drain, of a group, of a
 /// broadcast, of a rollback.
@@ -35,21 +37,30 @@ pub struct Failure<R>(Box<Parts<R>>);
 
 #[derive(Clone)]
 struct Parts<R> {
-    error: Error,
+    error: Beside,
     report: R,
 }
+
+/// The answer of a failure whose report is not known: its source is what was asked for.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+struct Beside(#[source] Own);
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+struct Own(Error);
 
 impl<R> Failure<R> {
     /// What went wrong, and what is known of the operation.
     #[must_use]
     pub fn new(error: Error, report: R) -> Self {
-        Self(Box::new(Parts { error, report }))
+        Self(Box::new(Parts { error: Beside(Own(error)), report }))
     }
 
     /// What went wrong.
     #[must_use]
     pub fn error(&self) -> &Error {
-        &self.0.error
+        &self.0.error.0.0
     }
 
     /// What the operation did before it failed.
@@ -61,29 +72,32 @@ impl<R> Failure<R> {
     /// The error and the report, each by value.
     #[must_use]
     pub fn into_parts(self) -> (Error, R) {
-        let Parts { error, report } = *self.0;
+        let Parts { error: Beside(Own(error)), report } = *self.0;
         (error, report)
     }
 
     /// The error alone.
     #[must_use]
     pub fn into_error(self) -> Error {
-        self.0.error
+        self.into_parts().0
     }
 }
 
 /// The library's own error that was boxed, by itself or with the report of an operation.
 pub(super) fn own_error(cause: BoxError) -> Result<Error, BoxError> {
-    let error = cause.downcast::<Error>().map(|error| *error);
-    error
-        .or_else(error_beside::<FanInReport>)
-        .or_else(error_beside::<RollbackReport>)
-        .or_else(error_beside::<GroupReport>)
-        .or_else(error_beside::<BroadcastReport>)
+    let cause = match cause.downcast::<Error>() {
+        Ok(error) => return Ok(*error),
+        Err(cause) => cause,
+    };
+    let Some(error) = error_beside(&*cause).cloned() else { return Err(cause) };
+    panics::drop_each([cause]);
+    Ok(error)
 }
 
-fn error_beside<R: fmt::Debug + 'static>(cause: BoxError) -> Result<Error, BoxError> {
-    cause.downcast::<Failure<R>>().map(|failure| failure.into_error())
+#[expect(deprecated, reason = "no other question leads to a type that can be named")]
+fn error_beside<'a>(failure: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let own = failure.cause()?.source()?.downcast_ref::<Own>()?;
+    Some(&own.0)
 }
 
 /// Prints as its error does.
@@ -106,6 +120,10 @@ impl<R: fmt::Debug> fmt::Debug for Failure<R> {
 impl<R: fmt::Debug> StdError for Failure<R> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.error().source()
+    }
+
+    fn cause(&self) -> Option<&dyn StdError> {
+        Some(&self.0.error)
     }
 }
 

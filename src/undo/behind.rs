@@ -105,7 +105,7 @@ pub(super) fn turn(
         let error = Error::new(ErrorCode::Compensation, text);
         let failure = FailedAction { number, label, registered_at, attempts: 0, error };
         staged.move_last(index, &mut session.failed);
-        session.failures.push(failure);
+        session.add_failures([failure]);
         if staged.is_empty() {
             return Turn::Usual(0);
         }

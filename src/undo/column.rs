@@ -39,7 +39,7 @@ pub(super) trait Stored: Send + 'static {
         false
     }
 
-    /// Whether it has succeeded, and whoever waited for it has gone away.
+    /// Whether it has succeeded, and whoever waited for it may have gone away.
     fn is_done(&self) -> bool {
         false
     }
@@ -48,6 +48,14 @@ pub(super) trait Stored: Send + 'static {
     fn is_lost(&self) -> bool {
         false
     }
+}
+
+/// Actions that were taken out because there is nothing left for them to do.
+#[derive(Default)]
+pub(super) struct Withdrawn {
+    pub(super) actions: Vec<Box<dyn Send>>,
+    /// The numbers of those that have succeeded.
+    pub(super) done: Vec<u64>,
 }
 
 /// An action in a column.
@@ -163,8 +171,10 @@ pub(super) trait AnyColumn: Send {
     fn drop_all(&mut self);
     /// Takes out the action with this number.
     fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>>;
-    /// Takes out the actions that are to be withdrawn.
-    fn withdraw_disarmed(&mut self, withdrawn: &mut Vec<Box<dyn Send>>);
+    /// Whether the action with this number is here.
+    fn has(&mut self, number: u64) -> bool;
+    /// Takes out the actions that are to be withdrawn, or have succeeded.
+    fn withdraw_over(&mut self, withdrawn: &mut Withdrawn);
     /// How many actions can never be run, and were told to be lost.
     fn lost(&self) -> usize;
     /// Whether its actions run when nothing else does.
@@ -294,13 +304,24 @@ impl<A: Stored> AnyColumn for Column<A> {
         Some(action)
     }
 
-    fn withdraw_disarmed(&mut self, withdrawn: &mut Vec<Box<dyn Send>>) {
-        let before = withdrawn.len();
-        for entry in self.entries.iter_mut().filter(|entry| entry.action.is_disarmed()) {
-            withdrawn.extend(entry.action.withdraw());
+    fn has(&mut self, number: u64) -> bool {
+        self.sort();
+        let position = self.entries.binary_search_by_key(&number, |entry| entry.number);
+        position.is_ok_and(|position| !self.entries[position].action.is_withdrawn())
+    }
+
+    fn withdraw_over(&mut self, withdrawn: &mut Withdrawn) {
+        let before = withdrawn.actions.len();
+        for Entry { number, action } in &mut self.entries {
+            let is_done = action.is_done();
+            if is_done || action.is_disarmed() {
+                withdrawn.actions.extend(action.withdraw());
+                withdrawn.done.extend(is_done.then_some(*number));
+            }
         }
-        if withdrawn.len() > before {
-            self.withdrawn += withdrawn.len() - before;
+        let more = withdrawn.actions.len() - before;
+        if more > 0 {
+            self.withdrawn += more;
             self.sort();
             self.tidy();
         }

@@ -13,7 +13,7 @@ use std::panic::Location;
 use smallvec::SmallVec;
 
 use super::action::BoxAttempt;
-use super::column::{AnyColumn, Column, Stored};
+use super::column::{AnyColumn, Column, Stored, Withdrawn};
 use super::undoing::Undoing;
 use crate::diagnostics::COUNTERS;
 use crate::panics;
@@ -252,12 +252,17 @@ impl Columns {
         Some(found)
     }
 
-    /// Takes out the actions that were disarmed while they were out of reach.
-    pub(super) fn withdraw_disarmed(&mut self, withdrawn: &mut Vec<Box<dyn Send>>) {
+    /// Whether the action with this number is here.
+    pub(super) fn has(&mut self, number: u64) -> bool {
+        self.slots.iter_mut().any(|slot| slot.column.has(number))
+    }
+
+    /// Takes out the actions that were disarmed, or have succeeded, while they were out of reach.
+    pub(super) fn withdraw_over(&mut self, withdrawn: &mut Withdrawn) {
         for slot in &mut self.slots {
-            let before = withdrawn.len();
-            slot.column.withdraw_disarmed(withdrawn);
-            self.len -= withdrawn.len() - before;
+            let before = withdrawn.actions.len();
+            slot.column.withdraw_over(withdrawn);
+            self.len -= withdrawn.actions.len() - before;
         }
     }
 

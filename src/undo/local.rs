@@ -162,7 +162,7 @@ impl LocalUndos {
     /// ```
     #[track_caller]
     pub fn register<A: LocalAction>(&self, at: &impl AsRef<CompensationScope>, action: A) {
-        at.as_ref().stage_stored(self.add(action, None), Location::caller());
+        drop(self.reserve(at, action));
     }
 
     /// Stages `action` before its effect; see
@@ -182,8 +182,11 @@ impl LocalUndos {
         action: A,
     ) -> Reservation {
         let armed = Armed::new();
-        let place = self.add(action, Some(armed.clone()));
-        at.as_ref().reserve_stored(place, armed, Location::caller())
+        let place = self.add(action, armed.clone());
+        let known = place.known();
+        let reservation = at.as_ref().reserve_stored(place, armed, Location::caller());
+        known.is_at(&reservation);
+        reservation
     }
 
     /// How many actions there are, on whatever scopes.
@@ -200,7 +203,7 @@ impl LocalUndos {
     }
 
     /// Takes an action in, and makes its place.
-    fn add<A: LocalAction>(&self, action: A, armed: Option<Armed>) -> Place {
+    fn add<A: LocalAction>(&self, action: A, armed: Armed) -> Place {
         self.shared.forget();
         let label = panics::contain(|| action.label().map(ToOwned::to_owned)).unwrap_or_default();
         let key = self.shared.last_key.get() + 1;

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 
 use futures::channel::oneshot;
@@ -14,7 +14,7 @@ use futures::future::LocalBoxFuture;
 
 use super::action::BoxAttempt;
 use super::column;
-use super::reservation::Armed;
+use super::reservation::{Armed, Reservation};
 use super::undoing::Undoing;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
@@ -110,15 +110,21 @@ impl Desk {
 pub(super) struct Known {
     link: Arc<Link>,
     pub(super) key: u64,
-    /// What its reservation has to say, if it has one.
-    armed: Option<Armed>,
+    /// What its reservation has to say.
+    armed: Armed,
+    /// Where it is staged. Its attempts begin on the thread that has staged it, and only then.
+    place: OnceLock<Reservation>,
     /// It has succeeded, whoever was told.
     done: AtomicBool,
 }
 
 impl Known {
     pub(super) fn is_disarmed(&self) -> bool {
-        self.armed.as_ref().is_some_and(|armed| !armed.is_armed())
+        !self.armed.is_armed()
+    }
+
+    pub(super) fn is_at(&self, place: &Reservation) {
+        let _ = self.place.set(place.copy());
     }
 
     fn is_done(&self) -> bool {
@@ -138,14 +144,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(
-        link: &Arc<Link>,
-        key: u64,
-        label: Option<String>,
-        armed: Option<Armed>,
-    ) -> Self {
-        let action = Known { link: Arc::clone(link), key, armed, done: AtomicBool::default() };
-        Self { action: Arc::new(action), label }
+    pub(super) fn new(link: &Arc<Link>, key: u64, label: Option<String>, armed: Armed) -> Self {
+        let (link, place, done) = (Arc::clone(link), OnceLock::new(), AtomicBool::default());
+        Self { action: Arc::new(Known { link, key, armed, place, done }), label }
+    }
+
+    pub(super) fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.action)
     }
 }
 
@@ -230,14 +235,18 @@ impl Future for LocalAttempt {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let result = ready!(self.poll_running(cx));
-        if let (Some(Ok(())), Some(ask)) = (&result, &self.ask) {
+        let succeeded = matches!(result, Some(Ok(())));
+        if let (true, Some(ask)) = (succeeded, &self.ask) {
             ask.action.done.store(true, Ordering::Release);
             ask.action.is_gone();
         }
         stop(&self.running);
-        if let (Some(result), Some(ask)) = (result, self.ask.take()) {
-            let answer = Answer { result, _owed: Owed::new(&self.owed) };
-            panics::drop_contained(|| drop(ask.answer.send(answer)));
+        if let (Some(result), Some(Ask { action, answer })) = (result, self.ask.take()) {
+            let told = Answer { result, _owed: Owed::new(&self.owed) };
+            let told = panics::contain(|| answer.send(told).is_ok()).unwrap_or_default();
+            if let (true, false, Some(place)) = (succeeded, told, action.place.get()) {
+                place.has_succeeded();
+            }
         }
         Poll::Ready(())
     }

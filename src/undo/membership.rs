@@ -37,7 +37,7 @@ impl Joined {
             id,
             waiter: None,
             succeeded_before: session.succeeded + scope.inner.signals.succeeded(),
-            failures_before: session.failures_so_far(),
+            failures_before: session.failures_so_far,
         }
     }
 

@@ -261,7 +261,7 @@ impl CompensationScope {
             Some(session) => {
                 session.succeeded += back.succeeded;
                 session.failed.append(&mut back.failed);
-                session.failures.append(&mut back.failures);
+                session.add_failures(back.failures);
             }
             None => state.staged.append(&mut back.failed),
         }

@@ -5,6 +5,7 @@ use std::fmt;
 use super::action::BoxAttempt;
 use super::column::Stored;
 use super::place::Place;
+use super::scope::CompensationScope;
 use super::undoing::Undoing;
 use crate::diagnostics::COUNTERS;
 use crate::panics;
@@ -34,6 +35,11 @@ impl Reservation {
         Self { place, number, armed }
     }
 
+    /// Another one of the same action, for the library alone: a user has one, which disarms it once.
+    pub(super) fn copy(&self) -> Self {
+        Self::new(Arc::clone(&self.place), self.number, self.armed.clone())
+    }
+
     /// Withdraws the action, also where it has moved to another scope: the effect did not happen.
     /// Returns whether it was still staged; `false` means that it had been run or cleared already,
     /// or that a rollback has it in hand, where it will do nothing when its turn comes, and counts as
@@ -49,19 +55,34 @@ impl Reservation {
     pub fn disarm(self) -> bool {
         // What is in the hands of a rollback cannot be taken out, and hears of it by this.
         self.armed.disarm();
+        let Some(action) = self.find(|scope| scope.withdraw(self.number)) else { return false };
+        COUNTERS.compensations_cleared.add(1);
+        panics::drop_each([action]);
+        true
+    }
+
+    /// The action has succeeded, and nobody heard of it: it is taken out where it was staged again.
+    pub(super) fn has_succeeded(&self) {
+        if let Some(action) = self.find(|scope| scope.withdraw_done(self.number)) {
+            COUNTERS.compensations_run.add(1);
+            panics::drop_each([action]);
+        }
+    }
+
+    /// Asks the scopes where the action may be, until one has it.
+    fn find<T>(&self, find: impl Fn(&CompensationScope) -> Option<T>) -> Option<T> {
         let mut ends = Place::ends(&self.place);
         loop {
             let mut scopes = ends.iter().filter_map(|place| place.scope());
-            if let Some(action) = scopes.find_map(|scope| scope.withdraw(self.number)) {
-                COUNTERS.compensations_cleared.add(1);
-                panics::drop_each([action]);
-                return true;
+            let found = scopes.find_map(|scope| find(&scope));
+            if found.is_some() {
+                return found;
             }
             // It may have moved on meanwhile.
             let now = Place::ends(&self.place);
             let mut both = now.iter().zip(&ends);
             if now.len() == ends.len() && both.all(|(now, then)| Arc::ptr_eq(now, then)) {
-                return false;
+                return None;
             }
             ends = now;
         }

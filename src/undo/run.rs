@@ -7,6 +7,7 @@ use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::behind::{self, Turn};
+use super::column::Withdrawn;
 use super::columns::Columns;
 use super::ended::Ended;
 use super::local::Home;
@@ -324,29 +325,31 @@ impl Run {
         COUNTERS.compensations_run.add(succeeded as u64);
         COUNTERS.compensations_failed.add(failures.len() as u64);
         let mut rest = self.current.take_rest();
-        let (mut cleared, mut withdrawn) = (Columns::default(), Vec::new());
+        let (mut cleared, mut withdrawn) = (Columns::default(), Withdrawn::default());
         let mut after = Afterwards::default();
         let taken = &mut self.current.taken;
         let value = scope.inner.look(|state| {
             let mut session = state.session.take()?;
             let given_back = count + rest.len() + stopped_count;
             session.running -= given_back;
-            session.succeeded += succeeded;
             scope.inner.signals.reset();
             session.batch = 0;
             if std::mem::take(&mut session.cleared) {
                 std::mem::swap(&mut cleared, &mut rest);
             }
             rest.append(&mut stopped);
-            // Under the lock: who disarms from here on finds them.
-            failed.withdraw_disarmed(&mut withdrawn);
-            rest.withdraw_disarmed(&mut withdrawn);
+            // Under the lock: who disarms one, or succeeds, from here on finds it.
+            failed.withdraw_over(&mut withdrawn);
+            rest.withdraw_over(&mut withdrawn);
             for (_, action) in &mut again {
-                action.withdraw_disarmed(&mut withdrawn);
+                action.withdraw_over(&mut withdrawn);
             }
+            let succeeded = succeeded + withdrawn.done.len();
+            session.succeeded += succeeded;
             session.undone.extend(undone);
+            session.undone.extend(&withdrawn.done);
             if state.forward.is_some() {
-                session.failures.extend(failures.iter().cloned());
+                session.add_failures(failures.iter().cloned());
                 for (_, action) in &mut again {
                     rest.append(action);
                 }
@@ -354,7 +357,7 @@ impl Run {
                 state.give_back(scope.inner.born, back, &mut after);
             } else {
                 session.failed.append(&mut failed);
-                session.failures.append(&mut failures);
+                session.add_failures(failures.drain(..));
                 for (since, action) in again {
                     session.put_back(since, action);
                 }
@@ -366,8 +369,10 @@ impl Run {
         });
         after.finish();
         cleared.clear();
-        COUNTERS.compensations_cleared.add(withdrawn.len() as u64);
-        panics::drop_each(withdrawn);
+        let Withdrawn { actions, done } = withdrawn;
+        COUNTERS.compensations_run.add(done.len() as u64);
+        COUNTERS.compensations_cleared.add((actions.len() - done.len()) as u64);
+        panics::drop_each(actions);
         value
     }
 

@@ -9,7 +9,6 @@ use super::action::{Action, ActionOutput, Plain, WithState};
 use super::reservation::{Armed, Reservation};
 use super::rollback::Rollback;
 use super::state::Inner;
-use crate::panics;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Arc, Weak};
 
@@ -179,13 +178,12 @@ impl CompensationScope {
     #[allow(clippy::must_use_candidate, reason = "the count is a courtesy")]
     pub fn clear(&self) -> usize {
         let (mut cleared, forgotten) = self.inner.look(|state| {
-            let cleared = state.take();
+            let mut cleared = state.take();
             let session = state.session.as_deref_mut();
-            (cleared, session.map(|session| session.clear(&self.inner.signals)))
+            let forgotten = session.map(|s| s.clear(&self.inner.signals, &mut cleared));
+            (cleared, forgotten)
         });
-        // The errors of what had failed are the user's, too.
-        let (taken, failures) = forgotten.unwrap_or_default();
-        panics::drop_each(failures);
+        let (taken, _failures) = forgotten.unwrap_or_default();
         cleared.clear() + taken
     }
 

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::columns::Columns;
 use super::report::FailedAction;
 use super::run::Run;
+use crate::panics;
 use crate::sync::ThreadId;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::waiters::Waiters;
@@ -46,14 +47,20 @@ pub(super) struct Session {
     pub(super) succeeded: usize,
     /// The actions that failed for good, and how, in the order in which they were given up.
     pub(super) failed: Columns,
-    pub(super) failures: Vec<FailedAction>,
-    /// How many failures went when the scope was cleared.
-    forgotten: usize,
+    failures: Vec<Failed>,
+    /// How many failures there have been, those included that went when the scope was cleared.
+    pub(super) failures_so_far: usize,
     /// Actions that had failed before a rollback joined, by its id: that one and later ones are still
     /// to run them.
     again: BTreeMap<u64, Columns>,
-    /// The numbers of those that a later rollback ran, and that succeeded then.
+    /// The numbers of those that succeeded although somebody had given them up.
     pub(super) undone: BTreeSet<u64>,
+}
+
+struct Failed {
+    /// How many failures there were before.
+    before: usize,
+    failure: FailedAction,
 }
 
 /// What the driver of a run and the others tell each other without the lock.
@@ -106,19 +113,20 @@ impl Session {
             || self.again.values().any(|actions| actions.contains_any(numbers))
     }
 
-    /// How many failures there have been.
-    pub(super) fn failures_so_far(&self) -> usize {
-        self.forgotten + self.failures.len()
+    pub(super) fn add_failures(&mut self, failures: impl IntoIterator<Item = FailedAction>) {
+        for failure in failures {
+            self.failures.push(Failed { before: self.failures_so_far, failure });
+            self.failures_so_far += 1;
+        }
     }
 
     /// What has failed since there had been so many failures, each action once: its last failure,
     /// and none where a later rollback has run it with success.
     pub(super) fn failures_since(&mut self, before: usize) -> Vec<FailedAction> {
-        // A scope that was cleared has forgotten its failures.
-        let before = before.saturating_sub(self.forgotten);
-        let mut failures = match self.members {
-            0 => self.failures.split_off(before),
-            _ => self.failures[before..].to_vec(),
+        let since = self.failures.partition_point(|failed| failed.before < before);
+        let mut failures: Vec<_> = match self.members {
+            0 => self.failures.split_off(since).into_iter().map(|failed| failed.failure).collect(),
+            _ => self.failures[since..].iter().map(|failed| failed.failure.clone()).collect(),
         };
         let mut told = self.undone.clone();
         failures.reverse();
@@ -135,13 +143,27 @@ impl Session {
     }
 
     /// Forgets what the driver has taken and not started: it drops that when it comes back. Returns
-    /// how many these are, and the failures, which are dropped without the lock.
-    pub(super) fn clear(&mut self, signals: &Signals) -> (usize, Vec<FailedAction>) {
+    /// how many these are, and the failures of those that were `cleared`, which are dropped without
+    /// the lock. What had failed and is run again has failed all the same.
+    pub(super) fn clear(&mut self, signals: &Signals, cleared: &mut Columns) -> (usize, Cleared) {
         let taken = self.batch.saturating_sub(signals.succeeded() + 1);
         self.cleared = self.batch > 0;
         signals.want();
-        self.forgotten += self.failures.len();
-        (taken, std::mem::take(&mut self.failures))
+        let all = std::mem::take(&mut self.failures);
+        let (forgotten, kept) =
+            all.into_iter().partition(|failed| cleared.has(failed.failure.number));
+        self.failures = kept;
+        (taken, Cleared(forgotten))
+    }
+}
+
+/// Failures that are forgotten: their errors are the user's.
+#[derive(Default)]
+pub(super) struct Cleared(Vec<Failed>);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        panics::drop_each(self.0.drain(..));
     }
 }
 

@@ -108,9 +108,18 @@ impl CompensationScope {
 
     /// Takes out an action by its number: what a reservation withdraws.
     pub(super) fn withdraw(&self, number: u64) -> Option<Box<dyn Send>> {
+        self.inner.look(|state| state.withdraw(number))
+    }
+
+    /// Takes out an action that has succeeded: the rollbacks that are there have run it.
+    pub(super) fn withdraw_done(&self, number: u64) -> Option<Box<dyn Send>> {
         self.inner.look(|state| {
-            let session = state.session.as_deref_mut();
-            state.staged.withdraw(number).or_else(|| session?.withdraw(number))
+            let action = state.withdraw(number)?;
+            if let Some(session) = &mut state.session {
+                session.succeeded += 1;
+                session.undone.insert(number);
+            }
+            Some(action)
         })
     }
 }

@@ -121,6 +121,11 @@ impl Inner {
 }
 
 impl State {
+    pub(super) fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>> {
+        let session = self.session.as_deref_mut();
+        self.staged.withdraw(number).or_else(|| session?.withdraw(number))
+    }
+
     /// Everything that is staged, what a rollback has given up included.
     pub(super) fn take(&mut self) -> Columns {
         let mut actions = std::mem::take(&mut self.staged);

@@ -3,9 +3,18 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use std::time::Duration;
+
 use futures::executor::block_on;
+use watershed::channels::broadcast;
 use watershed::combinators::retry;
-use watershed::{BoxError, Error, ErrorCode, Failure, RetryPolicy, StepContext};
+use watershed::group::Group;
+use watershed::{
+    BoxError, CompensationPolicy, CompensationScope, Error, ErrorCode, Failure, RetryPolicy,
+    Source, StepContext, fan_in, labelled,
+};
+
+use crate::support::filled;
 
 /// An error of the user's that has a cause.
 #[derive(Debug)]
@@ -135,6 +144,118 @@ fn a_failure_is_one_pointer_that_prints_as_its_error_and_becomes_it() {
     assert_eq!((error.code(), report), (ErrorCode::Timeout, vec![1, 2, 3]));
 }
 
+/// What an operation fails with, as the error of a function that has many kinds of them, and back.
+fn through_a_box<E: Into<BoxError>>(failed: Result<impl fmt::Debug, E>) -> Error {
+    fn boxed<E: Into<BoxError>>(failed: Result<impl fmt::Debug, E>) -> Result<(), BoxError> {
+        failed.map_err(Into::into).map(drop)
+    }
+    Error::from(boxed(failed).expect_err("it fails"))
+}
+
+/// A drain whose second message fails: with `declined`, and what an operation gives to that.
+async fn declines<F, E>(operation: impl Fn(StepContext) -> F) -> Error
+where
+    F: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    let context = StepContext::new("orders");
+    let queue = Source::named(filled([1, 2]), "web");
+    let handler = async |order: u32, step: StepContext| {
+        if order == 2 { operation(step).await.map_err(Into::into) } else { Ok(()) }
+    };
+    let failed = fan_in(&context, [queue], handler).await;
+    through_a_box(failed)
+}
+
+const DECLINED: ErrorCode = ErrorCode::Custom("billing.declined");
+
+fn declined() -> Error {
+    Error::new(DECLINED, "the card was declined").with_metadata("card", 17)
+}
+
+#[track_caller]
+fn assert_declined(error: &Error, origin: Option<(&str, u64)>) {
+    assert_eq!((error.code(), error.metadata("card")), (DECLINED, Some("17")), "{error:#}");
+    assert_eq!(error.source_name().zip(error.message_number()), origin, "{error:#}");
+}
+
+// Rule 6.1
+#[test]
+fn what_an_operation_fails_with_keeps_code_origin_and_metadata_in_a_box() {
+    // Alone; an error without a cause has them as well.
+    assert_declined(&through_a_box(Err::<(), _>(declined())), None);
+    assert_declined(&through_a_box(Err::<(), _>(Failure::new(declined(), ()))), None);
+    let failure = Failure::new(declined().with_source("no money"), vec![1]);
+    let error = through_a_box(Err::<(), _>(failure));
+    assert_declined(&error, None);
+    assert_eq!(format!("{error:#}"), "the card was declined: no money");
+    // Shared, and boxed before.
+    let failure = Failure::new(declined(), [7_u64; 9]);
+    assert_declined(&through_a_box(Err::<(), _>(Box::new(failure.clone()))), None);
+    assert_declined(&through_a_box(Err::<(), _>(std::sync::Arc::new(failure))), None);
+
+    block_on(async {
+        let web = Some(("web", 2));
+        assert_declined(&declines(async |_| Err(declined())).await, web);
+        let error = declines(async |_| Err(Failure::new(declined(), "a report of the user's")));
+        assert_declined(&error.await, web);
+        // What is within an operation of another kind.
+        let error = declines(async |step| {
+            let queues = [Source::named(filled([0, 0, 2]), "phone")];
+            let order = async |order, _| if order == 2 { Err(declined()) } else { Ok(()) };
+            fan_in(&step, queues, order).await.map(drop)
+        });
+        assert_declined(&error.await, Some(("phone", 3)));
+        let error = declines(async |step| {
+            let group = Group::collecting(&step);
+            group.go("a value", async |_| Ok::<_, Error>(String::from("17")))?;
+            group.go("none", async |_| Err::<String, _>(declined()))?;
+            group.wait().await.map(drop).map_err(BoxError::from)
+        });
+        assert_declined(&error.await, web);
+        let error = declines(async |step| {
+            retry(&step, RetryPolicy::fixed(2, Duration::ZERO), async |_| {
+                Err::<(), _>(Failure::new(declined(), vec!["tried"]))
+            })
+            .await
+        });
+        assert_declined(&error.await, web);
+    });
+}
+
+// Rules 4.4, 6.1
+#[test]
+fn what_a_rollback_and_a_broadcast_fail_with_keeps_code_and_metadata_in_a_box() {
+    block_on(async {
+        let scope = CompensationScope::new();
+        scope.register_compensation(labelled("refund", async || Err(declined())));
+        let failed = scope.roll_back(&CompensationPolicy::default()).await;
+        let expected = failed.as_ref().expect_err("it fails").error().clone();
+        let error = through_a_box(failed);
+        assert_eq!((error.code(), error.to_string()), (expected.code(), expected.to_string()));
+        assert_eq!(error.related()[0].metadata("label"), Some("refund"));
+        scope.clear();
+
+        let (sender, receiver) = async_channel::bounded::<u32>(1);
+        drop(receiver);
+        let failed = broadcast(&StepContext::new("news"), filled([1]), [sender]).await;
+        let expected = failed.as_ref().expect_err("nobody hears it").error().clone();
+        let error = through_a_box(failed);
+        assert_eq!((error.code(), error.to_string()), (expected.code(), expected.to_string()));
+    });
+}
+
+// Rule 6.1
+#[test]
+fn an_error_that_only_has_one_of_the_librarys_as_its_cause_is_a_foreign_one() {
+    for cause in [BoxError::from(declined()), BoxError::from(Failure::new(declined(), ()))] {
+        let error = Error::from(caused("the order failed", cause));
+        assert_eq!(error.code(), ErrorCode::Unspecified);
+        let text = "the operation failed: the order failed: the card was declined";
+        assert_eq!(format!("{error:#}"), text);
+    }
+}
+
 // Rule 6.1
 #[test]
 fn a_failure_is_sent_and_shared_where_its_report_is() {
@@ -146,7 +267,6 @@ fn a_failure_is_sent_and_shared_where_its_report_is() {
 // Rule 6.2
 #[test]
 fn no_attempt_and_no_concurrency_are_refused_before_anything_is_called() {
-    use std::time::Duration;
     use watershed::combinators::when_all;
 
     let context = StepContext::new("orders");

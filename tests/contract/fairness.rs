@@ -9,7 +9,7 @@ use watershed::{
     Answer, BoxError, CancellationSource, ErrorCode, RetryPolicy, Source, StepContext, fan_in,
 };
 
-use crate::support::{Hand, Log, block_on, filled, manual, yields};
+use crate::support::{Gate, Hand, Log, block_on, filled, manual, yields};
 
 fn ok() -> Result<(), BoxError> {
     Ok(())
@@ -183,6 +183,92 @@ fn from_the_start_every_other_source_has_a_turn_between_two_of_one() {
                         let missing = sources - 1 - between.len();
                         assert_eq!(missing, 0, "{sources} sources, {how:?}, turn {at} of {source}");
                     }
+                }
+            }
+        }
+    }
+}
+
+/// The first messages of sources that are always ready, in an order of three. One of the handlers
+/// ends whenever the drain waits: the one that has run longest, or with a `seed` any.
+fn first_by_hand(
+    messages: usize,
+    weights: &[u32],
+    (order, concurrency, limit): (usize, usize, usize),
+    seed: usize,
+) -> Vec<usize> {
+    let context = StepContext::new("t");
+    let (seen, keys) = (RefCell::new(Vec::new()), Cell::new(0_u64));
+    let running = RefCell::new(Vec::new());
+    let sources = weights.iter().enumerate();
+    let sources = sources.map(|(number, weight)| stream::repeat(number).weighted(*weight));
+    let drain = fan_in(&context, sources, async |source, _| {
+        seen.borrow_mut().push(source);
+        let gate = Gate::default();
+        running.borrow_mut().push(gate.clone());
+        gate.wait().await;
+        ok()
+    });
+    let drain = drain.concurrency(concurrency).quantum(1);
+    let key = |_: &usize| keys.replace(keys.get() + 1);
+    let drain = match order {
+        0 => drain.unordered().per_source_concurrency(limit).into_future().boxed_local(),
+        1 => drain.ordered_by(key).per_source_concurrency(limit).into_future().boxed_local(),
+        _ => drain
+            .ordered_across_sources_by(key)
+            .per_source_concurrency(limit)
+            .into_future()
+            .boxed_local(),
+    };
+    let (mut drain, mut random) = (Hand::new(drain), seed);
+    while seen.borrow().len() < messages {
+        assert!(drain.run().is_pending());
+        random = random.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(seed);
+        let ending = (random >> 33) % running.borrow().len();
+        let gate = running.borrow_mut().remove(ending);
+        gate.open();
+    }
+    drop(drain);
+    seen.into_inner()
+}
+
+// Rule 2.3
+#[test]
+fn from_the_first_poll_on_a_source_has_no_more_than_its_turn_before_every_other_has_one() {
+    let crowds = [&[1, 2][..], &[2, 1], &[1, 3], &[2, 1, 3], &[1, 4, 1, 2], &[3, 3, 3], &[1; 4]];
+    for (weights, concurrency) in crowds.iter().flat_map(|crowd| (1..=9).map(move |c| (crowd, c))) {
+        for (order, seed) in (0..3).flat_map(|order| (0..6).map(move |seed| (order, seed))) {
+            let how = (order, concurrency, usize::MAX);
+            let seen = first_by_hand(60, weights, how, seed);
+            for (source, weight) in weights.iter().enumerate() {
+                let own: Vec<_> = (0..seen.len()).filter(|at| seen[*at] == source).collect();
+                // One message more than a turn has is of two of them, and the others are between.
+                for messages in own.windows(*weight as usize + 1) {
+                    let between = &seen[messages[0]..messages[messages.len() - 1]];
+                    let missing = (0..weights.len()).find(|other| !between.contains(other));
+                    let at = messages[0];
+                    assert_eq!(missing, None, "{source} at {at}, {weights:?}, {how:?}: {seen:?}");
+                }
+            }
+        }
+    }
+}
+
+// Rule 2.3
+#[test]
+fn a_turn_that_was_in_pieces_is_not_added_to_the_next_one() {
+    for weights in [&[2, 1, 3][..], &[1, 4, 1, 2], &[3, 3, 3]] {
+        for (concurrency, limit) in (1..=9).flat_map(|c| [(c, 1), (c, 2), (c, 3)]) {
+            if limit * (weights.len() - 1) < concurrency {
+                // All others may have as many in flight as they may, and are not ready.
+                continue;
+            }
+            for (order, seed) in (0..3).flat_map(|order| (0..12).map(move |seed| (order, seed))) {
+                let how = (order, concurrency, limit);
+                let turns = turns(&first_by_hand(60, weights, how, seed));
+                for (at, (source, messages)) in turns.iter().enumerate() {
+                    let most = weights[*source] as usize;
+                    assert!(*messages <= most, "{weights:?}, {how:?}, {seed}: {at} of {turns:?}");
                 }
             }
         }

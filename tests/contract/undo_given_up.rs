@@ -241,6 +241,49 @@ fn a_rollback_names_what_failed_in_it_also_after_its_scope_was_cleared() {
     assert!(block_on(scene.scope.roll_back(&CompensationPolicy::default())).is_ok());
 }
 
+// Rule 4.4
+#[test]
+fn a_clear_does_not_forget_the_failure_of_an_action_that_is_run_again() {
+    for policy in policies() {
+        let scene = scene(false, &[Attempt::Fails]);
+        let mut first = hand(&scene.scope, &policy);
+        assert!(first.run().is_pending());
+        let mut later = hand(&scene.scope, &CompensationPolicy::parallel());
+        assert!(later.run().is_pending());
+        assert_eq!(scene.attempts(), 2, "the action that had failed is on its way again");
+        assert_eq!(scene.scope.clear(), 0, "both are running");
+        drop(later);
+        assert_eq!(scene.scope.len(), 2, "neither has succeeded");
+        scene.gate.open();
+        assert_eq!(labels(first.run()), (1, vec!["refund".to_owned()]), "{policy:?}");
+        assert_eq!(scene.scope.clear(), 1);
+    }
+}
+
+// Rule 4.4
+#[test]
+fn a_clear_forgets_the_failures_of_what_it_clears_and_each_rollback_names_its_own_of_the_others() {
+    for policy in policies() {
+        let scene = scene(false, &[Attempt::Fails, Attempt::Hangs, Attempt::Fails]);
+        scene.scope.register_compensation(labelled("cleared", async || Err("no")));
+        let mut first = hand(&scene.scope, &policy);
+        assert!(first.run().is_pending());
+        let mut later = hand(&scene.scope, &CompensationPolicy::parallel());
+        assert!(later.run().is_pending());
+        assert_eq!(scene.attempts(), 2, "the action that had failed is on its way again");
+        let mut last = hand(&scene.scope, &CompensationPolicy::parallel());
+        assert_eq!(scene.scope.clear(), 1);
+        assert!(last.run().is_pending());
+        drop(later);
+        assert!(last.run().is_pending());
+        assert_eq!(scene.attempts(), 3, "{policy:?}");
+        scene.gate.open();
+        let one = (1, vec!["refund".to_owned()]);
+        assert_eq!((labels(first.run()), labels(last.run())), (one.clone(), one), "{policy:?}");
+        assert_eq!(scene.scope.clear(), 1);
+    }
+}
+
 #[test]
 fn what_was_cleared_stays_cleared_when_the_rollback_that_had_it_in_hand_is_stopped() {
     let (scope, stop) = (CompensationScope::new(), CancellationSource::new());

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -284,6 +284,83 @@ fn a_success_that_another_rollback_has_not_heard_of_is_not_lost_when_its_own_is_
     go_on.wait();
     let report = driving.join().unwrap().unwrap();
     assert_eq!((report.succeeded(), scope.len(), undos.len()), (2, 0, 0));
+}
+
+/// An action that is told to go on by another thread, in the middle of its second poll, and succeeds.
+fn met_by_another_thread(attempts: &Attempts, meeting: &Arc<Barrier>) -> impl LocalAction + use<> {
+    let (attempts, meeting) = (attempts.clone(), Arc::clone(meeting));
+    move || {
+        let (alive, meeting) = (attempts.begin(), Arc::clone(&meeting));
+        async move {
+            let _alive = alive;
+            yields(1).await;
+            meeting.wait();
+            meeting.wait();
+        }
+    }
+}
+
+// Rules 4.4, 4.15
+#[test]
+fn a_local_action_that_succeeds_while_another_thread_stops_it_is_gone() {
+    for (policy, reserved) in policies().into_iter().flat_map(|p| [(p.clone(), true), (p, false)]) {
+        let (scope, undos) = (CompensationScope::new(), LocalUndos::new());
+        let (attempts, meeting) = (Attempts::default(), Arc::new(Barrier::new(2)));
+        let action = met_by_another_thread(&attempts, &meeting);
+        if reserved {
+            drop(undos.reserve(&scope, action));
+        } else {
+            undos.register(&scope, action);
+        }
+        let stop = CancellationSource::new();
+        let rollback = scope.roll_back(&policy).cancellation(stop.token());
+        let mut local = Hand::new(rollback.local(&undos));
+        let other = scope.roll_back(&policy);
+        let stopping = std::thread::spawn(move || {
+            meeting.wait();
+            stop.cancel();
+            let ended = block_on(other);
+            meeting.wait();
+            ended
+        });
+        assert_eq!(local.finish().unwrap().succeeded(), 1, "{policy:?}, {reserved}");
+        stopping.join().unwrap().unwrap_err(); // it was not given the action, and tried all the same
+        assert_eq!((attempts.begun(), attempts.alive()), (1, 0));
+        assert_eq!((scope.len(), undos.len()), (0, 0), "{policy:?}, {reserved}");
+        assert_eq!(scope.clear(), 0);
+    }
+}
+
+// Rules 4.4, 4.15
+#[test]
+fn a_local_action_that_succeeds_while_another_thread_gives_it_up_has_not_failed() {
+    for policy in policies() {
+        let (scope, undos, clock) =
+            (CompensationScope::new(), LocalUndos::new(), ManualClock::new());
+        let (attempts, meeting) = (Attempts::default(), Arc::new(Barrier::new(2)));
+        undos.register(&scope, met_by_another_thread(&attempts, &meeting));
+        let (gate, shared) = (Gate::default(), Arc::new(clock.clone()) as Arc<dyn Clock>);
+        let waits = gate.clone();
+        scope.register_compensation(move || {
+            let gate = waits.clone();
+            async move { gate.wait().await }
+        });
+        let terms = CompensationPolicy::parallel().attempt_timeout(SECOND);
+        let mut local = Hand::new(scope.roll_back(&terms).clock(&shared).local(&undos));
+        let other = scope.roll_back(&policy);
+        let stopping = std::thread::spawn(move || {
+            meeting.wait();
+            gate.open();
+            clock.advance(SECOND);
+            let ended = block_on(other);
+            meeting.wait();
+            ended
+        });
+        let report = local.finish().unwrap();
+        stopping.join().unwrap().unwrap_err(); // the attempt took too long, as far as it knows
+        assert_eq!((report.succeeded(), attempts.begun()), (2, 1));
+        assert_eq!((scope.len(), undos.len()), (0, 0), "{policy:?}");
+    }
 }
 
 #[test]

@@ -32,12 +32,10 @@ pub(crate) fn report(options: &Options, summary: &Summary) -> Result<String, fmt
 fn table(summary: &Summary) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).apply_modifier(UTF8_ROUND_CORNERS);
-    let header =
-        ["feed", "transport", "messages", "handled", "rolled back", "done", "time", "messages/s"];
-    table.set_header(header);
+    table.set_header(["feed", "transport", "messages", "handled", "rolled back", "done"]);
     for feed in &summary.feeds {
         let transport = Cell::new(feed.transport.as_str());
-        table.add_row(row(Cell::new(&feed.name), transport, feed, feed.time));
+        table.add_row(row(Cell::new(&feed.name), transport, feed));
     }
     let sum = |count: fn(&FeedSummary) -> u64| summary.feeds.iter().map(count).sum();
     let total = FeedSummary {
@@ -47,17 +45,15 @@ fn table(summary: &Summary) -> Table {
         handled: sum(|feed| feed.handled),
         rolled_back: sum(|feed| feed.rolled_back),
         done: sum(|feed| feed.done),
-        time: summary.drained.elapsed,
     };
-    let cells = row(Cell::new("all"), Cell::new(""), &total, total.time);
-    table.add_row(cells);
+    table.add_row(row(Cell::new("all"), Cell::new(""), &total));
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
 
-fn row(name: Cell, transport: Cell, feed: &FeedSummary, time: Duration) -> [Cell; 8] {
+fn row(name: Cell, transport: Cell, feed: &FeedSummary) -> [Cell; 6] {
     [
         name,
         transport,
@@ -65,8 +61,6 @@ fn row(name: Cell, transport: Cell, feed: &FeedSummary, time: Duration) -> [Cell
         Cell::new(grouped(feed.handled)),
         Cell::new(grouped(feed.rolled_back)),
         Cell::new(grouped(feed.done)),
-        Cell::new(if feed.handled == 0 { "-".to_owned() } else { short(time) }),
-        Cell::new(rate(feed.handled, time)),
     ]
 }
 
@@ -85,11 +79,12 @@ fn ending(text: &mut String, options: &Options, summary: &Summary) -> fmt::Resul
     match &drained.outcome {
         Ok(report) => writeln!(
             text,
-            "Drained on {}: {} messages handled, {} rolled back, in {}.",
+            "Drained on {}: {} messages handled, {} rolled back, in {}, {} a second.",
             options.executor,
             grouped(report.handled()),
             grouped(report.failed()),
             short(report.elapsed()),
+            rate(report.handled(), report.elapsed()),
         )?,
         Err(ended) => {
             let error = ended.error();

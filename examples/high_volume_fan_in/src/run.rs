@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use watershed::BoxError;
+use watershed::{BoxError, SourceReport};
 
 use crate::audit::{self, Audit, Expectation};
 use crate::cli::{FailureMode, Options};
@@ -16,7 +16,7 @@ use crate::schema::{self, Opened, Recovered};
 use crate::signals::Signals;
 use crate::source::Transports;
 use crate::store::Store;
-use crate::worker::{self, Drained, Settings, Tally, Worker};
+use crate::worker::{self, Drained, Settings, Worker};
 use crate::{partition_log, tcp};
 
 /// What a run did, for the report.
@@ -48,8 +48,6 @@ pub(crate) struct FeedSummary {
     pub(crate) rolled_back: u64,
     /// Messages that are done, by this run or an earlier one.
     pub(crate) done: u64,
-    /// From the start of the drain to the last message handled.
-    pub(crate) time: Duration,
 }
 
 impl Summary {
@@ -124,9 +122,6 @@ pub(crate) fn run(
         fail_at: options.fail_at,
         on_failure: options.on_failure,
         emitted: AtomicU64::new(0),
-        tallies: input.feeds.iter().map(|_| Tally::default()).collect(),
-        started_at: Instant::now(),
-        bar: bar.clone(),
     });
     let settings = Settings {
         timeout: options.timeout.unwrap_or(Duration::MAX),
@@ -135,7 +130,7 @@ pub(crate) fn run(
         undo: signals.undo(),
     };
     let feeds = order.iter().map(|index| Arc::clone(&input.feeds[*index])).collect();
-    let drain = drain(transports, feeds, Arc::clone(&worker), settings);
+    let drain = drain(transports, feeds, Arc::clone(&worker), settings, bar.clone());
     let (drained, released) = options.executor.block_on(drain)??;
     store_thread.join()?;
     bar.finish_and_clear();
@@ -144,13 +139,11 @@ pub(crate) fn run(
         run,
         everything_undone: options.on_failure == FailureMode::Abort && drained.outcome.is_err(),
         before,
-        started: worker.tallies.iter().map(|tally| tally.started.load(Ordering::Relaxed)).collect(),
-        handled: worker.tallies.iter().map(|tally| tally.handled.load(Ordering::Relaxed)).collect(),
-        reported: drained.outcome.as_ref().ok().map(watershed::FanInReport::handled),
+        handled: drained.report().handled(),
     };
     let audit = audit(&database, &partitions, &input, &expectation)?;
     let emitted = worker.emitted.load(Ordering::Relaxed);
-    let feeds = summarize(&input, &worker, &expectation, &audit);
+    let feeds = summarize(&input, &drained, &expectation, &audit);
     let left = feeds.iter().any(|feed| feed.done < feed.messages);
     let interrupted = left && signals.came();
     Ok(Summary { feeds, run, recovered, drained, released, emitted, interrupted, audit })
@@ -164,9 +157,10 @@ async fn drain(
     feeds: Vec<Arc<Feed>>,
     worker: Arc<Worker>,
     settings: Settings,
+    bar: ProgressBar,
 ) -> Result<(Drained, usize), BoxError> {
     let readers = transports.readers(feeds).await?;
-    let drained = worker::drain(worker, readers, settings).await;
+    let drained = worker::drain(worker, readers, settings, &bar).await?;
     // A lease may have been taken for a message that the drain, when it ended, did not start.
     let released = transports.store.call(|database| Ok(schema::release_held(database)?)).await?;
     Ok((drained, released))
@@ -190,21 +184,21 @@ fn done(connection: &rusqlite::Connection, input: &Input) -> rusqlite::Result<Ve
 
 fn summarize(
     input: &Input,
-    worker: &Worker,
+    drained: &Drained,
     expectation: &Expectation,
     audit: &Audit,
 ) -> Vec<FeedSummary> {
+    let rows = drained.report().sources();
     let summary = |(index, feed): (usize, &Arc<Feed>)| {
-        let tally = &worker.tallies[index];
+        let row = rows.iter().find(|row| row.name() == &*feed.name);
         let newly_done = audit.done[index].saturating_sub(expectation.before[index]);
         FeedSummary {
             name: Arc::clone(&feed.name),
             transport: feed.transport,
             messages: u64::from(feed.messages()),
-            handled: expectation.handled[index],
-            rolled_back: expectation.started[index].saturating_sub(newly_done),
+            handled: row.map_or(0, SourceReport::handled),
+            rolled_back: row.map_or(0, SourceReport::taken).saturating_sub(newly_done),
             done: audit.done[index],
-            time: Duration::from_nanos(tally.last.load(Ordering::Relaxed)),
         }
     };
     input.feeds.iter().enumerate().map(summary).collect()

@@ -364,9 +364,7 @@ fn the_audit_finds_a_rollback_that_is_not_complete_or_not_in_reverse() {
             run: 1,
             everything_undone: true,
             before: vec![0; 12],
-            started: vec![0; 12],
-            handled: vec![0; 12],
-            reported: None,
+            handled: 0,
         };
         let mut dealt = input.clone();
         dealt.assign_transports(&input.order(None));

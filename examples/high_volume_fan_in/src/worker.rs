@@ -1,14 +1,19 @@
 //! The worker: what is done for each message, and the drain that does it for all of them.
 
+use std::future::Future;
 use std::num::NonZeroU64;
+use std::pin::pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
+use futures::stream::StreamExt;
 use indicatif::ProgressBar;
+use watershed::timers::Ticker;
 use watershed::{
     CancellationToken, Commit, CompensationPolicy, Error, Failure, FanInReport, Letter, OnFailure,
-    RollbackReport, StepContext, fan_in, labelled,
+    Progress, RetryPolicy, RollbackReport, StepContext, fan_in, labelled,
 };
 
 use crate::cli::FailureMode;
@@ -16,7 +21,7 @@ use crate::effect::{Effect, Kind};
 use crate::event::{Earthquake, EventError};
 use crate::input::{Delivery, Transport};
 use crate::source::Reader;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// What the handlers of all messages share.
 #[derive(Debug)]
@@ -28,19 +33,6 @@ pub(crate) struct Worker {
     pub(crate) on_failure: FailureMode,
     /// How many domain events have been emitted.
     pub(crate) emitted: AtomicU64,
-    /// One for each feed.
-    pub(crate) tallies: Vec<Tally>,
-    pub(crate) started_at: Instant,
-    pub(crate) bar: ProgressBar,
-}
-
-/// What was done for one feed.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) started: AtomicU64,
-    pub(crate) handled: AtomicU64,
-    /// When the last one was handled, in nanoseconds after the start.
-    pub(crate) last: AtomicU64,
 }
 
 /// Handles one message. Each effect's compensation is registered with the step before the effect
@@ -54,8 +46,6 @@ async fn handle(
     message: Delivery,
     step: StepContext,
 ) -> Result<(), EventError> {
-    let tally = &worker.tallies[message.feed.id as usize];
-    tally.started.fetch_add(1, Ordering::Relaxed);
     let apply = |kind| worker.apply(&step, &message, kind);
 
     if message.feed.transport == Transport::LeaseQueue {
@@ -79,11 +69,6 @@ async fn handle(
     let transport = message.feed.transport;
     let settle = if message.parked { Kind::Unpark } else { Kind::Settle { transport } };
     apply(settle).await?;
-
-    tally.handled.fetch_add(1, Ordering::Relaxed);
-    let elapsed = u64::try_from(worker.started_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    tally.last.store(elapsed, Ordering::Relaxed);
-    worker.bar.inc(1);
     Ok(())
 }
 
@@ -91,7 +76,7 @@ impl Worker {
     /// Makes an effect happen and stages its compensation. `false`: it was not to happen, because
     /// its token is another message's.
     async fn apply(
-        self: &Arc<Self>,
+        &self,
         step: &StepContext,
         message: &Delivery,
         kind: Kind,
@@ -100,16 +85,10 @@ impl Worker {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let Delivery { feed, position, .. } = message;
         let effect = Effect { run: self.run, sequence, feed: feed.id, position: *position, kind };
-        let undo = (Arc::clone(self), effect.clone());
+        let undo = (self.store.clone(), effect.clone());
         let reservation = step.reserve(labelled(effect.kind.undo_action(), move || {
-            let (worker, effect) = undo.clone();
-            async move {
-                worker.store.call(move |database| effect.undo(database)).await?;
-                if worker.on_failure == FailureMode::Abort {
-                    worker.bar.inc(1);
-                }
-                Ok::<_, StoreError>(())
-            }
+            let (store, effect) = undo.clone();
+            async move { store.call(move |database| effect.undo(database)).await }
         }));
 
         let action = effect.kind.action();
@@ -150,54 +129,86 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Drained {
     pub(crate) outcome: Result<FanInReport, Failure<FanInReport>>,
-    /// How long the drain took, without the rollback.
-    pub(crate) elapsed: Duration,
     /// What became of the rollback, if there was one, and how long it took.
     pub(crate) rollback: Option<(Result<RollbackReport, Failure<RollbackReport>>, Duration)>,
     /// The messages that failed and were rolled back alone.
     pub(crate) failed: Vec<Error>,
 }
 
+impl Drained {
+    /// What the drain did, however it ended.
+    pub(crate) fn report(&self) -> &FanInReport {
+        self.outcome.as_ref().unwrap_or_else(Failure::report)
+    }
+}
+
 /// Drains all readers through [`handle`], and undoes everything if that fails.
+///
+/// # Errors
+///
+/// When there is no clock to draw the bar by. How the drain ended is in the result.
 pub(crate) async fn drain(
     worker: Arc<Worker>,
     readers: Vec<Reader>,
     settings: Settings,
-) -> Drained {
+    bar: &ProgressBar,
+) -> Result<Drained, Error> {
     let Settings { timeout, concurrency, finish, undo } = settings;
     // A message that is to fail alone must be safe from the failure of a later one.
     let (on_failure, commit) = match worker.on_failure {
         FailureMode::Abort => (OnFailure::Abort, Commit::Pipeline),
         FailureMode::RollBackMessage => (OnFailure::Continue, Commit::Message),
     };
-    let context = StepContext::new("earthquakes");
+    // A database that is busy for a moment leaves nothing half undone.
+    let undoing = CompensationPolicy::sequential_reverse()
+        .retry(RetryPolicy::exponential(4, Duration::from_millis(10)));
+    let (context, progress) = (StepContext::new("earthquakes"), Progress::new());
     let failed = Mutex::new(Vec::new());
 
-    let outcome =
+    let draining =
         fan_in(&context, readers, async |message, step| handle(&worker, message, step).await)
             .dead_letters(async |letter: Letter<Delivery>| {
                 let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                 failed.push(letter.error().clone());
                 failed.extend(letter.rollback().err().map(|failure| failure.error().clone()));
-                worker.bar.inc(1);
             })
+            .message_compensation(undoing.clone())
+            .progress(&progress)
             .timeout(timeout)
             .concurrency(concurrency)
             .shutdown(finish)
             .cancellation(undo)
             .on_failure(on_failure)
-            .commit(commit)
-            .await;
-    let elapsed = worker.started_at.elapsed();
+            .commit(commit);
+    let ended = || progress.report().handled() + progress.report().failed();
+    let outcome = shown(bar, ended, draining.into_future()).await?;
 
     let mut rollback = None;
     if outcome.is_err() {
-        worker.bar.reset();
-        worker.bar.set_length(context.scope().len() as u64);
-        worker.bar.set_message("rolling back");
-        let report = context.roll_back(&CompensationPolicy::sequential_reverse()).await;
-        rollback = Some((report, worker.started_at.elapsed().saturating_sub(elapsed)));
+        let (all, started_at) = (context.scope().len() as u64, Instant::now());
+        bar.reset();
+        bar.set_length(all);
+        bar.set_message("rolling back");
+        let undone = || all.saturating_sub(context.scope().len() as u64);
+        let report = shown(bar, undone, context.roll_back(&undoing)).await?;
+        rollback = Some((report, started_at.elapsed()));
     }
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Drained { outcome, elapsed, rollback, failed }
+    Ok(Drained { outcome, rollback, failed })
+}
+
+/// Awaits `work`, and moves the bar ten times a second to what is `done` by then.
+async fn shown<T>(
+    bar: &ProgressBar,
+    done: impl Fn() -> u64,
+    work: impl Future<Output = T>,
+) -> Result<T, Error> {
+    let mut looks = pin!(Ticker::new(&StepContext::new("bar"), Duration::from_millis(100))?);
+    let mut work = pin!(work);
+    loop {
+        match select(work.as_mut(), looks.next()).await {
+            Either::Left((value, _)) => return Ok(value),
+            Either::Right(_) => bar.set_position(done()),
+        }
+    }
 }
