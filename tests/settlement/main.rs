@@ -10,7 +10,8 @@
     reason = "tests spell out what a user would write"
 )]
 
+mod failing;
 mod outcomes;
 mod program;
 mod shop;
-mod tiny;
+mod windows;
