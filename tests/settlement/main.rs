@@ -11,6 +11,7 @@
 )]
 
 mod failing;
+mod leases;
 mod outcomes;
 mod program;
 mod shop;
