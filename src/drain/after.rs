@@ -168,7 +168,8 @@ impl<C: Drains> Slot<C> {
                 error = error.with_related([failure.into_error()]);
             }
             this.span.end(Err(&error));
-            let settled = settle_failed(job, &error, is_undone, interrupted, shared);
+            let is_message = this.raw.take().is_none();
+            let settled = settle_failed(job, &error, is_undone, interrupted, is_message, shared);
             if !(goes_on && settled != Gone::Nowhere || settled == Gone::Aside) {
                 state.fail(error);
             }

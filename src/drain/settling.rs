@@ -15,7 +15,7 @@ use super::state::{Info, Shared, State};
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
-use crate::settlement::{Delivered, Given, Key, Settled, Tag, Ticket, Verdict};
+use crate::settlement::{Delivered, Given, Handled, Key, Settled, Tag, Ticket, Verdict};
 use crate::source::Receipt;
 use crate::step::LentStep;
 
@@ -130,9 +130,9 @@ impl<C: Drains> Job<C> {
 
     /// Gives the verdict on the message, if it has a transport.
     pub(super) fn settle(&mut self, verdict: &Verdict) {
-        let failed = !matches!(verdict, Verdict::Accept) && self.failed > 0 && self.begun > 0;
+        let handled = if self.failed > 0 && self.begun > 0 { Handled::Badly } else { Handled::No };
         let receipt = std::mem::take(&mut self.receipt);
-        receipt.into_ticket().give(verdict, Given { tag: None, failed });
+        receipt.into_ticket().give(verdict, Given { tag: None, handled });
     }
 }
 
@@ -153,12 +153,13 @@ pub(super) fn settle_failed<C: Drains>(
     error: &Error,
     undone: bool,
     interrupted: bool,
+    is_message: bool,
     shared: &Shared<C>,
 ) -> Gone {
     let Some(delivered) = job.receipt.delivered().filter(|_| C::Receipt::SETTLES) else {
         return Gone::Back;
     };
-    if undone && (interrupted || job.begun > 0) {
+    if undone && (interrupted || is_message) {
         let deliveries = delivered.facts().iter().filter_map(|facts| facts.deliveries).max();
         let retry = shared.settings.retry.as_ref().filter(|_| !interrupted);
         let after = retry.map(|retry| retry.delay_after(deliveries.unwrap_or(1)));
@@ -219,7 +220,7 @@ impl<C: Drains> Slot<C> {
             *this.stop = None;
             state.settling.add(step, Arc::clone(delivered))
         });
-        ticket.give(&Verdict::Accept, Given { tag, failed: false });
+        ticket.give(&Verdict::Accept, Given { tag, handled: Handled::Well });
     }
 
     /// The message is no longer ours: its handler is dropped, and what it did is undone.
@@ -421,11 +422,16 @@ impl<C: Drains> State<C> {
             let Some(mut record) = self.settling.remove(tag) else { continue };
             panics::drop_each(record.rollback.take());
             let is_back = |key: &Key| not_sent.contains(key) || record.refused.contains(key);
-            let back = record.delivered.receipts().iter().any(|(_, key)| is_back(key));
+            // Of a window, all of them: whatever was accepted, or may have been, is not undone.
+            let back = record.delivered.receipts().iter().all(|(_, key)| is_back(key));
             if back {
                 let number = record.delivered.order();
                 let release = crate::settlement::Release::new(&record.delivered);
                 record.step.scope().stage_behind(number, release);
+            } else {
+                for (desk, key) in record.delivered.receipts() {
+                    desk.abandon(*key);
+                }
             }
             record.step.let_go(!back);
         }

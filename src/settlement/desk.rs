@@ -28,8 +28,17 @@ pub(crate) type Tag = u32;
 pub struct Given {
     /// The drain has a record of the message, and is told when it is settled.
     pub(crate) tag: Option<Tag>,
-    /// Its handler was called, and has failed.
-    pub(crate) failed: bool,
+    pub(crate) handled: Handled,
+}
+
+/// What a verdict says of those who handle messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Handled {
+    /// No handler has seen it, or none was to blame.
+    #[default]
+    No,
+    Well,
+    Badly,
 }
 
 /// What a desk has to tell its drain.
@@ -123,6 +132,9 @@ pub trait Desk: fmt::Debug + Send + Sync {
 
     /// What was kept is not going to be released.
     fn forget_kept(&self, key: Key);
+
+    /// The most messages of one window that need no interval to be closed.
+    fn largest_window(&self) -> usize;
 
     /// Whether the receipt is still ours.
     fn is_ours(&self, key: Key) -> bool;

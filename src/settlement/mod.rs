@@ -15,7 +15,7 @@ mod ticket;
 mod words;
 
 pub use by_hand::Settling;
-pub(crate) use desk::{Desk, Given, Key, News, Settlements, Tag};
+pub(crate) use desk::{Desk, Given, Handled, Key, News, Settlements, Tag};
 pub use ticket::Ticket;
 pub(crate) use ticket::{Delivered, Release};
 pub use words::{Able, Assignment, Facts, Settled, Verdict};

@@ -30,6 +30,14 @@ pub enum Verdict {
 impl Verdict {
     /// Back at once, and nobody has begun it.
     pub(crate) const UNTOUCHED: Self = Self::Release { after: None, begun: false };
+
+    /// The same without what the transport cannot do.
+    pub(crate) fn fit(self, able: &Able) -> Self {
+        match self {
+            Self::Release { begun, .. } if !able.delays => Self::Release { after: None, begun },
+            verdict => verdict,
+        }
+    }
 }
 
 /// What became of one settlement, as far as the transport knows.

@@ -14,7 +14,7 @@ use super::state::{Due, End, State, no_answer};
 use crate::cancellation::CancellationSource;
 use crate::clock::Tick;
 use crate::error::Error;
-use crate::settlement::{Key, News, Verdict};
+use crate::settlement::{Given, Key, News, Verdict};
 
 /// How long a transport may wait for a first message. A drain that ends tells it to return.
 const LONGEST_FETCH: Duration = Duration::from_secs(20);
@@ -163,12 +163,23 @@ impl<T: Transport> State<T> {
                 self.aside.messages.push(message);
                 let after = Some(self.able.asks_every);
                 self.give_back(key, Verdict::Release { after, begun: false });
+                self.rest(id, now);
             } else if stale || now >= self.entries.get(key).map_or(Tick::MAX, |e| e.lease.expires) {
                 self.aside.messages.push(message);
                 self.give_back(key, Verdict::UNTOUCHED);
+                self.rest(id, now);
             } else if let Some(part) = self.parts.get_mut(&id) {
                 part.buffer.push_back((message, key));
             }
+        }
+    }
+
+    /// What goes back at once would be fetched again at once: the next fetch waits a little.
+    pub(super) fn rest(&mut self, id: u64, now: Tick) {
+        let until = now + self.able.asks_every;
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.fetch.not_before = Some(until);
+            self.set_alarm(until, Due::Part(id));
         }
     }
 
@@ -213,7 +224,7 @@ impl<T: Transport> State<T> {
     pub(super) fn give_back(&mut self, key: Key, verdict: Verdict) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.phase = Phase::Decided;
-            entry.verdict = verdict;
+            entry.verdict = verdict.fit(&self.able);
             self.unsettled += 1;
             self.outbox.push_back(key);
             self.wake_driver();
@@ -238,7 +249,7 @@ impl<T: Transport> State<T> {
                     self.aside.messages.push(message);
                     self.conclude(key, End::Settled);
                 }
-                return self.give(key, Verdict::UNTOUCHED, None, None);
+                return self.give(key, Verdict::UNTOUCHED, Given::default(), Tick::ZERO);
             }
             for (message, key) in buffer {
                 self.aside.messages.push(message);

@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::panics;
 use crate::settlement::{
-    Able, Assignment, Desk, Facts, Given, Key, News, Settled, Settlements, Tag, Verdict,
+    Able, Assignment, Desk, Facts, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
 };
 
 pub(super) struct Hub<T: Transport> {
@@ -187,8 +187,9 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn give(&self, key: Key, verdict: Verdict, given: Given) {
-        let failed_at = given.failed.then(|| self.clock().now());
-        self.change(|state| state.give(key, verdict, given.tag, failed_at));
+        let badly = given.handled == Handled::Badly;
+        let now = if badly { self.clock().now() } else { Tick::ZERO };
+        self.change(|state| state.give(key, verdict, given, now));
     }
 
     fn by_hand(&self, key: Key, settles: bool) {
@@ -243,6 +244,12 @@ impl<T: Transport> Desk for Hub<T> {
     fn forget_kept(&self, key: Key) {
         let receipt = self.state.lock().kept.remove(&key);
         panics::drop_each(receipt);
+    }
+
+    fn largest_window(&self) -> usize {
+        let options = &self.state.lock().options;
+        let ahead = if self.able.prefix { options.max_ahead } else { usize::MAX };
+        options.max_unsettled.min(ahead).min(self.able.prefetch)
     }
 
     fn is_ours(&self, key: Key) -> bool {

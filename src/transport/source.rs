@@ -12,7 +12,7 @@ use super::prefix::Prefix;
 use super::state::{End, State};
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorCode};
-use crate::settlement::{Assignment, Desk, Key, Ticket};
+use crate::settlement::{Assignment, Desk, Given, Key, Ticket, Verdict};
 use crate::source::{Body, Delivery, DeliveryOf, Gate, Polled, Profile, Source};
 
 /// A source of a [`Transport`]: made by [`Link::source`](super::Link::source). Dropped while its drain
@@ -90,7 +90,8 @@ impl<T: Transport> State<T> {
             } else if !lease.renewable && lease.expires != Tick::MAX && now + least > lease.expires
             {
                 self.aside.messages.push(message);
-                self.give(key, crate::settlement::Verdict::UNTOUCHED, None, None);
+                self.give(key, Verdict::UNTOUCHED, Given::default(), now);
+                self.rest(id, now);
             } else if most.is_some_and(|most| deliveries > most) {
                 return Next::TooOften(message, key, deliveries);
             } else {

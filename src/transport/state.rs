@@ -15,7 +15,7 @@ use super::part::Part;
 use super::prefix::Back;
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
-use crate::settlement::{Able, Assignment, Key, News, Settlements, Tag, Verdict};
+use crate::settlement::{Able, Assignment, Given, Handled, Key, News, Settlements, Tag, Verdict};
 
 pub(super) struct State<T: Transport> {
     pub(super) able: Able,
@@ -241,26 +241,21 @@ impl<T: Transport> State<T> {
         }
     }
 
-    /// The verdict on a message. `failed_at`: its handler has failed, and when.
-    pub(super) fn give(
-        &mut self,
-        key: Key,
-        verdict: Verdict,
-        tag: Option<Tag>,
-        failed_at: Option<Tick>,
-    ) {
+    /// The verdict on a message.
+    pub(super) fn give(&mut self, key: Key, verdict: Verdict, given: Given, now: Tick) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         if entry.phase != Phase::Taken {
             return;
         }
         entry.phase = Phase::Decided;
-        entry.tag = tag;
+        entry.tag = given.tag;
+        let part = entry.part;
         self.unsettled += 1;
         self.decide(key, verdict);
-        if failed_at.is_some() || self.failing {
-            if let Some(part) = self.entries.get(key).map(|entry| entry.part) {
-                self.count_failure(part, failed_at);
-            }
+        match given.handled {
+            Handled::Badly => self.count_failure(part, now),
+            Handled::Well if self.failing => self.forget_failures(part),
+            Handled::Well | Handled::No => {}
         }
         self.wake_driver();
     }
@@ -270,7 +265,7 @@ impl<T: Transport> State<T> {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let (part, place) = (entry.part, entry.place);
         let is_release = matches!(verdict, Verdict::Release { .. });
-        entry.verdict = verdict;
+        entry.verdict = verdict.fit(&self.able);
         if !self.able.prefix {
             return self.outbox.push_back(key);
         }
@@ -323,12 +318,8 @@ impl<T: Transport> State<T> {
     }
 
     /// After many failures in a row, taking slows down.
-    fn count_failure(&mut self, id: u64, failed_at: Option<Tick>) {
+    fn count_failure(&mut self, id: u64, now: Tick) {
         let Some(part) = self.parts.get_mut(&id) else { return };
-        let Some(now) = failed_at else {
-            part.failures = 0;
-            return;
-        };
         part.failures += 1;
         self.failing = true;
         let (after, policy) = &self.options.slow_down;
@@ -339,6 +330,12 @@ impl<T: Transport> State<T> {
         let until = now + policy.delay_after(beyond);
         part.slow_until = Some(until);
         self.set_alarm(until, Due::Part(id));
+    }
+
+    fn forget_failures(&mut self, id: u64) {
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.failures = 0;
+        }
     }
 
     /// The handler settles by itself, or has not after all.

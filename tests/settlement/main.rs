@@ -10,7 +10,9 @@
     reason = "tests spell out what a user would write"
 )]
 
+mod failing;
+mod leases;
 mod outcomes;
 mod program;
 mod shop;
-mod tiny;
+mod windows;

@@ -292,6 +292,11 @@ fn run(seed: u64) {
         Some(Err(failure)) => assert_sum(failure.report()),
         None => {}
     }
+    if number("SEED").is_some() {
+        println!("{:#?}", shop.queue.calls());
+        println!("undone {:?} accepted {:?}", shop.book().undone, shop.queue.accepted());
+        println!("{ended:?}");
+    }
     if number("SHOW").is_some() {
         let told = match &ended {
             None => "dropped".to_owned(),

@@ -17,7 +17,7 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Shop {
     pub queue: ScriptedQueue<u32>,
-    book: Arc<Mutex<Book>>,
+    pub book: Arc<Mutex<Book>>,
 }
 
 #[derive(Default)]
@@ -85,6 +85,13 @@ impl Shop {
         let mut book = self.book();
         *book.live.entry(receipt).or_default() -= 1;
         book.undone.push(receipt);
+        if std::env::var("SEED").is_ok() {
+            println!(
+                "undo of {receipt:?} at {:?}, calls {}",
+                self.queue.now(),
+                self.queue.calls().len()
+            );
+        }
         if accepted && book.fences {
             book.faults.push(format!("{receipt:?} undone after its accept"));
         }

@@ -205,6 +205,7 @@ impl<S: Source> Source for Window<S> {
     fn profile(&self) -> Profile {
         let inner = self.source.as_ref().map(Source::profile).unwrap_or_default();
         let invalid = inner.invalid.or_else(|| self.open.check().err());
+        let invalid = invalid.or_else(|| self.open.check_size(&inner.desks).err());
         Profile { invalid, gathers: true, ..inner }
     }
 }

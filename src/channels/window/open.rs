@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::{Alarm, Clock};
 use crate::error::Error;
 use crate::panics;
+use crate::settlement::Desk;
 use crate::source::{Body, Delivery, Receipt};
 
 pub(super) struct Open<M, R> {
@@ -47,6 +48,19 @@ impl<M, R: Receipt> Open<M, R> {
             (_, None | Some(Duration::MAX)) => Ok(()),
             (_, Some(_)) => panics::contain(|| self.clock.check())
                 .unwrap_or_else(|text| Err(Error::panic("the clock", &text))),
+        }
+    }
+
+    /// Why it may never be full: its messages are not settled before it is.
+    pub(super) fn check_size(&self, desks: &[Arc<dyn Desk>]) -> Result<(), Error> {
+        let largest = desks.iter().map(|desk| desk.largest_window()).min();
+        match (self.count, largest, self.every) {
+            (Some(count), Some(largest), None | Some(Duration::MAX)) if count > largest => {
+                let text = "a window of more messages than its transport fetches, or may be \
+                            unsettled, needs an interval";
+                Err(Error::validation(text))
+            }
+            _ => Ok(()),
         }
     }
 

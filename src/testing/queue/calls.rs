@@ -66,7 +66,9 @@ impl<M> Drop for Counted<'_, M> {
 }
 
 impl<M> ScriptedQueue<M> {
-    fn now(&self) -> Tick {
+    /// What the time is for it.
+    #[must_use]
+    pub fn now(&self) -> Tick {
         self.shared.clock.now()
     }
 
