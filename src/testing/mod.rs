@@ -41,11 +41,13 @@
 //! - `simulation`: the executor; `world`: what everything in it shares; `trace`: what happened
 //! - `script`: sources; `queue`: a transport; `ledger`: effects
 //! - `explore`, `every_poll`, `every_fault`: trying everything
+//! - `log`: a transport in prefix order, with partitions that come and go
 
 mod every_fault;
 mod every_poll;
 mod explore;
 mod ledger;
+mod log;
 mod queue;
 mod script;
 mod simulation;
@@ -56,6 +58,7 @@ pub use every_fault::{Fault, FaultPoints, for_every_fault};
 pub use every_poll::{DropPoint, for_every_poll};
 pub use explore::{Finding, explore};
 pub use ledger::{Account, Entry, Ledger, Unaccounted};
+pub use log::{LogAnswer, LogConsumer, LogOffset, LogRecord, ScriptedLog};
 pub use queue::{FetchAnswer, QueueCall, QueueReceipt, RenewalAnswer, ScriptedQueue, SettleAnswer};
 pub use script::Script;
 pub use simulation::{Simulation, Spawner, Stopped};

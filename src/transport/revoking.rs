@@ -74,6 +74,10 @@ impl<T: Transport> State<T> {
     }
 
     fn assign(&mut self, assignment: Assignment) {
+        if self.part_of(assignment).is_some() {
+            // Somebody has made a source of it already.
+            return;
+        }
         // One that comes again without having been given up was lost.
         let same = |part: &super::part::Part<_>| {
             part.assignment.partition == assignment.partition && !part.keeper && !part.left
