@@ -180,7 +180,9 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
     }
 
     /// The drain succeeds when, in one poll, every source is pending, no handler runs and no
-    /// message waits for its next attempt: for queues that are filled by the handlers themselves.
+    /// message waits for its next attempt: for queues that are filled by the handlers themselves, or
+    /// that are to be read until they are empty. A [transport](crate::transport) is empty when a fetch
+    /// for each of its sources has brought nothing, and everything is settled.
     /// Open windows are given out first, and as long as a source is paused the drain is not idle.
     /// Default: it ends with its sources.
     pub fn until_idle(mut self) -> Self {

@@ -305,6 +305,9 @@ impl<C: Drains> Running<C> {
         if !self.shared.settings.until_idle || news & QUIET == 0 {
             return Ok(false);
         }
+        if !self.transports_are_idle() {
+            return Ok(false);
+        }
         let roused = self.shared.roused.load(Ordering::Acquire);
         self.look(|state| {
             roused == 0

@@ -94,6 +94,11 @@ impl<C: Drains> Running<C> {
         }
     }
 
+    /// Whether no transport has anything to do, or may bring anything at once.
+    pub(super) fn transports_are_idle(&self) -> bool {
+        self.transports.desks.iter().all(|desk| desk.is_idle())
+    }
+
     /// Lets every transport do what is due. Returns whether the drain has to look at itself.
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
         let mut told = false;

@@ -111,6 +111,9 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// Whether nothing is open any more.
     fn is_quiet(&self) -> bool;
 
+    /// Whether nothing is open, and the last look at each source brought nothing.
+    fn is_idle(&self) -> bool;
+
     /// The verdict on a message.
     fn give(&self, key: Key, verdict: Verdict, given: Given);
 

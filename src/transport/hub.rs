@@ -186,6 +186,10 @@ impl<T: Transport> Desk for Hub<T> {
         self.state.lock().is_quiet()
     }
 
+    fn is_idle(&self) -> bool {
+        self.state.lock().is_idle()
+    }
+
     fn give(&self, key: Key, verdict: Verdict, given: Given) {
         let badly = given.handled == Handled::Badly;
         let now = if badly { self.clock().now() } else { Tick::ZERO };

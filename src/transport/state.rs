@@ -429,6 +429,15 @@ impl<T: Transport> State<T> {
         self.decide(key, Verdict::Release { after: None, begun: true });
     }
 
+    /// Whether nothing is open, and the last look at each source brought nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        let has_nothing = |part: &Part<_>| {
+            let dry = part.fetch.failed == 0 && part.fetch.not_before.is_some();
+            part.ended || part.left || part.keeper || dry
+        };
+        self.is_quiet() && self.assigned.is_empty() && self.parts.values().all(has_nothing)
+    }
+
     /// Whether something is still open.
     pub(super) fn is_quiet(&self) -> bool {
         self.entries.len() == 0

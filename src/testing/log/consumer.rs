@@ -58,6 +58,7 @@ impl LogConsumer {
 
     /// Gives this consumer a partition, in a new generation and from the committed offset on. Whoever
     /// held it is not told.
+    #[allow(clippy::must_use_candidate, reason = "the consumer is told as well")]
     pub fn assign(&self, partition: u32) -> Assignment {
         let number = self.number;
         let generation = self.log.look(|book| book.parts.assign(partition, number));
@@ -247,7 +248,9 @@ impl Book {
 
     fn takes(&self, latency: Duration) -> Duration {
         match &self.mishaps {
-            Some((chance, _)) if self.chance() => latency * chance.below(10) as u32,
+            Some((chance, _)) if self.chance() => {
+                latency * u32::try_from(chance.below(10)).unwrap_or(0)
+            }
             _ => latency,
         }
     }
@@ -259,7 +262,9 @@ impl OnItsWay {
             consumer.log.look(|book| {
                 for of in &assignments {
                     let held = book.parts.held(of.partition, consumer.holder(of.generation));
-                    held.into_iter().for_each(|part| part.fetching += 1);
+                    if let Some(part) = held {
+                        part.fetching += 1;
+                    }
                 }
             });
         }

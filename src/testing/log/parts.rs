@@ -30,7 +30,7 @@ pub(super) struct Part {
 
 #[derive(Default)]
 pub(super) struct Parts {
-    parts: BTreeMap<u32, Part>,
+    by_number: BTreeMap<u32, Part>,
     generation: u64,
     stale: u64,
     pub(super) closed: u64,
@@ -40,17 +40,17 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn add(&mut self, partition: u32, length: u64) {
-        self.parts.insert(partition, Part { length, ..Part::default() });
+        self.by_number.insert(partition, Part { length, ..Part::default() });
     }
 
     pub(super) fn append(&mut self, partition: u32, records: u64) {
-        self.parts.entry(partition).or_default().length += records;
+        self.by_number.entry(partition).or_default().length += records;
         self.wake(partition);
     }
 
     /// What waits for a partition looks again.
     fn wake(&mut self, partition: u32) {
-        if let Some(part) = self.parts.get_mut(&partition) {
+        if let Some(part) = self.by_number.get_mut(&partition) {
             self.woken.append(&mut part.waiting);
         }
     }
@@ -60,25 +60,25 @@ impl Parts {
     }
 
     pub(super) fn wait(&mut self, partition: u32, waker: Waker) {
-        if let Some(part) = self.parts.get_mut(&partition) {
+        if let Some(part) = self.by_number.get_mut(&partition) {
             part.waiting.push(waker);
         }
     }
 
     pub(super) fn get(&mut self, partition: u32) -> Option<&mut Part> {
-        self.parts.get_mut(&partition)
+        self.by_number.get_mut(&partition)
     }
 
     /// The partition, if this is who holds it.
     pub(super) fn held(&mut self, partition: u32, by: Holder) -> Option<&mut Part> {
-        self.parts.get_mut(&partition).filter(|part| part.holder == Some(by))
+        self.by_number.get_mut(&partition).filter(|part| part.holder == Some(by))
     }
 
     /// Gives a partition to a consumer, and returns the generation.
     pub(super) fn assign(&mut self, partition: u32, consumer: usize) -> u64 {
         self.generation += 1;
         let generation = self.generation;
-        let part = self.parts.entry(partition).or_default();
+        let part = self.by_number.entry(partition).or_default();
         part.holder = Some(Holder { consumer, generation });
         part.position = part.account.committed;
         (part.fetching, part.settling, part.seeking) = (0, 0, false);
@@ -95,20 +95,20 @@ impl Parts {
     }
 
     pub(super) fn apply(&mut self, record: LogRecord, generation: u64) -> usize {
-        let part = self.parts.entry(record.partition).or_default();
+        let part = self.by_number.entry(record.partition).or_default();
         let (work, mistake) = part.account.apply(Work::new(record.offset, generation));
         self.note(record.partition, mistake);
         work
     }
 
     pub(super) fn undo(&mut self, record: LogRecord, work: usize) {
-        let part = self.parts.entry(record.partition).or_default();
+        let part = self.by_number.entry(record.partition).or_default();
         let mistake = part.account.undo(work);
         self.note(record.partition, mistake);
     }
 
     pub(super) fn pass(&mut self, record: LogRecord) {
-        self.parts.entry(record.partition).or_default().account.pass(record.offset);
+        self.by_number.entry(record.partition).or_default().account.pass(record.offset);
     }
 
     pub(super) fn note(&mut self, partition: u32, mistake: Option<String>) {
@@ -130,22 +130,22 @@ impl Parts {
     }
 
     pub(super) fn committed(&self, partition: u32) -> u64 {
-        self.parts.get(&partition).map_or(0, |part| part.account.committed)
+        self.by_number.get(&partition).map_or(0, |part| part.account.committed)
     }
 
     pub(super) fn commits(&self, partition: u32) -> Vec<u64> {
-        self.parts.get(&partition).map(|part| part.account.commits.clone()).unwrap_or_default()
+        self.by_number.get(&partition).map(|part| part.account.commits.clone()).unwrap_or_default()
     }
 
     pub(super) fn seeks(&self, partition: u32) -> Vec<u64> {
-        self.parts.get(&partition).map(|part| part.account.seeks.clone()).unwrap_or_default()
+        self.by_number.get(&partition).map(|part| part.account.seeks.clone()).unwrap_or_default()
     }
 
     pub(super) fn are_drained(&self) -> bool {
-        self.parts.values().all(|part| part.account.committed == part.length)
+        self.by_number.values().all(|part| part.account.committed == part.length)
     }
 
     pub(super) fn handled(&self, record: LogRecord) -> u64 {
-        self.parts.get(&record.partition).map_or(0, |part| part.account.handled(record.offset))
+        self.by_number.get(&record.partition).map_or(0, |part| part.account.handled(record.offset))
     }
 }
