@@ -43,6 +43,7 @@
 //! - `explore`, `every_poll`, `every_fault`: trying everything
 //! - `log`: a transport in prefix order, with partitions that come and go
 
+mod conformance;
 mod every_fault;
 mod every_poll;
 mod explore;
@@ -54,6 +55,7 @@ mod simulation;
 mod trace;
 mod world;
 
+pub use conformance::{Broker, conformance};
 pub use every_fault::{Fault, FaultPoints, for_every_fault};
 pub use every_poll::{DropPoint, for_every_poll};
 pub use explore::{Finding, explore};

@@ -102,6 +102,7 @@ impl<T: Transport> State<T> {
         match fetched {
             Ok(Some(messages)) => {
                 (part.fetch.failed, part.fetch.failing_since) = (0, None);
+                part.fetch.dry = messages.is_empty();
                 if messages.is_empty() && !stale {
                     again = Some(requested + every);
                 }

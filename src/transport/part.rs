@@ -48,6 +48,8 @@ pub(super) struct Fetch {
     /// How often it has failed in a row, and since when.
     pub(super) failed: u32,
     pub(super) failing_since: Option<Tick>,
+    /// The last one brought nothing.
+    pub(super) dry: bool,
     /// What is on its way now is not to be handled.
     pub(super) stale: bool,
 }

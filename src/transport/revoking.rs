@@ -65,6 +65,7 @@ impl<T: Transport> State<T> {
         let ids: Vec<_> = self.parts.keys().copied().collect();
         for id in ids {
             if let Some(part) = self.parts.get_mut(&id) {
+                part.fetch.dry = false;
                 if part.fetch.failed == 0 {
                     part.fetch.not_before = None;
                 }

@@ -432,10 +432,11 @@ impl<T: Transport> State<T> {
     /// Whether nothing is open, and the last look at each source brought nothing.
     pub(super) fn is_idle(&self) -> bool {
         let has_nothing = |part: &Part<_>| {
-            let dry = part.fetch.failed == 0 && part.fetch.not_before.is_some();
-            part.ended || part.left || part.keeper || dry
+            let may_bring = !(part.ended || part.left || part.keeper || part.fetch.dry);
+            !may_bring && part.revoking.is_none()
         };
-        self.is_quiet() && self.assigned.is_empty() && self.parts.values().all(has_nothing)
+        let is_idle = self.entries.len() == 0 && self.news.is_empty() && self.assigned.is_empty();
+        is_idle && self.parts.values().all(has_nothing)
     }
 
     /// Whether something is still open.
