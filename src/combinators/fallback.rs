@@ -11,7 +11,6 @@ use super::race::{Options, with_dropped};
 use super::when_any::{AnyRunning, Lost};
 use super::winner::{Name, Winner};
 use crate::cancellation::CancellationToken;
-use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode, Gathered};
 use crate::operation::{Limits, Operation, OperationFuture, option};
 use crate::panics::Held;
@@ -135,6 +134,7 @@ impl<'a, T: 'a> IntoFuture for Fallback<'a, T> {
 impl<'a, T: 'a> Operation for Fallback<'a, T> {
     type Output = Result<Winner<T>, Error>;
     type Running = Running<'a, T>;
+    const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
         let Self { context, tiers, options } = self;
@@ -152,9 +152,7 @@ impl<'a, T: 'a> Operation for Fallback<'a, T> {
     }
 
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(running.get_mut().poll(cx));
-        COUNTERS.count_operation(&result);
-        Poll::Ready(result)
+        running.get_mut().poll(cx)
     }
 }
 
@@ -211,7 +209,7 @@ impl<'a, T: 'a> Running<'a, T> {
         };
         let (names, operations): (Vec<_>, Vec<_>) = strategies.into_iter().unzip();
         let operations = operations.into_iter().filter_map(Held::take);
-        let any = AnyRunning::start(&self.context, operations, &self.options, Some(limits));
+        let any = AnyRunning::start(&self.context, operations, self.options.clone(), Some(limits));
         self.tier = Some(RunningTier { name, strategies: names, any });
         Ok(())
     }

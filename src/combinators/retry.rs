@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
 use crate::cancellation::CancellationToken;
 use crate::clock::Alarm;
-use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, Gathered};
 use crate::operation::{Limits, Operation, OperationFuture, option};
 use crate::panics::{self, Held};
@@ -131,6 +130,7 @@ where
 {
     type Output = Result<T, Error>;
     type Running = Running<O, F, T, E>;
+    const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
         let Self { context, policy, operation, options } = self;
@@ -150,9 +150,7 @@ where
     }
 
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(running.get_mut().poll(cx));
-        COUNTERS.count_operation(&result);
-        Poll::Ready(result)
+        running.get_mut().poll(cx)
     }
 }
 

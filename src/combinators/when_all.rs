@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use std::vec;
 
 use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
-use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, Gathered};
 use crate::operation::{Operation, OperationFuture, option};
 use crate::panics::{Held, HeldEach};
@@ -130,6 +129,7 @@ where
 {
     type Output = Result<Vec<T>, Error>;
     type Running = Running<O, F, T, E>;
+    const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
         let mut running = Running {
@@ -146,9 +146,7 @@ where
     }
 
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(running.get_mut().poll(cx));
-        COUNTERS.count_operation(&result);
-        Poll::Ready(result)
+        running.get_mut().poll(cx)
     }
 }
 

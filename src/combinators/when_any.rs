@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 
 use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
 use super::winner::Winner;
-use crate::diagnostics::COUNTERS;
 use crate::error::{BoxError, Error, ErrorCode, Gathered};
 use crate::operation::{Limits, Operation, OperationFuture, option};
 use crate::panics::{Held, HeldEach};
@@ -116,16 +115,15 @@ where
 {
     type Output = Result<Winner<T>, Error>;
     type Running = AnyRunning<O, F, T, E>;
+    const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
         let Self { context, operations, options } = self;
-        AnyRunning::start(&context, operations.take(), &options, None)
+        AnyRunning::start(&context, operations.take(), options, None)
     }
 
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = ready!(running.get_mut().poll(cx)).map_err(Lost::into_error);
-        COUNTERS.count_operation(&result);
-        Poll::Ready(result)
+        running.get_mut().poll(cx).map(|result| result.map_err(Lost::into_error))
     }
 }
 
@@ -152,7 +150,7 @@ where
     pub(super) fn start(
         context: &StepContext,
         operations: impl IntoIterator<Item = O>,
-        options: &Options,
+        options: Options,
         deadline: Option<&Limits>,
     ) -> Self {
         let operations: Vec<_> = operations.into_iter().map(Held::new).collect();
@@ -162,7 +160,7 @@ where
             race: None,
             winner: None,
             lost: Lost::default(),
-            options: options.clone(),
+            options,
         };
         running.lost.ending = running.begin(operations, deadline).err();
         running

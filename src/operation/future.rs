@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode, Failure};
 use crate::panics;
 
@@ -15,6 +16,9 @@ pub trait Operation: Sized {
 
     /// What is there from the first poll on.
     type Running;
+
+    /// Whether its result is counted among those of the operations, and not by itself.
+    const COUNTED: bool = false;
 
     /// Begins: called in the first poll.
     fn start(self) -> Self::Running;
@@ -27,17 +31,28 @@ pub trait Operation: Sized {
 pub trait Output {
     /// An error where there is nothing else to tell.
     fn over(error: Error) -> Self;
+
+    /// Counts it.
+    fn count(&self);
 }
 
 impl<T> Output for Result<T, Error> {
     fn over(error: Error) -> Self {
         Err(error)
     }
+
+    fn count(&self) {
+        COUNTERS.count_operation(self);
+    }
 }
 
 impl<R: Default> Output for Result<R, Failure<R>> {
     fn over(error: Error) -> Self {
         Err(Failure::new(error, R::default()))
+    }
+
+    fn count(&self) {
+        COUNTERS.count_operation(self);
     }
 }
 
@@ -108,7 +123,10 @@ impl<B: Operation<Running = R>, R> Future for OperationFuture<B, R> {
             return Poll::Ready(Output::over(error));
         };
         let polled = B::poll(running.as_mut(), cx);
-        if polled.is_ready() {
+        if let Poll::Ready(output) = &polled {
+            if B::COUNTED {
+                output.count();
+            }
             this.end();
         }
         polled

@@ -17,17 +17,7 @@ use crate::step::StepContext;
 const STREAMS_PER_POLL: usize = 256;
 
 pin_project! {
-    /// The stream of [`StepStreamExt::flat_map_step`](super::StepStreamExt::flat_map_step).
-    ///
-    /// ```
-    /// use futures::{StreamExt, stream};
-    /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
-    /// let items = stream::iter([Ok::<_, BoxError>(1)]);
-    /// let items = items.flat_map_step(&StepContext::new("x"), |n, _| {
-    ///     stream::iter([Ok::<_, BoxError>(n), Ok(n)])
-    /// });
-    /// assert_eq!(futures::executor::block_on(items.count()), 2);
-    /// ```
+    // What `StepStreamExt::flat_map_step` returns. Nobody can name it: there are closures in its type.
     #[must_use = "a stream does nothing unless it is polled"]
     pub struct FlatMapStep<S, O, I> {
         #[pin]

@@ -16,15 +16,7 @@ use crate::step::StepContext;
 const LEFT_OUT_PER_POLL: usize = 256;
 
 pin_project! {
-    /// The stream of [`StepStreamExt::map_step`](super::StepStreamExt::map_step).
-    ///
-    /// ```
-    /// use futures::{StreamExt, stream};
-    /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
-    /// let items = stream::iter([Ok::<_, BoxError>(1)]);
-    /// let items = items.map_step(&StepContext::new("x"), async |n, _| Ok::<_, BoxError>(n));
-    /// assert_eq!(futures::executor::block_on(items.count()), 1);
-    /// ```
+    // What `StepStreamExt::map_step` returns. Nobody can name it: there are closures in its type.
     #[must_use = "a stream does nothing unless it is polled"]
     pub struct MapStep<S, O, F, U, E> {
         #[pin]
@@ -65,17 +57,7 @@ impl<S, O, F, U, E> fmt::Debug for MapStep<S, O, F, U, E> {
 }
 
 pin_project! {
-    /// The stream of [`StepStreamExt::filter_map_step`](super::StepStreamExt::filter_map_step).
-    ///
-    /// ```
-    /// use futures::{StreamExt, stream};
-    /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
-    /// let items = stream::iter([Ok::<_, BoxError>(1)]);
-    /// let items = items.filter_map_step(&StepContext::new("x"), async |_, _| {
-    ///     Ok::<_, BoxError>(None::<u32>)
-    /// });
-    /// assert_eq!(futures::executor::block_on(items.count()), 0);
-    /// ```
+    // What `StepStreamExt::filter_map_step` returns. Nobody can name it: there are closures in its type.
     #[must_use = "a stream does nothing unless it is polled"]
     pub struct FilterMapStep<S, O, F, U, E> {
         #[pin]

@@ -33,20 +33,23 @@ mod map;
 mod tap;
 
 pub use collect::CollectAll;
-pub use flat_map::FlatMapStep;
 pub use for_each::ForEachStep;
 pub use lifted::Lifted;
-pub use map::{FilterMapStep, MapStep};
-pub use tap::TapErrStep;
 
 use std::future::Future;
 
 use futures::TryStream;
 
+use self::flat_map::FlatMapStep;
+use self::map::{FilterMapStep, MapStep};
+use self::tap::TapErrStep;
 use crate::error::{BoxError, Error};
 use crate::step::StepContext;
 
 /// Operations on streams of results that keep compensations, see [`streams`](crate::streams).
+///
+/// The streams have closures in their types: one that is to be kept in a struct is
+/// [boxed](futures::StreamExt::boxed).
 ///
 /// ```
 /// # futures::executor::block_on(async {

@@ -15,15 +15,7 @@ use crate::outcome::Contained;
 use crate::step::StepContext;
 
 pin_project! {
-    /// The stream of [`StepStreamExt::tap_err_step`](super::StepStreamExt::tap_err_step).
-    ///
-    /// ```
-    /// use futures::{StreamExt, stream};
-    /// use watershed::{BoxError, StepContext, streams::StepStreamExt};
-    /// let items = stream::iter([Ok(1), Err("no")]);
-    /// let items = items.tap_err_step(&StepContext::new("x"), async |_, _| Ok::<_, BoxError>(()));
-    /// assert_eq!(futures::executor::block_on(items.count()), 2);
-    /// ```
+    // What `StepStreamExt::tap_err_step` returns. Nobody can name it: there are closures in its type.
     #[must_use = "a stream does nothing unless it is polled"]
     pub struct TapErrStep<S, O, F, E> {
         #[pin]

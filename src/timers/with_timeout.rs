@@ -13,7 +13,6 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use crate::cancellation::CancellationToken;
-use crate::diagnostics::COUNTERS;
 #[cfg(doc)]
 use crate::error::ErrorCode;
 use crate::error::{BoxError, Error};
@@ -239,6 +238,7 @@ where
 {
     type Output = Result<T, Error>;
     type Running = Running<F, T, E>;
+    const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
         let mut running = Running { operation: None, refused: None, begun: None };
@@ -265,7 +265,6 @@ where
         let mut this = running.project();
         this.operation.set(None);
         *this.begun = None;
-        COUNTERS.count_operation(&result);
         Poll::Ready(result)
     }
 }

@@ -122,11 +122,7 @@ fn the_progress_adds_up_at_every_poll_and_from_every_thread() {
         });
         let drain = drain.concurrency(4).progress(&progress).commit(Commit::Message);
         let drain = drain.retry(RetryPolicy::fixed(2, SECOND)).max_waiting(10);
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            _ => drain.ordered_by(|message| message % 5).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, |message| message % 5));
         let ended = loop {
             if let std::task::Poll::Ready(ended) = drain.poll() {
                 break ended;

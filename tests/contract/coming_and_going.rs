@@ -164,11 +164,7 @@ fn a_retry_that_is_due_waits_for_resume_and_its_time_goes_on() {
             if step.attempt() < 3 { Err("not yet") } else { Ok(()) }
         });
         let drain = drain.incoming(incoming).retry(RetryPolicy::fixed(3, 10 * SECOND));
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            _ => drain.ordered_by(|message| *message).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, |message| *message));
         assert!(drain.run().is_pending());
         assert!(handle.pause());
         for _ in 0..5 {
@@ -411,12 +407,7 @@ fn a_removal_ends_the_waiting_of_a_message_that_keeps_its_permit_and_frees_its_k
         let drain = drain.retry(RetryPolicy::fixed(9, SECOND)).max_waiting(1).concurrency(2);
         let drain = drain.incoming(incoming).put_back(|_, message| back.borrow_mut().push(message));
         let key = |message: &u32| message % 10;
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            2 => drain.ordered_by(key).into_future().boxed_local(),
-            _ => drain.ordered_across_sources_by(key).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, key));
         let _waits = add(19);
         assert!(drain.run().is_pending());
         let kept = add(21);

@@ -115,11 +115,7 @@ fn a_handler_that_is_done_in_the_very_poll_in_which_its_deadline_passed_has_succ
             ok()
         });
         let drain = drain.message_timeout(SECOND);
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            _ => drain.ordered_by(|key| *key).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, |key| *key));
         assert!(drain.run().is_pending());
         clock.advance(SECOND);
         gates.open(());

@@ -305,12 +305,7 @@ fn a_source_that_ends_is_dropped_at_once_and_not_polled_again() {
             ok()
         });
         let drain = drain.concurrency(10);
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            2 => drain.ordered_by(|message| *message).into_future().boxed_local(),
-            _ => drain.ordered_across_sources_by(|message| *message).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, |message| *message));
         assert!(drain.run().is_pending());
         // In order, the end of the third is not asked for before its message is done.
         let dropped = ends.each_ref().map(Fed::drops);

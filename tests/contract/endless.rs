@@ -215,12 +215,7 @@ fn a_limit_costs_what_is_used_of_it() {
             let drain = drain.concurrency(1 << 40).per_source_concurrency(1 << 40).quantum(256);
             let drain = drain.retry(RetryPolicy::fixed(2, Duration::ZERO)).max_waiting(1 << 40);
             let drain = drain.rate(1 << 40, Duration::from_secs(1));
-            let mut drain = Hand::new(match order {
-                0 => drain.into_future().boxed_local(),
-                1 => drain.unordered().into_future().boxed_local(),
-                2 => drain.ordered_by(|key| *key).into_future().boxed_local(),
-                _ => drain.ordered_across_sources_by(|key| *key).into_future().boxed_local(),
-            });
+            let mut drain = Hand::new(in_order!(order, drain, |key| *key));
             assert!(drain.run().is_pending());
             let bytes = held() - before;
             assert!(bytes < 200_000, "{bytes} bytes for 100 idle sources, order {order}");
@@ -244,11 +239,7 @@ fn an_idle_source_holds_no_room_for_a_handler_whether_it_has_had_one_or_not() {
                 ok()
             });
             let drain = drain.concurrency(4);
-            let mut drain = Hand::new(match order {
-                0 => drain.into_future().boxed_local(),
-                1 => drain.unordered().into_future().boxed_local(),
-                _ => drain.ordered_by(|key| *key).into_future().boxed_local(),
-            });
+            let mut drain = Hand::new(in_order!(order, drain, |key| *key));
             assert!(drain.run().is_pending());
             let bytes = held() - before;
             assert!(bytes < 1_000_000, "{bytes} bytes for 1,000 idle sources, order {order}");

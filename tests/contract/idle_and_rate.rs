@@ -40,11 +40,7 @@ fn a_queue_that_feeds_itself_is_drained_to_its_end() {
             ok()
         });
         let drain = drain.concurrency(8).until_idle();
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            _ => drain.ordered_by(|message| message % 5).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, |message| message % 5));
         let report = drain.finish().expect("it is idle");
         assert_eq!(report.handled(), 2_001, "order {order}");
         assert_settled(&report);
@@ -156,11 +152,7 @@ fn in_no_span_do_more_attempts_begin_than_that_retries_included() {
             });
             let drain = drain.rate(3, SECOND).concurrency(handlers);
             let drain = drain.retry(RetryPolicy::fixed(2, SECOND / 3));
-            let mut drain = Hand::new(match order {
-                0 => drain.into_future().boxed_local(),
-                1 => drain.unordered().into_future().boxed_local(),
-                _ => drain.ordered_by(|message| message % 3).into_future().boxed_local(),
-            });
+            let mut drain = Hand::new(in_order!(order, drain, |message| message % 3));
             let report = drain.finish_by(&clock).expect("no failure");
             assert_eq!((report.handled(), report.attempts()), (40, 48));
             let times = times.take();

@@ -63,11 +63,7 @@ fn one_handler_at_a_time_is_the_default_and_makes_a_total_order() {
             running.set(running.get() - 1);
             ok()
         });
-        let report = match order {
-            0 => block_on(drain),
-            1 => block_on(drain.unordered()),
-            _ => block_on(drain.ordered_by(|message| *message)),
-        };
+        let report = block_on(in_order!(order, drain, |message| *message));
         assert_eq!((report.expect("no failure").handled(), most.get()), (40, 1));
     }
 }
@@ -289,11 +285,7 @@ fn the_greatest_limits_cost_nothing_and_work() {
             .finish_within(Duration::MAX)
             .dead_letter_timeout(Duration::MAX)
             .quantum(256);
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            _ => drain.ordered_by(|message| message % 7).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, |message| message % 7));
         assert_eq!(drain.finish().expect("no failure").handled(), 100);
     }
     let windows = Window::new(&context, filled(0..10)).count(usize::MAX).every(Duration::MAX);

@@ -2,7 +2,6 @@
 //! Rules 2.7, 3.9, 3.5.
 
 use std::cell::{Cell, RefCell};
-use std::future::IntoFuture;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, stream};
@@ -76,12 +75,7 @@ fn a_removal_is_answered_whatever_the_drain_does() {
                 let drain = drain.retry(RetryPolicy::fixed(2, 9 * SECOND));
                 let drain = drain.shutdown(shutdown.token()).cancellation(stop.token());
                 let key = |message: &u32| *message;
-                let mut drain = Hand::new(match order {
-                    0 => drain.into_future().boxed_local(),
-                    1 => drain.unordered().into_future().boxed_local(),
-                    2 => drain.ordered_by(key).into_future().boxed_local(),
-                    _ => drain.ordered_across_sources_by(key).into_future().boxed_local(),
-                });
+                let mut drain = Hand::new(in_order!(order, drain, key));
                 let result = drain.finish_by(&clock);
                 let report = match &result {
                     Ok(report) => report,
@@ -124,12 +118,7 @@ fn a_source_is_there_as_long_as_messages_of_it_are() {
             let drain = drain.incoming(incoming).concurrency(2);
             let drain = drain.retry(RetryPolicy::fixed(2, SECOND));
             let key = |message: &u32| *message;
-            let mut drain = Hand::new(match order {
-                0 => drain.into_future().boxed_local(),
-                1 => drain.unordered().into_future().boxed_local(),
-                2 => drain.ordered_by(key).into_future().boxed_local(),
-                _ => drain.ordered_across_sources_by(key).into_future().boxed_local(),
-            });
+            let mut drain = Hand::new(in_order!(order, drain, key));
             assert!(drain.run().is_pending(), "{case}");
             if retried {
                 assert_eq!(attempts.get(), 1, "{case}");

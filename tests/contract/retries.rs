@@ -102,12 +102,7 @@ fn a_retry_that_waits_holds_no_permit_and_its_source_or_key_waits_with_it() {
         });
         let drain = drain.retry(RetryPolicy::fixed(3, SECOND));
         let key = |message: &u32| message % 10;
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            2 => drain.ordered_by(key).into_future().boxed_local(),
-            _ => drain.ordered_across_sources_by(key).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, key));
         assert!(drain.run().is_pending());
         let mut meanwhile = handled.take();
         meanwhile.sort_unstable();
@@ -178,12 +173,7 @@ fn however_many_change_places_the_number_of_those_that_wait_is_bounded() {
         let policy = RetryPolicy::fixed(2, SECOND);
         let drain = drain.concurrency(16).max_waiting(4).retry(policy).progress(&progress);
         let key = |message: &u32| message / 4;
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            2 => drain.ordered_by(key).into_future().boxed_local(),
-            _ => drain.ordered_across_sources_by(key).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, key));
         let report = drain.finish_by(&clock).expect("each succeeds at its second attempt");
         assert_eq!((report.handled(), looks.get()), (16_000, 32_000));
         // Those that kept a permit and are due wait for their turn, as any message does, while others
@@ -405,11 +395,7 @@ fn later_undoes_and_waits_but_is_no_failure_and_costs_no_attempt() {
         // The cap and the jitter are those of failures.
         let policy = RetryPolicy::exponential(2, 7 * SECOND).cap(7 * SECOND);
         let drain = drain.retry(policy).commit(Commit::Message);
-        let mut drain = Hand::new(match order {
-            0 => drain.into_future().boxed_local(),
-            1 => drain.unordered().into_future().boxed_local(),
-            _ => drain.ordered_by(|key| *key).into_future().boxed_local(),
-        });
+        let mut drain = Hand::new(in_order!(order, drain, |key| *key));
         let report = drain.finish_by(&clock).expect("two attempts are enough");
         let wanted = [(1, 1, 0, 0), (2, 1, 100, 1), (3, 1, 200, 2), (4, 2, 207, 3), (5, 2, 307, 4)];
         assert_eq!(at.take(), wanted, "order {order}");

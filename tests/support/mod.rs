@@ -9,6 +9,8 @@ pub mod fed;
 #[macro_use]
 pub mod matrix;
 pub mod neighbours;
+#[macro_use]
+pub mod orders;
 pub mod programs;
 
 use std::cell::RefCell;

@@ -30,7 +30,6 @@ use std::time::Duration;
 use self::running::Running;
 use self::subscribers::Entrance;
 use super::destination::{Destination, IntoDestination, Settings, Undelivered};
-use crate::diagnostics::COUNTERS;
 use crate::error::{Error, Failure};
 use crate::operation::{Operation, OperationFuture, option};
 use crate::panics::{Held, HeldEach};
@@ -323,6 +322,7 @@ where
 {
     type Output = Result<BroadcastReport, Failure<BroadcastReport>>;
     type Running = Running<S, D, U>;
+    const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
         Running::start(self)
@@ -331,9 +331,7 @@ where
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let running = running.get_mut();
         ready!(running.poll(cx));
-        let result = running.finish();
-        COUNTERS.count_operation(&result);
-        Poll::Ready(result)
+        Poll::Ready(running.finish())
     }
 }
 

@@ -19,7 +19,6 @@ use std::task::{Context, Poll, ready};
 use self::running::Running;
 use super::destination::{Destination, IntoDestination, Settings, Undelivered};
 use super::merge::{Choice, NoStrategy, SourceState};
-use crate::diagnostics::COUNTERS;
 use crate::error::Error;
 use crate::operation::{Operation, OperationFuture, option};
 use crate::panics::{Held, HeldEach};
@@ -234,6 +233,7 @@ where
 {
     type Output = Result<MergeReport, Error>;
     type Running = Running<S, D, P, U>;
+    const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
         Running::start(self)
@@ -242,9 +242,7 @@ where
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let running = running.get_mut();
         ready!(running.poll(cx));
-        let result = running.finish();
-        COUNTERS.count_operation(&result);
-        Poll::Ready(result)
+        Poll::Ready(running.finish())
     }
 }
 
