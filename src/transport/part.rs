@@ -36,6 +36,7 @@ pub(super) struct Part<M> {
 
 /// How far a source is with fetching.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub(super) struct Fetch {
     /// Somebody wants messages.
     pub(super) wanted: bool,
