@@ -20,6 +20,7 @@ use crate::clock::Alarm;
 use crate::error::Error;
 use crate::panics;
 use crate::settlement::{Desk, Given, Key, News, Release, Settlements, Tag, Ticket};
+use crate::source::Profile;
 
 /// The transports of a drain.
 #[derive(Default)]
@@ -43,12 +44,11 @@ impl<C: Drains> Running<C> {
     /// # Errors
     ///
     /// Where one of them cannot be used by this drain.
-    pub(super) fn attach(
-        &mut self,
-        state: &mut State<C>,
-        desks: &[Arc<dyn Desk>],
-    ) -> Result<(), Error> {
-        for desk in desks {
+    pub(super) fn attach(&mut self, state: &mut State<C>, profile: &Profile) -> Result<(), Error> {
+        for desk in &profile.desks {
+            if profile.gathers {
+                desk.gathers();
+            }
             if self.transports.desks.iter().any(|known| Arc::ptr_eq(known, desk)) {
                 continue;
             }
@@ -116,7 +116,11 @@ impl<C: Drains> Running<C> {
         let shared = Arc::clone(&self.shared);
         match &news {
             News::Hurry(keys) => return self.hurry(keys),
-            News::Lost(_) => self.banks.iter_mut().for_each(|bank| bank.notify_all()),
+            News::Lost(key) => {
+                // What waits is not begun again, and whoever handles it hears of it.
+                self.hurry(&[*key])?;
+                self.banks.iter_mut().for_each(|bank| bank.notify_all());
+            }
             _ => {}
         }
         self.look(|state| match news {

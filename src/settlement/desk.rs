@@ -136,6 +136,9 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// What was kept is not going to be released.
     fn forget_kept(&self, key: Key);
 
+    /// Its messages are gathered in windows.
+    fn gathers(&self);
+
     /// The most messages of one window that need no interval to be closed.
     fn largest_window(&self) -> usize;
 

@@ -98,7 +98,7 @@ impl<T: Transport> State<T> {
             return self.discard(requested, fetched);
         };
         part.fetch.stop = None;
-        let stale = std::mem::take(&mut part.fetch.stale) || self.stopped;
+        let stale = std::mem::take(&mut part.fetch.stale) || self.stopped || part.left;
         match fetched {
             Ok(Some(messages)) => {
                 (part.fetch.failed, part.fetch.failing_since) = (0, None);
@@ -155,12 +155,14 @@ impl<T: Transport> State<T> {
                 self.aside.messages.push(message);
                 continue;
             }
-            let earlier = facts.id.as_ref().and_then(|id| self.ids.get(id)).copied();
-            let key = self.add_entry(id, requested, receipt, lease, facts);
-            if let Some(earlier) = earlier {
-                // That it comes again proves that the earlier delivery is lost. It is not begun before
-                // that one is undone.
+            if let Some(earlier) = facts.id.as_ref().and_then(|id| self.ids.get(id)).copied() {
+                // That it comes again proves that the earlier delivery is lost.
                 self.lose(earlier);
+            }
+            // It is not begun before that one is undone, or settled.
+            let is_here = facts.id.as_ref().is_some_and(|id| self.ids.contains_key(id));
+            let key = self.add_entry(id, requested, receipt, lease, facts);
+            if is_here {
                 self.aside.messages.push(message);
                 let after = Some(self.able.asks_every);
                 self.give_back(key, Verdict::Release { after, begun: false });
@@ -213,7 +215,7 @@ impl<T: Transport> State<T> {
         self.counts.fetched += 1;
         self.set_alarm(lease.next, Due::Lease(key));
         if let Some(id) = id {
-            self.ids.insert(id, key);
+            self.ids.entry(id).or_insert(key);
         }
         if let Some(part) = self.parts.get_mut(&part) {
             part.open += 1;

@@ -154,6 +154,7 @@ impl<T: Transport> Desk for Hub<T> {
         self.change(|state| {
             state.stopped = false;
             state.counts = Settlements::default();
+            state.gathers = false;
             state.least_lease = message_timeout.unwrap_or(Duration::ZERO);
             for part in state.parts.values_mut().filter(|part| !part.left) {
                 part.ended = false;
@@ -248,6 +249,10 @@ impl<T: Transport> Desk for Hub<T> {
     fn forget_kept(&self, key: Key) {
         let receipt = self.state.lock().kept.remove(&key);
         panics::drop_each(receipt);
+    }
+
+    fn gathers(&self) {
+        self.state.lock().gathers = true;
     }
 
     fn largest_window(&self) -> usize {

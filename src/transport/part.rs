@@ -31,6 +31,8 @@ pub(super) struct Part<M> {
     pub(super) failures: u32,
     /// Nothing is taken before this moment.
     pub(super) slow_until: Option<Tick>,
+    /// One of its messages is handled with nothing else of it in work, or waits for that.
+    pub(super) alone: bool,
     pub(super) revoking: Option<Revoking>,
 }
 
@@ -75,6 +77,7 @@ impl<M> Part<M> {
             fetch: Fetch::default(),
             failures: 0,
             slow_until: None,
+            alone: false,
             revoking: None,
         }
     }

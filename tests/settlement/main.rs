@@ -14,5 +14,6 @@ mod failing;
 mod leases;
 mod outcomes;
 mod program;
+mod sending;
 mod shop;
 mod windows;
