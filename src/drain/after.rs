@@ -165,7 +165,10 @@ impl<C: Drains> Slot<C> {
         let this = self.as_mut().project();
         let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
         let goes_on = shared.settings.goes_on() && !interrupted;
-        if !(goes_on && C::Letters::GIVEN) {
+        // One of which nothing is left is not rejected: it comes again.
+        let is_empty = job.message.is_none() && this.raw.is_none();
+        let is_lost = C::Letters::GIVEN && is_empty && job.receipt.delivered().is_some();
+        if !(goes_on && C::Letters::GIVEN) || is_lost {
             let is_undone = undone.is_ok();
             if let Err(failure) = undone {
                 error = error.with_related([failure.into_error()]);
@@ -173,7 +176,8 @@ impl<C: Drains> Slot<C> {
             this.span.end(Err(&error));
             let is_message = this.raw.take().is_none();
             let settled = settle_failed(job, &error, is_undone, interrupted, is_message, shared);
-            if !(goes_on && settled != Gone::Nowhere || settled == Gone::Aside) {
+            let is_settled = goes_on && settled != Gone::Nowhere || settled == Gone::Aside;
+            if !is_settled || is_lost {
                 state.fail(error);
             }
             return Poll::Ready(self.failed(info, state));

@@ -69,7 +69,8 @@ impl<C: Drains> Running<C> {
                 let text = "a message that is settled has to be undone before it is given back";
                 return Err(Error::validation(text));
             }
-            desk.attach(self.shared.context.clock(), settings.message_timeout)?;
+            let budget = settings.finish_within.unwrap_or(settings.grace).min(settings.grace);
+            desk.attach(self.shared.context.clock(), settings.message_timeout, budget)?;
             self.transports.desks.push(Arc::clone(desk));
         }
         Ok(())
@@ -183,9 +184,7 @@ impl<C: Drains> Running<C> {
         self.banks.clear();
         self.shared.tell(&state);
         self.shared.put(state);
-        for desk in &self.transports.desks {
-            desk.stop();
-        }
+        self.stop_fetching();
         let clock = self.shared.context.clock();
         let grace = self.shared.settings.grace;
         let budget = match (&result, &self.grace, &self.finish) {
@@ -196,6 +195,13 @@ impl<C: Drains> Running<C> {
         };
         self.transports.closing = Some(Closing { result, budget, ends: None });
         Ok(())
+    }
+
+    /// Nothing more is fetched, and what was not taken is released at once.
+    pub(super) fn stop_fetching(&self) {
+        for desk in &self.transports.desks {
+            desk.stop();
+        }
     }
 
     /// Settles what is open, and closes the transports.

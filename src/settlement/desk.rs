@@ -87,7 +87,7 @@ impl Settlements {
 pub trait Desk: fmt::Debug + Send + Sync {
     fn able(&self) -> Able;
 
-    /// A drain begins to drive it.
+    /// A drain begins to drive it. `budget`: how little time it may have at its end.
     ///
     /// # Errors
     ///
@@ -96,6 +96,7 @@ pub trait Desk: fmt::Debug + Send + Sync {
         &self,
         clock: &Arc<dyn Clock>,
         message_timeout: Option<Duration>,
+        budget: Duration,
     ) -> Result<(), Error>;
 
     /// The drain is gone. Nothing is sent any more; returns the accepts that were not handed over,

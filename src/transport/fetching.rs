@@ -8,7 +8,7 @@ use super::Transport;
 use super::driver::Look;
 use super::entries::{Entry, Lease, Phase};
 use super::in_flight::{Ended, InFlight};
-use super::options::back_off;
+use super::options::{Options, back_off};
 use super::received::{Fetched, Received, Trouble, Want};
 use super::state::{Due, End, State, no_answer};
 use crate::cancellation::CancellationSource;
@@ -84,9 +84,16 @@ impl<T: Transport> State<T> {
         None
     }
 
-    /// A fetch waits for a third of the shortest lease that was seen, and not for ever.
+    /// A fetch waits for a third of the shortest lease that was seen, no longer than it is waited for
+    /// at the end, and not for ever.
     fn longest_wait(&self) -> Duration {
-        self.shortest_lease.map_or(LONGEST_FETCH, |term| (term / 3).min(LONGEST_FETCH))
+        let Options { settle_within, revoke_within, .. } = &self.options;
+        let budgets = [self.budget, *settle_within, revoke_within.unwrap_or(Duration::MAX)];
+        let longest = budgets.into_iter().fold(LONGEST_FETCH, Duration::min);
+        match self.shortest_lease {
+            Some(term) => longest.min(term / 3),
+            None => longest,
+        }
     }
 
     /// A fetch has come back.

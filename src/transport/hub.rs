@@ -140,6 +140,7 @@ impl<T: Transport> Desk for Hub<T> {
         &self,
         clock: &Arc<dyn Clock>,
         message_timeout: Option<Duration>,
+        budget: Duration,
     ) -> Result<(), Error> {
         self.state.lock().options.check()?;
         clock.check()?;
@@ -155,6 +156,7 @@ impl<T: Transport> Desk for Hub<T> {
             state.stopped = false;
             state.counts = Settlements::default();
             state.gathers = false;
+            state.budget = budget;
             state.least_lease = message_timeout.unwrap_or(Duration::ZERO);
             for part in state.parts.values_mut().filter(|part| !part.left) {
                 part.ended = false;

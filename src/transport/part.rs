@@ -33,6 +33,8 @@ pub(super) struct Part<M> {
     pub(super) slow_until: Option<Tick>,
     /// One of its messages is handled with nothing else of it in work, or waits for that.
     pub(super) alone: bool,
+    /// Nothing of it is to be started for now.
+    pub(super) paused: bool,
     pub(super) revoking: Option<Revoking>,
 }
 
@@ -78,6 +80,7 @@ impl<M> Part<M> {
             failures: 0,
             slow_until: None,
             alone: false,
+            paused: false,
             revoking: None,
         }
     }
@@ -99,6 +102,7 @@ impl<M> Part<M> {
             && !self.ended
             && !self.left
             && !self.keeper
+            && !self.paused
             && self.revoking.is_none()
     }
 

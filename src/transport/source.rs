@@ -206,6 +206,20 @@ impl<T: Transport> Source for TransportSource<T> {
         false
     }
 
+    /// What is on its way is given back; what was fetched stays, and is renewed.
+    fn pause(self: Pin<&mut Self>, paused: bool) {
+        let part = self.part;
+        self.hub.change(|state| {
+            if let Some(part) = state.parts.get_mut(&part) {
+                part.paused = paused;
+                if paused {
+                    part.fetch.wanted = false;
+                    part.stop_fetch();
+                }
+            }
+        });
+    }
+
     fn is_paused(&self) -> bool {
         false
     }

@@ -27,6 +27,8 @@ pub(super) struct State<T: Transport> {
     pub(super) lost: HashMap<Key, Arc<str>>,
     /// Its messages are gathered in windows.
     pub(super) gathers: bool,
+    /// How little time the drain may have at its end.
+    pub(super) budget: Duration,
     pub(super) parts: BTreeMap<u64, Part<T::Message>>,
     next_part: u64,
     /// Sources that wait to fetch.
@@ -123,6 +125,7 @@ impl<T: Transport> State<T> {
             ids: Ids::default(),
             lost: HashMap::new(),
             gathers: false,
+            budget: Duration::MAX,
             parts: BTreeMap::new(),
             next_part: 0,
             line: VecDeque::new(),

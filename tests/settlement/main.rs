@@ -10,6 +10,7 @@
     reason = "tests spell out what a user would write"
 )]
 
+mod endings;
 mod failing;
 mod leases;
 mod outcomes;
