@@ -71,6 +71,9 @@ impl<C: Drains> Running<C> {
             }
             let budget = settings.finish_within.unwrap_or(settings.grace).min(settings.grace);
             desk.attach(self.shared.context.clock(), settings.message_timeout, budget)?;
+            if let Some(progress) = &self.progress {
+                progress.add_desk(desk);
+            }
             self.transports.desks.push(Arc::clone(desk));
         }
         Ok(())

@@ -20,6 +20,7 @@ use super::options::Options;
 use super::source::TransportSource;
 use super::state::{Aside, End, State, no_answer};
 use crate::clock::{Alarm, Clock, SystemClock, Tick};
+use crate::diagnostics::trace;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::panics;
@@ -87,6 +88,7 @@ impl<T: Transport> Hub<T> {
         panics::drop_each(messages);
         panics::drop_each(receipts);
         panics::drop_each(parts);
+        errors.iter().for_each(trace::trouble);
         panics::drop_each(errors);
         panics::wake_each(wakers);
     }
