@@ -161,10 +161,13 @@ impl<T: Transport> State<T> {
     pub(super) fn detach(&mut self) -> (Vec<(Key, Option<Tag>)>, Vec<Revocation>) {
         self.line.clear();
         self.outbox.clear();
+        self.sending = 0;
         self.commits.clear();
         self.renewals.clear();
         self.alarms.clear();
         self.news.clear();
+        let lost: Vec<_> = self.lost.keys().copied().collect();
+        lost.into_iter().for_each(|key| self.is_undone(key));
         let mut not_sent = Vec::new();
         let open: Vec<_> = self.entries.iter().map(|(key, entry)| (key, entry.phase)).collect();
         for (key, phase) in open {
@@ -211,7 +214,7 @@ impl<T: Transport> State<T> {
 
     /// The handler has settled by itself.
     pub(super) fn settled_by_hand(&mut self, key: Key, end: End) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
         entry.verdict = crate::settlement::Verdict::Accept;
         let (part, place) = (entry.part, entry.place);
         let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());

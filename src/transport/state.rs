@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -22,6 +23,12 @@ pub(super) struct State<T: Transport> {
     pub(super) options: Options,
     pub(super) entries: Entries<T::Receipt>,
     pub(super) ids: Ids,
+    /// Names of messages that are lost while somebody works on them, until that is undone.
+    pub(super) lost: HashMap<Key, Arc<str>>,
+    /// Its messages are gathered in windows.
+    pub(super) gathers: bool,
+    /// How little time the drain may have at its end.
+    pub(super) budget: Duration,
     pub(super) parts: BTreeMap<u64, Part<T::Message>>,
     next_part: u64,
     /// Sources that wait to fetch.
@@ -39,6 +46,8 @@ pub(super) struct State<T: Transport> {
     pub(super) counts: Settlements,
     /// Verdicts without an outcome.
     pub(super) unsettled: usize,
+    /// Those of them that are with the transport, where each is settled by itself.
+    pub(super) sending: usize,
     /// The last handler of some source has failed.
     failing: bool,
     /// Partitions that nobody has taken as a source.
@@ -114,6 +123,9 @@ impl<T: Transport> State<T> {
             options: Options::default(),
             entries: Entries::default(),
             ids: Ids::default(),
+            lost: HashMap::new(),
+            gathers: false,
+            budget: Duration::MAX,
             parts: BTreeMap::new(),
             next_part: 0,
             line: VecDeque::new(),
@@ -126,6 +138,7 @@ impl<T: Transport> State<T> {
             news: VecDeque::new(),
             counts: Settlements::default(),
             unsettled: 0,
+            sending: 0,
             failing: false,
             assigned: VecDeque::new(),
             assigned_waker: None,
@@ -217,12 +230,19 @@ impl<T: Transport> State<T> {
         }
         if let Some(id) = &entry.facts.id {
             if self.ids.get(id) == Some(&key) {
-                self.ids.remove(id);
+                if end == End::Lost && entry.phase == Phase::Taken {
+                    self.lost.insert(key, Arc::clone(id));
+                } else {
+                    self.ids.remove(id);
+                }
             }
         }
         let part_id = entry.part;
         if let Some(part) = self.parts.get_mut(&part_id) {
             part.open -= 1;
+        }
+        if matches!(entry.phase, Phase::Taken | Phase::ByHand) {
+            self.has_left(part_id);
         }
         if std::mem::needs_drop::<T::Receipt>() {
             self.aside.receipts.push(entry.receipt);
@@ -230,11 +250,28 @@ impl<T: Transport> State<T> {
         self.end_part(part_id);
     }
 
-    /// A source that was dropped goes when nothing of it is open.
+    /// Nobody works on a message any more: one that is to be alone may be next.
+    fn has_left(&mut self, id: u64) {
+        if let Some(part) = self.parts.get_mut(&id).filter(|part| part.alone) {
+            self.aside.wakers.extend(part.waker.take());
+        }
+    }
+
+    /// What was lost is undone: it may be begun once more.
+    pub(super) fn is_undone(&mut self, key: Key) {
+        if let Some(id) = self.lost.remove(&key) {
+            if self.ids.get(&id) == Some(&key) {
+                self.ids.remove(&id);
+            }
+        }
+    }
+
+    /// A source that was dropped goes when nothing of it is open, and its fetch has come back.
     pub(super) fn end_part(&mut self, id: u64) {
         let Some(part) = self.parts.get(&id) else { return };
         let is_idle = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none());
-        if part.open == 0 && is_idle && part.revoking.is_none() && part.left {
+        let fetches = part.fetch.stop.is_some();
+        if part.open == 0 && is_idle && !fetches && part.revoking.is_none() && part.left {
             self.aside.parts.extend(self.parts.remove(&id));
         } else if part.open == 0 && part.revoking.is_some() {
             self.wake_driver();
@@ -243,7 +280,7 @@ impl<T: Transport> State<T> {
 
     /// The verdict on a message.
     pub(super) fn give(&mut self, key: Key, verdict: Verdict, given: Given, now: Tick) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
         if entry.phase != Phase::Taken {
             return;
         }
@@ -257,6 +294,7 @@ impl<T: Transport> State<T> {
             Handled::Well if self.failing => self.forget_failures(part),
             Handled::Well | Handled::No => {}
         }
+        self.has_left(part);
         self.wake_driver();
     }
 
