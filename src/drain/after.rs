@@ -170,7 +170,9 @@ impl<C: Drains> Slot<C> {
             this.span.end(Err(&error));
             let is_message = this.raw.take().is_none();
             let settled = settle_failed(job, &error, is_undone, interrupted, is_message, shared);
-            if !(goes_on && settled != Gone::Nowhere || settled == Gone::Aside) {
+            // What a shutdown interrupts is given back, and comes again.
+            let stays = shared.settings.goes_on() && !shared.outer.is_cancelled();
+            if !(stays && settled != Gone::Nowhere || settled == Gone::Aside) {
                 state.fail(error);
             }
             return Poll::Ready(self.failed(info, state));

@@ -74,7 +74,7 @@ impl<C: Drains> Running<C> {
     pub(super) fn poll_messages(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         // Asked at the start, for messages; decided when handlers have had their chance to end.
         let mut exceeded = self.limits.exceeded();
-        if std::mem::take(&mut self.first) {
+        if self.first {
             if let Some(Exceeded::Cancelled(error)) = &exceeded {
                 self.stop(error.clone())?;
             } else if let Some(error) = self.invalid.take() {
@@ -87,6 +87,7 @@ impl<C: Drains> Running<C> {
                 self.stop(error)?;
             }
         }
+        self.first = false;
         self.shared.hold.store(exceeded.is_some(), Ordering::Relaxed);
         self.shared.fresh.store(true, Ordering::Relaxed);
         loop {

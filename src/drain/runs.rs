@@ -122,7 +122,7 @@ impl<C: Drains> Place<'_, C> {
         let Some(many) = this.many.as_mut() else { return true };
         let (state, row) = (&mut *desk.state, this.info.row);
         let Waiting { job, until } = waiting;
-        if !state.is_running() || this.info.leaving {
+        if !state.is_running() || this.info.leaving || job.is_asked_back() {
             state.give_back_in_flight(this.info, job);
             many.in_flight -= 1;
             if let Some(key) = key {

@@ -154,7 +154,8 @@ impl<C: Drains> Lane<C> {
     #[cold]
     fn serial_waits(self: Pin<&mut Self>, waiting: Box<Waiting<C>>, desk: &mut Desk<'_, C>) {
         let (this, spot, state) = (self.project(), desk.spot(), &mut *desk.state);
-        if !state.is_running() || this.info.leaving {
+        let ends = !state.is_running() || this.info.leaving;
+        if ends || waiting.job.is_asked_back() {
             return state.give_back_in_flight(this.info, waiting.job);
         }
         if !state.may_wait(desk.shared) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::panics;
 use crate::settlement::Assignment;
@@ -111,9 +111,15 @@ impl Notices {
         match event {
             Event::Revoked(revocation) if !inbox.attached => {
                 let gone = revocation.assignment;
-                inbox
-                    .events
-                    .retain(|event| !matches!(event, Event::Assigned(given) if *given == gone));
+                let is_about = |event: &Event| match event {
+                    Event::Assigned(given) => *given == gone,
+                    Event::Lost(given, _) => given.partition == gone.partition,
+                    _ => false,
+                };
+                inbox.events.retain(|event| !is_about(event));
+                // Whoever has made a source of it has to know.
+                let text = "the partition was given up while no drain ran";
+                inbox.events.push_back(Event::Lost(gone, Error::new(ErrorCode::Source, text)));
                 unheard = Some(revocation);
             }
             event => inbox.events.push_back(event),

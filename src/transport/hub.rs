@@ -100,6 +100,7 @@ impl<T: Transport> Hub<T> {
             if let Some(part) = state.parts.get_mut(&keeper.part()) {
                 part.keeper = true;
             }
+            state.assign_again();
         });
         let hub = Arc::clone(self);
         let assigned = futures::stream::poll_fn(move |cx| hub.poll_assigned(cx.waker()));
@@ -108,7 +109,7 @@ impl<T: Transport> Hub<T> {
 
     fn poll_assigned(self: &Arc<Self>, waker: &Waker) -> Poll<Option<TransportSource<T>>> {
         let waker = waker.clone();
-        let part = self.change(|state| match state.assigned.pop_front() {
+        let part = self.change(|state| match state.next_assigned() {
             Some(part) => Poll::Ready(Some(part)),
             None if state.stopped => Poll::Ready(None),
             None => {
@@ -152,7 +153,8 @@ impl<T: Transport> Desk for Hub<T> {
         }
         *self.clock.lock() = Arc::clone(clock);
         self.change(|state| {
-            state.stopped = false;
+            (state.stopped, state.detached) = (false, false);
+            state.news.clear();
             state.counts = Settlements::default();
             state.least_lease = message_timeout.unwrap_or(Duration::ZERO);
             for part in state.parts.values_mut().filter(|part| !part.left) {
@@ -218,8 +220,11 @@ impl<T: Transport> Desk for Hub<T> {
     fn keep(&self, key: Key) {
         self.change(|state| {
             if let Some(entry) = state.entries.get(key) {
-                let receipt = entry.receipt.clone();
-                state.kept.insert(key, receipt);
+                // In prefix order whoever reads next goes on from there.
+                if !state.able.prefix {
+                    let receipt = entry.receipt.clone();
+                    state.kept.insert(key, receipt);
+                }
                 state.abandon(key);
             }
         });
@@ -254,6 +259,12 @@ impl<T: Transport> Desk for Hub<T> {
         let options = &self.state.lock().options;
         let ahead = if self.able.prefix { options.max_ahead } else { usize::MAX };
         options.max_unsettled.min(ahead).min(self.able.prefetch)
+    }
+
+    fn is_asked_back(&self, key: Key) -> bool {
+        let state = self.state.lock();
+        let part = state.entries.get(key).and_then(|entry| state.parts.get(&entry.part));
+        part.is_none_or(|part| part.revoking.is_some())
     }
 
     fn is_ours(&self, key: Key) -> bool {

@@ -4,7 +4,7 @@
 //! aside and done when the lock is free: see [`Hub::change`](super::hub::Hub::change).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::Transport;
 use super::entries::{Entries, Ids, Phase};
 use super::options::{Options, back_off};
 use super::part::Part;
-use super::prefix::Back;
+use super::prefix::{Back, Prefix};
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Able, Assignment, Given, Handled, Key, News, Settlements, Tag, Verdict};
@@ -44,11 +44,21 @@ pub(super) struct State<T: Transport> {
     /// Partitions that nobody has taken as a source.
     pub(super) assigned: VecDeque<u64>,
     pub(super) assigned_waker: Option<Waker>,
+    /// Partitions that were assigned, and not given up since.
+    pub(super) ours: BTreeSet<Assignment>,
+    /// In prefix order: where a partition goes on that was read further than that. It is moved back
+    /// before anything is fetched.
+    pub(super) rewinds: HashMap<Assignment, T::Receipt>,
+    /// In prefix order: messages that were lost in work, and the partitions of which nothing is taken
+    /// before they are undone.
+    pub(super) lost: BTreeMap<Key, u32>,
     /// Receipts of messages whose drain is gone, for those who undo them.
     pub(super) kept: HashMap<Key, T::Receipt>,
     /// Sources that somebody has.
     pub(super) sources: usize,
     pub(super) stopped: bool,
+    /// Nobody drives it any more.
+    pub(super) detached: bool,
     pub(super) driver: Option<Waker>,
     pub(super) aside: Aside<T>,
 }
@@ -129,9 +139,13 @@ impl<T: Transport> State<T> {
             failing: false,
             assigned: VecDeque::new(),
             assigned_waker: None,
+            ours: BTreeSet::new(),
+            rewinds: HashMap::new(),
+            lost: BTreeMap::new(),
             kept: HashMap::new(),
             sources: 0,
             stopped: false,
+            detached: false,
             driver: None,
             aside: Aside::default(),
         }
@@ -146,7 +160,7 @@ impl<T: Transport> State<T> {
 
     pub(super) fn part_of(&self, assignment: Assignment) -> Option<u64> {
         let of = |(id, part): (&u64, &Part<_>)| {
-            (part.assignment == assignment && !part.keeper).then_some(*id)
+            (part.assignment == assignment && !part.keeper && !part.lost).then_some(*id)
         };
         self.parts.iter().find_map(of)
     }
@@ -233,7 +247,8 @@ impl<T: Transport> State<T> {
     /// A source that was dropped goes when nothing of it is open.
     pub(super) fn end_part(&mut self, id: u64) {
         let Some(part) = self.parts.get(&id) else { return };
-        let is_idle = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none());
+        let is_idle = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none())
+            && part.fetch.stop.is_none();
         if part.open == 0 && is_idle && part.revoking.is_none() && part.left {
             self.aside.parts.extend(self.parts.remove(&id));
         } else if part.open == 0 && part.revoking.is_some() {
@@ -243,7 +258,7 @@ impl<T: Transport> State<T> {
 
     /// The verdict on a message.
     pub(super) fn give(&mut self, key: Key, verdict: Verdict, given: Given, now: Tick) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(entry) = self.entries.get_mut(key) else { return self.forget_lost(key) };
         if entry.phase != Phase::Taken {
             return;
         }
@@ -271,31 +286,55 @@ impl<T: Transport> State<T> {
         }
         let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
         let Some(prefix) = prefix else { return };
-        if !is_release {
-            if !prefix.done(place) {
-                // It is behind one that is given back.
-                let tag = self.take_back(key);
-                self.news.push_back(News::Voided(key, tag));
+        if is_release {
+            match prefix.back(place) {
+                Back::Behind => self.conclude(key, End::Settled),
+                Back::First { behind: Some(behind) } => self.conclude(behind, End::Settled),
+                Back::First { behind: None } => {}
             }
-            return self.commits.push_back(part);
+            self.move_back(part);
+        } else {
+            prefix.done(place);
         }
-        match prefix.back(place) {
-            Back::Behind => self.conclude(key, End::Settled),
-            Back::First { voided, behind } => {
-                for key in voided {
-                    let tag = self.take_back(key);
-                    self.news.push_back(News::Voided(key, tag));
-                }
-                if let Some(behind) = behind {
-                    self.conclude(behind, End::Settled);
-                }
-            }
+        self.go_on_in_order(part);
+    }
+
+    /// Something of a partition in prefix order has changed.
+    pub(super) fn go_on_in_order(&mut self, id: u64) {
+        let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
+        if let Some(key) = prefix.and_then(Prefix::next_void) {
+            let tag = self.take_back(key);
+            self.news.push_back(News::Voided(key, tag));
         }
-        self.give_buffer_back(part);
-        if let Some(part) = self.parts.get_mut(&part) {
+        self.commits.push_back(id);
+        self.wake_driver();
+        // Its source may have been waiting for the last of them.
+        self.wake_part(id);
+    }
+
+    /// The position of a partition goes back: nothing that was fetched is taken.
+    pub(super) fn move_back(&mut self, id: u64) {
+        self.give_buffer_back(id);
+        if let Some(part) = self.parts.get_mut(&id) {
             part.stop_fetch();
         }
-        self.commits.push_back(part);
+    }
+
+    /// A partition was read further than it is to go on from. What is in front of that was noted
+    /// before.
+    pub(super) fn rewind(&mut self, id: u64, receipt: T::Receipt) {
+        if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
+            self.rewinds.entry(part.assignment).or_insert(receipt);
+        }
+    }
+
+    /// A message that was lost in work is undone, or will not be.
+    pub(super) fn forget_lost(&mut self, key: Key) {
+        if let Some(partition) = self.lost.remove(&key) {
+            let of = |part: &&mut Part<_>| part.assignment.partition == partition;
+            let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
+            self.aside.wakers.extend(wakers);
+        }
     }
 
     /// The drain has the message again, to undo it.
@@ -360,6 +399,10 @@ impl<T: Transport> State<T> {
             Phase::Sending => return,
             Phase::ByHand if !self.able.prefix => return,
             Phase::Taken => {
+                let partition = self.parts.get(&id).map(|part| part.assignment.partition);
+                if let Some(partition) = partition.filter(|_| self.able.prefix) {
+                    self.lost.insert(key, partition);
+                }
                 self.news.push_back(News::Lost(key));
                 self.wake_driver();
             }
@@ -386,12 +429,18 @@ impl<T: Transport> State<T> {
     pub(super) fn lose_part(&mut self, id: u64) {
         let keys: Vec<_> =
             self.entries.iter().filter(|(_, entry)| entry.part == id).map(|(key, _)| key).collect();
+        let waiting = self.entries.of_part(id, Phase::Taken);
+        if !waiting.is_empty() {
+            self.news.push_back(News::Hurry(waiting));
+        }
         for key in keys {
             self.lose(key);
         }
         if let Some(part) = self.parts.get_mut(&id) {
             part.end();
-            part.left = true;
+            (part.left, part.lost) = (true, true);
+            let assignment = part.assignment;
+            self.forget_assignment(assignment);
         }
         self.wake_part(id);
         self.end_part(id);
@@ -443,7 +492,10 @@ impl<T: Transport> State<T> {
     pub(super) fn is_quiet(&self) -> bool {
         self.entries.len() == 0
             && self.news.is_empty()
-            && self.parts.values().all(|part| part.fetch.stop.is_none() && part.revoking.is_none())
+            && self.parts.values().all(|part| {
+                let is_silent = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none());
+                is_silent && part.fetch.stop.is_none() && part.revoking.is_none()
+            })
     }
 }
 

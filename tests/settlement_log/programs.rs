@@ -30,6 +30,17 @@ fn random_programs_lose_nothing() {
     }
 }
 
+fn trace(text: &str, scene: &Scene) {
+    if std::env::var("SETTLEMENT_TRACE").is_ok() {
+        use watershed::Clock;
+        eprintln!(
+            "{} {text} {:?}",
+            scene.world.clock().now().as_nanos() / 1_000,
+            scene.log.check()
+        );
+    }
+}
+
 fn program(seed: u64) {
     let simulation = watershed::testing::Simulation::new(seed);
     let world = simulation.world().clone();
@@ -85,7 +96,9 @@ fn program(seed: u64) {
             consumers[pick(2) as usize].assign(partition);
             continue;
         };
-        match pick(4) {
+        let kind = pick(4);
+        trace(&format!("{kind} of {partition} at {from}"), &scene);
+        match kind {
             0 => consumers[from].lose(partition),
             1 => {
                 let within = [None, Some(ms(pick(100)))][pick(2) as usize];
@@ -103,6 +116,7 @@ fn program(seed: u64) {
         }
     }
     let way = pick(4);
+    trace(&format!("way {way}"), &scene);
     if way == 0 {
         // To the end.
         scene.log.calm();

@@ -239,3 +239,26 @@ fn neighbours_go_on_while_a_partition_is_given_up() {
     settled(scene.run(running));
     scene.log.check().unwrap();
 }
+
+// Rule 7.18: whoever asks twice has both answers when the partition is given up, and not before
+#[test]
+fn a_question_that_is_asked_twice_is_answered_when_the_partition_is_given_up() {
+    for order in ORDERS {
+        let scene = Scene::with(7, &[6], |log| log.prefetches(8));
+        let member = scene.member(&[0]);
+        let context = scene.world.context("orders");
+        let handler = scene.works_slowly_on(record(0, 1), ms(4_000));
+        let drain = Drain::new(order).on(&context, member.sources, handler);
+        let running = scene.simulation.spawn("drain", drain);
+        scene.run(scene.sleep(ms(1_000)));
+        let mut first = member.consumer.revoke(0, None);
+        scene.run(scene.sleep(ms(1_000)));
+        let second = member.consumer.revoke(0, Some(ms(60_000)));
+        scene.run(scene.sleep(ms(1_000)));
+        assert_eq!((&mut first).now_or_never(), None);
+        assert_eq!(scene.run(first), 0);
+        assert_eq!(scene.run(second), 0);
+        assert_eq!(settled(scene.run(running)).lost(), 0);
+        scene.log.check().unwrap();
+    }
+}

@@ -92,6 +92,10 @@ impl Scene {
             async move {
                 world.pause().await;
                 log.apply(&step, record);
+                // What undoes it takes its time.
+                step.register_compensation_with(world.clone(), |world| async move {
+                    world.pause().await;
+                });
                 world.pause().await;
                 if fails(record, step.attempt()) { Err("it fails".into()) } else { Ok(()) }
             }
