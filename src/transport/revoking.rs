@@ -5,7 +5,7 @@ use super::Transport;
 use super::driver::Look;
 use super::entries::Phase;
 use super::events::{Event, Revocation};
-use super::part::Revoking;
+use super::part::{Part, Revoking};
 use super::state::{Due, End, State};
 use crate::clock::Tick;
 use crate::panics;
@@ -296,10 +296,10 @@ impl<T: Transport> State<T> {
         self.conclude(key, End::Abandoned);
         let is_driven = !self.detached;
         let part = self.parts.get_mut(&id).filter(|part| is_driven && !part.lost);
-        let Some(prefix) = part.and_then(|part| part.prefix.as_mut()) else { return };
-        let behind = prefix.stick(place);
+        let Some(Part { assignment, prefix: Some(prefix), .. }) = part else { return };
+        let (assignment, behind) = (*assignment, prefix.stick(place));
         if prefix.is_first(place) {
-            self.rewind(id, receipt);
+            self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
         }
         if let Some(behind) = behind {
             self.conclude(behind, End::Settled);

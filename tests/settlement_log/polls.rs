@@ -72,7 +72,12 @@ fn dropped_at_every_poll_the_next_drain_of_the_link_loses_nothing() {
                 let next = Drain::new(Order::Unordered).on(&context, sources, scene.works());
                 settled(scene.run(next));
             }
-            scene.log.check().unwrap();
+            assert!(
+                scene.log.check().is_ok(),
+                "{kind:?} {} {:?}",
+                point.polls(),
+                scene.log.check()
+            );
             // A commit that was on its way is not known to have arrived.
             drop(member.link);
             scene.finish(&[0, 1]);
