@@ -229,7 +229,7 @@ impl<T: Transport> State<T> {
             }
         }
         self.news.clear();
-        let mut revocations = Vec::new();
+        let (mut revocations, mut given_up) = (Vec::new(), Vec::new());
         for part in self.parts.values_mut() {
             for (message, _) in std::mem::take(&mut part.buffer) {
                 self.aside.messages.push(message);
@@ -239,7 +239,14 @@ impl<T: Transport> State<T> {
             if let Some(prefix) = &mut part.prefix {
                 *prefix = super::prefix::Prefix::default();
             }
-            revocations.extend(part.revoking.take().into_iter().flat_map(|it| it.questions));
+            if let Some(Revoking { questions, .. }) = part.revoking.take() {
+                part.lost = true;
+                given_up.push(part.assignment);
+                revocations.extend(questions);
+            }
+        }
+        for assignment in given_up {
+            self.forget_assignment(assignment);
         }
         let gone: Vec<_> =
             self.parts.iter().filter(|(_, part)| part.left).map(|(id, _)| *id).collect();

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use futures::FutureExt;
-use watershed::RetryPolicy;
+use watershed::testing::LogRecord;
 use watershed::transport::Link;
+use watershed::{RetryPolicy, timers};
 
 use crate::scene::*;
 
@@ -41,6 +42,42 @@ fn trace(text: &str, scene: &Scene) {
     }
 }
 
+/// A drain of any kind, whose handlers fail now and then, and not for ever.
+fn any_drain(scene: &Scene, seed: u64) -> (Drain, Handler) {
+    let pick = |end| scene.world.below(end);
+    let mut drain = Drain::new(ORDERS[pick(3) as usize]);
+    drain.concurrency = 1 + pick(6) as usize;
+    drain.goes_on = true;
+    if pick(2) == 0 {
+        drain.retry = Some(RetryPolicy::fixed(3, ms(pick(40))));
+        drain.max_waiting = 1 + pick(3) as usize;
+    }
+    if pick(2) == 0 {
+        drain = drain.letters(scene);
+    }
+    if pick(3) == 0 {
+        drain.finish_within = Some(ms(pick(50)));
+    }
+    let fails = pick(3) * 7;
+    let slow = ms([0, 0, 30][pick(3) as usize]);
+    let log = scene.log.clone();
+    let mut works = scene.works_unless(move |record, _| {
+        let mut mixed = seed ^ (record.offset * 31 + u64::from(record.partition) * 17);
+        mixed = mixed.wrapping_add(log.handled(record)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        log.handled(record) < 5 && (mixed >> 40) % 50 < fails
+    });
+    let handler = move |record: LogRecord, step: watershed::StepContext| {
+        let work = works(record, step.clone());
+        async move {
+            work.await?;
+            // It hears that it is cancelled.
+            Ok(timers::delay(&step, slow).await?)
+        }
+        .boxed()
+    };
+    (drain, Box::new(handler))
+}
+
 fn program(seed: u64) {
     let simulation = watershed::testing::Simulation::new(seed);
     let world = simulation.world().clone();
@@ -63,24 +100,8 @@ fn program(seed: u64) {
     let mut stops = Vec::new();
     let mut running = Vec::new();
     for at in 0..2 {
-        let order = ORDERS[pick(3) as usize];
-        let mut drain = Drain::new(order).assigned(&links[at]);
-        drain.concurrency = 1 + pick(6) as usize;
-        drain.goes_on = true;
-        if pick(2) == 0 {
-            drain.retry = Some(RetryPolicy::fixed(3, ms(pick(40))));
-        }
-        if pick(2) == 0 {
-            drain = drain.letters(&scene);
-        }
-        let fails = pick(3) * 7;
-        let log = scene.log.clone();
-        let handler = scene.works_unless(move |record, _| {
-            // Now and then, and not for ever.
-            let mut mixed = seed ^ (record.offset * 31 + u64::from(record.partition) * 17);
-            mixed = mixed.wrapping_add(log.handled(record)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            log.handled(record) < 5 && (mixed >> 40) % 50 < fails
-        });
+        let (drain, handler) = any_drain(&scene, seed);
+        let drain = drain.assigned(&links[at]);
         stops.push((drain.shutdown.clone(), drain.cancellation.clone()));
         let drain = drain.on(&contexts[at], Vec::new(), handler);
         running.push(scene.simulation.spawn(format!("drain {at}"), drain));
@@ -115,7 +136,7 @@ fn program(seed: u64) {
             }
         }
     }
-    let way = pick(4);
+    let way = pick(5);
     trace(&format!("way {way}"), &scene);
     if way == 0 {
         // To the end.
@@ -142,21 +163,45 @@ fn program(seed: u64) {
     for (at, drain) in running.into_iter().enumerate() {
         match way {
             // What a dropped drain leaves is undone.
-            1 => drop(drain),
+            1 | 4 => drop(drain),
             2 => {
                 stops[at].1.cancel();
                 checked(&scene.run(drain));
             }
             _ => {
                 stops[at].0.cancel();
-                settled(scene.run(drain));
+                checked(&scene.run(drain));
             }
         }
     }
-    scene.run(scene.sleep(ms(0)));
+    scene.run(scene.sleep(ms(1)));
     scene.log.calm();
     contexts.iter().for_each(|context| scene.roll_back(context));
     scene.log.check().unwrap();
+    if way == 4 {
+        // Another drain of the same link goes on.
+        for at in 0..2 {
+            let (drain, handler) = any_drain(&scene, seed);
+            let drain = drain.assigned(&links[at]);
+            let stop = drain.shutdown.clone();
+            let drain = drain.on(&contexts[at], Vec::new(), handler);
+            let drain = scene.simulation.spawn(format!("drain {at} again"), drain);
+            scene.run(scene.sleep(ms(300_000)));
+            let parts = 0..count as u32;
+            let held = parts.filter(|partition| consumers[at].has(*partition).is_some());
+            for partition in held {
+                // A commit of the first drain may have been on its way.
+                let left = partitions[partition as usize] - scene.log.committed(partition);
+                let last =
+                    (0..left).map(|it| record(partition, scene.log.committed(partition) + it));
+                assert!(last.into_iter().all(|it| scene.log.handled(it) > 0), "nothing waits");
+            }
+            stop.cancel();
+            checked(&scene.run(drain));
+            scene.roll_back(&contexts[at]);
+        }
+        scene.log.check().unwrap();
+    }
     let drained: Vec<_> = (0..count as u32).collect();
     let context = scene.world.context("the next one");
     let member = scene.member(&drained);
