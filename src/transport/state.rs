@@ -433,9 +433,6 @@ impl<T: Transport> State<T> {
         if !waiting.is_empty() {
             self.news.push_back(News::Hurry(waiting));
         }
-        for key in keys {
-            self.lose(key);
-        }
         if let Some(part) = self.parts.get_mut(&id) {
             part.end();
             (part.left, part.lost) = (true, true);
@@ -443,6 +440,9 @@ impl<T: Transport> State<T> {
             self.forget_assignment(assignment);
         }
         self.wake_part(id);
+        for key in keys {
+            self.lose(key);
+        }
         self.end_part(id);
     }
 
