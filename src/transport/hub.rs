@@ -67,6 +67,11 @@ impl<T: Transport> Hub<T> {
         change(&mut self.state.lock().options);
     }
 
+    /// Looks at the state under its lock.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&State<T>) -> R) -> R {
+        look(&self.state.lock())
+    }
+
     /// Changes the state under its lock, and does afterwards what is somebody else's code.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         let mut state = self.state.lock();

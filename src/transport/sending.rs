@@ -225,6 +225,7 @@ impl<T: Transport> State<T> {
         }
         self.go_on_in_order(id);
         self.want_again(id);
+        self.wake_part(id);
         self.end_part(id);
     }
 }

@@ -223,6 +223,13 @@ impl<T: Transport> Source for TransportSource<T> {
         false
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.hub.look(|state| {
+            let part = state.parts.get(&self.part);
+            part.is_none_or(|part| part.ended && part.buffer.is_empty())
+        })
+    }
+
     fn profile(&self) -> Profile {
         let desks = vec![Arc::clone(&self.hub) as Arc<dyn Desk>];
         Profile { desks, ..Profile::default() }

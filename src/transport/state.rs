@@ -286,6 +286,7 @@ impl<T: Transport> State<T> {
         }
         let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
         let Some(prefix) = prefix else { return };
+        let waits = prefix.len() > self.options.max_ahead;
         if is_release {
             match prefix.back(place) {
                 Back::Behind => self.conclude(key, End::Settled),
@@ -297,19 +298,26 @@ impl<T: Transport> State<T> {
             prefix.done(place);
         }
         self.go_on_in_order(part);
+        if waits {
+            self.wake_part(part);
+        }
     }
 
     /// Something of a partition in prefix order has changed.
     pub(super) fn go_on_in_order(&mut self, id: u64) {
-        let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        let (ends, prefix) = (part.ended || part.left, part.prefix.as_mut());
+        let ends = ends || prefix.as_ref().is_some_and(|prefix| prefix.is_stuck());
         if let Some(key) = prefix.and_then(Prefix::next_void) {
             let tag = self.take_back(key);
             self.news.push_back(News::Voided(key, tag));
         }
         self.commits.push_back(id);
         self.wake_driver();
-        // Its source may have been waiting for the last of them.
-        self.wake_part(id);
+        if ends {
+            // Its source waits for the last of them.
+            self.wake_part(id);
+        }
     }
 
     /// The position of a partition goes back: nothing that was fetched is taken.
