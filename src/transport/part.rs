@@ -9,6 +9,7 @@ use crate::cancellation::CancellationSource;
 use crate::clock::Tick;
 use crate::settlement::{Assignment, Key};
 
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub(super) struct Part<M> {
     pub(super) assignment: Assignment,
     pub(super) buffer: VecDeque<(M, Key)>,
@@ -38,6 +39,7 @@ pub(super) struct Part<M> {
 
 /// How far a source is with fetching.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub(super) struct Fetch {
     /// Somebody wants messages.
     pub(super) wanted: bool,

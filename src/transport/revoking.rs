@@ -263,8 +263,8 @@ impl<T: Transport> State<T> {
             let Some(prefix) = &part.prefix else { continue };
             let keys = prefix.keys_before_stuck();
             let buffered = part.buffer.iter().map(|(_, key)| *key).filter(|_| !prefix.is_stuck());
-            let entries = keys.chain(buffered).filter_map(|key| self.entries.get(key));
-            if let Some(first) = entries.filter(|entry| !entry.maybe).next() {
+            let mut entries = keys.chain(buffered).filter_map(|key| self.entries.get(key));
+            if let Some(first) = entries.find(|entry| !entry.maybe) {
                 rewinds.push((part.assignment, first.receipt.clone()));
             }
         }
