@@ -308,6 +308,11 @@ impl<C: Drains> Slot<C> {
         }
     }
 
+    /// Whether the transport of the message that waits here wants it back.
+    pub(super) fn is_asked_back(&self) -> bool {
+        self.job.as_ref().is_some_and(Job::is_asked_back)
+    }
+
     /// Takes out the message that waits here.
     pub(super) fn take_kept(self: Pin<&mut Self>, state: &mut State<C>) -> Option<Job<C>> {
         let this = self.project();
