@@ -176,7 +176,9 @@ impl<C: Drains> Slot<C> {
             this.span.end(Err(&error));
             let is_message = this.raw.take().is_none();
             let settled = settle_failed(job, &error, is_undone, interrupted, is_message, shared);
-            let is_settled = goes_on && settled != Gone::Nowhere || settled == Gone::Aside;
+            // What a shutdown interrupts is given back, and comes again.
+            let stays = shared.settings.goes_on() && !shared.outer.is_cancelled();
+            let is_settled = stays && settled != Gone::Nowhere || settled == Gone::Aside;
             if !is_settled || is_lost {
                 state.fail(error);
             }
@@ -311,6 +313,11 @@ impl<C: Drains> Slot<C> {
             Some(After::Kept { until }) => Some(*until),
             _ => None,
         }
+    }
+
+    /// Whether the transport of the message that waits here wants it back.
+    pub(super) fn is_asked_back(&self) -> bool {
+        self.job.as_ref().is_some_and(Job::is_asked_back)
     }
 
     /// Takes out the message that waits here.

@@ -54,6 +54,8 @@ impl<C: Drains> Bank<C> {
             lane.as_mut().give_back_some(keys, state);
             node.notify();
         }
+        // What waits in a slot looks by itself.
+        self.runs.places.iter().for_each(|run| run.node.notify());
     }
 
     /// Drops what is in flight, and puts back what is held.

@@ -78,7 +78,9 @@ impl Progress {
         if let Some((clock, started)) = running {
             report.elapsed = clock.now().since(started);
             report.late = late;
-            desks.iter().for_each(|desk| report.settlements.add(&desk.settlements()));
+            for desk in desks.iter() {
+                report.settlements.add(&desk.settlements());
+            }
             // That of the drain, which is the first, comes last: actions move there from the others.
             report.staged = scopes.iter().rev().map(|scope| scope.len() as u64).sum();
             if all_kept {

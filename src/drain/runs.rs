@@ -122,7 +122,7 @@ impl<C: Drains> Place<'_, C> {
         let Some(many) = this.many.as_mut() else { return true };
         let (state, row) = (&mut *desk.state, this.info.row);
         let Waiting { job, until } = waiting;
-        if !state.is_running() || this.info.leaving {
+        if !state.is_running() || this.info.leaving || job.is_asked_back() {
             state.give_back_in_flight(this.info, job);
             many.in_flight -= 1;
             if let Some(key) = key {
@@ -201,7 +201,7 @@ impl<C: Drains> Place<'_, C> {
         let Some(slot) = run.slot.as_mut() else { return Turn::Pending };
         let Some(until) = slot.kept_until() else { return Turn::Pending };
         let spot = Spot { bank: desk.bank, place: run.node.number };
-        let leaving = self.lane.info.leaving;
+        let leaving = self.lane.info.leaving || slot.is_asked_back();
         let is_due = until <= desk.shared.now();
         if !is_due && desk.state.due == 0 && desk.state.is_running() && !leaving {
             desk.state.keep(spot, &run.node);

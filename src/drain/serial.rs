@@ -154,7 +154,8 @@ impl<C: Drains> Lane<C> {
     #[cold]
     fn serial_waits(self: Pin<&mut Self>, waiting: Box<Waiting<C>>, desk: &mut Desk<'_, C>) {
         let (this, spot, state) = (self.project(), desk.spot(), &mut *desk.state);
-        if !state.is_running() || this.info.leaving {
+        let ends = !state.is_running() || this.info.leaving;
+        if ends || waiting.job.is_asked_back() {
             return state.give_back_in_flight(this.info, waiting.job);
         }
         if !state.may_wait(desk.shared) {
@@ -182,13 +183,14 @@ impl<C: Drains> Lane<C> {
         let slot = this.slot.as_mut()?;
         let until = slot.kept_until()?;
         let is_due = until <= desk.shared.now();
-        if !is_due && desk.state.due == 0 && desk.state.is_running() && !this.info.leaving {
+        let leaving = this.info.leaving || slot.is_asked_back();
+        if !is_due && desk.state.due == 0 && desk.state.is_running() && !leaving {
             desk.state.keep(desk.spot(), desk.node);
             return Some(Turn::Pending);
         }
         let job = slot.as_mut().take_kept(desk.state)?;
         desk.state.forget_kept(desk.spot());
-        if !desk.state.is_running() || this.info.leaving {
+        if !desk.state.is_running() || leaving {
             desk.state.give_back_in_flight(this.info, job);
             return None;
         }

@@ -128,6 +128,11 @@ impl<C: Drains> Job<C> {
         delivered.is_some_and(|it| it.receipts().iter().any(|(_, key)| keys.contains(key)))
     }
 
+    /// Whether its transport wants the message back: it is not tried again.
+    pub(super) fn is_asked_back(&self) -> bool {
+        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(|it| it.is_asked_back())
+    }
+
     /// Gives the verdict on the message, if it has a transport.
     pub(super) fn settle(&mut self, verdict: &Verdict) {
         let handled = if self.failed > 0 && self.begun > 0 { Handled::Badly } else { Handled::No };
@@ -402,22 +407,27 @@ impl<C: Drains> State<C> {
     }
 
     /// A message that was handled has been undone, as far as it could be.
-    pub(super) fn undone_behind(&mut self, tag: Tag, undone: bool) {
+    pub(super) fn undone_behind(&mut self, tag: Tag, undone: Result<(), Error>) {
         self.settling.undoing.retain(|other| *other != tag);
         let Some(mut record) = self.settling.remove(tag) else { return };
         record.rollback = None;
         for (desk, key) in record.delivered.receipts() {
-            if undone {
+            self.settling.lost.remove(key);
+            if undone.is_ok() {
                 let verdict = Verdict::Release { after: None, begun: true };
                 desk.give(*key, verdict, Given::default());
             } else {
                 desk.abandon(*key);
             }
         }
-        if !undone {
+        if undone.is_err() {
             record.step.hand_over_to_context();
         }
         record.step.let_go(false);
+        if let Err(error) = undone {
+            // It is neither done nor undone, and nobody but the drain can tell.
+            self.fail(error);
+        }
     }
 
     /// The drain is over before these are settled: `not_sent` has those whose accept nobody has.

@@ -54,7 +54,7 @@ impl<C: Drains> Running<C> {
             }
             let settings = &self.shared.settings;
             let commits = match settings.commit {
-                None if self.first => {
+                None if self.first || self.sources == 1 => {
                     state.commit = Commit::Message;
                     true
                 }
@@ -170,7 +170,11 @@ impl<C: Drains> Running<C> {
             }
             any = true;
             panics::drop_each([rollback]);
-            let undone = matches!(polled, Ok(Poll::Ready(Ok(_))));
+            let undone = match polled {
+                Ok(Poll::Ready(Ok(_)) | Poll::Pending) => Ok(()),
+                Ok(Poll::Ready(Err(failure))) => Err(failure.into_error()),
+                Err(text) => Err(Error::panic("a compensation", &text)),
+            };
             self.look(|state| state.undone_behind(tag, undone))?;
         }
         Ok(any)

@@ -143,6 +143,9 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// The most messages of one window that need no interval to be closed.
     fn largest_window(&self) -> usize;
 
+    /// Whether it is to be given back rather than tried again: its partition is.
+    fn is_asked_back(&self, key: Key) -> bool;
+
     /// Whether the receipt is still ours.
     fn is_ours(&self, key: Key) -> bool;
 

@@ -107,6 +107,11 @@ impl Delivered {
         self.receipts.iter().map(|(desk, key)| desk.facts(*key)).collect()
     }
 
+    /// Whether any of its receipts is to be given back rather than tried again.
+    pub(crate) fn is_asked_back(&self) -> bool {
+        self.receipts.iter().any(|(desk, key)| desk.is_asked_back(*key))
+    }
+
     /// Whether any of its receipts is no longer ours.
     pub(crate) fn is_lost(&self) -> bool {
         self.receipts.iter().any(|(desk, key)| !desk.is_ours(*key))

@@ -77,6 +77,10 @@ impl<M, R: Receipt> Source for AnySource<'_, M, R> {
         self.0.holds()
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.0.is_exhausted()
+    }
+
     fn profile(&self) -> Profile {
         self.0.profile()
     }

@@ -124,6 +124,10 @@ impl<S: Source, C: Change<S::Message>> Source for Changed<S, C> {
         self.source.holds()
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.source.is_exhausted()
+    }
+
     fn profile(&self) -> Profile {
         self.source.profile()
     }

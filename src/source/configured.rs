@@ -117,6 +117,10 @@ impl<S: Source> Source for Configured<S> {
         self.source.holds()
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.source.is_exhausted()
+    }
+
     fn profile(&self) -> Profile {
         let inner = self.source.profile();
         Profile {

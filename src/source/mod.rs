@@ -109,6 +109,13 @@ pub trait Source {
     #[doc(hidden)]
     fn holds(&self) -> bool;
 
+    /// Whether it brings nothing more, unless something that was taken from it is given back: a window
+    /// does not wait for that.
+    #[doc(hidden)]
+    fn is_exhausted(&self) -> bool {
+        false
+    }
+
     /// What an operation asks of the source before it takes a message.
     #[doc(hidden)]
     fn profile(&self) -> Profile;

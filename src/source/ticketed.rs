@@ -58,6 +58,10 @@ impl<S: Source> Source for Ticketed<S> {
         self.source.holds()
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.source.is_exhausted()
+    }
+
     fn profile(&self) -> Profile {
         self.source.profile()
     }

@@ -35,6 +35,8 @@ pub(super) struct Entry<R> {
     pub(super) lease: Lease,
     /// Its verdict is sent when the answer of its renewal is there.
     pub(super) waits_for_renewal: bool,
+    /// In prefix order: it was sent, and nobody knows whether it was applied.
+    pub(super) maybe: bool,
     /// When the verdict was refused for the first time, and how often.
     pub(super) refused: Option<(Tick, u32)>,
 }

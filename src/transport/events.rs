@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::panics;
 use crate::settlement::Assignment;
@@ -96,6 +96,22 @@ struct Inbox {
     waker: Option<Waker>,
 }
 
+impl Inbox {
+    /// A partition is given up before a drain has heard of it: whoever has a source of it has to know.
+    fn give_up(&mut self, gone: Assignment) {
+        let is_about = |event: &Event| match event {
+            Event::Assigned(given) => *given == gone,
+            Event::Lost(given, _) => given.partition == gone.partition,
+            _ => false,
+        };
+        self.events.retain(|event| !is_about(event));
+        let text = "the partition was given up while no drain ran";
+        let lost = Event::Lost(gone, Error::new(ErrorCode::Source, text));
+        // Before it is given again.
+        self.events.push_front(lost);
+    }
+}
+
 impl Notices {
     /// A place for what happens to one transport.
     #[must_use]
@@ -110,10 +126,7 @@ impl Notices {
         let mut unheard = None;
         match event {
             Event::Revoked(revocation) if !inbox.attached => {
-                let gone = revocation.assignment;
-                inbox
-                    .events
-                    .retain(|event| !matches!(event, Event::Assigned(given) if *given == gone));
+                inbox.give_up(revocation.assignment);
                 unheard = Some(revocation);
             }
             event => inbox.events.push_back(event),
@@ -142,6 +155,11 @@ impl Notices {
         let (unheard, rest): (VecDeque<_>, _) =
             inbox.events.drain(..).partition(|event| matches!(event, Event::Revoked(_)));
         inbox.events = rest;
+        for event in &unheard {
+            if let Event::Revoked(revocation) = event {
+                inbox.give_up(revocation.assignment);
+            }
+        }
         drop(inbox);
         panics::drop_each(unheard);
         drop(waker);

@@ -62,6 +62,15 @@ impl<T: Transport> State<T> {
     fn next_fetch(&mut self) -> Option<(u64, Want, Duration)> {
         while let Some(id) = self.line.pop_front() {
             let (prefetch, within) = (self.able.prefetch, self.options.settle_within);
+            let rewinds = self.parts.get(&id).map(|part| part.assignment);
+            if rewinds.is_some_and(|assignment| self.rewinds.contains_key(&assignment)) {
+                // It goes back first, and is asked for then.
+                if let Some(part) = self.parts.get_mut(&id) {
+                    part.fetch.in_line = false;
+                }
+                self.commits.push_back(id);
+                continue;
+            }
             let wait = self.longest_wait();
             let stopped = self.stopped;
             let Some(part) = self.parts.get_mut(&id) else { continue };
@@ -115,6 +124,8 @@ impl<T: Transport> State<T> {
                 }
                 self.take_in(id, requested, now, messages, stale);
             }
+            // The position goes back, and there is more.
+            Ok(None) if stale && part.prefix.is_some() => {}
             Ok(None) => part.ended = true,
             Err(Trouble::Passes(error)) => {
                 part.fetch.failed += 1;
@@ -160,14 +171,16 @@ impl<T: Transport> State<T> {
             if stale && self.able.prefix {
                 // It was not taken, and comes again.
                 self.aside.messages.push(message);
+                self.rewind(id, receipt);
                 continue;
             }
-            if let Some(earlier) = facts.id.as_ref().and_then(|id| self.ids.get(id)).copied() {
+            let of = facts.id.clone().filter(|_| !self.able.prefix);
+            if let Some(earlier) = of.as_ref().and_then(|id| self.ids.get(id)).copied() {
                 // That it comes again proves that the earlier delivery is lost.
                 self.lose(earlier);
             }
             // It is not begun before that one is undone, or settled.
-            let is_here = facts.id.as_ref().is_some_and(|id| self.ids.contains_key(id));
+            let is_here = of.is_some_and(|id| self.ids.contains_key(&id));
             let key = self.add_entry(id, requested, receipt, lease, facts);
             if is_here {
                 self.aside.messages.push(message);
@@ -217,6 +230,7 @@ impl<T: Transport> State<T> {
             tag: None,
             lease,
             waits_for_renewal: false,
+            maybe: false,
             refused: None,
         });
         self.counts.fetched += 1;
@@ -247,7 +261,8 @@ impl<T: Transport> State<T> {
         let mut buffer = std::mem::take(&mut part.buffer).into_iter();
         if let Some(prefix) = &mut part.prefix {
             // Where a position moves back anyway, that one is before it.
-            let first = if prefix.may_go_on() { buffer.next() } else { None };
+            let goes_on = prefix.may_go_on() && part.revoking.is_none() && !part.lost;
+            let first = if goes_on { buffer.next() } else { None };
             if let Some((message, key)) = first {
                 let place = prefix.take(key);
                 part.taken += 1;

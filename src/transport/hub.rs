@@ -68,6 +68,11 @@ impl<T: Transport> Hub<T> {
         change(&mut self.state.lock().options);
     }
 
+    /// Looks at the state under its lock.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&State<T>) -> R) -> R {
+        look(&self.state.lock())
+    }
+
     /// Changes the state under its lock, and does afterwards what is somebody else's code.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         let mut state = self.state.lock();
@@ -102,6 +107,7 @@ impl<T: Transport> Hub<T> {
             if let Some(part) = state.parts.get_mut(&keeper.part()) {
                 part.keeper = true;
             }
+            state.assign_again();
         });
         let hub = Arc::clone(self);
         let assigned = futures::stream::poll_fn(move |cx| hub.poll_assigned(cx.waker()));
@@ -110,7 +116,7 @@ impl<T: Transport> Hub<T> {
 
     fn poll_assigned(self: &Arc<Self>, waker: &Waker) -> Poll<Option<TransportSource<T>>> {
         let waker = waker.clone();
-        let part = self.change(|state| match state.assigned.pop_front() {
+        let part = self.change(|state| match state.next_assigned() {
             Some(part) => Poll::Ready(Some(part)),
             None if state.stopped => Poll::Ready(None),
             None => {
@@ -155,7 +161,8 @@ impl<T: Transport> Desk for Hub<T> {
         }
         *self.clock.lock() = Arc::clone(clock);
         self.change(|state| {
-            state.stopped = false;
+            (state.stopped, state.detached) = (false, false);
+            state.news.clear();
             state.counts = Settlements::default();
             state.gathers = false;
             state.budget = budget;
@@ -223,8 +230,11 @@ impl<T: Transport> Desk for Hub<T> {
     fn keep(&self, key: Key) {
         self.change(|state| {
             if let Some(entry) = state.entries.get(key) {
-                let receipt = entry.receipt.clone();
-                state.kept.insert(key, receipt);
+                // In prefix order whoever reads next goes on from there.
+                if !state.able.prefix {
+                    let receipt = entry.receipt.clone();
+                    state.kept.insert(key, receipt);
+                }
                 state.abandon(key);
             }
         });
@@ -263,6 +273,12 @@ impl<T: Transport> Desk for Hub<T> {
         let options = &self.state.lock().options;
         let ahead = if self.able.prefix { options.max_ahead } else { usize::MAX };
         options.max_unsettled.min(ahead).min(self.able.prefetch)
+    }
+
+    fn is_asked_back(&self, key: Key) -> bool {
+        let state = self.state.lock();
+        let part = state.entries.get(key).and_then(|entry| state.parts.get(&entry.part));
+        part.is_none_or(|part| part.revoking.is_some())
     }
 
     fn is_ours(&self, key: Key) -> bool {

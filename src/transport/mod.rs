@@ -115,6 +115,9 @@ pub trait Transport: Send + Sync + 'static {
     /// Up to [`Want::at_most`] messages, as soon as there is one; none if there is none within
     /// [`Want::wait`]. `None` where the source has ended and that was asked for: read until empty.
     ///
+    /// In prefix order a fetch that is dropped before it returns has not moved the position: the drain
+    /// was dropped with it, or gave it up because it took too long.
+    ///
     /// # Errors
     ///
     /// [`Trouble`], which says whether it passes.

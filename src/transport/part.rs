@@ -9,6 +9,7 @@ use crate::cancellation::CancellationSource;
 use crate::clock::Tick;
 use crate::settlement::{Assignment, Key};
 
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub(super) struct Part<M> {
     pub(super) assignment: Assignment,
     pub(super) buffer: VecDeque<(M, Key)>,
@@ -24,6 +25,8 @@ pub(super) struct Part<M> {
     pub(super) ended: bool,
     /// Its source was dropped.
     pub(super) left: bool,
+    /// It is not ours any more.
+    pub(super) lost: bool,
     /// It brings no messages, and stands for the transport.
     pub(super) keeper: bool,
     pub(super) fetch: Fetch,
@@ -60,8 +63,10 @@ pub(super) struct Fetch {
 }
 
 /// A partition that is to be given up.
+#[derive(Default)]
 pub(super) struct Revoking {
-    pub(super) revocation: Revocation,
+    /// Whoever asks, and may ask again.
+    pub(super) questions: Vec<Revocation>,
     pub(super) deadline: Option<Tick>,
 }
 
@@ -76,6 +81,7 @@ impl<M> Part<M> {
             waker: None,
             ended: false,
             left: false,
+            lost: false,
             keeper: false,
             fetch: Fetch::default(),
             failures: 0,

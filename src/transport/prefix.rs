@@ -26,6 +26,10 @@ pub(super) struct Prefix {
     live: usize,
     /// The earliest one that is released.
     releasing: Option<u64>,
+    /// The earliest one that will never be settled: nothing behind it is.
+    stuck: Option<u64>,
+    /// The one that is being undone because it is behind one of these.
+    voiding: Option<u64>,
     /// Done, and to be committed: the last of them covers all.
     pub(super) ready: Vec<Key>,
     /// The call about this partition that is with the transport.
@@ -34,14 +38,14 @@ pub(super) struct Prefix {
     pub(super) refused: u32,
     pub(super) refused_since: Option<Tick>,
     pub(super) wait_until: Option<Tick>,
-    /// One of them will never be done.
-    stuck: bool,
 }
 
 #[derive(Debug)]
 pub(super) enum Sent {
     Commit(Vec<Key>),
     Seek(Key),
+    /// Back to where an earlier drain has left it.
+    Rewind,
 }
 
 /// What is to be sent for a partition.
@@ -59,7 +63,43 @@ impl Prefix {
 
     /// Whether more may be taken and fetched.
     pub(super) fn may_go_on(&self) -> bool {
-        self.releasing.is_none() && !self.stuck && !matches!(self.sent, Some(Sent::Seek(_)))
+        let moves_back = matches!(self.sent, Some(Sent::Seek(_) | Sent::Rewind));
+        self.releasing.is_none() && self.stuck.is_none() && !moves_back
+    }
+
+    /// Whether nothing will be taken any more. `ended`: there is no more to be fetched.
+    pub(super) fn is_over(&self, ended: bool) -> bool {
+        match self.stuck {
+            Some(_) => self.live == 0 && self.releasing.is_none(),
+            None => ended && self.order.is_empty() && self.may_go_on(),
+        }
+    }
+
+    /// Whether nothing of it is open or on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.order.is_empty() && self.ready.is_empty() && self.sent.is_none()
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.is_some()
+    }
+
+    /// Whether nothing in front of it is given back or stuck.
+    pub(super) fn is_first(&self, place: u64) -> bool {
+        self.barrier().is_none_or(|first| place <= first)
+    }
+
+    /// What is not committed, in order, up to one that is stuck.
+    pub(super) fn keys_before_stuck(&self) -> impl Iterator<Item = Key> {
+        let most = self.stuck.map_or(u64::MAX, |stuck| stuck - self.first.min(stuck));
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let order = self.order.iter().take(most).map(|(key, _)| *key);
+        self.ready.iter().copied().chain(order)
+    }
+
+    /// What was not applied is tried at once, and as long as at the beginning.
+    pub(super) fn try_anew(&mut self) {
+        (self.refused, self.refused_since, self.wait_until) = (0, None, None);
     }
 
     /// One more was taken. Returns its place.
@@ -74,17 +114,17 @@ impl Prefix {
         (index < self.order.len()).then_some(index)
     }
 
-    /// One was done, or will be passed over. `false`: it is behind one that is released, and to be
-    /// undone.
-    pub(super) fn done(&mut self, place: u64) -> bool {
-        if self.releasing.is_some_and(|first| place > first) {
-            return false;
-        }
+    /// Nothing behind this is committed.
+    fn barrier(&self) -> Option<u64> {
+        self.releasing.into_iter().chain(self.stuck).min()
+    }
+
+    /// One was done, or will be passed over.
+    pub(super) fn done(&mut self, place: u64) {
         if let Some(index) = self.index(place) {
             self.order[index].1 = Mark::Done;
         }
         self.advance();
-        true
     }
 
     /// What is done in front is ready.
@@ -97,45 +137,58 @@ impl Prefix {
         }
     }
 
-    /// One is given back. Returns those behind it that were done, the last one first.
-    pub(super) fn back(&mut self, place: u64) -> Back {
-        let Some(index) = self.index(place) else { return Back::Behind };
-        if self.releasing.is_some_and(|first| place > first) {
-            self.order[index].1 = Mark::Back;
-            self.live -= 1;
-            return Back::Behind;
-        }
-        let earlier = self.releasing.replace(place);
-        let mut voided = Vec::new();
-        for (key, mark) in self.order.iter_mut().skip(index + 1).rev() {
-            if *mark == Mark::Done {
-                *mark = Mark::Open;
-                voided.push(*key);
-            }
-        }
-        let mut behind = None;
-        if let Some(other) = earlier.and_then(|place| self.index(place)) {
-            let (key, mark) = &mut self.order[other];
-            *mark = Mark::Back;
-            self.live -= 1;
-            behind = Some(*key);
-        }
-        Back::First { voided, behind }
+    /// The next one that was done and cannot be committed: the last of them, once the one behind it
+    /// is undone.
+    pub(super) fn next_void(&mut self) -> Option<Key> {
+        let barrier = self.barrier().filter(|_| self.voiding.is_none())?;
+        let from = usize::try_from((barrier + 1).saturating_sub(self.first)).ok()?;
+        let at = (from..self.order.len()).rev().find(|at| self.order[*at].1 == Mark::Done)?;
+        self.order[at].1 = Mark::Open;
+        self.voiding = Some(self.first + at as u64);
+        Some(self.order[at].0)
     }
 
-    /// One will never be settled: nothing behind it is.
-    pub(super) fn stick(&mut self) {
-        self.stuck = true;
-    }
-
-    /// One is not ours any more.
-    pub(super) fn lose(&mut self, place: u64) {
+    /// It comes back with an earlier one, or is not ours any more.
+    fn mark_back(&mut self, place: u64) {
+        self.voiding = self.voiding.filter(|voiding| *voiding != place);
         if let Some(index) = self.index(place) {
             if self.order[index].1 != Mark::Back {
                 self.order[index].1 = Mark::Back;
                 self.live -= 1;
             }
         }
+    }
+
+    /// One is given back.
+    pub(super) fn back(&mut self, place: u64) -> Back {
+        if self.index(place).is_none() || self.barrier().is_some_and(|first| place > first) {
+            self.mark_back(place);
+            return Back::Behind;
+        }
+        Back::First { behind: self.replace_release(Some(place)) }
+    }
+
+    /// One will never be settled. Returns one that was released, and is behind it.
+    pub(super) fn stick(&mut self, place: u64) -> Option<Key> {
+        self.mark_back(place);
+        if self.stuck.is_none_or(|stuck| place < stuck) {
+            self.stuck = Some(place);
+        }
+        if self.releasing.is_some_and(|releasing| releasing > place) {
+            return self.replace_release(None);
+        }
+        None
+    }
+
+    fn replace_release(&mut self, place: Option<u64>) -> Option<Key> {
+        let earlier = std::mem::replace(&mut self.releasing, place)?;
+        self.mark_back(earlier);
+        self.index(earlier).map(|index| self.order[index].0)
+    }
+
+    /// One is not ours any more.
+    pub(super) fn lose(&mut self, place: u64) {
+        self.mark_back(place);
     }
 
     /// What is to be sent next; one call at a time.
@@ -154,7 +207,7 @@ impl Prefix {
         }
     }
 
-    /// The position was moved back: everything starts anew.
+    /// The position was moved back: everything starts anew, unless one is stuck.
     pub(super) fn sought(&mut self) {
         self.first += self.order.len() as u64;
         self.order.clear();
@@ -165,8 +218,8 @@ impl Prefix {
 
 /// What came of giving one back.
 pub(super) enum Back {
-    /// It is the earliest. Those behind it that were done, and one that was the earliest so far.
-    First { voided: Vec<Key>, behind: Option<Key> },
+    /// It is the earliest, and this one was so far.
+    First { behind: Option<Key> },
     /// An earlier one brings it back.
     Behind,
 }

@@ -5,19 +5,23 @@ use super::Transport;
 use super::driver::Look;
 use super::entries::Phase;
 use super::events::{Event, Revocation};
-use super::part::Revoking;
+use super::part::{Part, Revoking};
 use super::state::{Due, End, State};
 use crate::clock::Tick;
+use crate::panics;
 use crate::settlement::{Assignment, Key, News, Tag};
 
 impl<T: Transport> Look<'_, T> {
     /// Hears what has happened. Returns whether anything has.
     pub(super) fn events(&self, cx: &mut std::task::Context<'_>) -> bool {
-        let Some(event) = self.hub.notices.poll(cx) else { return false };
-        let (unanswered, error) = self.hub.change(|state| state.hear(event, self.now));
-        drop(unanswered);
-        drop(error);
-        true
+        let mut any = false;
+        while let Some(event) = self.hub.notices.poll(cx) {
+            let (unanswered, error) = self.hub.change(|state| state.hear(event, self.now));
+            panics::drop_each(unanswered);
+            panics::drop_each(error);
+            any = true;
+        }
+        any
     }
 
     /// Answers for partitions of which nothing is open, or whose time is up.
@@ -40,6 +44,7 @@ impl<T: Transport> State<T> {
             Event::Assigned(assignment) => self.assign(assignment),
             Event::Revoked(revocation) => return (self.revoke(revocation, now), None),
             Event::Lost(assignment, error) => {
+                self.forget_assignment(assignment);
                 if let Some(part) = self.part_of(assignment) {
                     self.lose_part(part);
                 }
@@ -74,14 +79,32 @@ impl<T: Transport> State<T> {
         }
     }
 
+    /// A partition is not ours any more.
+    pub(super) fn forget_assignment(&mut self, assignment: Assignment) {
+        self.ours.remove(&assignment);
+        self.aside.receipts.extend(self.rewinds.remove(&assignment));
+    }
+
+    /// The next partition that somebody may have as a source.
+    pub(super) fn next_assigned(&mut self) -> Option<u64> {
+        while let Some(id) = self.assigned.pop_front() {
+            if self.parts.get(&id).is_some_and(|part| !part.left) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
     fn assign(&mut self, assignment: Assignment) {
+        self.ours.retain(|other| other.partition != assignment.partition);
+        self.ours.insert(assignment);
         if self.part_of(assignment).is_some() {
             // Somebody has made a source of it already.
             return;
         }
         // One that comes again without having been given up was lost.
         let same = |part: &super::part::Part<_>| {
-            part.assignment.partition == assignment.partition && !part.keeper && !part.left
+            part.assignment.partition == assignment.partition && !part.keeper && !part.lost
         };
         let earlier: Vec<_> =
             self.parts.iter().filter(|(_, part)| same(part)).map(|(id, _)| *id).collect();
@@ -97,23 +120,31 @@ impl<T: Transport> State<T> {
 
     /// A partition is to be given up; one that is not ours is given up already.
     fn revoke(&mut self, revocation: Revocation, now: Tick) -> Option<Revocation> {
-        let Some(id) = self.part_of(revocation.assignment) else { return Some(revocation) };
+        let Some(id) = self.part_of(revocation.assignment) else {
+            self.forget_assignment(revocation.assignment);
+            return Some(revocation);
+        };
         let within = [revocation.within, self.options.revoke_within].into_iter().flatten().min();
         let deadline = within.map(|within| now + within);
         let Some(part) = self.parts.get_mut(&id) else { return Some(revocation) };
         part.end();
         part.left = true;
-        let again = part.revoking.replace(Revoking { revocation, deadline });
+        part.prefix.iter_mut().for_each(super::prefix::Prefix::try_anew);
+        let mut revoking = part.revoking.take().unwrap_or_default();
+        revoking.questions.push(revocation);
+        revoking.deadline = revoking.deadline.into_iter().chain(deadline).min();
+        part.revoking = Some(revoking);
         self.set_alarm(deadline.unwrap_or(Tick::MAX), Due::Part(id));
         if self.able.prefix {
             self.give_buffer_back(id);
+            self.commits.push_back(id);
         } else {
             self.release_buffer(id);
         }
         let taken = self.entries.of_part(id, Phase::Taken);
         self.news.push_back(News::Hurry(taken));
         self.wake_part(id);
-        again.map(|again| again.revocation)
+        None
     }
 
     fn revocations(&mut self, now: Tick) -> Vec<(Revocation, usize)> {
@@ -132,8 +163,8 @@ impl<T: Transport> State<T> {
         for (id, _) in asked {
             let Some(part) = self.parts.get_mut(&id) else { continue };
             let open = part.open;
-            let Some(Revoking { revocation, .. }) = part.revoking.take() else { continue };
-            answered.push((revocation, open));
+            let Some(Revoking { questions, .. }) = part.revoking.take() else { continue };
+            answered.extend(questions.into_iter().map(|question| (question, open)));
             // After it was given up nothing of it is settled.
             self.lose_part(id);
         }
@@ -149,8 +180,10 @@ impl<T: Transport> State<T> {
         for id in ids {
             if let Some(part) = self.parts.get_mut(&id) {
                 part.end();
+                part.prefix.iter_mut().for_each(super::prefix::Prefix::try_anew);
             }
             self.release_buffer(id);
+            self.commits.push_back(id);
             self.wake_part(id);
         }
         self.aside.wakers.extend(self.assigned_waker.take());
@@ -165,20 +198,29 @@ impl<T: Transport> State<T> {
         self.commits.clear();
         self.renewals.clear();
         self.alarms.clear();
-        self.news.clear();
-        let lost: Vec<_> = self.lost.keys().copied().collect();
-        lost.into_iter().for_each(|key| self.is_undone(key));
-        let mut not_sent = Vec::new();
+        let lost: Vec<_> = self.lost_ids.keys().copied().collect();
+        for key in lost {
+            self.is_undone(key);
+        }
+        self.lost.clear();
+        self.note_rewinds();
+        self.detached = true;
+        // What the drain was to take back, and has not heard of.
+        let unheard = std::mem::take(&mut self.news).into_iter().filter_map(|news| match news {
+            News::Voided(key, tag) => Some((key, tag)),
+            News::Refused { key, tag, .. } => Some((key, Some(tag))),
+            _ => None,
+        });
+        let mut not_sent: Vec<_> = unheard.collect();
         let open: Vec<_> = self.entries.iter().map(|(key, entry)| (key, entry.phase)).collect();
         for (key, phase) in open {
             match phase {
                 Phase::Sending => self.conclude(key, End::Unknown),
                 Phase::Decided => {
-                    let entry = self.entries.get_mut(key);
-                    let accepted = entry.filter(|entry| {
-                        matches!(entry.verdict, crate::settlement::Verdict::Accept)
-                    });
-                    if let Some(entry) = accepted {
+                    let Some(entry) = self.entries.get_mut(key) else { continue };
+                    if entry.maybe {
+                        self.conclude(key, End::Unknown);
+                    } else if matches!(entry.verdict, crate::settlement::Verdict::Accept) {
                         entry.phase = Phase::Taken;
                         self.unsettled -= 1;
                         let tag = entry.tag.take();
@@ -192,7 +234,7 @@ impl<T: Transport> State<T> {
             }
         }
         self.news.clear();
-        let mut revocations = Vec::new();
+        let (mut revocations, mut given_up) = (Vec::new(), Vec::new());
         for part in self.parts.values_mut() {
             for (message, _) in std::mem::take(&mut part.buffer) {
                 self.aside.messages.push(message);
@@ -202,7 +244,14 @@ impl<T: Transport> State<T> {
             if let Some(prefix) = &mut part.prefix {
                 *prefix = super::prefix::Prefix::default();
             }
-            revocations.extend(part.revoking.take().map(|revoking| revoking.revocation));
+            if let Some(Revoking { questions, .. }) = part.revoking.take() {
+                part.lost = true;
+                given_up.push(part.assignment);
+                revocations.extend(questions);
+            }
+        }
+        for assignment in given_up {
+            self.forget_assignment(assignment);
         }
         let gone: Vec<_> =
             self.parts.iter().filter(|(_, part)| part.left).map(|(id, _)| *id).collect();
@@ -212,9 +261,29 @@ impl<T: Transport> State<T> {
         (not_sent, revocations)
     }
 
+    /// In prefix order the next drain goes on from the first message that is not committed.
+    fn note_rewinds(&mut self) {
+        let mut rewinds = Vec::new();
+        for part in self.parts.values().filter(|part| !part.lost && part.revoking.is_none()) {
+            let Some(prefix) = &part.prefix else { continue };
+            let keys = prefix.keys_before_stuck();
+            let buffered = part.buffer.iter().map(|(_, key)| *key).filter(|_| !prefix.is_stuck());
+            let mut entries = keys.chain(buffered).filter_map(|key| self.entries.get(key));
+            if let Some(first) = entries.find(|entry| !entry.maybe) {
+                rewinds.push((part.assignment, first.receipt.clone()));
+            }
+        }
+        for (assignment, receipt) in rewinds {
+            self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
+        }
+    }
+
     /// The handler has settled by itself.
     pub(super) fn settled_by_hand(&mut self, key: Key, end: End) {
         let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
+        if !matches!(entry.phase, Phase::Taken | Phase::ByHand) {
+            return;
+        }
         entry.verdict = crate::settlement::Verdict::Accept;
         let (part, place) = (entry.part, entry.place);
         let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
@@ -223,22 +292,31 @@ impl<T: Transport> State<T> {
             entry.phase = Phase::Decided;
             self.unsettled += 1;
             prefix.done(place);
-            self.commits.push_back(part);
-            return self.wake_driver();
+            return self.go_on_in_order(part);
         }
         self.conclude(key, end);
     }
 
-    /// There is no verdict, and there will be none.
+    /// There is no verdict, and there will be none. In prefix order nothing behind it is settled.
     pub(super) fn abandon(&mut self, key: Key) {
-        let Some(entry) = self.entries.get(key) else { return };
-        let (part, phase) = (entry.part, entry.phase);
+        let Some(entry) = self.entries.get(key) else { return self.is_undone(key) };
+        let (id, phase, place) = (entry.part, entry.phase, entry.place);
         if phase == Phase::Sending {
             return;
         }
-        if let Some(prefix) = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut()) {
-            prefix.stick();
-        }
+        let receipt = entry.receipt.clone();
         self.conclude(key, End::Abandoned);
+        let is_driven = !self.detached;
+        let part = self.parts.get_mut(&id).filter(|part| is_driven && !part.lost);
+        let Some(Part { assignment, prefix: Some(prefix), .. }) = part else { return };
+        let (assignment, behind) = (*assignment, prefix.stick(place));
+        if prefix.is_first(place) {
+            self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
+        }
+        if let Some(behind) = behind {
+            self.conclude(behind, End::Settled);
+        }
+        self.move_back(id);
+        self.go_on_in_order(id);
     }
 }

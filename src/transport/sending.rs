@@ -96,14 +96,21 @@ impl<T: Transport> State<T> {
         let (mut about, mut batch) = (Vec::new(), Vec::new());
         while batch.len() < self.able.batch {
             let Some(id) = self.commits.pop_front() else { break };
-            let Some(part) = self.parts.get_mut(&id) else { continue };
+            let stopped = self.stopped;
+            let Some(part) = self.parts.get_mut(&id).filter(|part| !part.lost) else { continue };
             let (fetching, revoking) = (part.fetch.stop.is_some(), part.revoking.is_some());
+            let ends = stopped || revoking || part.left || part.ended;
             let Some(prefix) = &mut part.prefix else { continue };
             if prefix.wait_until.is_some() {
                 continue;
             }
-            match prefix.due() {
-                PrefixDue::Nothing => {}
+            let (sent, receipt, verdict) = match prefix.due() {
+                PrefixDue::Nothing => {
+                    let goes_on = !ends && !fetching && prefix.may_go_on() && prefix.is_idle();
+                    let rewind = self.rewinds.get(&part.assignment).filter(|_| goes_on);
+                    let Some(receipt) = rewind.cloned() else { continue };
+                    (Sent::Rewind, receipt, Verdict::UNTOUCHED)
+                }
                 PrefixDue::Commit => {
                     let keys = std::mem::take(&mut prefix.ready);
                     let last = keys.last().and_then(|key| self.entries.get(*key));
@@ -113,25 +120,25 @@ impl<T: Transport> State<T> {
                             entry.phase = Phase::Sending;
                         }
                     }
-                    prefix.sent = Some(Sent::Commit(keys));
-                    about.push(About::Partition(id));
-                    batch.push((receipt, Verdict::Accept));
+                    (Sent::Commit(keys), receipt, Verdict::Accept)
                 }
-                // A fetch that returned behind it would have moved the position again.
-                PrefixDue::Seek(_) if fetching => {}
                 PrefixDue::Seek(key) if revoking => {
                     // It goes to somebody else, from where it is committed.
                     prefix.sought();
                     self.conclude(key, End::Settled);
+                    continue;
                 }
+                // A fetch that returned behind it would have moved the position again.
+                PrefixDue::Seek(_) if fetching => continue,
                 PrefixDue::Seek(key) => {
                     let Some(entry) = self.entries.get_mut(key) else { continue };
                     entry.phase = Phase::Sending;
-                    prefix.sent = Some(Sent::Seek(key));
-                    about.push(About::Partition(id));
-                    batch.push((entry.receipt.clone(), entry.verdict.clone()));
+                    (Sent::Seek(key), entry.receipt.clone(), entry.verdict.clone())
                 }
-            }
+            };
+            prefix.sent = Some(sent);
+            about.push(About::Partition(id));
+            batch.push((receipt, verdict));
         }
         (!batch.is_empty()).then_some((about, batch, self.options.settle_within))
     }
@@ -165,52 +172,63 @@ impl<T: Transport> State<T> {
     }
 
     fn partition_answered(&mut self, id: u64, answer: &Settled, now: Tick) {
-        let stopped = self.stopped;
-        let within = self.options.settle_within;
-        let Some(prefix) = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut()) else {
-            return;
-        };
+        let (stopped, within) = (self.stopped, self.options.settle_within);
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        let (lost, ends) = (part.lost, stopped || part.revoking.is_some());
+        let Some(prefix) = &mut part.prefix else { return };
         let Some(sent) = prefix.sent.take() else { return };
-        let again = matches!(answer, Settled::Refused(_) | Settled::Unknown(_));
+        let maybe = matches!(answer, Settled::Unknown(_));
+        let again = maybe || matches!(answer, Settled::Refused(_));
         let since = *prefix.refused_since.get_or_insert(now);
         // Given up at the end only: until then it rides with the next one.
-        if again && !(stopped && now.since(since) >= within) {
+        if again && !lost && !(ends && now.since(since) >= within) {
             prefix.refused += 1;
             let at = now + back_off(prefix.refused);
             prefix.wait_until = Some(at);
-            match sent {
-                Sent::Commit(keys) => {
-                    let later = std::mem::replace(&mut prefix.ready, keys);
-                    prefix.ready.extend(later);
-                    for key in prefix.ready.clone() {
-                        if let Some(entry) = self.entries.get_mut(key) {
-                            entry.phase = Phase::Decided;
-                        }
-                    }
+            let (keys, maybe): (&[Key], _) = match &sent {
+                Sent::Commit(keys) => (keys, maybe),
+                Sent::Seek(key) => (std::slice::from_ref(key), false),
+                Sent::Rewind => (&[], false),
+            };
+            for key in keys {
+                if let Some(entry) = self.entries.get_mut(*key) {
+                    entry.maybe |= maybe;
+                    entry.phase = Phase::Decided;
                 }
-                Sent::Seek(key) => {
-                    if let Some(entry) = self.entries.get_mut(key) {
-                        entry.phase = Phase::Decided;
-                    }
-                }
+            }
+            if let Sent::Commit(keys) = sent {
+                prefix.ready.splice(0..0, keys);
             }
             return self.set_alarm(at, Due::Part(id));
         }
-        (prefix.refused, prefix.refused_since) = (0, None);
+        prefix.try_anew();
         let end = match answer {
             Settled::Confirmed | Settled::Sent => End::Settled,
             Settled::Lost(_) => End::Lost,
             Settled::Refused(_) | Settled::Unknown(_) => End::Unknown,
         };
+        let moved = !matches!(sent, Sent::Commit(_));
+        if let (Sent::Seek(_), false) = (&sent, lost) {
+            prefix.sought();
+        }
+        if moved && end == End::Settled {
+            // What was fetched before is gone, and an end that was seen was another one.
+            part.ended = ends || part.left;
+            self.aside.receipts.extend(self.rewinds.remove(&part.assignment));
+        }
         match sent {
             Sent::Commit(keys) => keys.into_iter().for_each(|key| self.conclude(key, end)),
-            Sent::Seek(key) => {
-                prefix.sought();
+            Sent::Seek(key) if end == End::Unknown => {
                 // A release that was refused to the end is nobody's.
-                self.conclude(key, if end == End::Unknown { End::Abandoned } else { end });
+                if let Some(receipt) = self.entries.get(key).map(|entry| entry.receipt.clone()) {
+                    self.rewind(id, receipt);
+                }
+                self.conclude(key, End::Abandoned);
             }
+            Sent::Seek(key) => self.conclude(key, end),
+            Sent::Rewind => {}
         }
-        self.commits.push_back(id);
+        self.go_on_in_order(id);
         self.want_again(id);
         self.wake_part(id);
         self.end_part(id);

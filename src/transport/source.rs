@@ -8,7 +8,6 @@ use std::task::{Context, Poll, Waker};
 use super::Transport;
 use super::entries::Phase;
 use super::hub::{Hub, now};
-use super::prefix::Prefix;
 use super::state::{End, State};
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorCode};
@@ -36,7 +35,7 @@ enum Next<M> {
 
 impl<T: Transport> TransportSource<T> {
     pub(super) fn open(hub: &Arc<Hub<T>>, assignment: Assignment) -> Self {
-        let part = hub.change(|state| state.add_part(assignment));
+        let part = hub.change(|state| state.open(assignment));
         Self::of(hub, part)
     }
 
@@ -51,6 +50,30 @@ impl<T: Transport> TransportSource<T> {
 }
 
 impl<T: Transport> State<T> {
+    /// The source of a partition. In prefix order there is one of each assignment, which goes on where
+    /// an earlier one has left it.
+    fn open(&mut self, assignment: Assignment) -> u64 {
+        let earlier = self.part_of(assignment).filter(|_| self.able.prefix);
+        let Some(id) = earlier else { return self.add_part(assignment) };
+        self.assigned.retain(|other| *other != id);
+        if let Some(part) = self.parts.get_mut(&id).filter(|part| part.revoking.is_none()) {
+            (part.left, part.ended) = (false, self.stopped);
+        }
+        id
+    }
+
+    /// Partitions that an earlier drain has left are there for the next one.
+    pub(super) fn assign_again(&mut self) {
+        for assignment in self.ours.clone() {
+            let part = self.part_of(assignment);
+            let is_used = part.and_then(|id| self.parts.get(&id)).is_some_and(|part| !part.left);
+            if !is_used {
+                let id = self.open(assignment);
+                self.assigned.push_back(id);
+            }
+        }
+    }
+
     /// What a source has. `waker`: whom to wake when it has more.
     fn next(&mut self, id: u64, now: Tick, waker: Option<Waker>) -> Next<T::Message> {
         loop {
@@ -59,14 +82,19 @@ impl<T: Transport> State<T> {
             if part.left || part.revoking.is_some() || part.keeper && self.stopped {
                 return Next::End;
             }
-            let may_take =
-                has_room && part.may_take(self.options.max_ahead) && self.may_be_next(id);
+            let partition = part.assignment.partition;
+            let is_undone =
+                self.lost.is_empty() || self.lost.values().all(|other| *other != partition);
+            let may_take = has_room && is_undone && part.may_take(self.options.max_ahead);
+            let may_take = may_take && self.may_be_next(id);
             let Some(part) = self.parts.get_mut(&id) else { return Next::End };
             let Some((message, key)) = may_take.then(|| part.buffer.pop_front()).flatten() else {
-                if part.ended
-                    && part.buffer.is_empty()
-                    && part.prefix.as_ref().is_none_or(Prefix::may_go_on)
-                {
+                let is_over = match &part.prefix {
+                    // What is not done may be given back, and comes again.
+                    Some(prefix) => prefix.is_over(part.ended),
+                    None => part.ended,
+                };
+                if is_over && part.buffer.is_empty() {
                     return Next::End;
                 }
                 if waker.is_some() {
@@ -153,7 +181,8 @@ impl<T: Transport> State<T> {
         if attached {
             self.release_buffer(id);
         } else {
-            for (message, key) in std::mem::take(&mut part.buffer) {
+            let buffer = std::mem::take(&mut part.buffer);
+            for (message, key) in buffer {
                 self.aside.messages.push(message);
                 self.conclude(key, End::Abandoned);
             }
@@ -226,6 +255,13 @@ impl<T: Transport> Source for TransportSource<T> {
 
     fn holds(&self) -> bool {
         false
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.hub.look(|state| {
+            let part = state.parts.get(&self.part);
+            part.is_none_or(|part| part.ended && part.buffer.is_empty())
+        })
     }
 
     fn profile(&self) -> Profile {

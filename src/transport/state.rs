@@ -4,7 +4,7 @@
 //! aside and done when the lock is free: see [`Hub::change`](super::hub::Hub::change).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -13,18 +13,19 @@ use super::Transport;
 use super::entries::{Entries, Ids, Phase};
 use super::options::{Options, back_off};
 use super::part::Part;
-use super::prefix::Back;
+use super::prefix::{Back, Prefix};
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Able, Assignment, Given, Handled, Key, News, Settlements, Tag, Verdict};
 
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub(super) struct State<T: Transport> {
     pub(super) able: Able,
     pub(super) options: Options,
     pub(super) entries: Entries<T::Receipt>,
     pub(super) ids: Ids,
     /// Names of messages that are lost while somebody works on them, until that is undone.
-    pub(super) lost: HashMap<Key, Arc<str>>,
+    pub(super) lost_ids: HashMap<Key, Arc<str>>,
     /// Its messages are gathered in windows.
     pub(super) gathers: bool,
     /// How little time the drain may have at its end.
@@ -53,11 +54,21 @@ pub(super) struct State<T: Transport> {
     /// Partitions that nobody has taken as a source.
     pub(super) assigned: VecDeque<u64>,
     pub(super) assigned_waker: Option<Waker>,
+    /// Partitions that were assigned, and not given up since.
+    pub(super) ours: BTreeSet<Assignment>,
+    /// In prefix order: where a partition goes on that was read further than that. It is moved back
+    /// before anything is fetched.
+    pub(super) rewinds: HashMap<Assignment, T::Receipt>,
+    /// In prefix order: messages that were lost in work, and the partitions of which nothing is taken
+    /// before they are undone.
+    pub(super) lost: BTreeMap<Key, u32>,
     /// Receipts of messages whose drain is gone, for those who undo them.
     pub(super) kept: HashMap<Key, T::Receipt>,
     /// Sources that somebody has.
     pub(super) sources: usize,
     pub(super) stopped: bool,
+    /// Nobody drives it any more.
+    pub(super) detached: bool,
     pub(super) driver: Option<Waker>,
     pub(super) aside: Aside<T>,
 }
@@ -123,7 +134,7 @@ impl<T: Transport> State<T> {
             options: Options::default(),
             entries: Entries::default(),
             ids: Ids::default(),
-            lost: HashMap::new(),
+            lost_ids: HashMap::new(),
             gathers: false,
             budget: Duration::MAX,
             parts: BTreeMap::new(),
@@ -142,9 +153,13 @@ impl<T: Transport> State<T> {
             failing: false,
             assigned: VecDeque::new(),
             assigned_waker: None,
+            ours: BTreeSet::new(),
+            rewinds: HashMap::new(),
+            lost: BTreeMap::new(),
             kept: HashMap::new(),
             sources: 0,
             stopped: false,
+            detached: false,
             driver: None,
             aside: Aside::default(),
         }
@@ -159,7 +174,7 @@ impl<T: Transport> State<T> {
 
     pub(super) fn part_of(&self, assignment: Assignment) -> Option<u64> {
         let of = |(id, part): (&u64, &Part<_>)| {
-            (part.assignment == assignment && !part.keeper).then_some(*id)
+            (part.assignment == assignment && !part.keeper && !part.lost).then_some(*id)
         };
         self.parts.iter().find_map(of)
     }
@@ -231,7 +246,7 @@ impl<T: Transport> State<T> {
         if let Some(id) = &entry.facts.id {
             if self.ids.get(id) == Some(&key) {
                 if end == End::Lost && entry.phase == Phase::Taken {
-                    self.lost.insert(key, Arc::clone(id));
+                    self.lost_ids.insert(key, Arc::clone(id));
                 } else {
                     self.ids.remove(id);
                 }
@@ -259,7 +274,12 @@ impl<T: Transport> State<T> {
 
     /// What was lost is undone: it may be begun once more.
     pub(super) fn is_undone(&mut self, key: Key) {
-        if let Some(id) = self.lost.remove(&key) {
+        if let Some(partition) = self.lost.remove(&key) {
+            let of = |part: &&mut Part<_>| part.assignment.partition == partition;
+            let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
+            self.aside.wakers.extend(wakers);
+        }
+        if let Some(id) = self.lost_ids.remove(&key) {
             if self.ids.get(&id) == Some(&key) {
                 self.ids.remove(&id);
             }
@@ -309,31 +329,54 @@ impl<T: Transport> State<T> {
         }
         let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
         let Some(prefix) = prefix else { return };
-        if !is_release {
-            if !prefix.done(place) {
-                // It is behind one that is given back.
-                let tag = self.take_back(key);
-                self.news.push_back(News::Voided(key, tag));
+        let waits = prefix.len() > self.options.max_ahead;
+        if is_release {
+            match prefix.back(place) {
+                Back::Behind => self.conclude(key, End::Settled),
+                Back::First { behind: Some(behind) } => self.conclude(behind, End::Settled),
+                Back::First { behind: None } => {}
             }
-            return self.commits.push_back(part);
+            self.move_back(part);
+        } else {
+            prefix.done(place);
         }
-        match prefix.back(place) {
-            Back::Behind => self.conclude(key, End::Settled),
-            Back::First { voided, behind } => {
-                for key in voided {
-                    let tag = self.take_back(key);
-                    self.news.push_back(News::Voided(key, tag));
-                }
-                if let Some(behind) = behind {
-                    self.conclude(behind, End::Settled);
-                }
-            }
+        self.go_on_in_order(part);
+        if waits {
+            self.wake_part(part);
         }
-        self.give_buffer_back(part);
-        if let Some(part) = self.parts.get_mut(&part) {
+    }
+
+    /// Something of a partition in prefix order has changed.
+    pub(super) fn go_on_in_order(&mut self, id: u64) {
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        let (ends, prefix) = (part.ended || part.left, part.prefix.as_mut());
+        let ends = ends || prefix.as_ref().is_some_and(|prefix| prefix.is_stuck());
+        if let Some(key) = prefix.and_then(Prefix::next_void) {
+            let tag = self.take_back(key);
+            self.news.push_back(News::Voided(key, tag));
+        }
+        self.commits.push_back(id);
+        self.wake_driver();
+        if ends {
+            // Its source waits for the last of them.
+            self.wake_part(id);
+        }
+    }
+
+    /// The position of a partition goes back: nothing that was fetched is taken.
+    pub(super) fn move_back(&mut self, id: u64) {
+        self.give_buffer_back(id);
+        if let Some(part) = self.parts.get_mut(&id) {
             part.stop_fetch();
         }
-        self.commits.push_back(part);
+    }
+
+    /// A partition was read further than it is to go on from. What is in front of that was noted
+    /// before.
+    pub(super) fn rewind(&mut self, id: u64, receipt: T::Receipt) {
+        if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
+            self.rewinds.entry(part.assignment).or_insert(receipt);
+        }
     }
 
     /// The drain has the message again, to undo it.
@@ -398,6 +441,10 @@ impl<T: Transport> State<T> {
             Phase::Sending => return,
             Phase::ByHand if !self.able.prefix => return,
             Phase::Taken => {
+                let partition = self.parts.get(&id).map(|part| part.assignment.partition);
+                if let Some(partition) = partition.filter(|_| self.able.prefix) {
+                    self.lost.insert(key, partition);
+                }
                 self.news.push_back(News::Lost(key));
                 self.wake_driver();
             }
@@ -424,14 +471,20 @@ impl<T: Transport> State<T> {
     pub(super) fn lose_part(&mut self, id: u64) {
         let keys: Vec<_> =
             self.entries.iter().filter(|(_, entry)| entry.part == id).map(|(key, _)| key).collect();
-        for key in keys {
-            self.lose(key);
+        let waiting = self.entries.of_part(id, Phase::Taken);
+        if !waiting.is_empty() {
+            self.news.push_back(News::Hurry(waiting));
         }
         if let Some(part) = self.parts.get_mut(&id) {
             part.end();
-            part.left = true;
+            (part.left, part.lost) = (true, true);
+            let assignment = part.assignment;
+            self.forget_assignment(assignment);
         }
         self.wake_part(id);
+        for key in keys {
+            self.lose(key);
+        }
         self.end_part(id);
     }
 
@@ -481,7 +534,10 @@ impl<T: Transport> State<T> {
     pub(super) fn is_quiet(&self) -> bool {
         self.entries.len() == 0
             && self.news.is_empty()
-            && self.parts.values().all(|part| part.fetch.stop.is_none() && part.revoking.is_none())
+            && self.parts.values().all(|part| {
+                let is_silent = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none());
+                is_silent && part.fetch.stop.is_none() && part.revoking.is_none()
+            })
     }
 }
 

@@ -150,3 +150,101 @@ fn fetches_that_fail_are_sent_again() {
         scene.log.check().unwrap();
     }
 }
+
+// Rules 7.6, 7.21: a release that is refused to the end is abandoned, and the drain ends
+#[test]
+fn seeks_that_are_refused_to_the_end_are_abandoned_and_the_drain_ends() {
+    use watershed::testing::LogAnswer;
+    for answer in [LogAnswer::Refused, LogAnswer::Unknown, LogAnswer::Silent] {
+        for order in ORDERS {
+            let scene = Scene::with(7, &[40], |log| log.prefetches(8).endless());
+            let member = scene.member(&[0]).linked(|link| link.settle_within(ms(1_000)));
+            scene.log.answer_seeks([answer; 1_000]);
+            let context = scene.world.context("orders");
+            let drain = Drain::new(order);
+            let stop = drain.shutdown.clone();
+            let running = drain.on(&context, member.sources, scene.works());
+            let running = scene.simulation.spawn("drain", running);
+            scene.run(scene.sleep(ms(20)));
+            stop.cancel();
+            let report = settled(scene.run(running));
+            assert!(report.abandoned() <= 1 && report.unknown() == 0, "{report:?}");
+            scene.log.check().unwrap();
+            scene.finish(&[0]);
+        }
+    }
+}
+
+// A sketch's bug: a partition that is replaced stops its own fetch
+#[test]
+fn a_partition_that_is_replaced_stops_its_own_fetch() {
+    let scene = Scene::with(7, &[2], |log| log.endless());
+    let consumer = scene.log.consumer();
+    let link = Rc::new(Link::new(consumer.clone()));
+    consumer.assign(0);
+    let context = scene.world.context("orders");
+    let drain = Drain::new(Order::Serial).assigned(&link).finish_within(ms(50));
+    let stop = drain.shutdown.clone();
+    let running = drain.on(&context, Vec::new(), scene.works());
+    let running = scene.simulation.spawn("drain", running);
+    for turn in 1..5 {
+        scene.run(scene.sleep(ms(1_000)));
+        consumer.assign(0);
+        scene.log.append(0, 1);
+        scene.run(scene.sleep(ms(100)));
+        assert_eq!(scene.log.committed(0), 2 + turn);
+    }
+    stop.cancel();
+    assert_eq!(settled(scene.run(running)).accepted(), 6);
+    scene.log.check().unwrap();
+}
+
+// A sketch's bug: timers that have passed spin
+#[test]
+fn a_drain_that_has_nothing_to_do_is_not_polled() {
+    let scene = Scene::with(7, &[20, 0], |log| log.endless());
+    let member = scene.member(&[0, 1]);
+    let context = scene.world.context("orders");
+    let drain = Drain::new(Order::Unordered);
+    let stop = drain.shutdown.clone();
+    let running = drain.on(&context, member.sources, scene.works());
+    let running = scene.simulation.spawn("drain", running);
+    scene.run(scene.sleep(ms(1_000)));
+    let before = scene.simulation.polls();
+    scene.run(scene.sleep(ms(3_600_000)));
+    // Each of two fetches waits for 20 seconds.
+    assert!(scene.simulation.polls() - before < 4_000, "{}", scene.simulation.polls() - before);
+    stop.cancel();
+    settled(scene.run(running));
+}
+
+// A sketch's bug: a source that is made again orphans what the first one has fetched
+#[test]
+fn a_source_that_is_made_again_goes_on_where_the_first_one_was() {
+    for order in ORDERS {
+        for at in 0..30 {
+            let scene = Scene::with(at, &[9], |log| log.prefetches(4).endless());
+            let consumer = scene.log.consumer();
+            let link = Link::new(consumer.clone());
+            let assignment = consumer.assign(0);
+            drop(link.partition(assignment));
+            let context = scene.world.context("orders");
+            let first =
+                Drain::new(order).on(&context, vec![link.partition(assignment)], scene.works());
+            let first = scene.simulation.spawn("first", first);
+            scene.run(scene.sleep(ms(at)));
+            drop(first);
+            scene.run(scene.sleep(ms(1)));
+            scene.roll_back(&context);
+            let drain = Drain::new(order);
+            let stop = drain.shutdown.clone();
+            let again = drain.on(&context, vec![link.partition(assignment)], scene.works());
+            let again = scene.simulation.spawn("again", again);
+            scene.run(scene.sleep(ms(1_000)));
+            assert!((0..9).all(|it| scene.log.handled(record(0, it)) > 0));
+            stop.cancel();
+            settled(scene.run(again));
+            scene.log.check().unwrap();
+        }
+    }
+}

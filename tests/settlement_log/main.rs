@@ -20,3 +20,4 @@ mod polls;
 mod programs;
 mod releases;
 mod revocations;
+mod windows;

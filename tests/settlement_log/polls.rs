@@ -72,8 +72,15 @@ fn dropped_at_every_poll_the_next_drain_of_the_link_loses_nothing() {
                 let next = Drain::new(Order::Unordered).on(&context, sources, scene.works());
                 settled(scene.run(next));
             }
-            assert!(scene.log.is_drained());
-            scene.log.check().unwrap();
+            assert!(
+                scene.log.check().is_ok(),
+                "{kind:?} {} {:?}",
+                point.polls(),
+                scene.log.check()
+            );
+            // A commit that was on its way is not known to have arrived.
+            drop(member.link);
+            scene.finish(&[0, 1]);
         });
     }
 }
@@ -89,7 +96,10 @@ fn shut_down_at_every_poll_everything_is_settled() {
             let (drain, handler) = drain_of(&scene, kind);
             let stop = drain.shutdown.clone();
             let drain = drain.on(&context, member.sources, handler);
-            let report = settled(scene.run(point.cancel(&stop, drain)));
+            let ended = scene.run(point.cancel(&stop, drain));
+            // What has attempts left, and gets none, is the drain's failure (3.9).
+            assert!(ended.is_ok() || kind.1, "{ended:?}");
+            let report = checked(&ended);
             assert_eq!((report.lost(), report.unknown(), report.abandoned()), (0, 0, 0));
             let committed = scene.log.committed(0) + scene.log.committed(1);
             assert_eq!(report.accepted() + report.rejected(), committed);

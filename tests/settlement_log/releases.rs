@@ -56,6 +56,7 @@ fn the_seek_waits_for_what_runs() {
         async move {
             use watershed::Clock;
             log.apply(&step, it);
+            clock.sleep_until(clock.now() + ms(10)).await;
             if it.offset == 3 {
                 clock.sleep_until(clock.now() + ms(1_000)).await;
                 noted.lock().unwrap().push((it.offset, log.seeks(0).len()));
@@ -101,7 +102,19 @@ fn at_a_shutdown_what_no_commit_can_reach_is_undone() {
     let scene = Scene::with(7, &[6], |log| log.prefetches(10));
     let member = scene.member(&[0]);
     let context = scene.world.context("orders");
-    let handler = scene.works_slowly_on(record(0, 2), ms(3_600_000));
+    let log = scene.log.clone();
+    let handler: Handler = Box::new(move |it, step| {
+        let log = log.clone();
+        async move {
+            log.apply(&step, it);
+            if it.offset == 2 {
+                // It hears that it is cancelled.
+                watershed::timers::delay(&step, ms(3_600_000)).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    });
     let drain = Drain::new(Order::Unordered).concurrency(6).finish_within(ms(1_000));
     let shutdown = drain.shutdown.clone();
     let running = scene.simulation.spawn("drain", drain.on(&context, member.sources, handler));

@@ -239,3 +239,127 @@ fn neighbours_go_on_while_a_partition_is_given_up() {
     settled(scene.run(running));
     scene.log.check().unwrap();
 }
+
+// Rule 7.18: whoever asks twice has both answers when the partition is given up, and not before
+#[test]
+fn a_question_that_is_asked_twice_is_answered_when_the_partition_is_given_up() {
+    for order in ORDERS {
+        let scene = Scene::with(7, &[6], |log| log.prefetches(8));
+        let member = scene.member(&[0]);
+        let context = scene.world.context("orders");
+        let handler = scene.works_slowly_on(record(0, 1), ms(4_000));
+        let drain = Drain::new(order).on(&context, member.sources, handler);
+        let running = scene.simulation.spawn("drain", drain);
+        scene.run(scene.sleep(ms(1_000)));
+        let mut first = member.consumer.revoke(0, None);
+        scene.run(scene.sleep(ms(1_000)));
+        let second = member.consumer.revoke(0, Some(ms(60_000)));
+        scene.run(scene.sleep(ms(1_000)));
+        assert_eq!((&mut first).now_or_never(), None);
+        assert_eq!(scene.run(first), 0);
+        assert_eq!(scene.run(second), 0);
+        assert_eq!(settled(scene.run(running)).lost(), 0);
+        scene.log.check().unwrap();
+    }
+}
+
+// Rule 7.18: what waits for a retry and keeps its permit, because too many wait, is released as well
+#[test]
+fn what_waits_with_its_permit_is_given_back_when_its_partition_is() {
+    for order in ORDERS {
+        let scene = Scene::with(7, &[6, 6], |log| log.prefetches(8).endless());
+        let member = scene.member(&[0, 1]);
+        let context = scene.world.context("orders");
+        let log = scene.log.clone();
+        let handler = scene.works_unless(move |it, _| log.handled(it) == 1);
+        let mut drain = Drain::new(order).retry(RetryPolicy::fixed(3, ms(3_600_000)));
+        drain.max_waiting = 1;
+        let stop = drain.shutdown.clone();
+        let running = scene.simulation.spawn("drain", drain.on(&context, member.sources, handler));
+        scene.run(scene.sleep(ms(1_000)));
+        for partition in [0, 1] {
+            assert_eq!(scene.run(member.consumer.revoke(partition, None)), 0, "{order:?}");
+            assert!(scene.world.clock().now().as_nanos() < 2_000_000_000, "{order:?} {partition}");
+        }
+        stop.cancel();
+        let report = settled(scene.run(running));
+        assert_eq!(report.accepted(), 0, "{report:?}");
+        assert_eq!(context.scope().len(), 0);
+        scene.log.check().unwrap();
+        scene.finish(&[0, 1]);
+    }
+}
+
+// Rules 7.5, 7.18: what waits for a retry when its partition is lost waits no longer
+#[test]
+fn what_waits_for_a_retry_is_dropped_when_its_partition_is_lost() {
+    for max_waiting in [1, 100] {
+        for order in ORDERS {
+            let scene = Scene::with(7, &[6, 6], |log| log.prefetches(8).endless());
+            let member = scene.member(&[0, 1]);
+            let context = scene.world.context("orders");
+            let log = scene.log.clone();
+            let handler =
+                scene.works_unless(move |it, _| it.partition == 0 && log.handled(it) == 1);
+            let mut drain = Drain::new(order).retry(RetryPolicy::fixed(3, ms(3_600_000)));
+            drain.max_waiting = max_waiting;
+            let stop = drain.shutdown.clone();
+            let drain = drain.on(&context, member.sources, handler);
+            let running = scene.simulation.spawn("drain", drain);
+            scene.run(scene.sleep(ms(1_000)));
+            member.consumer.lose(0);
+            scene.run(scene.sleep(ms(1_000)));
+            assert_eq!(scene.log.committed(1), 6, "{order:?} {max_waiting}");
+            stop.cancel();
+            let report = settled(scene.run(running));
+            assert!(report.lost() > 0 && report.released() == 0, "{report:?}");
+            assert!(scene.world.clock().now().as_nanos() < 3_000_000_000, "{order:?}");
+            assert_eq!(context.scope().len(), 0);
+            scene.log.check().unwrap();
+            scene.finish(&[0]);
+        }
+    }
+}
+
+// Rule 7.18: a partition that is asked back while the drain shuts down, and a shutdown while it is
+#[test]
+fn partitions_are_given_up_while_the_drain_shuts_down() {
+    for order in ORDERS {
+        for first in [false, true] {
+            at_every_poll(|poll| {
+                let scene = Scene::with(poll, &[6, 6], |log| log.endless());
+                let member = scene.member(&[0, 1]);
+                let context = scene.world.context("orders");
+                let drain = Drain::new(order);
+                let stop = drain.shutdown.clone();
+                let handler = scene.works_unless(|it, _| it.offset == 4);
+                let drain = drain.going_on().on(&context, member.sources, handler);
+                let answer = Rc::new(Mutex::new(None));
+                let (consumer, slot, ends) =
+                    (member.consumer.clone(), answer.clone(), stop.clone());
+                let both = move || {
+                    if first {
+                        ends.cancel();
+                    }
+                    *slot.lock().unwrap() = Some(consumer.revoke(0, None));
+                    ends.cancel();
+                };
+                let drain = after_polls(poll, drain, both);
+                let late = async {
+                    scene.sleep(ms(200)).await;
+                    stop.cancel();
+                };
+                let ((ended, done), ()) = scene.run(async { futures::join!(drain, late) });
+                let report = settled(ended);
+                assert_eq!((report.lost(), report.unknown(), report.abandoned()), (0, 0, 0));
+                if let Some(answer) = answer.lock().unwrap().take() {
+                    assert_eq!(answer.now_or_never(), Some(0), "it is answered");
+                }
+                assert_eq!(context.scope().len(), 0);
+                scene.log.check().unwrap();
+                scene.finish(&[0, 1]);
+                done && poll < 120
+            });
+        }
+    }
+}

@@ -92,6 +92,10 @@ impl Scene {
             async move {
                 world.pause().await;
                 log.apply(&step, record);
+                // What undoes it takes its time.
+                step.register_compensation_with(world.clone(), |world| async move {
+                    world.pause().await;
+                });
                 world.pause().await;
                 if fails(record, step.attempt()) { Err("it fails".into()) } else { Ok(()) }
             }
@@ -168,6 +172,7 @@ pub struct Drain {
     pub shutdown: CancellationSource,
     pub cancellation: CancellationSource,
     pub finish_within: Option<Duration>,
+    pub max_waiting: usize,
     /// Takes in the partitions that are assigned while it runs.
     pub assigned: Option<std::rc::Rc<Link<LogConsumer>>>,
 }
@@ -183,6 +188,7 @@ impl Drain {
             shutdown: CancellationSource::new(),
             cancellation: CancellationSource::new(),
             finish_within: None,
+            max_waiting: 1_024,
             assigned: None,
         }
     }
@@ -228,7 +234,7 @@ impl Drain {
             drain = drain.finish_within(within);
         }
         if let Some(retry) = &self.retry {
-            drain = drain.retry(retry.clone());
+            drain = drain.retry(retry.clone()).max_waiting(self.max_waiting);
         }
         macro_rules! incoming {
             ($drain:expr) => {

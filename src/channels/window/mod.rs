@@ -152,10 +152,14 @@ impl<S: Source> Source for Window<S> {
         let (Some(source), false) = (this.source.as_pin_mut(), *this.ended) else {
             return Poll::Ready(None);
         };
-        let (body, receipt) = match source.poll_delivery(cx) {
+        let mut source = source;
+        let (body, receipt) = match source.as_mut().poll_delivery(cx) {
             Poll::Ready(Some(Ok(Delivery { body, receipt }))) => (body, receipt),
             Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
             Poll::Ready(None) => return Poll::Ready(self.end().map(Ok)),
+            Poll::Pending if source.is_exhausted() && this.open.close_at_once() => {
+                return Poll::Ready(this.open.close().map(Ok));
+            }
             Poll::Pending => return this.open.poll_due(cx).map(|()| this.open.close().map(Ok)),
         };
         let body = match body {

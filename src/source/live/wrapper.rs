@@ -126,6 +126,10 @@ impl<S: Source> Source for LiveSource<S> {
         self.source.as_ref().is_some_and(|source| source.holds())
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is_exhausted())
+    }
+
     fn profile(&self) -> Profile {
         let profile = self.source.as_ref().map(|source| source.profile());
         Profile { id: Some(self.control.id), live: true, ..profile.unwrap_or_default() }

@@ -1,5 +1,6 @@
 //! Who reads a log, as the transport of a drain.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ struct OnItsWay {
     consumer: LogConsumer,
     assignments: Vec<Assignment>,
     is_fetch: bool,
+    /// Where the position was before a fetch that has not returned.
+    read_from: Cell<Option<u64>>,
 }
 
 impl LogConsumer {
@@ -268,7 +271,8 @@ impl OnItsWay {
                 }
             });
         }
-        Self { consumer: consumer.clone(), assignments, is_fetch }
+        let read_from = Cell::new(None);
+        Self { consumer: consumer.clone(), assignments, is_fetch, read_from }
     }
 }
 
@@ -281,6 +285,7 @@ impl Drop for OnItsWay {
                 let Some(part) = held else { continue };
                 let calls = if self.is_fetch { &mut part.fetching } else { &mut part.settling };
                 *calls = calls.saturating_sub(1);
+                part.position = self.read_from.get().unwrap_or(part.position);
             }
         });
     }
@@ -299,7 +304,7 @@ impl Transport for LogConsumer {
     }
 
     async fn fetch(&self, want: Want) -> Fetched<LogRecord, LogOffset> {
-        let _call = OnItsWay::begin(self, vec![want.assignment], true);
+        let call = OnItsWay::begin(self, vec![want.assignment], true);
         let (latency, fails) = self.log.look(|book| {
             let fails = book.failing_fetches > 0 || book.chance() && book.chance();
             book.failing_fetches = book.failing_fetches.saturating_sub(1);
@@ -320,7 +325,9 @@ impl Transport for LogConsumer {
         });
         let read = read.await;
         if read.as_ref().is_none_or(|records| !records.is_empty()) {
+            call.read_from.set(read.iter().flatten().map(|record| record.offset).next());
             self.after(latency).await;
+            call.read_from.set(None);
         }
         let Some(records) = read else { return Ok(None) };
         let received = |record: LogRecord| {
