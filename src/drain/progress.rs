@@ -78,7 +78,7 @@ impl Progress {
         if let Some((clock, started)) = running {
             report.elapsed = clock.now().since(started);
             report.late = late;
-            for desk in desks.iter() {
+            for desk in &desks {
                 report.settlements.add(&desk.settlements());
             }
             // That of the drain, which is the first, comes last: actions move there from the others.
