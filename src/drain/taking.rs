@@ -49,6 +49,8 @@ impl<C: Drains> Lane<C> {
             state.accounts.change(this.info.row, |n| {
                 n.held = n.held + now - before;
                 n.in_flight += u64::from(held && yielded);
+                // All that was in a window is lost.
+                n.unfinished += u64::from(held && !holds && !yielded);
             });
         }
         let ready = matches!(polled, Poll::Ready(Some(Ok(_))));

@@ -117,7 +117,7 @@ fn number(name: &str) -> Option<u64> {
 /// One program.
 fn run(seed: u64) {
     let mut rng = Rng::with_seed(seed);
-    let simulation = Simulation::new(seed).with_most_polls(20_000);
+    let simulation = Simulation::new(seed).with_most_polls(60_000);
     let simulation = if seed % 2 == 0 { simulation } else { simulation.with_strict_wakers() };
     let plan = Plan {
         messages: rng.u32(1..12),
@@ -137,7 +137,7 @@ fn run(seed: u64) {
 
     // Whoever ends it.
     let (shutdown, cancel) = (CancellationSource::new(), CancellationSource::new());
-    let shutdown_after = if rng.bool() { millis(&mut rng, 60_000) } else { 60 * MINUTE };
+    let shutdown_after = if rng.bool() { millis(&mut rng, 60_000) } else { 10 * MINUTE };
     let (clock, token) = (world.clock().clone(), shutdown.clone());
     let _stops = simulation.spawn("shutdown", async move {
         clock.sleep_until(clock.now() + shutdown_after).await;

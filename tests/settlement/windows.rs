@@ -116,6 +116,7 @@ fn what_is_lost_in_an_open_window_leaves_it() {
     let link = shop.link();
     let (mut seen, stop) = (Vec::new(), CancellationSource::new());
     let window = Window::new(&context, link.source()).count(10).every(20 * SECOND);
+    // Lost after 10 seconds, the first one comes again and is in the window once more, or in the next.
     let drain = fan_in(&context, [window], |window: Vec<u32>, step| {
         let receipts = shop.work(&step);
         assert_eq!(receipts.len(), window.len(), "each of them is ours");
@@ -127,8 +128,31 @@ fn what_is_lost_in_an_open_window_leaves_it() {
     assert_sum(&report);
     assert_eq!((report.handled(), report.lost()), (1, 1));
     assert!(shop.book().undone.is_empty(), "nothing was done for it");
-    assert!(!seen[0].iter().any(|it: &QueueReceipt| it.number == 0 && it.token == 1), "{seen:?}");
+    let first: Vec<_> = seen[0].iter().map(|it: &QueueReceipt| (it.number, it.token)).collect();
+    assert!(first.contains(&(1, 1)), "the other one stays: {first:?}");
+    assert!(!first.contains(&(0, 1)), "{first:?}");
     shop.check_all(2);
+}
+
+/// Rule 7.20: a window of which all is lost is none.
+#[test]
+fn a_window_of_which_all_is_lost_is_no_window() {
+    let (simulation, shop, context) = stage(1);
+    let shop = shop.endless();
+    shop.queue.renews([RenewalAnswer::Lost]);
+    let link = shop.link();
+    let window = Window::new(&context, link.source()).count(10).every(15 * SECOND);
+    let stop = CancellationSource::new();
+    let drain = fan_in(&context, [window], |window: Vec<u32>, step| {
+        assert_eq!(window, [0]);
+        assert!(shop.work(&step)[0].token > 1);
+        stop.cancel();
+        async { Ok::<_, BoxError>(()) }
+    });
+    let report = run(&simulation, drain.shutdown(stop.token())).unwrap();
+    assert_sum(&report);
+    assert_eq!((report.handled(), report.accepted(), report.lost()), (1, 1, 1));
+    shop.check_all(1);
 }
 
 /// Rules 7.20 and 2.1: an open window is released receipt by receipt.

@@ -147,7 +147,9 @@ impl<S: Source> Source for Window<S> {
     fn poll_delivery(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
         let this = self.as_mut().project();
         if this.open.is_due() {
-            return Poll::Ready(this.open.close().map(Ok));
+            if let Some(window) = this.open.close() {
+                return Poll::Ready(Some(Ok(window)));
+            }
         }
         let (Some(source), false) = (this.source.as_pin_mut(), *this.ended) else {
             return Poll::Ready(None);
@@ -157,15 +159,19 @@ impl<S: Source> Source for Window<S> {
             Poll::Ready(Some(Ok(Delivery { body, receipt }))) => (body, receipt),
             Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
             Poll::Ready(None) => return Poll::Ready(self.end().map(Ok)),
-            Poll::Pending if source.is_exhausted() && this.open.close_at_once() => {
-                return Poll::Ready(this.open.close().map(Ok));
+            Poll::Pending => {
+                let ends = source.is_exhausted() && this.open.close_at_once();
+                let window = match this.open.poll_due(cx) {
+                    Poll::Pending if !ends => None,
+                    _ => this.open.close(),
+                };
+                return window.map_or(Poll::Pending, |window| Poll::Ready(Some(Ok(window))));
             }
-            Poll::Pending => return this.open.poll_due(cx).map(|()| this.open.close().map(Ok)),
         };
         let body = match body {
             Body::Message(message) => {
                 this.open.push(message, receipt);
-                let full = this.open.is_full().then(|| this.open.close()).flatten();
+                let full = this.open.is_full_of_ours().then(|| this.open.close()).flatten();
                 return Poll::Ready(Some(Ok(full.unwrap_or_else(Delivery::held))));
             }
             // What is no message belongs to no window.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::{Alarm, Clock};
 use crate::error::Error;
 use crate::panics;
-use crate::settlement::Desk;
+use crate::settlement::{Desk, Given, Verdict};
 use crate::source::{Body, Delivery, Receipt};
 
 pub(super) struct Open<M, R> {
@@ -70,6 +70,29 @@ impl<M, R: Receipt> Open<M, R> {
 
     pub(super) fn is_full(&self) -> bool {
         self.count.is_some_and(|count| self.messages.len() >= count)
+    }
+
+    /// Whether it is full, once what is lost has left it.
+    pub(super) fn is_full_of_ours(&mut self) -> bool {
+        self.is_full() && {
+            self.forget_lost();
+            self.is_full()
+        }
+    }
+
+    /// What is no longer ours leaves the window: nobody has begun it.
+    fn forget_lost(&mut self) {
+        if !R::SETTLES {
+            return;
+        }
+        for at in (0..self.messages.len()).rev() {
+            if self.receipts[at].delivered().is_some_and(|delivered| delivered.is_lost()) {
+                panics::drop_each(self.messages.remove(at));
+                if let Some(receipt) = self.receipts.remove(at) {
+                    receipt.into_ticket().give(&Verdict::UNTOUCHED, Given::default());
+                }
+            }
+        }
     }
 
     pub(super) fn push(&mut self, message: M, receipt: R) {
@@ -136,6 +159,7 @@ impl<M, R: Receipt> Open<M, R> {
     /// The window as one message, with a receipt for all of it. The next one is empty.
     pub(super) fn close(&mut self) -> Option<Delivery<Vec<M>, R>> {
         self.forget_times();
+        self.forget_lost();
         let mut messages = Vec::from(std::mem::take(&mut self.messages));
         if messages.is_empty() {
             return None;
