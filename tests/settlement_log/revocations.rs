@@ -299,7 +299,8 @@ fn what_waits_for_a_retry_is_dropped_when_its_partition_is_lost() {
             let member = scene.member(&[0, 1]);
             let context = scene.world.context("orders");
             let log = scene.log.clone();
-            let handler = scene.works_unless(move |it, _| it.partition == 0 && log.handled(it) == 1);
+            let handler =
+                scene.works_unless(move |it, _| it.partition == 0 && log.handled(it) == 1);
             let mut drain = Drain::new(order).retry(RetryPolicy::fixed(3, ms(3_600_000)));
             drain.max_waiting = max_waiting;
             let stop = drain.shutdown.clone();
@@ -334,7 +335,8 @@ fn partitions_are_given_up_while_the_drain_shuts_down() {
                 let handler = scene.works_unless(|it, _| it.offset == 4);
                 let drain = drain.going_on().on(&context, member.sources, handler);
                 let answer = Rc::new(Mutex::new(None));
-                let (consumer, slot, ends) = (member.consumer.clone(), answer.clone(), stop.clone());
+                let (consumer, slot, ends) =
+                    (member.consumer.clone(), answer.clone(), stop.clone());
                 let both = move || {
                     if first {
                         ends.cancel();
