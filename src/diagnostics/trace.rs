@@ -1,10 +1,10 @@
 //! Spans and events for the `tracing` facade; without the feature, nothing.
 
 #[cfg(feature = "tracing")]
-pub(crate) use on::{DrainSpan, MessageSpan, compensated, lost, without_effect};
+pub(crate) use on::{DrainSpan, MessageSpan, compensated, lost, trouble, without_effect};
 
 #[cfg(not(feature = "tracing"))]
-pub(crate) use off::{DrainSpan, MessageSpan, compensated, lost, without_effect};
+pub(crate) use off::{DrainSpan, MessageSpan, compensated, lost, trouble, without_effect};
 
 #[cfg(feature = "tracing")]
 mod on {
@@ -103,6 +103,11 @@ mod on {
         facade(|| tracing::warn!(option, why, "an option has no effect"));
     }
 
+    /// A transport could not do what it was asked for; it is tried again, or counted.
+    pub(crate) fn trouble(error: &Error) {
+        facade(|| tracing::warn!(error = format!("{error:#}"), "trouble with a transport"));
+    }
+
     /// Places that one event names.
     const MAX_PLACES: usize = 8;
 
@@ -179,6 +184,8 @@ mod off {
     }
 
     #[inline]
+    pub(crate) fn trouble(_: &Error) {}
+
     pub(crate) fn without_effect(_: &str, _: &str) {}
 
     #[inline]

@@ -14,7 +14,7 @@ use super::types::{DrainTypes, Drains};
 use super::undos::{UndoWith, Undone};
 use crate::clock::Tick;
 use crate::diagnostics::COUNTERS;
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, Failure};
 use crate::panics;
 use crate::settlement::Verdict;
 use crate::source::Receipt;
@@ -142,7 +142,10 @@ impl<C: Drains> Slot<C> {
             (Then::Again(_, Some(error)), Err(_)) => (error, false),
             (Then::Again(_, None), Err(failure)) => (failure.error().clone(), false),
             (Then::GiveUp { error, interrupted }, _) => (error, interrupted),
-            (Then::Lost, _) => return self.lost_and_undone(undone.is_ok(), info, state),
+            (Then::Lost, _) => {
+                let failed = undone.err().map(Failure::into_error);
+                return self.lost_and_undone(failed, info, state, shared);
+            }
         };
         self.give_up(error, interrupted, undone, info, state, shared, cx)
     }
@@ -162,7 +165,10 @@ impl<C: Drains> Slot<C> {
         let this = self.as_mut().project();
         let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
         let goes_on = shared.settings.goes_on() && !interrupted;
-        if !(goes_on && C::Letters::GIVEN) {
+        // One of which nothing is left is not rejected: it comes again.
+        let is_empty = job.message.is_none() && this.raw.is_none();
+        let is_lost = C::Letters::GIVEN && is_empty && job.receipt.delivered().is_some();
+        if !(goes_on && C::Letters::GIVEN) || is_lost {
             let is_undone = undone.is_ok();
             if let Err(failure) = undone {
                 error = error.with_related([failure.into_error()]);
@@ -172,7 +178,8 @@ impl<C: Drains> Slot<C> {
             let settled = settle_failed(job, &error, is_undone, interrupted, is_message, shared);
             // What a shutdown interrupts is given back, and comes again.
             let stays = shared.settings.goes_on() && !shared.outer.is_cancelled();
-            if !(stays && settled != Gone::Nowhere || settled == Gone::Aside) {
+            let is_settled = stays && settled != Gone::Nowhere || settled == Gone::Aside;
+            if !is_settled || is_lost {
                 state.fail(error);
             }
             return Poll::Ready(self.failed(info, state));

@@ -8,6 +8,7 @@ use super::report::{Counts, FanInReport, SourceReport, Warning};
 use crate::clock::{Clock, Tick};
 use crate::lock::Lock;
 use crate::origin::SourceRef;
+use crate::settlement::Desk;
 use crate::undo::{CompensationScope, DrainScope, WeakScope};
 
 /// Shows what a drain has done so far, from any thread, at any moment.
@@ -46,6 +47,8 @@ struct Watched {
     running: Option<(Arc<dyn Clock>, Tick)>,
     /// The scopes in which it stages.
     scopes: Vec<WeakScope>,
+    /// Its transports.
+    desks: Vec<Arc<dyn Desk>>,
     /// What came from steps that somebody kept.
     late: Arc<AtomicU64>,
 }
@@ -65,15 +68,17 @@ impl Progress {
     /// ```
     #[must_use]
     pub fn report(&self) -> FanInReport {
-        let (mut report, running, scopes, late, all_kept) = {
+        let (mut report, running, scopes, desks, late, all_kept) = {
             let watched = self.shared.lock();
             let scopes: Vec<_> = watched.scopes.iter().filter_map(WeakScope::upgrade).collect();
             let late = watched.late.load(Ordering::Relaxed);
-            (watched.report.clone(), watched.running.clone(), scopes, late, watched.all_kept)
+            let (report, running) = (watched.report.clone(), watched.running.clone());
+            (report, running, scopes, watched.desks.clone(), late, watched.all_kept)
         };
         if let Some((clock, started)) = running {
             report.elapsed = clock.now().since(started);
             report.late = late;
+            desks.iter().for_each(|desk| report.settlements.add(&desk.settlements()));
             // That of the drain, which is the first, comes last: actions move there from the others.
             report.staged = scopes.iter().rev().map(|scope| scope.len() as u64).sum();
             if all_kept {
@@ -96,6 +101,14 @@ impl Progress {
         watched.scopes = vec![scope.scope().downgrade()];
         watched.late = Arc::clone(scope.late_counter());
         watched.all_kept = false;
+        let old = std::mem::take(&mut watched.desks);
+        drop(watched);
+        drop(old);
+    }
+
+    /// Another transport.
+    pub(super) fn add_desk(&self, desk: &Arc<dyn Desk>) {
+        self.shared.lock().desks.push(Arc::clone(desk));
     }
 
     /// Another scope of a message.
@@ -127,13 +140,15 @@ impl Progress {
 
     pub(super) fn finish(&self, report: &FanInReport) {
         let report = report.clone();
-        let (clock, _scopes) = {
+        let (clock, _scopes, desks) = {
             let mut watched = self.shared.lock();
             watched.report = report;
-            (watched.running.take(), std::mem::take(&mut watched.scopes))
+            let scopes = std::mem::take(&mut watched.scopes);
+            (watched.running.take(), scopes, std::mem::take(&mut watched.desks))
         };
-        // The clock is the user's: it goes away after the lock.
+        // The clock is the user's, and so are transports: they go away after the lock.
         crate::panics::drop_contained(|| drop(clock));
+        crate::panics::drop_each(desks);
     }
 }
 

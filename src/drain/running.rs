@@ -87,6 +87,7 @@ impl<C: Drains> Running<C> {
                 self.stop(error)?;
             }
         }
+        // What comes with the first poll is there from the start.
         self.first = false;
         self.shared.hold.store(exceeded.is_some(), Ordering::Relaxed);
         self.shared.fresh.store(true, Ordering::Relaxed);
@@ -268,6 +269,7 @@ impl<C: Drains> Running<C> {
         })?;
         self.handlers.cancel();
         self.refuse_sources();
+        self.stop_fetching();
         if in_flight > 0 {
             let shared = &self.shared;
             self.grace = Some(Alarm::grace(shared.context.clock(), shared.settings.grace));
@@ -283,6 +285,7 @@ impl<C: Drains> Running<C> {
             state.let_kept_go();
         })?;
         self.refuse_sources();
+        self.stop_fetching();
         if let Some(within) = self.shared.settings.finish_within {
             self.finish = Some(Alarm::grace(self.shared.context.clock(), within));
         }

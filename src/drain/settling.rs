@@ -252,9 +252,10 @@ impl<C: Drains> Slot<C> {
     /// What a message did that is no longer ours is undone, as far as it could be.
     pub(super) fn lost_and_undone(
         mut self: Pin<&mut Self>,
-        undone: bool,
+        failed: Option<Error>,
         info: &mut Info,
         state: &mut State<C>,
+        shared: &Shared<C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
         this.span.end_dropped();
@@ -264,11 +265,14 @@ impl<C: Drains> Slot<C> {
             for (_, key) in keys.into_iter().flatten() {
                 state.settling.lost.remove(&key);
             }
-            if undone {
+            if failed.is_none() {
                 // Of a window: those that are still ours.
                 job.settle(&Verdict::Release { after: None, begun: true });
             }
             panics::drop_contained(|| drop(job));
+        }
+        if let Some(error) = failed.filter(|_| !shared.settings.goes_on()) {
+            state.fail(error);
         }
         state.accounts.change(info.row, |n| {
             n.in_flight -= 1;

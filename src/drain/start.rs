@@ -208,7 +208,7 @@ impl<C: Drains> Running<C> {
         self.sources += 1;
         let mut invalid = profile.invalid.clone();
         if invalid.is_none() && self.invalid.is_none() {
-            invalid = self.attach(state, &profile.desks).err();
+            invalid = self.attach(state, &profile).err();
         }
         if profile.rate.is_some() && invalid.is_none() {
             invalid = self.shared.context.clock().check().err();

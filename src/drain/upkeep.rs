@@ -20,6 +20,7 @@ use crate::clock::Alarm;
 use crate::error::Error;
 use crate::panics;
 use crate::settlement::{Desk, Given, Key, News, Release, Settlements, Tag, Ticket};
+use crate::source::Profile;
 
 /// The transports of a drain.
 #[derive(Default)]
@@ -43,12 +44,11 @@ impl<C: Drains> Running<C> {
     /// # Errors
     ///
     /// Where one of them cannot be used by this drain.
-    pub(super) fn attach(
-        &mut self,
-        state: &mut State<C>,
-        desks: &[Arc<dyn Desk>],
-    ) -> Result<(), Error> {
-        for desk in desks {
+    pub(super) fn attach(&mut self, state: &mut State<C>, profile: &Profile) -> Result<(), Error> {
+        for desk in &profile.desks {
+            if profile.gathers {
+                desk.gathers();
+            }
             if self.transports.desks.iter().any(|known| Arc::ptr_eq(known, desk)) {
                 continue;
             }
@@ -69,7 +69,11 @@ impl<C: Drains> Running<C> {
                 let text = "a message that is settled has to be undone before it is given back";
                 return Err(Error::validation(text));
             }
-            desk.attach(self.shared.context.clock(), settings.message_timeout)?;
+            let budget = settings.finish_within.unwrap_or(settings.grace).min(settings.grace);
+            desk.attach(self.shared.context.clock(), settings.message_timeout, budget)?;
+            if let Some(progress) = &self.progress {
+                progress.add_desk(desk);
+            }
             self.transports.desks.push(Arc::clone(desk));
         }
         Ok(())
@@ -116,7 +120,11 @@ impl<C: Drains> Running<C> {
         let shared = Arc::clone(&self.shared);
         match &news {
             News::Hurry(keys) => return self.hurry(keys),
-            News::Lost(_) => self.banks.iter_mut().for_each(|bank| bank.notify_all()),
+            News::Lost(key) => {
+                // What waits is not begun again, and whoever handles it hears of it.
+                self.hurry(&[*key])?;
+                self.banks.iter_mut().for_each(|bank| bank.notify_all());
+            }
             _ => {}
         }
         self.look(|state| match news {
@@ -183,9 +191,7 @@ impl<C: Drains> Running<C> {
         self.banks.clear();
         self.shared.tell(&state);
         self.shared.put(state);
-        for desk in &self.transports.desks {
-            desk.stop();
-        }
+        self.stop_fetching();
         let clock = self.shared.context.clock();
         let grace = self.shared.settings.grace;
         let budget = match (&result, &self.grace, &self.finish) {
@@ -196,6 +202,13 @@ impl<C: Drains> Running<C> {
         };
         self.transports.closing = Some(Closing { result, budget, ends: None });
         Ok(())
+    }
+
+    /// Nothing more is fetched, and what was not taken is released at once.
+    pub(super) fn stop_fetching(&self) {
+        for desk in &self.transports.desks {
+            desk.stop();
+        }
     }
 
     /// Settles what is open, and closes the transports.

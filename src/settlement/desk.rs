@@ -87,7 +87,7 @@ impl Settlements {
 pub trait Desk: fmt::Debug + Send + Sync {
     fn able(&self) -> Able;
 
-    /// A drain begins to drive it.
+    /// A drain begins to drive it. `budget`: how little time it may have at its end.
     ///
     /// # Errors
     ///
@@ -96,6 +96,7 @@ pub trait Desk: fmt::Debug + Send + Sync {
         &self,
         clock: &Arc<dyn Clock>,
         message_timeout: Option<Duration>,
+        budget: Duration,
     ) -> Result<(), Error>;
 
     /// The drain is gone. Nothing is sent any more; returns the accepts that were not handed over,
@@ -135,6 +136,9 @@ pub trait Desk: fmt::Debug + Send + Sync {
 
     /// What was kept is not going to be released.
     fn forget_kept(&self, key: Key);
+
+    /// Its messages are gathered in windows.
+    fn gathers(&self);
 
     /// The most messages of one window that need no interval to be closed.
     fn largest_window(&self) -> usize;

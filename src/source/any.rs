@@ -65,6 +65,10 @@ impl<M, R: Receipt> Source for AnySource<'_, M, R> {
         self.0.as_mut().give_out()
     }
 
+    fn pause(mut self: Pin<&mut Self>, paused: bool) {
+        self.0.as_mut().pause(paused);
+    }
+
     fn is_paused(&self) -> bool {
         self.0.is_paused()
     }

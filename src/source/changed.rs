@@ -8,6 +8,7 @@ use pin_project_lite::pin_project;
 
 use super::{Body, DeliveryOf, Gate, Polled, Profile, Source};
 use crate::error::{BoxError, Error, ErrorCode};
+use crate::panics;
 
 /// What becomes of a message.
 pub trait Change<M> {
@@ -34,13 +35,12 @@ where
     type Message = N;
 
     fn change(&mut self, message: M) -> Body<N> {
-        match (self.0)(message.clone()) {
-            Ok(message) => Body::Message(message),
-            Err(error) => {
-                let error = Error::from_error(ErrorCode::Validation, error);
-                Body::Failed(error, Some(Box::new(message)))
-            }
-        }
+        let error = match panics::contain(|| (self.0)(message.clone())) {
+            Ok(Ok(message)) => return Body::Message(message),
+            Ok(Err(error)) => Error::from_error(ErrorCode::Validation, error),
+            Err(text) => Error::panic("the function of `decoded`", &text),
+        };
+        Body::Failed(error, Some(Box::new(message)))
     }
 }
 
@@ -48,7 +48,10 @@ impl<M, N, F: FnMut(M) -> Option<N>> Change<M> for Pick<F> {
     type Message = N;
 
     fn change(&mut self, message: M) -> Body<N> {
-        (self.0)(message).map_or(Body::Skipped, Body::Message)
+        match panics::contain(|| (self.0)(message)) {
+            Ok(picked) => picked.map_or(Body::Skipped, Body::Message),
+            Err(text) => Body::Failed(Error::panic("the function of `picked`", &text), None),
+        }
     }
 }
 
@@ -104,6 +107,11 @@ impl<S: Source, C: Change<S::Message>> Source for Changed<S, C> {
     #[inline]
     fn give_out(self: Pin<&mut Self>) -> bool {
         self.project().source.give_out()
+    }
+
+    #[inline]
+    fn pause(self: Pin<&mut Self>, paused: bool) {
+        self.project().source.pause(paused);
     }
 
     #[inline]

@@ -103,6 +103,11 @@ impl<S: Source> Source for Configured<S> {
     }
 
     #[inline]
+    fn pause(self: Pin<&mut Self>, paused: bool) {
+        self.project().source.pause(paused);
+    }
+
+    #[inline]
     fn is_paused(&self) -> bool {
         self.source.is_paused()
     }

@@ -67,6 +67,9 @@ impl<S: TryStream<Error: Into<BoxError>>> Source for Faults<S> {
     }
 
     #[inline]
+    fn pause(self: Pin<&mut Self>, _: bool) {}
+
+    #[inline]
     fn is_paused(&self) -> bool {
         false
     }

@@ -95,6 +95,10 @@ pub trait Source {
     #[doc(hidden)]
     fn give_out(self: Pin<&mut Self>) -> bool;
 
+    /// Tells whatever fetches ahead for the source that nothing of it is to be started, or is again.
+    #[doc(hidden)]
+    fn pause(self: Pin<&mut Self>, paused: bool);
+
     /// Whether nothing of the source may be started for now: asked without waiting for another
     /// answer.
     #[doc(hidden)]
@@ -319,6 +323,9 @@ impl<S: Stream> Source for S {
     fn give_out(self: Pin<&mut Self>) -> bool {
         false
     }
+
+    #[inline]
+    fn pause(self: Pin<&mut Self>, _: bool) {}
 
     #[inline]
     fn is_paused(&self) -> bool {

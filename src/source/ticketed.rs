@@ -46,6 +46,10 @@ impl<S: Source> Source for Ticketed<S> {
         self.project().source.give_out()
     }
 
+    fn pause(self: Pin<&mut Self>, paused: bool) {
+        self.project().source.pause(paused);
+    }
+
     fn is_paused(&self) -> bool {
         self.source.is_paused()
     }

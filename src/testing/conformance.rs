@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use futures::stream::{self, BoxStream, StreamExt};
 
 use crate::cancellation::CancellationSource;
@@ -145,16 +147,19 @@ impl<B: Broker> Suite<'_, B> {
     ) -> Result<FanInReport, BoxError> {
         let link = self.broker.connect().await?;
         let (sources, incoming) = Self::sources(&link);
-        let report = fan_in(self.context, sources, |message, step| {
+        let (quiet, began) = (CancellationSource::new(), AtomicU64::new(0));
+        let drain = fan_in(self.context, sources, |message, step| {
+            began.fetch_add(1, Ordering::Relaxed);
             handle(self.broker.number(&message), step)
         })
         .incoming(incoming)
         .ordered_by(|message| self.broker.number(message))
         .concurrency(at_once)
         .on_failure(OnFailure::Continue)
-        .until_idle()
-        .timeout(self.patience())
-        .await?;
+        .shutdown(quiet.token())
+        .timeout(self.patience());
+        let drain = if B::ASSIGNED { drain } else { drain.until_idle() };
+        let report = self.until_quiet(drain.into_future(), &quiet, &began).await?;
         account(&report)?;
         Ok(report)
     }
@@ -167,6 +172,30 @@ impl<B: Broker> Suite<'_, B> {
             (Vec::new(), link.assigned().boxed())
         } else {
             (vec![link.source()], stream::empty().boxed())
+        }
+    }
+
+    /// Awaits a drain, and shuts it down when no handler has begun for a while: partitions come when
+    /// the broker says so, and until then nothing looks idle but the drain.
+    async fn until_quiet<R>(
+        &self,
+        drain: impl Future<Output = R>,
+        quiet: &CancellationSource,
+        began: &AtomicU64,
+    ) -> R {
+        let clock = self.context.clock();
+        let mut drain = pin!(drain);
+        loop {
+            let before = began.load(Ordering::Relaxed);
+            let look = clock.sleep_until(clock.now() + self.broker.comes_again_after() * 2);
+            match select(drain.as_mut(), look).await {
+                Either::Left((ended, _)) => return ended,
+                Either::Right(_) if began.load(Ordering::Relaxed) == before => {
+                    quiet.cancel();
+                    return drain.await;
+                }
+                Either::Right(_) => {}
+            }
         }
     }
 
@@ -218,7 +247,8 @@ impl<B: Broker> Suite<'_, B> {
         let (seen, failed) = (Seen::default(), Lock::new(BTreeSet::new()));
         for _ in 0..4 {
             self.drain(1, |number, _| {
-                let first = failed.lock().insert(number);
+                // Not all in a row: a source whose handlers fail again and again is slowed down.
+                let first = number % 2 == 0 && failed.lock().insert(number);
                 if !first {
                     seen.lock().push(number);
                 }
@@ -237,18 +267,26 @@ impl<B: Broker> Suite<'_, B> {
         let link = self.broker.connect().await?;
         let (sources, incoming) = Self::sources(&link);
         let letters = Seen::default();
-        let report = fan_in(self.context, sources, async |_, _| Err::<(), _>("never"))
-            .incoming(incoming)
-            .dead_letters(async |letter: Letter<<B::Transport as Transport>::Message>| {
-                letters.lock().extend(letter.message().map(|message| self.broker.number(message)));
-            })
-            .until_idle()
-            .timeout(self.patience())
-            .await?;
+        let (quiet, began) = (CancellationSource::new(), AtomicU64::new(0));
+        let drain = fan_in(self.context, sources, async |message, _| {
+            began.fetch_add(1, Ordering::Relaxed);
+            if self.broker.number(&message) % 2 == 0 { Err("never") } else { Ok(()) }
+        })
+        .incoming(incoming)
+        .dead_letters(async |letter: Letter<<B::Transport as Transport>::Message>| {
+            letters.lock().extend(letter.message().map(|message| self.broker.number(message)));
+        })
+        .shutdown(quiet.token())
+        .timeout(self.patience());
+        let drain = if B::ASSIGNED { drain } else { drain.until_idle() };
+        let report = self.until_quiet(drain.into_future(), &quiet, &began).await?;
         account(&report)?;
         let mut letters = std::mem::take(&mut *letters.lock());
         letters.sort_unstable();
-        same(&letters, numbers)?;
+        let even: Vec<_> = numbers.filter(|number| number % 2 == 0).collect();
+        if letters != even {
+            return Err(format!("{letters:?} instead of {even:?}").into());
+        }
         self.nothing_is_left().await
     }
 
@@ -295,11 +333,16 @@ impl<B: Broker> Suite<'_, B> {
         let context = self.context.clone();
         self.drop_in_the_middle(&context).await?;
         self.wait_until_it_comes_again().await;
-        let mut seen = self.all_of(&numbers).await?;
+        // The release of the drain that was dropped comes when somebody else has accepted; where
+        // partitions are assigned, they are with the first one until it is gone.
+        let seen = if B::ASSIGNED { Ok(Vec::new()) } else { self.all_of(&numbers).await };
+        context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
+        let mut seen = seen?;
+        if B::ASSIGNED {
+            seen = self.all_of(&numbers).await?;
+        }
         seen.sort_unstable();
         same(&seen, numbers)?;
-        // The release of the drain that was dropped comes when somebody else has accepted.
-        context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
         self.nothing_is_left().await
     }
 

@@ -8,7 +8,7 @@ use super::Transport;
 use super::driver::Look;
 use super::entries::{Entry, Lease, Phase};
 use super::in_flight::{Ended, InFlight};
-use super::options::back_off;
+use super::options::{Options, back_off};
 use super::received::{Fetched, Received, Trouble, Want};
 use super::state::{Due, End, State, no_answer};
 use crate::cancellation::CancellationSource;
@@ -93,9 +93,16 @@ impl<T: Transport> State<T> {
         None
     }
 
-    /// A fetch waits for a third of the shortest lease that was seen, and not for ever.
+    /// A fetch waits for a third of the shortest lease that was seen, no longer than it is waited for
+    /// at the end, and not for ever.
     fn longest_wait(&self) -> Duration {
-        self.shortest_lease.map_or(LONGEST_FETCH, |term| (term / 3).min(LONGEST_FETCH))
+        let Options { settle_within, revoke_within, .. } = &self.options;
+        let budgets = [self.budget, *settle_within, revoke_within.unwrap_or(Duration::MAX)];
+        let longest = budgets.into_iter().fold(LONGEST_FETCH, Duration::min);
+        match self.shortest_lease {
+            Some(term) => longest.min(term / 3),
+            None => longest,
+        }
     }
 
     /// A fetch has come back.
@@ -107,7 +114,7 @@ impl<T: Transport> State<T> {
             return self.discard(requested, fetched);
         };
         part.fetch.stop = None;
-        let stale = std::mem::take(&mut part.fetch.stale) || self.stopped;
+        let stale = std::mem::take(&mut part.fetch.stale) || self.stopped || part.left;
         match fetched {
             Ok(Some(messages)) => {
                 (part.fetch.failed, part.fetch.failing_since) = (0, None);
@@ -168,12 +175,15 @@ impl<T: Transport> State<T> {
                 continue;
             }
             let of = facts.id.as_ref().filter(|_| !self.able.prefix);
-            let earlier = of.and_then(|id| self.ids.get(id)).copied();
-            let key = self.add_entry(id, requested, receipt, lease, facts);
-            if let Some(earlier) = earlier {
-                // That it comes again proves that the earlier delivery is lost. It is not begun before
-                // that one is undone.
+            if let Some(earlier) = of.and_then(|id| self.ids.get(id)).copied() {
+                // That it comes again proves that the earlier delivery is lost.
                 self.lose(earlier);
+            }
+            // It is not begun before that one is undone, or settled.
+            let of = facts.id.as_ref().filter(|_| !self.able.prefix);
+            let is_here = of.is_some_and(|id| self.ids.contains_key(id));
+            let key = self.add_entry(id, requested, receipt, lease, facts);
+            if is_here {
                 self.aside.messages.push(message);
                 let after = Some(self.able.asks_every);
                 self.give_back(key, Verdict::Release { after, begun: false });
@@ -227,7 +237,7 @@ impl<T: Transport> State<T> {
         self.counts.fetched += 1;
         self.set_alarm(lease.next, Due::Lease(key));
         if let Some(id) = id {
-            self.ids.insert(id, key);
+            self.ids.entry(id).or_insert(key);
         }
         if let Some(part) = self.parts.get_mut(&part) {
             part.open += 1;

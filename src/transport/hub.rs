@@ -20,6 +20,7 @@ use super::options::Options;
 use super::source::TransportSource;
 use super::state::{Aside, End, State, no_answer};
 use crate::clock::{Alarm, Clock, SystemClock, Tick};
+use crate::diagnostics::trace;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::panics;
@@ -92,6 +93,7 @@ impl<T: Transport> Hub<T> {
         panics::drop_each(messages);
         panics::drop_each(receipts);
         panics::drop_each(parts);
+        errors.iter().for_each(trace::trouble);
         panics::drop_each(errors);
         panics::wake_each(wakers);
     }
@@ -146,6 +148,7 @@ impl<T: Transport> Desk for Hub<T> {
         &self,
         clock: &Arc<dyn Clock>,
         message_timeout: Option<Duration>,
+        budget: Duration,
     ) -> Result<(), Error> {
         self.state.lock().options.check()?;
         clock.check()?;
@@ -161,6 +164,8 @@ impl<T: Transport> Desk for Hub<T> {
             (state.stopped, state.detached) = (false, false);
             state.news.clear();
             state.counts = Settlements::default();
+            state.gathers = false;
+            state.budget = budget;
             state.least_lease = message_timeout.unwrap_or(Duration::ZERO);
             for part in state.parts.values_mut().filter(|part| !part.left) {
                 part.ended = false;
@@ -258,6 +263,10 @@ impl<T: Transport> Desk for Hub<T> {
     fn forget_kept(&self, key: Key) {
         let receipt = self.state.lock().kept.remove(&key);
         panics::drop_each(receipt);
+    }
+
+    fn gathers(&self) {
+        self.state.lock().gathers = true;
     }
 
     fn largest_window(&self) -> usize {

@@ -83,7 +83,9 @@ impl<T: Transport> Link<T> {
     }
 
     /// A message that was delivered more often goes to the dead letters without its handler being
-    /// called, where the transport [counts](super::Able::counts).
+    /// called, where the transport [counts](super::Able::counts). One at the limit is handled while
+    /// nothing else of its source is: others may have ended the process each time. (Not where its
+    /// messages are gathered in windows, nor with a limit of 1.)
     #[must_use]
     pub fn max_deliveries(self, deliveries: u32) -> Self {
         self.with(|options| options.max_deliveries = Some(deliveries))

@@ -34,6 +34,10 @@ pub(super) struct Part<M> {
     pub(super) failures: u32,
     /// Nothing is taken before this moment.
     pub(super) slow_until: Option<Tick>,
+    /// One of its messages is handled with nothing else of it in work, or waits for that.
+    pub(super) alone: bool,
+    /// Nothing of it is to be started for now.
+    pub(super) paused: bool,
     pub(super) revoking: Option<Revoking>,
 }
 
@@ -82,6 +86,8 @@ impl<M> Part<M> {
             fetch: Fetch::default(),
             failures: 0,
             slow_until: None,
+            alone: false,
+            paused: false,
             revoking: None,
         }
     }
@@ -103,6 +109,7 @@ impl<M> Part<M> {
             && !self.ended
             && !self.left
             && !self.keeper
+            && !self.paused
             && self.revoking.is_none()
     }
 

@@ -194,10 +194,13 @@ impl<T: Transport> State<T> {
     pub(super) fn detach(&mut self) -> (Vec<(Key, Option<Tag>)>, Vec<Revocation>) {
         self.line.clear();
         self.outbox.clear();
+        self.sending = 0;
         self.commits.clear();
         self.renewals.clear();
         self.alarms.clear();
-        self.lost.clear();
+        self.lost_in_order.clear();
+        let lost: Vec<_> = self.lost.keys().copied().collect();
+        lost.into_iter().for_each(|key| self.is_undone(key));
         self.note_rewinds();
         self.detached = true;
         // What the drain was to take back, and has not heard of.
@@ -275,7 +278,7 @@ impl<T: Transport> State<T> {
 
     /// The handler has settled by itself.
     pub(super) fn settled_by_hand(&mut self, key: Key, end: End) {
-        let Some(entry) = self.entries.get_mut(key) else { return self.forget_lost(key) };
+        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
         if !matches!(entry.phase, Phase::Taken | Phase::ByHand) {
             return;
         }
@@ -294,7 +297,7 @@ impl<T: Transport> State<T> {
 
     /// There is no verdict, and there will be none. In prefix order nothing behind it is settled.
     pub(super) fn abandon(&mut self, key: Key) {
-        let Some(entry) = self.entries.get(key) else { return self.forget_lost(key) };
+        let Some(entry) = self.entries.get(key) else { return self.is_undone(key) };
         let (id, phase, place) = (entry.part, entry.phase, entry.place);
         if phase == Phase::Sending {
             return;

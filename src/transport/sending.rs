@@ -65,11 +65,14 @@ impl<T: Transport> State<T> {
         if self.able.prefix {
             return self.next_commits();
         }
-        if self.outbox.is_empty() || gathers && self.outbox.len() < self.able.batch {
+        let most = self.able.batch.min(self.options.max_unsettled);
+        let room = most.min(self.options.max_unsettled.saturating_sub(self.sending));
+        let least = if gathers { most } else { 1 };
+        if self.outbox.len() < least || room < least {
             return None;
         }
         let (mut about, mut batch) = (Vec::new(), Vec::new());
-        while batch.len() < self.able.batch {
+        while batch.len() < room {
             let Some(key) = self.outbox.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(key) else { continue };
             if entry.phase != Phase::Decided {
@@ -81,6 +84,7 @@ impl<T: Transport> State<T> {
                 continue;
             }
             entry.phase = Phase::Sending;
+            self.sending += 1;
             about.push(About::Message(key));
             batch.push((entry.receipt.clone(), entry.verdict.clone()));
         }
@@ -152,6 +156,7 @@ impl<T: Transport> State<T> {
     }
 
     fn message_answered(&mut self, key: Key, answer: Settled, now: Tick) {
+        self.sending -= 1;
         match answer {
             Settled::Confirmed | Settled::Sent => self.conclude(key, End::Settled),
             Settled::Refused(error) => self.refuse(key, now, error),

@@ -83,9 +83,10 @@ impl<T: Transport> State<T> {
                 return Next::End;
             }
             let partition = part.assignment.partition;
-            let is_undone =
-                self.lost.is_empty() || self.lost.values().all(|other| *other != partition);
+            let is_undone = self.lost_in_order.values().all(|other| *other != partition);
             let may_take = has_room && is_undone && part.may_take(self.options.max_ahead);
+            let may_take = may_take && self.may_be_next(id);
+            let Some(part) = self.parts.get_mut(&id) else { return Next::End };
             let Some((message, key)) = may_take.then(|| part.buffer.pop_front()).flatten() else {
                 let is_over = match &part.prefix {
                     // What is not done may be given back, and comes again.
@@ -126,6 +127,24 @@ impl<T: Transport> State<T> {
                 return Next::Message(message, key);
             }
         }
+    }
+
+    /// Whether the next one may be taken, as to what else of its source is in work. One at the limit of
+    /// deliveries, which others in work may have brought there, is tried alone.
+    fn may_be_next(&mut self, id: u64) -> bool {
+        let Some(most) = self.options.max_deliveries.filter(|_| !self.gathers) else { return true };
+        let Some(part) = self.parts.get(&id) else { return true };
+        let next = part.buffer.front().and_then(|(_, key)| self.entries.get(*key));
+        let is_last = next.is_some_and(|it| most > 1 && it.facts.deliveries == Some(most));
+        if !part.alone && !is_last {
+            return true;
+        }
+        let in_work = [Phase::Taken, Phase::ByHand];
+        let is_idle = in_work.iter().all(|phase| self.entries.of_part(id, *phase).is_empty());
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.alone = is_last || !is_idle;
+        }
+        is_idle
     }
 
     /// It was taken, and nobody has it.
@@ -213,6 +232,20 @@ impl<T: Transport> Source for TransportSource<T> {
 
     fn give_out(self: Pin<&mut Self>) -> bool {
         false
+    }
+
+    /// What is on its way is given back; what was fetched stays, and is renewed.
+    fn pause(self: Pin<&mut Self>, paused: bool) {
+        let part = self.part;
+        self.hub.change(|state| {
+            if let Some(part) = state.parts.get_mut(&part) {
+                part.paused = paused;
+                if paused {
+                    part.fetch.wanted = false;
+                    part.stop_fetch();
+                }
+            }
+        });
     }
 
     fn is_paused(&self) -> bool {

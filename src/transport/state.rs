@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -22,6 +23,12 @@ pub(super) struct State<T: Transport> {
     pub(super) options: Options,
     pub(super) entries: Entries<T::Receipt>,
     pub(super) ids: Ids,
+    /// Names of messages that are lost while somebody works on them, until that is undone.
+    pub(super) lost: HashMap<Key, Arc<str>>,
+    /// Its messages are gathered in windows.
+    pub(super) gathers: bool,
+    /// How little time the drain may have at its end.
+    pub(super) budget: Duration,
     pub(super) parts: BTreeMap<u64, Part<T::Message>>,
     next_part: u64,
     /// Sources that wait to fetch.
@@ -39,6 +46,8 @@ pub(super) struct State<T: Transport> {
     pub(super) counts: Settlements,
     /// Verdicts without an outcome.
     pub(super) unsettled: usize,
+    /// Those of them that are with the transport, where each is settled by itself.
+    pub(super) sending: usize,
     /// The last handler of some source has failed.
     failing: bool,
     /// Partitions that nobody has taken as a source.
@@ -51,7 +60,7 @@ pub(super) struct State<T: Transport> {
     pub(super) rewinds: HashMap<Assignment, T::Receipt>,
     /// In prefix order: messages that were lost in work, and the partitions of which nothing is taken
     /// before they are undone.
-    pub(super) lost: BTreeMap<Key, u32>,
+    pub(super) lost_in_order: BTreeMap<Key, u32>,
     /// Receipts of messages whose drain is gone, for those who undo them.
     pub(super) kept: HashMap<Key, T::Receipt>,
     /// Sources that somebody has.
@@ -124,6 +133,9 @@ impl<T: Transport> State<T> {
             options: Options::default(),
             entries: Entries::default(),
             ids: Ids::default(),
+            lost: HashMap::new(),
+            gathers: false,
+            budget: Duration::MAX,
             parts: BTreeMap::new(),
             next_part: 0,
             line: VecDeque::new(),
@@ -136,12 +148,13 @@ impl<T: Transport> State<T> {
             news: VecDeque::new(),
             counts: Settlements::default(),
             unsettled: 0,
+            sending: 0,
             failing: false,
             assigned: VecDeque::new(),
             assigned_waker: None,
             ours: BTreeSet::new(),
             rewinds: HashMap::new(),
-            lost: BTreeMap::new(),
+            lost_in_order: BTreeMap::new(),
             kept: HashMap::new(),
             sources: 0,
             stopped: false,
@@ -231,12 +244,19 @@ impl<T: Transport> State<T> {
         }
         if let Some(id) = &entry.facts.id {
             if self.ids.get(id) == Some(&key) {
-                self.ids.remove(id);
+                if end == End::Lost && entry.phase == Phase::Taken {
+                    self.lost.insert(key, Arc::clone(id));
+                } else {
+                    self.ids.remove(id);
+                }
             }
         }
         let part_id = entry.part;
         if let Some(part) = self.parts.get_mut(&part_id) {
             part.open -= 1;
+        }
+        if matches!(entry.phase, Phase::Taken | Phase::ByHand) {
+            self.has_left(part_id);
         }
         if std::mem::needs_drop::<T::Receipt>() {
             self.aside.receipts.push(entry.receipt);
@@ -244,12 +264,33 @@ impl<T: Transport> State<T> {
         self.end_part(part_id);
     }
 
-    /// A source that was dropped goes when nothing of it is open.
+    /// Nobody works on a message any more: one that is to be alone may be next.
+    fn has_left(&mut self, id: u64) {
+        if let Some(part) = self.parts.get_mut(&id).filter(|part| part.alone) {
+            self.aside.wakers.extend(part.waker.take());
+        }
+    }
+
+    /// What was lost is undone: it may be begun once more.
+    pub(super) fn is_undone(&mut self, key: Key) {
+        if let Some(id) = self.lost.remove(&key) {
+            if self.ids.get(&id) == Some(&key) {
+                self.ids.remove(&id);
+            }
+        }
+        if let Some(partition) = self.lost_in_order.remove(&key) {
+            let of = |part: &&mut Part<_>| part.assignment.partition == partition;
+            let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
+            self.aside.wakers.extend(wakers);
+        }
+    }
+
+    /// A source that was dropped goes when nothing of it is open, and its fetch has come back.
     pub(super) fn end_part(&mut self, id: u64) {
         let Some(part) = self.parts.get(&id) else { return };
-        let is_idle = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none())
-            && part.fetch.stop.is_none();
-        if part.open == 0 && is_idle && part.revoking.is_none() && part.left {
+        let is_idle = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none());
+        let fetches = part.fetch.stop.is_some();
+        if part.open == 0 && is_idle && !fetches && part.revoking.is_none() && part.left {
             self.aside.parts.extend(self.parts.remove(&id));
         } else if part.open == 0 && part.revoking.is_some() {
             self.wake_driver();
@@ -258,7 +299,7 @@ impl<T: Transport> State<T> {
 
     /// The verdict on a message.
     pub(super) fn give(&mut self, key: Key, verdict: Verdict, given: Given, now: Tick) {
-        let Some(entry) = self.entries.get_mut(key) else { return self.forget_lost(key) };
+        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
         if entry.phase != Phase::Taken {
             return;
         }
@@ -272,6 +313,7 @@ impl<T: Transport> State<T> {
             Handled::Well if self.failing => self.forget_failures(part),
             Handled::Well | Handled::No => {}
         }
+        self.has_left(part);
         self.wake_driver();
     }
 
@@ -333,15 +375,6 @@ impl<T: Transport> State<T> {
     pub(super) fn rewind(&mut self, id: u64, receipt: T::Receipt) {
         if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
             self.rewinds.entry(part.assignment).or_insert(receipt);
-        }
-    }
-
-    /// A message that was lost in work is undone, or will not be.
-    pub(super) fn forget_lost(&mut self, key: Key) {
-        if let Some(partition) = self.lost.remove(&key) {
-            let of = |part: &&mut Part<_>| part.assignment.partition == partition;
-            let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
-            self.aside.wakers.extend(wakers);
         }
     }
 
@@ -409,7 +442,7 @@ impl<T: Transport> State<T> {
             Phase::Taken => {
                 let partition = self.parts.get(&id).map(|part| part.assignment.partition);
                 if let Some(partition) = partition.filter(|_| self.able.prefix) {
-                    self.lost.insert(key, partition);
+                    self.lost_in_order.insert(key, partition);
                 }
                 self.news.push_back(News::Lost(key));
                 self.wake_driver();

@@ -174,13 +174,16 @@ fn a_message_that_is_lost_is_cancelled_and_undone_without_a_verdict() {
             };
             let report = report.unwrap();
             assert_sum(&report);
-            assert_eq!(
-                (report.lost(), report.accepted(), report.fetched()),
-                (1, 1, 2),
-                "{answer:?}"
-            );
+            // Fetched before the first one was undone, it was given back for a while.
+            let again = report.released();
+            assert_eq!((report.lost(), report.accepted(), report.fetched()), (1, 1, 2 + again));
+            assert!(again <= 1, "{answer:?} {report:?}");
             assert_eq!((shop.book().undone.len(), heard.get()), (1, 1));
-            assert_eq!(shop.verdicts(), [[(0, "accept")]]);
+            let of_first = |call: &QueueCall| match call {
+                QueueCall::Settle { batch, .. } => batch.iter().any(|(it, _)| it.token == 1),
+                _ => false,
+            };
+            assert!(!shop.queue.calls().iter().any(of_first), "it has no verdict");
             shop.check_all(1);
         }
     }

@@ -10,9 +10,11 @@
     reason = "tests spell out what a user would write"
 )]
 
+mod endings;
 mod failing;
 mod leases;
 mod outcomes;
 mod program;
+mod sending;
 mod shop;
 mod windows;

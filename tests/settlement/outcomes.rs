@@ -325,3 +325,49 @@ fn a_message_of_a_plain_source_is_not_settled() {
     });
     assert_eq!(run(&simulation, drain).unwrap().handled(), 1);
 }
+
+/// Rule 6.3: what is fetched and not settled is seen while the drain runs.
+#[test]
+fn a_running_drain_shows_what_is_unsettled() {
+    let (simulation, shop, context) = stage(3);
+    let (link, progress) = (shop.link(), watershed::Progress::new());
+    let seen = std::cell::RefCell::new(Vec::new());
+    let drain = fan_in(&context, [link.source()], async |_, step| {
+        shop.work(&step);
+        timers::delay(&step, SECOND).await?;
+        let now = progress.report();
+        seen.borrow_mut().push((now.fetched(), now.accepted()));
+        Ok::<_, BoxError>(())
+    });
+    let report = run(&simulation, drain.progress(&progress)).unwrap();
+    assert_sum(&report);
+    assert_eq!(seen.take(), [(3, 0), (3, 1), (3, 2)]);
+    assert_eq!((progress.report().fetched(), progress.report().accepted()), (3, 3));
+}
+
+/// Rules 4.15 and 7.3: undos of the user's own live as long.
+#[test]
+fn local_undos_are_kept_until_the_accept_is_answered() {
+    for refused in [0, 9] {
+        let (simulation, shop, context) = stage(1);
+        shop.queue.settles(vec![Says::Refused; refused]);
+        let undos = watershed::LocalUndos::new();
+        let link = shop.link().settle_within(SECOND);
+        let undone = std::rc::Rc::new(std::cell::Cell::new(0));
+        let stop = watershed::CancellationSource::new();
+        let drain = fan_in(&context, [link.source()], async |_, step| {
+            let undone = std::rc::Rc::clone(&undone);
+            undos.register(&step, move || {
+                undone.set(undone.get() + 1);
+                async {}
+            });
+            stop.cancel();
+            Ok::<_, BoxError>(())
+        });
+        let report = run(&simulation, drain.local_undos(&undos).shutdown(stop.token())).unwrap();
+        assert_sum(&report);
+        assert_eq!(undone.get(), u32::from(refused > 0));
+        assert!(!context.scope().has_actions());
+        assert_eq!(report.accepted(), u64::from(refused == 0));
+    }
+}

@@ -17,6 +17,8 @@ mod database;
 mod lease_queue;
 mod partition_log;
 mod prove;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::path::PathBuf;
@@ -50,25 +52,5 @@ fn run(arguments: &[&str]) -> Result<(), BoxError> {
         ["prove", rounds] => prove::prove(rounds.parse()?, None),
         ["prove", rounds, file] => prove::prove(rounds.parse()?, Some(&PathBuf::from(file))),
         _ => Err(USAGE.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Two workers in one process share the partitions, and everything is done once.
-    #[test]
-    fn two_workers_in_one_process_do_everything_once() {
-        let folder = tempfile::tempdir().unwrap();
-        database::fill(folder.path(), 400).unwrap();
-        std::thread::scope(|scope| {
-            let workers = [(); 2].map(|()| scope.spawn(|| worker::work(folder.path()).unwrap()));
-            for worker in workers {
-                worker.join().unwrap();
-            }
-        });
-        let found = audit::audit(folder.path()).unwrap();
-        assert_eq!(found.orders, 400);
     }
 }

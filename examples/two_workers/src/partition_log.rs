@@ -21,11 +21,11 @@ use watershed::{BoxError, Error, ErrorCode};
 use crate::database::{self, Database, NOW, PARTITIONS, millis};
 
 /// For how long a partition is ours, and how often that is renewed.
-const LEASE: Duration = Duration::from_secs(2);
-const BEAT: Duration = Duration::from_millis(200);
+const LEASE: Duration = Duration::from_secs(1);
+const BEAT: Duration = Duration::from_millis(100);
 
 /// How long messages of a partition that is given up may take.
-const GIVE_UP_WITHIN: Duration = Duration::from_secs(1);
+const GIVE_UP_WITHIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct PartitionLog {

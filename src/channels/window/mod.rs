@@ -198,6 +198,12 @@ impl<S: Source> Source for Window<S> {
         this.open.close_at_once() || within
     }
 
+    fn pause(self: Pin<&mut Self>, paused: bool) {
+        if let Some(source) = self.project().source.as_pin_mut() {
+            source.pause(paused);
+        }
+    }
+
     fn is_paused(&self) -> bool {
         self.source.as_ref().is_some_and(Source::is_paused)
     }

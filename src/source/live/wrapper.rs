@@ -32,6 +32,8 @@ pub struct LiveSource<S> {
     registry: Arc<Registry<S>>,
     /// The waker that was left with the control last.
     registered: Option<Waker>,
+    /// The source knows that it is paused.
+    paused: bool,
 }
 
 impl<S> LiveSource<S> {
@@ -45,6 +47,7 @@ impl<S> LiveSource<S> {
             control: Arc::clone(control),
             registry: Arc::clone(registry),
             registered: None,
+            paused: false,
         }
     }
 
@@ -83,7 +86,15 @@ impl<S: Source> Source for LiveSource<S> {
     }
 
     fn poll_gate(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gate> {
-        match (self.wish(cx), &mut self.source) {
+        let wish = self.wish(cx);
+        if self.paused != (wish == Wish::Pause) {
+            self.paused = !self.paused;
+            let paused = self.paused;
+            if let Some(source) = &mut self.source {
+                source.as_mut().pause(paused);
+            }
+        }
+        match (wish, &mut self.source) {
             (Wish::Run, Some(source)) => source.as_mut().poll_gate(cx),
             (Wish::Run, None) => Poll::Ready(Gate::Open),
             (Wish::Pause, _) => Poll::Pending,
@@ -98,6 +109,12 @@ impl<S: Source> Source for LiveSource<S> {
     fn give_out(mut self: Pin<&mut Self>) -> bool {
         let running = self.control.wished() == Wish::Run;
         running && self.source.as_mut().is_some_and(|source| source.as_mut().give_out())
+    }
+
+    fn pause(mut self: Pin<&mut Self>, paused: bool) {
+        if let Some(source) = &mut self.source {
+            source.as_mut().pause(paused);
+        }
     }
 
     fn is_paused(&self) -> bool {
