@@ -174,13 +174,14 @@ impl<T: Transport> State<T> {
                 self.rewind(id, receipt);
                 continue;
             }
-            let of = facts.id.clone().filter(|_| !self.able.prefix);
-            if let Some(earlier) = of.as_ref().and_then(|id| self.ids.get(id)).copied() {
+            let of = facts.id.as_ref().filter(|_| !self.able.prefix);
+            if let Some(earlier) = of.and_then(|id| self.ids.get(id)).copied() {
                 // That it comes again proves that the earlier delivery is lost.
                 self.lose(earlier);
             }
             // It is not begun before that one is undone, or settled.
-            let is_here = of.is_some_and(|id| self.ids.contains_key(&id));
+            let of = facts.id.as_ref().filter(|_| !self.able.prefix);
+            let is_here = of.is_some_and(|id| self.ids.contains_key(id));
             let key = self.add_entry(id, requested, receipt, lease, facts);
             if is_here {
                 self.aside.messages.push(message);

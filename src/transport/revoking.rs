@@ -198,11 +198,11 @@ impl<T: Transport> State<T> {
         self.commits.clear();
         self.renewals.clear();
         self.alarms.clear();
-        let lost: Vec<_> = self.lost_ids.keys().copied().collect();
+        self.lost_in_order.clear();
+        let lost: Vec<_> = self.lost.keys().copied().collect();
         for key in lost {
             self.is_undone(key);
         }
-        self.lost.clear();
         self.note_rewinds();
         self.detached = true;
         // What the drain was to take back, and has not heard of.

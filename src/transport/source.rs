@@ -83,8 +83,7 @@ impl<T: Transport> State<T> {
                 return Next::End;
             }
             let partition = part.assignment.partition;
-            let is_undone =
-                self.lost.is_empty() || self.lost.values().all(|other| *other != partition);
+            let is_undone = self.lost_in_order.values().all(|other| *other != partition);
             let may_take = has_room && is_undone && part.may_take(self.options.max_ahead);
             let may_take = may_take && self.may_be_next(id);
             let Some(part) = self.parts.get_mut(&id) else { return Next::End };

@@ -25,7 +25,7 @@ pub(super) struct State<T: Transport> {
     pub(super) entries: Entries<T::Receipt>,
     pub(super) ids: Ids,
     /// Names of messages that are lost while somebody works on them, until that is undone.
-    pub(super) lost_ids: HashMap<Key, Arc<str>>,
+    pub(super) lost: HashMap<Key, Arc<str>>,
     /// Its messages are gathered in windows.
     pub(super) gathers: bool,
     /// How little time the drain may have at its end.
@@ -61,7 +61,7 @@ pub(super) struct State<T: Transport> {
     pub(super) rewinds: HashMap<Assignment, T::Receipt>,
     /// In prefix order: messages that were lost in work, and the partitions of which nothing is taken
     /// before they are undone.
-    pub(super) lost: BTreeMap<Key, u32>,
+    pub(super) lost_in_order: BTreeMap<Key, u32>,
     /// Receipts of messages whose drain is gone, for those who undo them.
     pub(super) kept: HashMap<Key, T::Receipt>,
     /// Sources that somebody has.
@@ -134,7 +134,7 @@ impl<T: Transport> State<T> {
             options: Options::default(),
             entries: Entries::default(),
             ids: Ids::default(),
-            lost_ids: HashMap::new(),
+            lost: HashMap::new(),
             gathers: false,
             budget: Duration::MAX,
             parts: BTreeMap::new(),
@@ -155,7 +155,7 @@ impl<T: Transport> State<T> {
             assigned_waker: None,
             ours: BTreeSet::new(),
             rewinds: HashMap::new(),
-            lost: BTreeMap::new(),
+            lost_in_order: BTreeMap::new(),
             kept: HashMap::new(),
             sources: 0,
             stopped: false,
@@ -246,7 +246,7 @@ impl<T: Transport> State<T> {
         if let Some(id) = &entry.facts.id {
             if self.ids.get(id) == Some(&key) {
                 if end == End::Lost && entry.phase == Phase::Taken {
-                    self.lost_ids.insert(key, Arc::clone(id));
+                    self.lost.insert(key, Arc::clone(id));
                 } else {
                     self.ids.remove(id);
                 }
@@ -274,15 +274,15 @@ impl<T: Transport> State<T> {
 
     /// What was lost is undone: it may be begun once more.
     pub(super) fn is_undone(&mut self, key: Key) {
-        if let Some(partition) = self.lost.remove(&key) {
-            let of = |part: &&mut Part<_>| part.assignment.partition == partition;
-            let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
-            self.aside.wakers.extend(wakers);
-        }
-        if let Some(id) = self.lost_ids.remove(&key) {
+        if let Some(id) = self.lost.remove(&key) {
             if self.ids.get(&id) == Some(&key) {
                 self.ids.remove(&id);
             }
+        }
+        if let Some(partition) = self.lost_in_order.remove(&key) {
+            let of = |part: &&mut Part<_>| part.assignment.partition == partition;
+            let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
+            self.aside.wakers.extend(wakers);
         }
     }
 
@@ -443,7 +443,7 @@ impl<T: Transport> State<T> {
             Phase::Taken => {
                 let partition = self.parts.get(&id).map(|part| part.assignment.partition);
                 if let Some(partition) = partition.filter(|_| self.able.prefix) {
-                    self.lost.insert(key, partition);
+                    self.lost_in_order.insert(key, partition);
                 }
                 self.news.push_back(News::Lost(key));
                 self.wake_driver();

@@ -12,6 +12,7 @@
 mod scene;
 
 mod answers;
+mod coming_and_going;
 mod commits;
 mod endings;
 mod losses;

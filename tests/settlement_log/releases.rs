@@ -194,3 +194,45 @@ fn what_is_done_behind_one_that_is_abandoned_is_given_back_at_the_end() {
     assert_eq!(scene.log.committed(0), 9);
     scene.log.check().unwrap();
 }
+
+// Rules 7.4, 7.15: one that was done behind a release, and cannot be undone, ends the drain
+#[test]
+fn a_record_that_was_done_and_cannot_be_undone_ends_the_drain() {
+    let scene = Scene::with(7, &[6], |log| log.prefetches(10));
+    let member = scene.member(&[0]);
+    let context = scene.world.context("orders");
+    let (log, clock) = (scene.log.clone(), scene.world.clock().clone());
+    let drain = fan_in(&context, member.sources, move |it: LogRecord, step| {
+        let (log, clock) = (log.clone(), clock.clone());
+        async move {
+            use watershed::Clock;
+            log.apply(&step, it);
+            if it.offset == 3 {
+                step.register_compensation(|| async { Err("it cannot be undone") });
+            }
+            if it.offset == 1 {
+                clock.sleep_until(clock.now() + ms(100)).await;
+                return Err("not now");
+            }
+            Ok(())
+        }
+        .boxed()
+    });
+    let drain = drain.unordered().concurrency(10).on_failure(OnFailure::Continue);
+    let ended = scene.run(drain);
+    let report = checked(&ended);
+    assert_eq!((report.accepted(), report.abandoned()), (1, 1), "{report:?}");
+    assert!(ended.is_err());
+    assert_eq!((context.scope().len(), scene.log.committed(0)), (1, 1));
+    assert!(scene.world.clock().now_secs() < 6, "it does not wait for its grace");
+}
+
+trait Seconds {
+    fn now_secs(&self) -> u64;
+}
+
+impl<C: watershed::Clock> Seconds for C {
+    fn now_secs(&self) -> u64 {
+        self.now().as_nanos() / 1_000_000_000
+    }
+}
