@@ -47,6 +47,17 @@ impl<C: Drains> Bank<C> {
         self.runs.places.iter().for_each(|run| run.node.notify());
     }
 
+    /// Whether a handler works on the message with this receipt.
+    #[cold]
+    pub(super) fn works_on(&self, key: Key) -> bool {
+        let lanes = self.lanes.iter().flatten().filter_map(|seat| seat.lane.slot.as_ref());
+        let runs = self.runs.places.iter().filter_map(|run| run.slot.as_ref());
+        let keys = BTreeSet::from([key]);
+        lanes.chain(runs).any(|slot| {
+            slot.after.is_none() && slot.job.as_ref().is_some_and(|job| job.is_settled_by(&keys))
+        })
+    }
+
     /// Puts back what waits for another attempt or for its key and is settled by one of these.
     #[cold]
     pub(super) fn give_back_waiting(&mut self, keys: &BTreeSet<Key>, state: &mut State<C>) {

@@ -123,6 +123,9 @@ impl<C: Drains> Running<C> {
             News::Lost(key) => {
                 // What waits is not begun again, and whoever handles it hears of it.
                 self.hurry(&[*key])?;
+                if !self.banks.iter().any(|bank| bank.works_on(*key)) {
+                    return Ok(());
+                }
                 self.banks.iter_mut().for_each(|bank| bank.notify_all());
             }
             _ => {}

@@ -62,7 +62,7 @@ fn a_lease_is_renewed_whatever_its_message_waits_for() {
             shop.work(&step);
             if what == "an undo" && first {
                 let slow = slow.clone();
-                step.register_compensation(move || slow());
+                step.register_compensation(slow);
             }
             async move {
                 match what {
