@@ -57,7 +57,8 @@
 // - `received`: what a transport is asked for and what it brings; `events`: what it tells unasked
 // - `link`: a transport that is connected, and its sources; `options`: what can be said of it
 // - `hub`: a transport as its drain sees it
-// - `state`, `entries`, `part`, `prefix`: the receipts, and the sources they came by
+// - `state`, `entries`, `part`, `prefix`: the receipts, and the sources they came by; `in_order`,
+//   `losing`: how they end
 // - `driver`, with `in_flight`: `fetching`, `leases`, `sending`, `revoking`: what goes on meanwhile
 
 mod driver;
@@ -66,8 +67,10 @@ mod events;
 mod fetching;
 mod hub;
 mod in_flight;
+mod in_order;
 mod leases;
 mod link;
+mod losing;
 mod options;
 mod part;
 mod prefix;

@@ -5,7 +5,7 @@ use super::Transport;
 use super::driver::Look;
 use super::entries::Phase;
 use super::events::{Event, Revocation};
-use super::part::{Part, Revoking};
+use super::part::Revoking;
 use super::state::{Due, End, State};
 use crate::clock::Tick;
 use crate::panics;
@@ -77,12 +77,6 @@ impl<T: Transport> State<T> {
             }
             self.want_again(id);
         }
-    }
-
-    /// A partition is not ours any more.
-    pub(super) fn forget_assignment(&mut self, assignment: Assignment) {
-        self.ours.remove(&assignment);
-        self.aside.receipts.extend(self.rewinds.remove(&assignment));
     }
 
     /// The next partition that somebody may have as a source.
@@ -259,64 +253,5 @@ impl<T: Transport> State<T> {
             self.end_part(id);
         }
         (not_sent, revocations)
-    }
-
-    /// In prefix order the next drain goes on from the first message that is not committed.
-    fn note_rewinds(&mut self) {
-        let mut rewinds = Vec::new();
-        for part in self.parts.values().filter(|part| !part.lost && part.revoking.is_none()) {
-            let Some(prefix) = &part.prefix else { continue };
-            let keys = prefix.keys_before_stuck();
-            let buffered = part.buffer.iter().map(|(_, key)| *key).filter(|_| !prefix.is_stuck());
-            let mut entries = keys.chain(buffered).filter_map(|key| self.entries.get(key));
-            if let Some(first) = entries.find(|entry| !entry.maybe) {
-                rewinds.push((part.assignment, first.receipt.clone()));
-            }
-        }
-        for (assignment, receipt) in rewinds {
-            self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
-        }
-    }
-
-    /// The handler has settled by itself.
-    pub(super) fn settled_by_hand(&mut self, key: Key, end: End) {
-        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
-        if !matches!(entry.phase, Phase::Taken | Phase::ByHand) {
-            return;
-        }
-        entry.verdict = crate::settlement::Verdict::Accept;
-        let (part, place) = (entry.part, entry.place);
-        let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
-        if let Some(prefix) = prefix {
-            // The position still has to pass it.
-            entry.phase = Phase::Decided;
-            self.unsettled += 1;
-            prefix.done(place);
-            return self.go_on_in_order(part);
-        }
-        self.conclude(key, end);
-    }
-
-    /// There is no verdict, and there will be none. In prefix order nothing behind it is settled.
-    pub(super) fn abandon(&mut self, key: Key) {
-        let Some(entry) = self.entries.get(key) else { return self.is_undone(key) };
-        let (id, phase, place) = (entry.part, entry.phase, entry.place);
-        if phase == Phase::Sending {
-            return;
-        }
-        let receipt = entry.receipt.clone();
-        self.conclude(key, End::Abandoned);
-        let is_driven = !self.detached;
-        let part = self.parts.get_mut(&id).filter(|part| is_driven && !part.lost);
-        let Some(Part { assignment, prefix: Some(prefix), .. }) = part else { return };
-        let (assignment, behind) = (*assignment, prefix.stick(place));
-        if prefix.is_first(place) {
-            self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
-        }
-        if let Some(behind) = behind {
-            self.conclude(behind, End::Settled);
-        }
-        self.move_back(id);
-        self.go_on_in_order(id);
     }
 }

@@ -12,7 +12,8 @@ use super::options::back_off;
 use super::prefix::{Due as PrefixDue, Sent};
 use super::state::{Due, End, State, no_answer};
 use crate::clock::Tick;
-use crate::settlement::{Key, Settled, Verdict};
+use crate::error::Error;
+use crate::settlement::{Key, News, Settled, Verdict};
 
 /// The settlements that are with the transport.
 #[derive(Default)]
@@ -232,5 +233,37 @@ impl<T: Transport> State<T> {
         self.want_again(id);
         self.wake_part(id);
         self.end_part(id);
+    }
+
+    /// A settlement was certainly not applied. One of a drain that is over soon is not tried for ever.
+    pub(super) fn refuse(&mut self, key: Key, now: Tick, error: Error) {
+        self.aside.errors.push(error);
+        let within = self.options.settle_within;
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let (since, times) = entry.refused.get_or_insert((now, 0));
+        *times += 1;
+        let again = now + back_off(*times);
+        if again <= *since + within {
+            entry.phase = Phase::Decided;
+            self.mind_lease(key);
+            return self.set_alarm(again, Due::Again(key));
+        }
+        let (part, place, tag) = (entry.part, entry.place, entry.tag);
+        if !matches!(entry.verdict, Verdict::Accept) {
+            return self.conclude(key, End::Abandoned);
+        }
+        let taken = self.parts.get(&part).map_or(u64::MAX, |part| part.taken);
+        let behind = taken.saturating_sub(place + 1);
+        if let Some(tag) = tag {
+            entry.refused = None;
+            self.take_back(key);
+            return self.news.push_back(News::Refused { key, tag, behind });
+        }
+        if behind > 0 {
+            return self.conclude(key, End::Unknown);
+        }
+        entry.refused = None;
+        entry.phase = Phase::Decided;
+        self.decide(key, Verdict::Release { after: None, begun: true });
     }
 }

@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use super::Transport;
 use super::entries::{Entries, Ids, Phase};
-use super::options::{Options, back_off};
+use super::options::Options;
 use super::part::Part;
-use super::prefix::{Back, Prefix};
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Able, Assignment, Given, Handled, Key, News, Settlements, Tag, Verdict};
@@ -272,20 +271,6 @@ impl<T: Transport> State<T> {
         }
     }
 
-    /// What was lost is undone: it may be begun once more.
-    pub(super) fn is_undone(&mut self, key: Key) {
-        if let Some(id) = self.lost.remove(&key) {
-            if self.ids.get(&id) == Some(&key) {
-                self.ids.remove(&id);
-            }
-        }
-        if let Some(partition) = self.lost_in_order.remove(&key) {
-            let of = |part: &&mut Part<_>| part.assignment.partition == partition;
-            let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
-            self.aside.wakers.extend(wakers);
-        }
-    }
-
     /// A source that was dropped goes when nothing of it is open, and its fetch has come back.
     pub(super) fn end_part(&mut self, id: u64) {
         let Some(part) = self.parts.get(&id) else { return };
@@ -318,67 +303,6 @@ impl<T: Transport> State<T> {
         self.wake_driver();
     }
 
-    /// Where the verdict goes.
-    pub(super) fn decide(&mut self, key: Key, verdict: Verdict) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let (part, place) = (entry.part, entry.place);
-        let is_release = matches!(verdict, Verdict::Release { .. });
-        entry.verdict = verdict.fit(&self.able);
-        if !self.able.prefix {
-            return self.outbox.push_back(key);
-        }
-        let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
-        let Some(prefix) = prefix else { return };
-        let waits = prefix.len() > self.options.max_ahead;
-        if is_release {
-            match prefix.back(place) {
-                Back::Behind => self.conclude(key, End::Settled),
-                Back::First { behind: Some(behind) } => self.conclude(behind, End::Settled),
-                Back::First { behind: None } => {}
-            }
-            self.move_back(part);
-        } else {
-            prefix.done(place);
-        }
-        self.go_on_in_order(part);
-        if waits {
-            self.wake_part(part);
-        }
-    }
-
-    /// Something of a partition in prefix order has changed.
-    pub(super) fn go_on_in_order(&mut self, id: u64) {
-        let Some(part) = self.parts.get_mut(&id) else { return };
-        let (ends, prefix) = (part.ended || part.left, part.prefix.as_mut());
-        let ends = ends || prefix.as_ref().is_some_and(|prefix| prefix.is_stuck());
-        if let Some(key) = prefix.and_then(Prefix::next_void) {
-            let tag = self.take_back(key);
-            self.news.push_back(News::Voided(key, tag));
-        }
-        self.commits.push_back(id);
-        self.wake_driver();
-        if ends {
-            // Its source waits for the last of them.
-            self.wake_part(id);
-        }
-    }
-
-    /// The position of a partition goes back: nothing that was fetched is taken.
-    pub(super) fn move_back(&mut self, id: u64) {
-        self.give_buffer_back(id);
-        if let Some(part) = self.parts.get_mut(&id) {
-            part.stop_fetch();
-        }
-    }
-
-    /// A partition was read further than it is to go on from. What is in front of that was noted
-    /// before.
-    pub(super) fn rewind(&mut self, id: u64, receipt: T::Receipt) {
-        if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
-            self.rewinds.entry(part.assignment).or_insert(receipt);
-        }
-    }
-
     /// The drain has the message again, to undo it.
     pub(super) fn take_back(&mut self, key: Key) -> Option<Tag> {
         let entry = self.entries.get_mut(key)?;
@@ -387,15 +311,6 @@ impl<T: Transport> State<T> {
         let tag = entry.tag.take();
         self.mind_lease(key);
         tag
-    }
-
-    /// What was fetched behind a position that moves back comes again.
-    pub(super) fn give_buffer_back(&mut self, part: u64) {
-        let Some(part) = self.parts.get_mut(&part) else { return };
-        for (message, key) in std::mem::take(&mut part.buffer) {
-            self.aside.messages.push(message);
-            self.conclude(key, End::Settled);
-        }
     }
 
     /// After many failures in a row, taking slows down.
@@ -430,94 +345,6 @@ impl<T: Transport> State<T> {
             }
             _ => {}
         }
-    }
-
-    /// The receipt is no longer ours.
-    pub(super) fn lose(&mut self, key: Key) {
-        let Some(entry) = self.entries.get(key) else { return };
-        let (phase, id, place) = (entry.phase, entry.part, entry.place);
-        match phase {
-            // Its own answer counts.
-            Phase::Sending => return,
-            Phase::ByHand if !self.able.prefix => return,
-            Phase::Taken => {
-                let partition = self.parts.get(&id).map(|part| part.assignment.partition);
-                if let Some(partition) = partition.filter(|_| self.able.prefix) {
-                    self.lost_in_order.insert(key, partition);
-                }
-                self.news.push_back(News::Lost(key));
-                self.wake_driver();
-            }
-            Phase::Buffered => {
-                if let Some(part) = self.parts.get_mut(&id) {
-                    if let Some(at) = part.buffer.iter().position(|(_, other)| *other == key) {
-                        self.aside
-                            .messages
-                            .extend(part.buffer.remove(at).map(|(message, _)| message));
-                    }
-                }
-            }
-            Phase::Decided | Phase::ByHand => {}
-        }
-        let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
-        if let (Some(prefix), true) = (prefix, phase != Phase::Buffered) {
-            prefix.lose(place);
-            prefix.ready.retain(|ready| *ready != key);
-        }
-        self.conclude(key, End::Lost);
-    }
-
-    /// A whole partition is no longer ours.
-    pub(super) fn lose_part(&mut self, id: u64) {
-        let keys: Vec<_> =
-            self.entries.iter().filter(|(_, entry)| entry.part == id).map(|(key, _)| key).collect();
-        let waiting = self.entries.of_part(id, Phase::Taken);
-        if !waiting.is_empty() {
-            self.news.push_back(News::Hurry(waiting));
-        }
-        if let Some(part) = self.parts.get_mut(&id) {
-            part.end();
-            (part.left, part.lost) = (true, true);
-            let assignment = part.assignment;
-            self.forget_assignment(assignment);
-        }
-        self.wake_part(id);
-        for key in keys {
-            self.lose(key);
-        }
-        self.end_part(id);
-    }
-
-    /// A settlement was certainly not applied. One of a drain that is over soon is not tried for ever.
-    pub(super) fn refuse(&mut self, key: Key, now: Tick, error: Error) {
-        self.aside.errors.push(error);
-        let within = self.options.settle_within;
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let (since, times) = entry.refused.get_or_insert((now, 0));
-        *times += 1;
-        let again = now + back_off(*times);
-        if again <= *since + within {
-            entry.phase = Phase::Decided;
-            self.mind_lease(key);
-            return self.set_alarm(again, Due::Again(key));
-        }
-        let (part, place, tag) = (entry.part, entry.place, entry.tag);
-        if !matches!(entry.verdict, Verdict::Accept) {
-            return self.conclude(key, End::Abandoned);
-        }
-        let taken = self.parts.get(&part).map_or(u64::MAX, |part| part.taken);
-        let behind = taken.saturating_sub(place + 1);
-        if let Some(tag) = tag {
-            entry.refused = None;
-            self.take_back(key);
-            return self.news.push_back(News::Refused { key, tag, behind });
-        }
-        if behind > 0 {
-            return self.conclude(key, End::Unknown);
-        }
-        entry.refused = None;
-        entry.phase = Phase::Decided;
-        self.decide(key, Verdict::Release { after: None, begun: true });
     }
 
     /// Whether nothing is open, and the last look at each source brought nothing.

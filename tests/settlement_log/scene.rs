@@ -53,7 +53,7 @@ impl Scene {
         partitions: &[u64],
         options: impl FnOnce(ScriptedLog) -> ScriptedLog,
     ) -> Self {
-        let simulation = Simulation::new(seed).with_most_polls(200_000);
+        let simulation = Simulation::new(seed).with_most_polls(1_000_000);
         let world = simulation.world().clone();
         let log = ScriptedLog::new(world.clock().clone());
         let log = (0..).zip(partitions).fold(log, |log, (at, count)| log.partition(at, *count));

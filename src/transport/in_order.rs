@@ -1,0 +1,96 @@
+//! Prefix order, as verdicts come in: what is committed next, what goes back, and where the next drain
+//! goes on.
+
+use super::Transport;
+use super::prefix::{Back, Prefix};
+use super::state::{End, State};
+use crate::settlement::{Key, News, Verdict};
+
+impl<T: Transport> State<T> {
+    /// Where the verdict goes.
+    pub(super) fn decide(&mut self, key: Key, verdict: Verdict) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let (part, place) = (entry.part, entry.place);
+        let is_release = matches!(verdict, Verdict::Release { .. });
+        entry.verdict = verdict.fit(&self.able);
+        if !self.able.prefix {
+            return self.outbox.push_back(key);
+        }
+        let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
+        let Some(prefix) = prefix else { return };
+        let waits = prefix.len() > self.options.max_ahead;
+        if is_release {
+            match prefix.back(place) {
+                Back::Behind => self.conclude(key, End::Settled),
+                Back::First { behind: Some(behind) } => self.conclude(behind, End::Settled),
+                Back::First { behind: None } => {}
+            }
+            self.move_back(part);
+        } else {
+            prefix.done(place);
+        }
+        self.go_on_in_order(part);
+        if waits {
+            self.wake_part(part);
+        }
+    }
+
+    /// Something of a partition in prefix order has changed.
+    pub(super) fn go_on_in_order(&mut self, id: u64) {
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        let (ends, prefix) = (part.ended || part.left, part.prefix.as_mut());
+        let ends = ends || prefix.as_ref().is_some_and(|prefix| prefix.is_stuck());
+        if let Some(key) = prefix.and_then(Prefix::next_void) {
+            let tag = self.take_back(key);
+            self.news.push_back(News::Voided(key, tag));
+        }
+        self.commits.push_back(id);
+        self.wake_driver();
+        if ends {
+            // Its source waits for the last of them.
+            self.wake_part(id);
+        }
+    }
+
+    /// The position of a partition goes back: nothing that was fetched is taken.
+    pub(super) fn move_back(&mut self, id: u64) {
+        self.give_buffer_back(id);
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.stop_fetch();
+        }
+    }
+
+    /// A partition was read further than it is to go on from. What is in front of that was noted
+    /// before.
+    pub(super) fn rewind(&mut self, id: u64, receipt: T::Receipt) {
+        if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
+            self.rewinds.entry(part.assignment).or_insert(receipt);
+        }
+    }
+
+    /// What was fetched behind a position that moves back comes again.
+    pub(super) fn give_buffer_back(&mut self, part: u64) {
+        let Some(part) = self.parts.get_mut(&part) else { return };
+        for (message, key) in std::mem::take(&mut part.buffer) {
+            self.aside.messages.push(message);
+            self.conclude(key, End::Settled);
+        }
+    }
+
+    /// In prefix order the next drain goes on from the first message that is not committed.
+    pub(super) fn note_rewinds(&mut self) {
+        let mut rewinds = Vec::new();
+        for part in self.parts.values().filter(|part| !part.lost && part.revoking.is_none()) {
+            let Some(prefix) = &part.prefix else { continue };
+            let keys = prefix.keys_before_stuck();
+            let buffered = part.buffer.iter().map(|(_, key)| *key).filter(|_| !prefix.is_stuck());
+            let mut entries = keys.chain(buffered).filter_map(|key| self.entries.get(key));
+            if let Some(first) = entries.find(|entry| !entry.maybe) {
+                rewinds.push((part.assignment, first.receipt.clone()));
+            }
+        }
+        for (assignment, receipt) in rewinds {
+            self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
+        }
+    }
+}

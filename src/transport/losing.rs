@@ -1,0 +1,128 @@
+//! Messages that end without a verdict: what is no longer ours, what its handler has settled, and what
+//! nobody will settle.
+
+use super::Transport;
+use super::entries::Phase;
+use super::part::Part;
+use super::state::{End, State};
+use crate::settlement::{Assignment, Key, News, Verdict};
+
+impl<T: Transport> State<T> {
+    /// The receipt is no longer ours.
+    pub(super) fn lose(&mut self, key: Key) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let (phase, id, place) = (entry.phase, entry.part, entry.place);
+        match phase {
+            // Its own answer counts.
+            Phase::Sending => return,
+            Phase::ByHand if !self.able.prefix => return,
+            Phase::Taken => {
+                let partition = self.parts.get(&id).map(|part| part.assignment.partition);
+                if let Some(partition) = partition.filter(|_| self.able.prefix) {
+                    self.lost_in_order.insert(key, partition);
+                }
+                self.news.push_back(News::Lost(key));
+                self.wake_driver();
+            }
+            Phase::Buffered => {
+                if let Some(part) = self.parts.get_mut(&id) {
+                    if let Some(at) = part.buffer.iter().position(|(_, other)| *other == key) {
+                        self.aside
+                            .messages
+                            .extend(part.buffer.remove(at).map(|(message, _)| message));
+                    }
+                }
+            }
+            Phase::Decided | Phase::ByHand => {}
+        }
+        let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
+        if let (Some(prefix), true) = (prefix, phase != Phase::Buffered) {
+            prefix.lose(place);
+            prefix.ready.retain(|ready| *ready != key);
+        }
+        self.conclude(key, End::Lost);
+    }
+
+    /// A whole partition is no longer ours.
+    pub(super) fn lose_part(&mut self, id: u64) {
+        let keys: Vec<_> =
+            self.entries.iter().filter(|(_, entry)| entry.part == id).map(|(key, _)| key).collect();
+        let waiting = self.entries.of_part(id, Phase::Taken);
+        if !waiting.is_empty() {
+            self.news.push_back(News::Hurry(waiting));
+        }
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.end();
+            (part.left, part.lost) = (true, true);
+            let assignment = part.assignment;
+            self.forget_assignment(assignment);
+        }
+        self.wake_part(id);
+        for key in keys {
+            self.lose(key);
+        }
+        self.end_part(id);
+    }
+
+    /// A partition is not ours any more.
+    pub(super) fn forget_assignment(&mut self, assignment: Assignment) {
+        self.ours.remove(&assignment);
+        self.aside.receipts.extend(self.rewinds.remove(&assignment));
+    }
+
+    /// There is no verdict, and there will be none. In prefix order nothing behind it is settled.
+    pub(super) fn abandon(&mut self, key: Key) {
+        let Some(entry) = self.entries.get(key) else { return self.is_undone(key) };
+        let (id, phase, place) = (entry.part, entry.phase, entry.place);
+        if phase == Phase::Sending {
+            return;
+        }
+        let receipt = entry.receipt.clone();
+        self.conclude(key, End::Abandoned);
+        let is_driven = !self.detached;
+        let part = self.parts.get_mut(&id).filter(|part| is_driven && !part.lost);
+        let Some(Part { assignment, prefix: Some(prefix), .. }) = part else { return };
+        let (assignment, behind) = (*assignment, prefix.stick(place));
+        if prefix.is_first(place) {
+            self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
+        }
+        if let Some(behind) = behind {
+            self.conclude(behind, End::Settled);
+        }
+        self.move_back(id);
+        self.go_on_in_order(id);
+    }
+
+    /// The handler has settled by itself.
+    pub(super) fn settled_by_hand(&mut self, key: Key, end: End) {
+        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
+        if !matches!(entry.phase, Phase::Taken | Phase::ByHand) {
+            return;
+        }
+        entry.verdict = Verdict::Accept;
+        let (part, place) = (entry.part, entry.place);
+        let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
+        if let Some(prefix) = prefix {
+            // The position still has to pass it.
+            entry.phase = Phase::Decided;
+            self.unsettled += 1;
+            prefix.done(place);
+            return self.go_on_in_order(part);
+        }
+        self.conclude(key, end);
+    }
+
+    /// What was lost is undone: it may be begun once more.
+    pub(super) fn is_undone(&mut self, key: Key) {
+        if let Some(id) = self.lost.remove(&key) {
+            if self.ids.get(&id) == Some(&key) {
+                self.ids.remove(&id);
+            }
+        }
+        if let Some(partition) = self.lost_in_order.remove(&key) {
+            let of = |part: &&mut Part<_>| part.assignment.partition == partition;
+            let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
+            self.aside.wakers.extend(wakers);
+        }
+    }
+}
