@@ -78,6 +78,7 @@ const ONE: Calls = (1, Duration::ZERO);
 const HUNDRED: Calls = (100, Duration::from_millis(1));
 
 /// The handlers of both drains.
+#[allow(clippy::unused_async, reason = "handlers are async")]
 async fn handle(number: u64) -> Result<(), BoxError> {
     std::hint::black_box(number);
     Ok(())

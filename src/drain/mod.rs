@@ -10,7 +10,8 @@
 //! - `report`, `progress`, `warnings`: what comes out; `accounts`: where every message is
 //! - `slots`, `queue`, `rate`: who may run a handler, and when
 //! - `slot`, `failing`, `after`: the life of one message
-//! - `settling`: messages from the end of their handler to their settlement; `upkeep`: the transports
+//! - `settling`, `unsettled`: messages from the end of their handler to their settlement; `upkeep`: the
+//!   transports
 //! - `lane`, `taking`: one source; `serial`: its messages one by one; `many`, `turns`, `starts`,
 //!   `runs`: several of them at once
 //! - `bank`, `leaving`, `alarms`: many lanes; `banks`, `state`: what all banks share
@@ -52,6 +53,7 @@ mod taking;
 mod turns;
 mod types;
 mod undos;
+mod unsettled;
 mod upkeep;
 mod warnings;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// What a drain has decided about a message: see [`Transport::settle`](super::Transport::settle).
+/// What a drain has decided about a message: see [`Transport::settle`](crate::transport::Transport::settle).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -146,7 +146,7 @@ impl Able {
         self
     }
 
-    /// Messages are ours [for a time](super::Received::leased_for).
+    /// Messages are ours [for a time](crate::transport::Received::leased_for).
     pub const fn leases(mut self) -> Self {
         self.leases = true;
         self
@@ -196,7 +196,7 @@ impl Able {
     }
 
     /// How long after a fetch that brought nothing the next one is sent, if no
-    /// [`Event::Ready`](super::Event::Ready) comes before. Default: 1 second.
+    /// [`Event::Ready`](crate::transport::Event::Ready) comes before. Default: 1 second.
     pub const fn asks_every(mut self, interval: Duration) -> Self {
         self.asks_every = interval;
         self

@@ -27,7 +27,7 @@ pub struct Decode<F>(F);
 #[derive(Clone, Copy, Debug)]
 pub struct Pick<F>(F);
 
-impl<M: Clone + Send + 'static, N, E, F> Change<M> for Decode<F>
+impl<M: Clone + Send + Sync + 'static, N, E, F> Change<M> for Decode<F>
 where
     E: Into<BoxError>,
     F: FnMut(M) -> Result<N, E>,

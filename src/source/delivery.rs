@@ -82,7 +82,7 @@ impl Receipt for Ticket {
 }
 
 /// A message as it was before it could not be decoded.
-pub(crate) type Raw = Box<dyn Any + Send>;
+pub(crate) type Raw = Box<dyn Any + Send + Sync>;
 
 /// What was taken.
 #[derive(Debug)]

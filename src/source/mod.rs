@@ -256,7 +256,7 @@ pub trait Source {
     /// ```
     fn decoded<N, E, F>(self, decode: F) -> Changed<Self, Decode<F>>
     where
-        Self: Source<Message: Clone + Send + 'static> + Sized,
+        Self: Source<Message: Clone + Send + Sync + 'static> + Sized,
         E: Into<BoxError>,
         F: FnMut(Self::Message) -> Result<N, E>,
     {

@@ -101,7 +101,7 @@ use crate::error::Error;
 pub trait Transport: Send + Sync + 'static {
     /// A message as the client has it; [`Source::decoded`](crate::Source::decoded) makes the user's of
     /// it.
-    type Message: Send + 'static;
+    type Message: Send + Sync + 'static;
 
     /// What the client settles a message by. It carries whatever tells one generation from the next.
     type Receipt: Clone + Send + Sync + 'static;

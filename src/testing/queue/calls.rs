@@ -178,7 +178,7 @@ impl<M> State<M> {
     }
 }
 
-impl<M: Clone + Send + 'static> Transport for ScriptedQueue<M> {
+impl<M: Clone + Send + Sync + 'static> Transport for ScriptedQueue<M> {
     type Message = M;
     type Receipt = QueueReceipt;
 

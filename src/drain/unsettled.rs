@@ -1,0 +1,262 @@
+//! Messages that were handled and are not settled, where there is something to undo.
+//!
+//! Each keeps its step until every receipt of it has its outcome. One whose accept was certainly not
+//! applied is undone and given back, as long as nothing behind it has begun; and so is one that is done
+//! behind another one that goes back.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::order::Order;
+use super::settling::is_lost;
+use super::slot::Job;
+use super::state::{Shared, State};
+use super::types::{DrainTypes, Drains};
+use crate::error::Error;
+use crate::panics;
+use crate::settlement::{Delivered, Given, Key, Settled, Tag, Verdict};
+use crate::step::LentStep;
+
+/// Messages whose handler has ended and that are not settled, where there is something to undo.
+pub(super) struct Unsettled<C: DrainTypes> {
+    records: Vec<Option<Record<C>>>,
+    vacant: Vec<Tag>,
+    /// Where messages go in order by key: by source and key, the last one.
+    by_key: HashMap<(u32, u64), Tag>,
+    /// The last one that was added.
+    added: Option<Tag>,
+    /// Receipts of messages in work that are no longer ours.
+    pub(super) lost: BTreeSet<Key>,
+    /// Records that are being undone.
+    pub(super) undoing: Vec<Tag>,
+}
+
+/// A message that was handled, and what it staged.
+pub(super) struct Record<C: DrainTypes> {
+    step: LentStep,
+    delivered: Arc<Delivered>,
+    /// Receipts without an outcome, and those of them that were refused.
+    left: usize,
+    refused: Vec<Key>,
+    /// Where messages go in order by key: that of this one, and whether another one of it has begun.
+    key: Option<(u32, u64)>,
+    has_followers: bool,
+    pub(super) rollback: Option<C::Rollback>,
+}
+
+impl<C: DrainTypes> Default for Unsettled<C> {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            vacant: Vec::new(),
+            by_key: HashMap::new(),
+            added: None,
+            lost: BTreeSet::new(),
+            undoing: Vec::new(),
+        }
+    }
+}
+
+impl<C: DrainTypes> Unsettled<C> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.len() == self.vacant.len()
+    }
+
+    pub(super) fn add(&mut self, step: LentStep, delivered: Arc<Delivered>) -> Tag {
+        let left = delivered.receipts().len();
+        let refused = Vec::new();
+        let (key, has_followers, rollback) = (None, false, None);
+        let record = Record { step, delivered, left, refused, key, has_followers, rollback };
+        let tag = self.vacant.pop().unwrap_or_else(|| {
+            self.records.push(None);
+            u32::try_from(self.records.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.records[tag as usize] = Some(record);
+        self.added = Some(tag);
+        tag
+    }
+
+    pub(super) fn get(&mut self, tag: Tag) -> Option<&mut Record<C>> {
+        self.records.get_mut(tag as usize)?.as_mut()
+    }
+
+    fn remove(&mut self, tag: Tag) -> Option<Record<C>> {
+        let record = self.records.get_mut(tag as usize)?.take()?;
+        self.vacant.push(tag);
+        if let Some(key) = record.key.filter(|key| self.by_key.get(key) == Some(&tag)) {
+            self.by_key.remove(&key);
+        }
+        if self.vacant.len() == self.records.len() {
+            // It grew with what was open at once.
+            (self.records, self.vacant) = (Vec::new(), Vec::new());
+        }
+        Some(record)
+    }
+
+    pub(super) fn tags(&self) -> Vec<Tag> {
+        let tags = self.records.iter().zip(0_u32..);
+        tags.filter(|(record, _)| record.is_some()).map(|(_, tag)| tag).collect()
+    }
+
+    /// The receipt of a message in work is no longer ours.
+    pub(super) fn lose(&mut self, key: Key) {
+        self.lost.insert(key);
+    }
+
+    /// Whether the message in work is no longer ours.
+    #[inline]
+    pub(super) fn has_lost(&self, job: Option<&Job<C>>) -> bool
+    where
+        C: Drains,
+    {
+        !self.lost.is_empty() && is_lost(job)
+    }
+}
+
+impl<C: Drains> State<C> {
+    /// Where a key is: in its source, or over all of them.
+    fn place_of_key(row: u32, key: &C::Key) -> (u32, u64) {
+        let row = if <C::Order as Order<C::Message>>::ACROSS { 0 } else { row };
+        (row, <C::Order as Order<C::Message>>::hash_of(key))
+    }
+
+    /// A message has ended that had a key: if it is not settled, those behind it are watched.
+    #[inline]
+    pub(super) fn note_key(&mut self, row: u32, key: Option<&C::Key>) {
+        let Some(tag) = self.settling.added.take() else { return };
+        let keyed = <C::Order as Order<C::Message>>::KEYED;
+        let Some(key) = key.filter(|_| keyed) else { return };
+        let key = Self::place_of_key(row, key);
+        if let Some(record) = self.settling.get(tag) {
+            record.key = Some(key);
+            self.settling.by_key.insert(key, tag);
+        }
+    }
+
+    /// A message begins: one of its key that is not settled can no longer be taken back.
+    #[inline]
+    pub(super) fn begins(&mut self, row: u32, key: &C::Key) {
+        if !self.settling.by_key.is_empty() {
+            let before = self.settling.by_key.remove(&Self::place_of_key(row, key));
+            if let Some(record) = before.and_then(|tag| self.settling.get(tag)) {
+                record.has_followers = true;
+            }
+        }
+    }
+
+    /// An accept was refused to the end. `behind`: how many of its source were taken since.
+    pub(super) fn refused(&mut self, key: Key, tag: Tag, behind: u64, shared: &Shared<C>) {
+        let Some(record) = self.settling.get(tag) else { return };
+        // The others of its own window are no others.
+        let own = record.delivered.receipts().iter().rev().take_while(|(_, it)| *it != key).count();
+        let has_followers =
+            if record.key.is_some() { record.has_followers } else { behind > own as u64 };
+        if !has_followers {
+            return self.take_back(key, tag, shared);
+        }
+        let text = "the accept was refused, and others behind it have begun";
+        let unknown = Settled::Unknown(Error::validation(text));
+        let delivered = Arc::clone(&record.delivered);
+        for (desk, _) in delivered.receipts().iter().filter(|(_, other)| *other == key) {
+            desk.settled_by_hand(key, &unknown);
+        }
+        self.concluded(tag);
+    }
+
+    /// A receipt of a message that was handled has its outcome: what the message did stays.
+    pub(super) fn concluded(&mut self, tag: Tag) {
+        let Some(record) = self.settling.get(tag) else { return };
+        record.left -= 1;
+        if record.left > 0 {
+            return self.look_at_refusals(tag);
+        }
+        if let Some(record) = self.settling.remove(tag) {
+            record.step.let_go(true);
+        }
+    }
+
+    /// A message that was handled is to be undone, and released: its accept was refused to the end, or
+    /// one before it goes back.
+    pub(super) fn take_back(&mut self, key: Key, tag: Tag, shared: &Shared<C>) {
+        let Some(record) = self.settling.get(tag) else { return };
+        record.refused.push(key);
+        self.look_at_refusals(tag);
+        self.begin_to_undo(tag, shared);
+    }
+
+    /// Of a window some were accepted: the others are not undone alone.
+    fn look_at_refusals(&mut self, tag: Tag) {
+        let Some(record) = self.settling.get(tag) else { return };
+        if record.left < record.delivered.receipts().len() && !record.refused.is_empty() {
+            let refused = std::mem::take(&mut record.refused);
+            record.left -= refused.len();
+            let unknown = Settled::Unknown(Error::validation("others of its window were accepted"));
+            let delivered = Arc::clone(&record.delivered);
+            for (desk, key) in delivered.receipts().iter().filter(|(_, key)| refused.contains(key))
+            {
+                desk.settled_by_hand(*key, &unknown);
+            }
+            if record.left == 0 {
+                if let Some(record) = self.settling.remove(tag) {
+                    record.step.let_go(true);
+                }
+            }
+        }
+    }
+
+    fn begin_to_undo(&mut self, tag: Tag, shared: &Shared<C>) {
+        use super::undos::UndoWith;
+        let Self { settling, undos, .. } = self;
+        let Some(record) = settling.get(tag) else { return };
+        if record.rollback.is_none() && record.refused.len() == record.left {
+            let clock = shared.context.clock();
+            record.rollback = Some(undos.roll_back(record.step.scope(), &shared.policy, clock));
+            settling.undoing.push(tag);
+        }
+    }
+
+    /// A message that was handled has been undone, as far as it could be.
+    pub(super) fn undone_behind(&mut self, tag: Tag, undone: Result<(), Error>) {
+        self.settling.undoing.retain(|other| *other != tag);
+        let Some(mut record) = self.settling.remove(tag) else { return };
+        record.rollback = None;
+        for (desk, key) in record.delivered.receipts() {
+            self.settling.lost.remove(key);
+            if undone.is_ok() {
+                let verdict = Verdict::Release { after: None, begun: true };
+                desk.give(*key, verdict, Given::default());
+            } else {
+                desk.abandon(*key);
+            }
+        }
+        if undone.is_err() {
+            record.step.hand_over_to_context();
+        }
+        record.step.let_go(false);
+        if let Err(error) = undone {
+            // It is neither done nor undone, and nobody but the drain can tell.
+            self.fail(error);
+        }
+    }
+
+    /// The drain is over before these are settled: `not_sent` has those whose accept nobody has.
+    pub(super) fn abandon_unsettled(&mut self, not_sent: &[Key]) {
+        for tag in self.settling.tags() {
+            let Some(mut record) = self.settling.remove(tag) else { continue };
+            panics::drop_each(record.rollback.take());
+            let is_back = |key: &Key| not_sent.contains(key) || record.refused.contains(key);
+            // Of a window, all of them: whatever was accepted, or may have been, is not undone.
+            let back = record.delivered.receipts().iter().all(|(_, key)| is_back(key));
+            if back {
+                let number = record.delivered.order();
+                let release = crate::settlement::Release::new(&record.delivered);
+                record.step.scope().stage_behind(number, release);
+            } else {
+                for (desk, key) in record.delivered.receipts() {
+                    desk.abandon(*key);
+                }
+            }
+            record.step.let_go(!back);
+        }
+    }
+}
