@@ -120,7 +120,9 @@
 //! - **Nothing is prefetched.** A message is taken when its handler is about to be called. After
 //!   any end of the drain, every message whose handler was not called is still in its source. What
 //!   must hold messages (a window, a key that is busy, the wait for another attempt) gives them to
-//!   [`put_back`](FanIn::put_back).
+//!   [`put_back`](FanIn::put_back). A [transport] fetches ahead, and gives back what was not begun.
+//! - **Settlement.** What comes from a [transport] is accepted when it was handled, and given back or
+//!   rejected when it was not, behind its undo; each receipt is counted in exactly one end.
 //! - **Fairness.** Between two turns of one ready source, every other ready source has one; neither
 //!   a busy source nor a weight keeps the deadline, the cancellation or the executor waiting.
 //! - **Commit.** [`Commit::Pipeline`] keeps compensations until the whole drain has succeeded;
@@ -133,7 +135,8 @@
 //! - **Idempotency.** A compensation may run more than once, because a rollback can be interrupted
 //!   or retried. Write it so that a second run does no harm.
 //! - **Memory.** Compensations live in memory. A process that dies takes them with it; what must
-//!   survive that belongs into a database, beside the effect.
+//!   survive that belongs into a database, beside the effect, or comes again from a [transport]: see
+//!   [`guide::acknowledging`].
 //!
 //! [`guide::reliability`] says how each of these is tested, and what is not promised.
 //!
