@@ -82,7 +82,7 @@ pub(super) fn settle_failed<C: Drains>(
             Gone::Aside
         }
         Some(able) if able.redrives => {
-            job.settle(&Verdict::Release { after: None, begun: true });
+            job.settle(&Verdict::UNDONE);
             Gone::Aside
         }
         _ => Gone::Nowhere,
@@ -170,7 +170,7 @@ impl<C: Drains> Slot<C> {
             }
             if failed.is_none() {
                 // Of a window: those that are still ours.
-                job.settle(&Verdict::Release { after: None, begun: true });
+                job.settle(&Verdict::UNDONE);
             }
             panics::drop_contained(|| drop(job));
         }

@@ -223,8 +223,7 @@ impl<C: Drains> State<C> {
         for (desk, key) in record.delivered.receipts() {
             self.settling.lost.remove(key);
             if undone.is_ok() {
-                let verdict = Verdict::Release { after: None, begun: true };
-                desk.give(*key, verdict, Given::default());
+                desk.give(*key, Verdict::UNDONE, Given::default());
             } else {
                 desk.abandon(*key);
             }
@@ -240,7 +239,7 @@ impl<C: Drains> State<C> {
     }
 
     /// The drain is over before these are settled: `not_sent` has those whose accept nobody has.
-    pub(super) fn abandon_unsettled(&mut self, not_sent: &[Key]) {
+    pub(super) fn abandon_unsettled(&mut self, not_sent: &BTreeSet<Key>) {
         for tag in self.settling.tags() {
             let Some(mut record) = self.settling.remove(tag) else { continue };
             panics::drop_each(record.rollback.take());

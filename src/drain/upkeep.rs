@@ -19,7 +19,7 @@ use super::types::Drains;
 use crate::clock::Alarm;
 use crate::error::Error;
 use crate::panics;
-use crate::settlement::{Desk, Given, Key, News, Release, Settlements, Tag, Ticket};
+use crate::settlement::{Desk, Given, Key, News, Settlements, Tag, Ticket, Verdict};
 use crate::source::Profile;
 
 /// The transports of a drain.
@@ -135,7 +135,7 @@ impl<C: Drains> Running<C> {
             News::Refused { key, tag, behind } => state.refused(key, tag, behind, &shared),
             News::Voided(key, Some(tag)) => state.take_back(key, tag, &shared),
             // Nothing of it is to be undone.
-            News::Voided(key, None) => desk.give(key, RELEASE, Given::default()),
+            News::Voided(key, None) => desk.give(key, Verdict::UNDONE, Given::default()),
             News::Lost(key) => state.settling.lose(key),
             News::Hurry(_) => {}
             News::Fault(error) => state.fail(error),
@@ -267,13 +267,12 @@ impl<C: Drains> Running<C> {
             let not_sent: Vec<(Key, Option<Tag>)> = desk.detach();
             back.extend(not_sent.into_iter().map(|(key, tag)| (Arc::clone(desk), key, tag)));
         }
-        let keys: Vec<_> = back.iter().map(|(_, key, _)| *key).collect();
+        let keys = back.iter().map(|(_, key, _)| *key).collect();
         state.abandon_unsettled(&keys);
         for (desk, key, tag) in back {
             if tag.is_none() {
                 let number = crate::undo::next_order();
                 if let Some(release) = Ticket::new(desk, key).into_release() {
-                    let release: Release = release;
                     state.scope.scope().stage_behind(number, release);
                 }
             }
@@ -295,6 +294,3 @@ impl Closing {
         };
     }
 }
-
-const RELEASE: crate::settlement::Verdict =
-    crate::settlement::Verdict::Release { after: None, begun: true };

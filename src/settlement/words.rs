@@ -31,6 +31,9 @@ impl Verdict {
     /// Back at once, and nobody has begun it.
     pub(crate) const UNTOUCHED: Self = Self::Release { after: None, begun: false };
 
+    /// Given back once whatever its handler did is undone.
+    pub(crate) const UNDONE: Self = Self::Release { after: None, begun: true };
+
     /// The same without what the transport cannot do.
     pub(crate) fn fit(self, able: &Able) -> Self {
         match self {

@@ -249,7 +249,7 @@ impl<T: Transport> Desk for Hub<T> {
                 let text = "the receipt is no longer ours";
                 return Settled::Lost(Error::new(ErrorCode::Source, text));
             };
-            let batch = vec![(receipt, Verdict::Release { after: None, begun: true })];
+            let batch = vec![(receipt, Verdict::UNDONE)];
             let settled = self.within(within, self.transport.settle(batch)).await;
             let settled = settled.and_then(|mut settled| settled.pop());
             let settled = settled.unwrap_or_else(|| Settled::Unknown(no_answer()));

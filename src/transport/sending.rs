@@ -264,6 +264,6 @@ impl<T: Transport> State<T> {
         }
         entry.refused = None;
         entry.phase = Phase::Decided;
-        self.decide(key, Verdict::Release { after: None, begun: true });
+        self.decide(key, Verdict::UNDONE);
     }
 }
