@@ -333,11 +333,7 @@ impl<C: Drains> Lane<C> {
     pub(super) fn give_back_held(mut self: Pin<&mut Self>, state: &mut State<C>) {
         self.as_mut().leave_queue(state);
         self.as_mut().set_due(false, state);
-        self.as_mut().give_back_many(state);
-        let this = self.as_mut().project();
-        if let Some(waiting) = this.retry.take() {
-            state.give_back(this.info, waiting.job, |n| n.waiting -= 1);
-        }
+        self.as_mut().give_back_those(|_| true, state);
         self.give_back_of_source(state);
     }
 

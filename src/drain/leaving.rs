@@ -62,7 +62,7 @@ impl<C: Drains> Bank<C> {
     #[cold]
     pub(super) fn give_back_waiting(&mut self, keys: &BTreeSet<Key>, state: &mut State<C>) {
         for Seat { node, lane } in self.lanes.iter_mut().flatten() {
-            lane.as_mut().give_back_some(keys, state);
+            lane.as_mut().give_back_those(|job| job.is_settled_by(keys), state);
             node.notify();
         }
         // What waits in a slot looks by itself.

@@ -1,7 +1,7 @@
 //! What a lane has that handles several messages at once, by key or in any order: the keys that are
 //! busy, messages that are held or wait, and what is in flight.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 
 use super::lane::Lane;
@@ -12,7 +12,6 @@ use super::types::{DrainTypes, Drains};
 use crate::clock::Tick;
 use crate::error::Error;
 use crate::panics;
-use crate::settlement;
 
 pub(super) type Key<C> = <C as DrainTypes>::Key;
 type Busy<C> = <C as DrainTypes>::Busy;
@@ -122,14 +121,14 @@ impl<C: Drains> Lane<C> {
         }
     }
 
-    /// Puts back what waits for its next attempt, or for its key, and is settled by one of these.
-    pub(super) fn give_back_some(
+    /// Puts back those of the messages that the lane itself holds: what waits for its next attempt, or
+    /// for its key.
+    pub(super) fn give_back_those(
         self: Pin<&mut Self>,
-        keys: &BTreeSet<settlement::Key>,
+        is_one: impl Fn(&Job<C>) -> bool,
         state: &mut State<C>,
     ) {
         let this = self.project();
-        let is_one = |job: &Job<C>| job.is_settled_by(keys);
         if let Some(waiting) = this.retry.take_if(|waiting| is_one(&waiting.job)) {
             state.give_back(this.info, waiting.job, |n| n.waiting -= 1);
         }
@@ -150,28 +149,6 @@ impl<C: Drains> Lane<C> {
                 many.held.push_back(Held { message, job, key, ticket });
                 continue;
             }
-            if let (true, Some(ticket)) = (across, ticket) {
-                let keys = &mut state.keys;
-                panics::drop_contained(|| keys.leave(&key, ticket));
-            }
-            panics::drop_each([key]);
-            let job = Job { message: Some(message), ..job };
-            state.give_back(this.info, job, |n| n.held -= 1);
-        }
-    }
-
-    /// Puts back what the lane itself holds: what waits for its next attempt, or for its key.
-    pub(super) fn give_back_many(self: Pin<&mut Self>, state: &mut State<C>) {
-        let this = self.project();
-        let Some(many) = this.many else { return };
-        let across = <C::Order as Order<C::Message>>::ACROSS;
-        for (_, (key, job)) in std::mem::take(&mut many.waiting) {
-            if let Some(key) = key {
-                free_key::<C>(state, &mut many.busy, key);
-            }
-            state.give_back(this.info, job, |n| n.waiting -= 1);
-        }
-        for Held { message, job, key, ticket } in std::mem::take(&mut many.held) {
             if let (true, Some(ticket)) = (across, ticket) {
                 let keys = &mut state.keys;
                 panics::drop_contained(|| keys.leave(&key, ticket));
