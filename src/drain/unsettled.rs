@@ -98,11 +98,6 @@ impl<C: DrainTypes> Unsettled<C> {
         tags.filter(|(record, _)| record.is_some()).map(|(_, tag)| tag).collect()
     }
 
-    /// The receipt of a message in work is no longer ours.
-    pub(super) fn lose(&mut self, key: Key) {
-        self.lost.insert(key);
-    }
-
     /// Whether the message in work is no longer ours.
     #[inline]
     pub(super) fn has_lost(&self, job: Option<&Job<C>>) -> bool

@@ -51,8 +51,9 @@ pub enum News {
     Refused { key: Key, tag: Tag, behind: u64 },
     /// A message was done, and one before it is given back: it is to be undone.
     Voided(Key, Option<Tag>),
-    /// The receipt of a message that is in work is no longer ours.
-    Lost(Key),
+    /// The receipts of these messages, which are in work, are no longer ours. They come in crowds, with
+    /// their partition, and who works on one is looked for once.
+    Lost(Vec<Key>),
     /// A partition is to be given up: what waits of these is released at once.
     Hurry(Vec<Key>),
     /// Something that does not pass.

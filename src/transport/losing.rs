@@ -21,7 +21,10 @@ impl<T: Transport> State<T> {
                 if let Some(partition) = partition.filter(|_| self.able.prefix) {
                     self.lost_in_order.insert(key, partition);
                 }
-                self.news.push_back(News::Lost(key));
+                match self.news.back_mut() {
+                    Some(News::Lost(keys)) => keys.push(key),
+                    _ => self.news.push_back(News::Lost(vec![key])),
+                }
                 self.wake_driver();
             }
             Phase::Buffered => {
