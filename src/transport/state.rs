@@ -55,6 +55,8 @@ pub(super) struct State<T: Transport> {
     pub(super) assigned_waker: Option<Waker>,
     /// Partitions that were assigned, and not given up since.
     pub(super) ours: BTreeSet<Assignment>,
+    /// Sources whose partitions are to be given up, until that is answered.
+    pub(super) giving_up: BTreeSet<u64>,
     /// In prefix order: where a partition goes on that was read further than that. It is moved back
     /// before anything is fetched.
     pub(super) rewinds: HashMap<Assignment, T::Receipt>,
@@ -153,6 +155,7 @@ impl<T: Transport> State<T> {
             assigned: VecDeque::new(),
             assigned_waker: None,
             ours: BTreeSet::new(),
+            giving_up: BTreeSet::new(),
             rewinds: HashMap::new(),
             lost_in_order: BTreeMap::new(),
             kept: HashMap::new(),
