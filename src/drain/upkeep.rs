@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 
+use super::order::Order;
 use super::running::Running;
 use super::settings::Commit;
 use super::state::{Phase, State};
@@ -70,6 +71,9 @@ impl<C: Drains> Running<C> {
                 let text = "a message that is settled has to be undone before it is given back";
                 return Err(Error::validation(text));
             }
+            if profile.groups {
+                keeps_order_by_group::<C>(profile)?;
+            }
             let budget = settings.finish_within.unwrap_or(settings.grace).min(settings.grace);
             desk.attach(self.shared.context.clock(), settings.message_timeout, budget)?;
             if let Some(progress) = &self.progress {
@@ -126,7 +130,9 @@ impl<C: Drains> Running<C> {
         }
         self.look(|state| match news {
             News::Concluded(tag) => state.concluded(tag),
-            News::Refused { key, tag, behind } => state.refused(key, tag, behind, &shared),
+            News::Refused { key, tag, behind, group } => {
+                state.refused(key, tag, (behind, group.as_ref()), &shared);
+            }
             News::Voided(key, Some(tag)) => state.take_back(key, tag, &shared),
             // Nothing of it is to be undone.
             News::Voided(key, None) => desk.give(key, Verdict::UNDONE, Given::default()),
@@ -296,4 +302,20 @@ impl Closing {
             Err(first) => Err(first.with_related([error])),
         };
     }
+}
+
+/// # Errors
+///
+/// Where messages of a source that keeps order by group were to be handled in another order.
+fn keeps_order_by_group<C: Drains>(profile: &Profile) -> Result<(), Error> {
+    let (serial, keyed) =
+        (<C::Order as Order<C::Message>>::SERIAL, <C::Order as Order<C::Message>>::KEYED);
+    if !serial && !keyed {
+        return Err(Error::validation("a transport that keeps order by group is not `unordered`"));
+    }
+    if profile.gathers && !serial {
+        let text = "windows of a transport that keeps order by group have no order by key";
+        return Err(Error::validation(text));
+    }
+    Ok(())
 }

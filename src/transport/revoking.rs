@@ -190,6 +190,7 @@ impl<T: Transport> State<T> {
         self.renewals.clear();
         self.alarms.clear();
         self.lost_in_order.clear();
+        self.aside.messages.extend(self.groups.clear());
         self.giving_up.clear();
         let lost: Vec<_> = self.lost.keys().copied().collect();
         for key in lost {
@@ -231,6 +232,7 @@ impl<T: Transport> State<T> {
             for (message, _) in std::mem::take(&mut part.buffer) {
                 self.aside.messages.push(message);
             }
+            part.held = 0;
             part.stop_fetch();
             part.fetch = super::part::Fetch::default();
             if let Some(prefix) = &mut part.prefix {
