@@ -64,6 +64,11 @@ impl<C: Drains> Lane<C> {
         this.info.book(state);
         if let Some(slot) = this.slot.as_ref().filter(|slot| slot.is_busy()) {
             desk.alarms.set(desk.node.number, slot.alarm());
+            // Its owner is heard also while a handler runs.
+            self.as_mut().look_whether_leaving(state, cx);
+            if self.info.leaving {
+                self.give_back_held(state);
+            }
             return if turn == Turn::Ended { Turn::Pending } else { turn };
         }
         if let Some(slot) = this.slot.as_mut() {

@@ -36,6 +36,11 @@ impl<C: Drains> Job<C> {
         C::Receipt::SETTLES && self.receipt.delivered().is_some_and(|it| it.is_asked_back())
     }
 
+    /// Whether it is settled by whoever has its step.
+    pub(super) fn is_by_hand(&self) -> bool {
+        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(|it| it.is_by_hand())
+    }
+
     /// Gives the verdict on the message, if it has a transport.
     pub(super) fn settle(&mut self, verdict: &Verdict) {
         let handled = if self.failed > 0 && self.begun > 0 { Handled::Badly } else { Handled::No };

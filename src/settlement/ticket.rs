@@ -66,8 +66,8 @@ impl Ticket {
 
     /// The handler has settled all of them.
     pub(crate) fn settled_by_hand(mut self, outcome: &Settled) {
-        for (desk, key) in self.0.take().iter().flat_map(|delivered| &delivered.receipts) {
-            desk.settled_by_hand(*key, outcome);
+        if let Some(delivered) = self.0.take() {
+            delivered.settled_by_hand(outcome);
         }
     }
 
@@ -96,10 +96,19 @@ impl Delivered {
         &self.receipts
     }
 
-    /// One verdict for all of them.
+    /// One verdict for all of them, unless whoever has a step of it has settled it meanwhile.
     pub(crate) fn give(&self, verdict: &Verdict, given: Given) {
+        if let Some(outcome) = self.take_by_hand() {
+            return self.settled_by_hand(&outcome);
+        }
         for (desk, key) in &self.receipts {
             desk.give(*key, verdict.clone(), given);
+        }
+    }
+
+    fn settled_by_hand(&self, outcome: &Settled) {
+        for (desk, key) in &self.receipts {
+            desk.settled_by_hand(*key, outcome);
         }
     }
 
@@ -139,7 +148,7 @@ impl Delivered {
 
     /// Whether the handler has settled it, or is about to.
     pub(crate) fn is_by_hand(&self) -> bool {
-        self.by_hand.lock().is_some()
+        self.has_settled.load(Ordering::Acquire) && self.by_hand.lock().is_some()
     }
 
     /// How the handler's own settlement went, if it made one.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::ticketed::Ticketed;
-use super::{DeliveryOf, Gate, Polled, Profile, Receipt, Source, Unsettled};
+use super::{DeliveryOf, Gate, Hold, Polled, Profile, Receipt, Source, Unsettled};
 use crate::settlement::Ticket;
 
 type BoxedSource<'a, M, R> = Pin<Box<dyn Source<Message = M, Receipt = R> + Send + 'a>>;
@@ -65,8 +65,8 @@ impl<M, R: Receipt> Source for AnySource<'_, M, R> {
         self.0.as_mut().give_out()
     }
 
-    fn pause(mut self: Pin<&mut Self>, paused: bool) {
-        self.0.as_mut().pause(paused);
+    fn hold(mut self: Pin<&mut Self>, hold: Hold) {
+        self.0.as_mut().hold(hold);
     }
 
     fn is_paused(&self) -> bool {

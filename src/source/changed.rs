@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use super::{Body, DeliveryOf, Gate, Polled, Profile, Source};
+use super::{Body, DeliveryOf, Gate, Hold, Polled, Profile, Source};
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::panics;
 
@@ -110,8 +110,8 @@ impl<S: Source, C: Change<S::Message>> Source for Changed<S, C> {
     }
 
     #[inline]
-    fn pause(self: Pin<&mut Self>, paused: bool) {
-        self.project().source.pause(paused);
+    fn hold(self: Pin<&mut Self>, hold: Hold) {
+        self.project().source.hold(hold);
     }
 
     #[inline]

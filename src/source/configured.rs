@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::{DeliveryOf, Gate, Polled, Profile, Source};
+use super::{DeliveryOf, Gate, Hold, Polled, Profile, Source};
 use crate::error::Error;
 
 pin_project! {
@@ -103,8 +103,8 @@ impl<S: Source> Source for Configured<S> {
     }
 
     #[inline]
-    fn pause(self: Pin<&mut Self>, paused: bool) {
-        self.project().source.pause(paused);
+    fn hold(self: Pin<&mut Self>, hold: Hold) {
+        self.project().source.hold(hold);
     }
 
     #[inline]

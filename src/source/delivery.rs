@@ -151,6 +151,16 @@ pub enum Gate {
     Removed,
 }
 
+/// Whether something of a source is to be started, for whatever fetches ahead for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    #[default]
+    No,
+    Pause,
+    /// The source leaves its drain: what was fetched and nobody has taken goes back.
+    Leave,
+}
+
 /// What a drain learns of a source once, when it takes it in.
 #[derive(Clone, Debug)]
 pub struct Profile {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures::TryStream;
 use pin_project_lite::pin_project;
 
-use super::{Delivery, DeliveryOf, Gate, Polled, Profile, Source, Unsettled};
+use super::{Delivery, DeliveryOf, Gate, Hold, Polled, Profile, Source, Unsettled};
 use crate::error::{BoxError, Error, ErrorCode};
 
 pin_project! {
@@ -67,7 +67,7 @@ impl<S: TryStream<Error: Into<BoxError>>> Source for Faults<S> {
     }
 
     #[inline]
-    fn pause(self: Pin<&mut Self>, _: bool) {}
+    fn hold(self: Pin<&mut Self>, _: Hold) {}
 
     #[inline]
     fn is_paused(&self) -> bool {

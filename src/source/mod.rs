@@ -26,7 +26,7 @@ pub use any::{AnySource, Mixed, mixed, mixed_settling};
 pub use changed::Changed;
 pub use configured::Configured;
 pub use delivery::Unsettled;
-pub(crate) use delivery::{Body, Delivery, DeliveryOf, Gate, Polled, Profile, Raw, Receipt};
+pub(crate) use delivery::{Body, Delivery, DeliveryOf, Gate, Hold, Polled, Profile, Raw, Receipt};
 pub use faults::Faults;
 pub use live::{Ended, IncomingSources, LiveSource, LiveSources, SourceEnd, SourceHandle, live};
 
@@ -97,7 +97,7 @@ pub trait Source {
 
     /// Tells whatever fetches ahead for the source that nothing of it is to be started, or is again.
     #[doc(hidden)]
-    fn pause(self: Pin<&mut Self>, paused: bool);
+    fn hold(self: Pin<&mut Self>, hold: Hold);
 
     /// Whether nothing of the source may be started for now: asked without waiting for another
     /// answer.
@@ -325,7 +325,7 @@ impl<S: Stream> Source for S {
     }
 
     #[inline]
-    fn pause(self: Pin<&mut Self>, _: bool) {}
+    fn hold(self: Pin<&mut Self>, _: Hold) {}
 
     #[inline]
     fn is_paused(&self) -> bool {

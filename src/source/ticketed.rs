@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use super::{Delivery, DeliveryOf, Gate, Polled, Profile, Receipt, Source};
+use super::{Delivery, DeliveryOf, Gate, Hold, Polled, Profile, Receipt, Source};
 use crate::settlement::Ticket;
 
 pin_project! {
@@ -46,8 +46,8 @@ impl<S: Source> Source for Ticketed<S> {
         self.project().source.give_out()
     }
 
-    fn pause(self: Pin<&mut Self>, paused: bool) {
-        self.project().source.pause(paused);
+    fn hold(self: Pin<&mut Self>, hold: Hold) {
+        self.project().source.hold(hold);
     }
 
     fn is_paused(&self) -> bool {

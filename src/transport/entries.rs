@@ -24,7 +24,8 @@ pub(super) enum Phase {
 
 /// A receipt, from the fetch to its outcome.
 pub(super) struct Entry<R> {
-    pub(super) receipt: R,
+    /// Cloned for a call, which is the adapter's code and not for under a lock.
+    pub(super) receipt: Arc<R>,
     pub(super) facts: Facts,
     /// The source it came by, and its place among what was taken there.
     pub(super) part: u64,

@@ -172,7 +172,7 @@ impl<T: Transport> State<T> {
             if stale && self.able.prefix {
                 // It was not taken, and comes again.
                 self.aside.messages.push(message);
-                self.rewind(id, receipt);
+                self.rewind(id, Arc::new(receipt));
                 continue;
             }
             let of = facts.id.as_ref().filter(|_| !self.able.prefix);
@@ -223,7 +223,7 @@ impl<T: Transport> State<T> {
             Lease::new(requested, term, renews)
         });
         let key = self.entries.insert(Entry {
-            receipt,
+            receipt: Arc::new(receipt),
             facts,
             part,
             place: 0,

@@ -232,7 +232,7 @@ impl<T: Transport> Desk for Hub<T> {
             if let Some(entry) = state.entries.get(key) {
                 // In prefix order whoever reads next goes on from there.
                 if !state.able.prefix {
-                    let receipt = entry.receipt.clone();
+                    let receipt = Arc::clone(&entry.receipt);
                     state.kept.insert(key, receipt);
                 }
                 state.abandon(key);
@@ -249,7 +249,7 @@ impl<T: Transport> Desk for Hub<T> {
                 let text = "the receipt is no longer ours";
                 return Settled::Lost(Error::new(ErrorCode::Source, text));
             };
-            let batch = vec![(receipt, Verdict::UNDONE)];
+            let batch = vec![(T::Receipt::clone(&receipt), Verdict::UNDONE)];
             let settled = self.within(within, self.transport.settle(batch)).await;
             let settled = settled.and_then(|mut settled| settled.pop());
             let settled = settled.unwrap_or_else(|| Settled::Unknown(no_answer()));
@@ -297,12 +297,13 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>> {
-        let state = self.state.lock();
-        let entry = state.entries.get(key)?;
-        if !matches!(entry.phase, Phase::Taken | Phase::ByHand) {
-            return None;
-        }
-        Some(Box::new(entry.receipt.clone()))
+        let receipt = {
+            let state = self.state.lock();
+            let entry = state.entries.get(key)?;
+            let is_open = matches!(entry.phase, Phase::Taken | Phase::ByHand);
+            is_open.then(|| Arc::clone(&entry.receipt))?
+        };
+        Some(Box::new(T::Receipt::clone(&receipt)))
     }
 
     fn is_used(&self) -> bool {

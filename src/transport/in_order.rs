@@ -1,6 +1,9 @@
 //! Prefix order, as verdicts come in: what is committed next, what goes back, and where the next drain
 //! goes on.
 
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
 use super::Transport;
 use super::prefix::{Back, Prefix};
 use super::state::{End, State};
@@ -81,9 +84,19 @@ impl<T: Transport> State<T> {
 
     /// A partition was read further than it is to go on from. What is in front of that was noted
     /// before.
-    pub(super) fn rewind(&mut self, id: u64, receipt: T::Receipt) {
+    pub(super) fn rewind(&mut self, id: u64, receipt: Arc<T::Receipt>) {
         if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
-            self.rewinds.entry(part.assignment).or_insert(receipt);
+            match self.rewinds.entry(part.assignment) {
+                Entry::Vacant(place) => drop(place.insert(receipt)),
+                Entry::Occupied(_) => self.aside.receipts.push(receipt),
+            }
+        }
+    }
+
+    /// The same, from in front of whatever was noted.
+    pub(super) fn rewind_to(&mut self, id: u64, receipt: Arc<T::Receipt>) {
+        if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
+            self.aside.receipts.extend(self.rewinds.insert(part.assignment, receipt));
         }
     }
 

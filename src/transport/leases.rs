@@ -11,7 +11,9 @@ use super::in_flight::{Ended, InFlight};
 use super::received::Renewed;
 use super::state::{Due, State};
 use crate::clock::Tick;
-use crate::settlement::Key;
+use crate::error::Error;
+use crate::panics;
+use crate::settlement::{Key, News};
 
 /// The renewals that are with the transport: of which receipts, and when they were requested.
 #[derive(Default)]
@@ -29,6 +31,17 @@ impl Renewals {
             let batch = look.hub.change(|state| state.next_renewals(gathers));
             let Some((keys, receipts, within)) = batch else { break };
             let transport = Arc::clone(look.hub.transport());
+            let mine = || receipts.iter().map(|it| T::Receipt::clone(it)).collect();
+            let receipts: Vec<_> = match panics::contain(mine) {
+                Ok(receipts) => receipts,
+                Err(text) => {
+                    look.hub.change(|state| {
+                        state.news.push_back(News::Fault(Error::panic("a receipt", &text)));
+                        state.renewed(keys, look.now, look.now, Vec::new());
+                    });
+                    continue;
+                }
+            };
             let call = async move { transport.renew(receipts).await };
             self.0.push((keys, look.now), look.now + within, call, cx);
             moved = true;
@@ -47,7 +60,7 @@ impl Renewals {
 }
 
 /// A batch of leases to be renewed, and how long that may take.
-type Batch<R> = (Vec<Key>, Vec<R>, Duration);
+type Batch<R> = (Vec<Key>, Vec<Arc<R>>, Duration);
 
 impl<T: Transport> State<T> {
     /// A verdict that was with somebody else is not any more: until it is again, its lease matters.
@@ -92,7 +105,7 @@ impl<T: Transport> State<T> {
             }
             entry.lease.calling = true;
             keys.push(key);
-            receipts.push(entry.receipt.clone());
+            receipts.push(Arc::clone(&entry.receipt));
         }
         (!keys.is_empty()).then_some((keys, receipts, self.options.settle_within))
     }

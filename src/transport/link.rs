@@ -27,7 +27,7 @@ use crate::settlement::Assignment;
 /// | [`slow_down_after`](Link::slow_down_after) | 10 failures, 100 ms doubled up to 30 s |
 ///
 /// An option of 0 is [`ErrorCode::Validation`](crate::ErrorCode::Validation) before anything is
-/// fetched.
+/// fetched, but for `revoke_within`: a partition is given up at once.
 pub struct Link<T: Transport> {
     hub: Arc<Hub<T>>,
 }

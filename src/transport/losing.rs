@@ -18,9 +18,7 @@ impl<T: Transport> State<T> {
             Phase::ByHand if !self.able.prefix => return,
             Phase::Taken => {
                 let partition = self.parts.get(&id).map(|part| part.assignment.partition);
-                if let Some(partition) = partition.filter(|_| self.able.prefix) {
-                    self.lost_in_order.insert(key, partition);
-                }
+                self.lost_in_work.insert(key, (id, partition.unwrap_or_default()));
                 match self.news.back_mut() {
                     Some(News::Lost(keys)) => keys.push(key),
                     _ => self.news.push_back(News::Lost(vec![key])),
@@ -119,10 +117,12 @@ impl<T: Transport> State<T> {
             }
         }
         self.is_undone_in_group(key);
-        if let Some(partition) = self.lost_in_order.remove(&key) {
-            let of = |part: &&mut Part<_>| part.assignment.partition == partition;
-            let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
-            self.aside.wakers.extend(wakers);
+        let Some((id, partition)) = self.lost_in_work.remove(&key) else { return };
+        if !self.able.prefix {
+            return self.has_left(id);
         }
+        let of = |part: &&mut Part<_>| part.assignment.partition == partition;
+        let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
+        self.aside.wakers.extend(wakers);
     }
 }

@@ -95,8 +95,10 @@ use crate::error::Error;
 /// What an adapter implements for its client.
 ///
 /// The futures of `settle`, `renew` and `close` are polled to their end or to
-/// [`settle_within`](Link::settle_within), unless the drain itself is dropped; so is that of `fetch`,
-/// which is told by [`Want::stop`] to return early. All of them are polled by the drain's own task.
+/// [`settle_within`](Link::settle_within), unless the drain itself is dropped, or the budget of its end
+/// is used up before that ([`grace`](crate::FanIn::grace), [`finish_within`](crate::FanIn::finish_within)):
+/// then the transport is not closed. So is that of `fetch`, which is told by [`Want::stop`] to return
+/// early. All of them are polled by the drain's own task.
 ///
 /// See the chapter [`guide`](crate::guide).
 pub trait Transport: Send + Sync + 'static {

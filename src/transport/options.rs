@@ -44,7 +44,9 @@ impl Options {
             ("max_ahead", self.max_ahead > 0),
             ("max_deliveries", self.max_deliveries != Some(0)),
             ("slow_down_after", self.slow_down.0 > 0),
+            ("unreachable_for", self.unreachable_for != Some(Duration::ZERO)),
         ];
+        self.slow_down.1.validate()?;
         match positive.iter().find(|(_, holds)| !holds) {
             Some((option, _)) => Err(Error::validation(format!("`{option}` must not be 0"))),
             None => Ok(()),

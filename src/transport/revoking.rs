@@ -200,7 +200,7 @@ impl<T: Transport> State<T> {
         self.commits.clear();
         self.renewals.clear();
         self.alarms.clear();
-        self.lost_in_order.clear();
+        self.lost_in_work.clear();
         self.aside.messages.extend(self.groups.clear());
         self.giving_up.clear();
         let lost: Vec<_> = self.lost.keys().copied().collect();

@@ -13,6 +13,7 @@ use super::prefix::{Due as PrefixDue, Sent};
 use super::state::{Due, End, State, no_answer};
 use crate::clock::Tick;
 use crate::error::Error;
+use crate::panics;
 use crate::settlement::{Key, News, Settled, Verdict};
 
 /// The settlements that are with the transport.
@@ -28,7 +29,7 @@ enum About {
 }
 
 /// A batch for the transport, and how long it may take.
-type Batch<R> = (Vec<About>, Vec<(R, Verdict)>, Duration);
+type Batch<R> = (Vec<About>, Vec<(Arc<R>, Verdict)>, Duration);
 
 impl Calls {
     pub(super) fn deadline(&self) -> Option<Tick> {
@@ -43,6 +44,18 @@ impl Calls {
             let batch = look.hub.change(|state| state.next_batch(gathers));
             let Some((about, batch, within)) = batch else { break };
             let transport = Arc::clone(look.hub.transport());
+            let mine =
+                || batch.iter().map(|(it, verdict)| (T::Receipt::clone(it), verdict.clone()));
+            let batch: Vec<_> = match panics::contain(|| mine().collect()) {
+                Ok(batch) => batch,
+                Err(text) => {
+                    look.hub.change(|state| {
+                        state.news.push_back(News::Fault(Error::panic("a receipt", &text)));
+                        state.answered(about, Vec::new(), look.now);
+                    });
+                    continue;
+                }
+            };
             let call = async move { transport.settle(batch).await };
             self.0.push(about, look.now + within, call, cx);
             moved = true;
@@ -72,8 +85,8 @@ impl<T: Transport> State<T> {
         if self.outbox.len() < least || room < least {
             return None;
         }
-        let (mut about, mut batch) = (Vec::new(), Vec::new());
-        while batch.len() < room {
+        let mut keys = Vec::new();
+        while keys.len() < room {
             let Some(key) = self.outbox.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(key) else { continue };
             if entry.phase != Phase::Decided {
@@ -84,10 +97,22 @@ impl<T: Transport> State<T> {
                 entry.waits_for_renewal = true;
                 continue;
             }
+            keys.push(key);
+        }
+        if keys.len() < least {
+            keys.into_iter().rev().for_each(|key| self.outbox.push_front(key));
+            return None;
+        }
+        let (mut about, mut batch) = (Vec::new(), Vec::new());
+        for key in keys {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            if entry.phase == Phase::Sending {
+                continue;
+            }
             entry.phase = Phase::Sending;
             self.sending += 1;
             about.push(About::Message(key));
-            batch.push((entry.receipt.clone(), entry.verdict.clone()));
+            batch.push((Arc::clone(&entry.receipt), entry.verdict.clone()));
         }
         (!batch.is_empty()).then_some((about, batch, self.options.settle_within))
     }
@@ -217,6 +242,11 @@ impl<T: Transport> State<T> {
         if let (Sent::Seek(_), false) = (&sent, lost) {
             prefix.sought();
         }
+        if end == End::Lost {
+            // Whatever was settled there: it is not ours any more.
+            self.sent_in_vain(sent);
+            return self.lose_part(id);
+        }
         if moved && end == End::Settled {
             // What was fetched before is gone, and an end that was seen was another one.
             part.ended = ends || part.left;
@@ -227,7 +257,8 @@ impl<T: Transport> State<T> {
             Sent::Seek(key) if end == End::Unknown => {
                 // A release that was refused to the end is nobody's.
                 if let Some(receipt) = self.entries.get(key).map(|entry| entry.receipt.clone()) {
-                    self.rewind(id, receipt);
+                    // In front of whatever a fetch has brought meanwhile.
+                    self.rewind_to(id, receipt);
                 }
                 self.conclude(key, End::Abandoned);
             }
@@ -238,6 +269,16 @@ impl<T: Transport> State<T> {
         self.want_again(id);
         self.wake_part(id);
         self.end_part(id);
+    }
+
+    /// A commit or a seek of a partition that is not ours.
+    fn sent_in_vain(&mut self, sent: Sent) {
+        let keys = match sent {
+            Sent::Commit(keys) => keys,
+            Sent::Seek(key) => vec![key],
+            Sent::Rewind => Vec::new(),
+        };
+        keys.into_iter().for_each(|key| self.conclude(key, End::Lost));
     }
 
     /// A settlement was certainly not applied. One of a drain that is over soon is not tried for ever.

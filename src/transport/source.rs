@@ -12,7 +12,7 @@ use super::state::{End, State};
 use crate::clock::{Clock, Tick};
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Assignment, Desk, Given, Key, Ticket, Verdict};
-use crate::source::{Body, Delivery, DeliveryOf, Gate, Polled, Profile, Source};
+use crate::source::{Body, Delivery, DeliveryOf, Gate, Hold, Polled, Profile, Source};
 
 /// A source of a [`Transport`]: made by [`Link::source`](super::Link::source). Dropped while its drain
 /// runs, it gives back what it has fetched.
@@ -83,7 +83,8 @@ impl<T: Transport> State<T> {
                 return Next::End;
             }
             let partition = part.assignment.partition;
-            let is_undone = self.lost_in_order.values().all(|other| *other != partition);
+            let is_undone = !self.able.prefix
+                || self.lost_in_work.values().all(|(_, other)| *other != partition);
             let may_take = has_room && is_undone && part.may_take(self.options.max_ahead);
             let may_take = may_take && self.may_be_next(id);
             let Some(part) = self.parts.get_mut(&id) else { return Next::End };
@@ -141,7 +142,8 @@ impl<T: Transport> State<T> {
             return true;
         }
         let in_work = [Phase::Taken, Phase::ByHand];
-        let is_idle = in_work.iter().all(|phase| self.entries.of_part(id, *phase).is_empty());
+        let is_idle = in_work.iter().all(|phase| self.entries.of_part(id, *phase).is_empty())
+            && self.lost_in_work.values().all(|(other, _)| *other != id);
         if let Some(part) = self.parts.get_mut(&id) {
             part.alone = is_last || !is_idle;
         }
@@ -236,16 +238,19 @@ impl<T: Transport> Source for TransportSource<T> {
         false
     }
 
-    /// What is on its way is given back; what was fetched stays, and is renewed.
-    fn pause(self: Pin<&mut Self>, paused: bool) {
-        let part = self.part;
+    /// What is on its way is given back. What was fetched stays, and is renewed, or goes back with
+    /// its source.
+    fn hold(self: Pin<&mut Self>, hold: Hold) {
+        let (id, attached) = (self.part, self.hub.notices.is_attached());
         self.hub.change(|state| {
-            if let Some(part) = state.parts.get_mut(&part) {
-                part.paused = paused;
-                if paused {
-                    part.fetch.wanted = false;
-                    part.stop_fetch();
-                }
+            let Some(part) = state.parts.get_mut(&id) else { return };
+            part.paused = hold != Hold::No;
+            if part.paused {
+                part.fetch.wanted = false;
+                part.stop_fetch();
+            }
+            if hold == Hold::Leave && attached {
+                state.release_buffer(id);
             }
         });
     }

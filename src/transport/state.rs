@@ -61,12 +61,12 @@ pub(super) struct State<T: Transport> {
     pub(super) giving_up: BTreeSet<u64>,
     /// In prefix order: where a partition goes on that was read further than that. It is moved back
     /// before anything is fetched.
-    pub(super) rewinds: HashMap<Assignment, T::Receipt>,
-    /// In prefix order: messages that were lost in work, and the partitions of which nothing is taken
-    /// before they are undone.
-    pub(super) lost_in_order: BTreeMap<Key, u32>,
+    pub(super) rewinds: HashMap<Assignment, Arc<T::Receipt>>,
+    /// Messages that were lost in work, until they are undone: the source, and the partition, of which in
+    /// prefix order nothing is taken before that.
+    pub(super) lost_in_work: BTreeMap<Key, (u64, u32)>,
     /// Receipts of messages whose drain is gone, for those who undo them.
-    pub(super) kept: HashMap<Key, T::Receipt>,
+    pub(super) kept: HashMap<Key, Arc<T::Receipt>>,
     /// Sources that somebody has.
     pub(super) sources: usize,
     pub(super) stopped: bool,
@@ -91,7 +91,7 @@ pub(super) struct Aside<T: Transport> {
     /// Those in whose place another one waits.
     pub(super) old_wakers: Vec<Waker>,
     pub(super) messages: Vec<T::Message>,
-    pub(super) receipts: Vec<T::Receipt>,
+    pub(super) receipts: Vec<Arc<T::Receipt>>,
     pub(super) parts: Vec<Part<T::Message>>,
     pub(super) errors: Vec<Error>,
 }
@@ -160,7 +160,7 @@ impl<T: Transport> State<T> {
             ours: BTreeSet::new(),
             giving_up: BTreeSet::new(),
             rewinds: HashMap::new(),
-            lost_in_order: BTreeMap::new(),
+            lost_in_work: BTreeMap::new(),
             kept: HashMap::new(),
             sources: 0,
             stopped: false,
@@ -294,7 +294,7 @@ impl<T: Transport> State<T> {
     }
 
     /// Nobody works on a message any more: one that is to be alone may be next.
-    fn has_left(&mut self, id: u64) {
+    pub(super) fn has_left(&mut self, id: u64) {
         if let Some(part) = self.parts.get_mut(&id).filter(|part| part.alone) {
             self.aside.wakers.extend(part.waker.take());
         }

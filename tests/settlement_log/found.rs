@@ -196,8 +196,10 @@ fn run<T>(
             {
                 return Some(x);
             }
-        } else if clock.now() >= Tick::from_nanos(until * 1_000_000) || !clock.advance_to_next() {
+        } else if clock.now() >= Tick::from_nanos(until * 1_000_000) {
             return None;
+        } else {
+            clock.advance(ms(1));
         }
     }
     panic!("busy");
@@ -332,9 +334,9 @@ fn a_seek_gives_back_a_message_that_is_not_undone() {
 }
 
 /// 7.7: "At most `max_unsettled` verdicts are with a transport at a time."
-/// Seen: a verdict of a partition that was lost is not counted any more while its call is still with the transport.
+/// Seen: a verdict of a partition that was given up at its deadline is not counted any more while its call is still with the transport.
 #[test]
-fn a_lost_partition_lets_more_than_max_unsettled_verdicts_out() {
+fn a_partition_that_is_given_up_lets_more_than_max_unsettled_verdicts_out() {
     let clock = ManualClock::new();
     let (log, context) = (log(&clock, 1, 1_000), context(&clock));
     let link = Link::new(log.clone()).max_unsettled(1);
@@ -344,8 +346,142 @@ fn a_lost_partition_lets_more_than_max_unsettled_verdicts_out() {
     for generation in 1..=5 {
         log.assign(it(0, generation));
         assert!(run(&clock, generation * 10, drain.as_mut()).is_none());
-        log.lose(it(0, generation));
+        log.revoke(it(0, generation), Some(ms(1)));
+        clock.advance(ms(2));
     }
     let most = log.0.state.lock().unwrap().most;
     assert!(most <= 1, "{most} at a time: {:?}", log.0.calls());
+}
+
+/// One record a fetch, which takes 60 ms; what seeks and commits are answered is the test's.
+#[derive(Clone)]
+struct Odd {
+    log: Log,
+    seeks: Arc<Mutex<Option<Settled>>>,
+    commits: Arc<Mutex<Option<Settled>>>,
+}
+fn odd(log: &Log) -> Odd {
+    Odd { log: log.clone(), seeks: Arc::default(), commits: Arc::default() }
+}
+impl Transport for Odd {
+    type Message = u64;
+    type Receipt = (Assignment, u64);
+    fn able(&self) -> Able {
+        Able::prefix().batches_of(1).prefetches(1).asks_every(ms(100))
+    }
+    fn notices(&self) -> Notices {
+        self.log.notices()
+    }
+    async fn fetch(&self, want: Want) -> Fetched<u64, (Assignment, u64)> {
+        let tiny = &self.log.0;
+        tiny.clock.sleep_until(tiny.clock.now() + ms(60)).await;
+        let mut state = tiny.state.lock().unwrap();
+        let next = state.next.entry(want.assignment).or_default();
+        let from = *next;
+        *next = (from + 1).min(tiny.records);
+        let all = from..*next;
+        if !all.is_empty() {
+            state.calls.push(format!("fetched {from}"));
+        }
+        Ok(Some(all.map(|n| Received::new(n, (want.assignment, n))).collect()))
+    }
+    async fn settle(&self, batch: Vec<((Assignment, u64), Verdict)>) -> Vec<Settled> {
+        let seek = matches!(batch[0].1, Verdict::Release { .. });
+        let answer = if seek {
+            self.seeks.lock().unwrap().clone()
+        } else {
+            self.commits.lock().unwrap().clone()
+        };
+        match answer {
+            Some(answer) => {
+                self.log.0.note(format!(
+                    "{} {} -> {answer:?}",
+                    if seek { "seek" } else { "commit" },
+                    batch[0].0.1
+                ));
+                vec![answer]
+            }
+            None => self.log.settle(batch).await,
+        }
+    }
+}
+
+/// 7.14: "the offset committed never passes a message that is not done"; 7.15 "nothing is fetched until [the seek] is confirmed".
+/// Seen: a shutdown sends its seek to 0 in vain (*unknown* until `settle_within`), and a fetch came back with 1 meanwhile, which is thrown
+/// away. The next drain on the same assignment seeks to 1 only, and commits past 0, which nobody has handled.
+#[test]
+fn the_next_drain_commits_past_a_message_that_is_not_done() {
+    let clock = ManualClock::new();
+    let (log, context) = (log(&clock, 4, 0), context(&clock));
+    let odd = odd(&log);
+    let link = Link::new(odd.clone()).settle_within(ms(500));
+    log.assign(it(0, 1));
+    let (stop, done) = (CancellationSource::new(), Mutex::new(vec![]));
+    let stopping = stop.token();
+    let handler = async |n: u64, step: StepContext| {
+        timers::delay(&step, ms(100)).await?;
+        if n == 0
+            && done.lock().unwrap().is_empty()
+            && log.0.clock.now() < Tick::from_nanos(200_000_000)
+        {
+            return Err::<(), BoxError>("fails once".into());
+        }
+        done.lock().unwrap().push(n);
+        Ok(())
+    };
+    *odd.seeks.lock().unwrap() = Some(Settled::Unknown(lost()));
+    {
+        let drain = fan_in(&context, [], handler)
+            .incoming(link.assigned())
+            .on_failure(OnFailure::Continue)
+            .shutdown(stopping);
+        let mut drain = std::pin::pin!(drain.into_future());
+        assert!(run(&clock, 100, drain.as_mut()).is_none()); // 0 runs, 1 is being fetched
+        stop.cancel();
+        run(&clock, 10_000, drain.as_mut()).expect("it ends").ok();
+    }
+    *odd.seeks.lock().unwrap() = None;
+    let drain = fan_in(&context, [], handler).incoming(link.assigned());
+    let mut drain = std::pin::pin!(drain.into_future());
+    assert!(run(&clock, 20_000, drain.as_mut()).is_none());
+    let (calls, done) = (log.0.calls(), done.lock().unwrap().clone());
+    let past = calls.iter().any(|call| call.starts_with("accept 0/1"));
+    assert!(!past || done.contains(&0), "committed past 0, done are {done:?}: {calls:?}");
+}
+
+/// 7.18: "After a loss: no commit"; 7.14: "the offset committed never passes a message that is not done".
+/// Seen: a seek that is answered *lost* gives its messages up, and the drain goes on fetching in that generation from where the
+/// position is, and commits past them.
+#[test]
+fn after_a_seek_that_is_lost_the_drain_commits_past_the_message() {
+    let clock = ManualClock::new();
+    let (log, context) = (log(&clock, 4, 0), context(&clock));
+    let odd = odd(&log);
+    *odd.seeks.lock().unwrap() = Some(Settled::Lost(lost()));
+    let link = Link::new(odd);
+    let drain = fan_in(&context, [link.partition(it(0, 1))], async |n: u64, _| {
+        if n == 1 { Err::<(), BoxError>("fails".into()) } else { Ok(()) }
+    });
+    let mut drain = std::pin::pin!(drain.on_failure(OnFailure::Continue).into_future());
+    let _ = run(&clock, 5_000, drain.as_mut());
+    let calls = log.0.calls();
+    let lost = calls.iter().position(|call| call.starts_with("seek")).unwrap();
+    assert!(!calls[lost..].iter().any(|call| call.starts_with("accept")), "{calls:?}");
+}
+
+/// 7.18: "After a loss: no commit."
+/// Seen: a commit is answered *lost* ("its partition was taken away"), and further commits of that generation are sent.
+#[test]
+fn after_a_commit_that_is_lost_further_commits_are_sent() {
+    let clock = ManualClock::new();
+    let (log, context) = (log(&clock, 4, 0), context(&clock));
+    let odd = odd(&log);
+    *odd.commits.lock().unwrap() = Some(Settled::Lost(lost()));
+    let link = Link::new(odd);
+    let drain =
+        fan_in(&context, [link.partition(it(0, 1))], async |_: u64, _| Ok::<_, BoxError>(()));
+    let mut drain = std::pin::pin!(drain.into_future());
+    let _ = run(&clock, 5_000, drain.as_mut());
+    let calls = log.0.calls();
+    assert_eq!(calls.iter().filter(|call| call.starts_with("commit")).count(), 1, "{calls:?}");
 }

@@ -22,7 +22,7 @@ pub use stream::Windows;
 
 use crate::error::Error;
 use crate::panics;
-use crate::source::{Body, Delivery, DeliveryOf, Gate, Polled, Profile, Source, Unsettled};
+use crate::source::{Body, Delivery, DeliveryOf, Gate, Hold, Polled, Profile, Source, Unsettled};
 use crate::step::StepContext;
 use open::Open;
 
@@ -205,9 +205,9 @@ impl<S: Source> Source for Window<S> {
         this.open.close_at_once() || within
     }
 
-    fn pause(self: Pin<&mut Self>, paused: bool) {
+    fn hold(self: Pin<&mut Self>, hold: Hold) {
         if let Some(source) = self.project().source.as_pin_mut() {
-            source.pause(paused);
+            source.hold(hold);
         }
     }
 

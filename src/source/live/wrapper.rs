@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::super::{DeliveryOf, Gate, Polled, Profile, Source};
+use super::super::{DeliveryOf, Gate, Hold, Polled, Profile, Source};
 use super::SourceEnd;
 use super::control::{Control, Wish};
 use super::registry::Registry;
@@ -32,8 +32,8 @@ pub struct LiveSource<S> {
     registry: Arc<Registry<S>>,
     /// The waker that was left with the control last.
     registered: Option<Waker>,
-    /// The source knows that it is paused.
-    paused: bool,
+    /// What the source knows of that: nothing before its first gate, for it may come from another drain.
+    hold: Option<Hold>,
 }
 
 impl<S> LiveSource<S> {
@@ -47,7 +47,7 @@ impl<S> LiveSource<S> {
             control: Arc::clone(control),
             registry: Arc::clone(registry),
             registered: None,
-            paused: false,
+            hold: None,
         }
     }
 
@@ -87,12 +87,14 @@ impl<S: Source> Source for LiveSource<S> {
 
     fn poll_gate(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gate> {
         let wish = self.wish(cx);
-        if self.paused != (wish == Wish::Pause) {
-            self.paused = !self.paused;
-            let paused = self.paused;
-            if let Some(source) = &mut self.source {
-                source.as_mut().pause(paused);
-            }
+        let hold = match wish {
+            Wish::Run => Hold::No,
+            Wish::Pause => Hold::Pause,
+            Wish::Remove => Hold::Leave,
+        };
+        if self.hold != Some(hold) {
+            self.hold = Some(hold);
+            self.as_mut().hold(hold);
         }
         match (wish, &mut self.source) {
             (Wish::Run, Some(source)) => source.as_mut().poll_gate(cx),
@@ -111,9 +113,9 @@ impl<S: Source> Source for LiveSource<S> {
         running && self.source.as_mut().is_some_and(|source| source.as_mut().give_out())
     }
 
-    fn pause(mut self: Pin<&mut Self>, paused: bool) {
+    fn hold(mut self: Pin<&mut Self>, hold: Hold) {
         if let Some(source) = &mut self.source {
-            source.as_mut().pause(paused);
+            source.as_mut().hold(hold);
         }
     }
 
