@@ -1,116 +1,201 @@
 //! The worker: what is done for each message, and the drain that does it for all of them.
 
-use std::future::Future;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use futures::future::{Either, select};
-use futures::stream::StreamExt;
+use futures::future::{Either, FutureExt, select};
+use futures::stream::{Stream, StreamExt};
 use indicatif::ProgressBar;
+use watershed::channels::AnySource;
 use watershed::timers::Ticker;
+use watershed::transport::{Assignment, Link, Ticket, Transport, TransportSource};
 use watershed::{
-    CancellationToken, Commit, CompensationPolicy, Error, Failure, FanInReport, Letter, OnFailure,
-    Progress, RetryPolicy, RollbackReport, StepContext, fan_in, labelled,
+    Answer, BoxError, CancellationSource, CancellationToken, CompensationPolicy, Failure,
+    FanInReport, Letter, Progress, RetryPolicy, RollbackReport, Source, StepContext, fan_in,
+    labelled,
 };
 
 use crate::cli::FailureMode;
-use crate::effect::{Effect, Kind};
+use crate::database::Database;
+use crate::effect::{self, Effect, Mark, Put};
 use crate::event::{Earthquake, EventError};
-use crate::input::{Delivery, Transport};
-use crate::source::Reader;
-use crate::store::Store;
+use crate::input::{self, Input, Message};
+use crate::schema;
+use crate::transports::Record;
+use crate::transports::lease_queue::LeaseQueue;
+use crate::transports::partition_log::PartitionLog;
 
 /// What the handlers of all messages share.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) store: Store,
+    pub(crate) database: Database,
+    pub(crate) input: Arc<Input>,
+    /// Where the log's partitions are.
+    pub(crate) partitions: PathBuf,
     pub(crate) run: i64,
-    pub(crate) sequence: AtomicI64,
     pub(crate) fail_at: Option<NonZeroU64>,
-    pub(crate) on_failure: FailureMode,
+    pub(crate) fail_one_in: Option<NonZeroU32>,
     /// How many domain events have been emitted.
     pub(crate) emitted: AtomicU64,
+    /// The message that `fail_at` has met.
+    pub(crate) failing: OnceLock<(u32, u32)>,
 }
 
-/// Handles one message. Each effect's compensation is registered with the step before the effect
-/// happens, so that whatever becomes of this function, what it did can be undone.
-///
-/// # Errors
-///
-/// When the line is no earthquake, the database fails, or `--fail-at` says so.
-async fn handle(
-    worker: &Arc<Worker>,
-    message: Delivery,
-    step: StepContext,
-) -> Result<(), EventError> {
-    let apply = |kind| worker.apply(&step, &message, kind);
+/// When to look again at an event that somebody else is at.
+const A_MOMENT: Duration = Duration::from_millis(50);
 
-    if message.feed.transport == Transport::LeaseQueue {
-        apply(Kind::Lease).await?;
-    } else if worker.on_failure == FailureMode::RollBackMessage {
-        // A log and a socket have an order: to go on behind a line that failed, it is put aside.
-        apply(Kind::Park).await?;
-    }
-
-    let event = Earthquake::decode(&message)?;
-    let token: Arc<str> = event.token(&message.feed.origin(message.position)).into();
-
-    let is_new = apply(Kind::Token(Arc::clone(&token))).await?;
-    if is_new {
-        apply(Kind::Emit { token, body: event.to_json().into() }).await?;
-        worker.fail_if_planned(&message)?;
-    } else {
-        apply(Kind::Duplicate(token)).await?;
-    }
-
-    let transport = message.feed.transport;
-    let settle = if message.parked { Kind::Unpark } else { Kind::Settle { transport } };
-    apply(settle).await?;
-    Ok(())
-}
+/// A message that was begun so often and never settled may be what kills the workers.
+const MAX_DELIVERIES: u32 = 100;
 
 impl Worker {
-    /// Makes an effect happen and stages its compensation. `false`: it was not to happen, because
-    /// its token is another message's.
-    async fn apply(
-        &self,
-        step: &StepContext,
-        message: &Delivery,
-        kind: Kind,
-    ) -> Result<bool, EventError> {
-        // The number and the registration are drawn together, with no `await` between them.
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let Delivery { feed, position, .. } = message;
-        let effect = Effect { run: self.run, sequence, feed: feed.id, position: *position, kind };
-        let undo = (self.store.clone(), effect.clone());
-        let reservation = step.reserve(labelled(effect.kind.undo_action(), move || {
-            let (store, effect) = undo.clone();
-            async move { store.call(move |database| effect.undo(database)).await }
-        }));
+    /// Handles one message. Each effect's compensation is registered before the effect happens, so
+    /// that whatever becomes of this function, what it did is undone.
+    ///
+    /// # Errors
+    ///
+    /// When the line is no earthquake, the database fails, or an option says so.
+    async fn handle(&self, message: Message, step: StepContext) -> Result<Answer, EventError> {
+        // 1. The message is ours: the transport has leased it. Its compensation, the release, is there
+        //    already, below all that is registered here.
+        let mark = |token| self.mark(&message, &step, token);
 
-        let action = effect.kind.action();
-        let happened = self.store.call(move |database| effect.perform(database)).await;
-        let happened = happened.map_err(|source| {
-            let origin = message.feed.origin(message.position);
-            EventError::Store { origin, action, source }
-        })?;
-        if !happened {
-            reservation.disarm();
+        // 2. Validate.
+        let event = Earthquake::decode(&message)?;
+
+        // 3. Persist the idempotency token. Compensation: delete it.
+        let mark = mark(event.token(&message.origin()))?;
+        match self.put(&step, &message, &mark, Effect::Token).await? {
+            Put::Ours => {}
+            Put::Done => return Ok(Answer::Done),
+            Put::InWork => return Ok(Answer::Later(A_MOMENT)),
         }
-        Ok(happened)
+
+        // 4. Emit the domain event. Compensation: delete it from the outbox.
+        let body = event.to_json().into();
+        if self.put(&step, &message, &mark, Effect::Event(body)).await? != Put::Ours {
+            return Ok(Answer::Later(A_MOMENT));
+        }
+        self.fail_if_planned(&message)?;
+
+        // 5. Acknowledge: the drain accepts the message, and clears both compensations when the
+        //    transport has confirmed that.
+        Ok(Answer::Done)
     }
 
-    /// Fails for the `--fail-at`-th event that was emitted.
-    fn fail_if_planned(&self, message: &Delivery) -> Result<(), EventError> {
+    /// What marks all that this delivery of a message writes.
+    fn mark(
+        &self,
+        message: &Message,
+        step: &StepContext,
+        token: String,
+    ) -> Result<Mark, EventError> {
+        let no_transport = || EventError::NoTransport { origin: message.origin() };
+        let undo = step.undo_key().ok_or_else(no_transport)?.into();
+        let delivery = step.deliveries().into_iter().next().ok_or_else(no_transport)?;
+        // A queue counts the deliveries; a log has a generation more each time.
+        let delivery = delivery.deliveries.map_or(delivery.assignment.generation, u64::from);
+        let (feed, position) = (message.feed.id, message.position);
+        Ok(Mark { token: token.into(), feed, position, run: self.run, undo, delivery })
+    }
+
+    /// Makes an effect happen, and stages its compensation.
+    async fn put(
+        &self,
+        step: &StepContext,
+        message: &Message,
+        mark: &Mark,
+        effect: Effect,
+    ) -> Result<Put, EventError> {
+        let undo = (self.database.clone(), effect.clone(), mark.clone());
+        step.register_compensation(labelled(effect.undo_action(), move || {
+            let (database, effect, mark) = undo.clone();
+            async move { database.call(move |database| effect.undo(database, &mark)).await }
+        }));
+        let (action, mark) = (effect.action(), mark.clone());
+        let put = self.database.call(move |database| effect.put(database, &mark)).await;
+        let put = put.map_err(|source| {
+            let origin = message.origin();
+            EventError::Database { origin, action, source }
+        })?;
+        self.fail_by_chance(message)?;
+        Ok(put)
+    }
+
+    /// Fails for the message that emitted the `--fail-at`-th event, each time that it is tried.
+    fn fail_if_planned(&self, message: &Message) -> Result<(), EventError> {
+        let this = (message.feed.id, message.position);
         let number = self.emitted.fetch_add(1, Ordering::Relaxed) + 1;
         if self.fail_at.is_some_and(|fail_at| fail_at.get() == number) {
-            let origin = message.feed.origin(message.position);
-            return Err(EventError::Planned { origin, number });
+            // There is one such number.
+            let _ = self.failing.set(this);
         }
-        Ok(())
+        match self.fail_at.filter(|_| self.failing.get() == Some(&this)) {
+            Some(number) => {
+                Err(EventError::Planned { origin: message.origin(), number: number.get() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn fail_by_chance(&self, message: &Message) -> Result<(), EventError> {
+        match self.fail_one_in {
+            Some(one_in) if fastrand::u32(0..one_in.get()) == 0 => {
+                Err(EventError::Chance { origin: message.origin() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a message that was given up among the dead letters.
+    async fn bury(&self, letter: Letter<Message>) -> Result<(), BoxError> {
+        let reason = reason(letter.error());
+        let message = letter.into_message().ok_or("there is no message in the letter")?;
+        let (this, run) = ((message.feed.id, message.position), self.run);
+        let bury = self.database.call(move |database| {
+            effect::bury(database, this, &message.payload, &reason, run)
+        });
+        Ok(bury.await?)
+    }
+
+    /// One source for each queue.
+    fn queues(&self) -> impl Iterator<Item = Feed> {
+        let link = Link::new(LeaseQueue(self.database.clone())).max_deliveries(MAX_DELIVERIES);
+        self.input.feeds_of(input::Transport::LeaseQueue).map(move |feed| {
+            let queue = Assignment { partition: feed.id, generation: 0 };
+            self.feed(link.partition(queue), Arc::clone(&feed.name))
+        })
+    }
+
+    /// One source for each partition that is ours, as they come.
+    fn partitions(self: &Arc<Self>) -> Result<impl Stream<Item = Feed> + Send + use<>, BoxError> {
+        let owner = format!("run {} in process {}", self.run, std::process::id());
+        let log = PartitionLog::open(self.database.clone(), self.partitions.clone(), owner)?;
+        let worker = Arc::clone(self);
+        Ok(Link::new(log).assigned().map(move |source| worker.feed(source, "log".into())))
+    }
+
+    fn feed<T>(&self, source: TransportSource<T>, name: Arc<str>) -> Feed
+    where
+        T: Transport<Message = Record>,
+    {
+        let input = Arc::clone(&self.input);
+        source.named(name).decoded(move |record| input.message(record)).erased()
+    }
+}
+
+/// A source of the drain, whatever transports it.
+type Feed = AnySource<'static, Message, Ticket>;
+
+/// What the handler said, where it was the handler.
+pub(crate) fn reason(error: &watershed::Error) -> String {
+    match error.downcast_ref::<EventError>().map(|own| (own, std::error::Error::source(own))) {
+        Some((own, Some(cause))) => format!("{own}: {cause}"),
+        Some((own, None)) => own.to_string(),
+        None => format!("{error:#}"),
     }
 }
 
@@ -119,9 +204,10 @@ impl Worker {
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     pub(crate) concurrency: usize,
+    pub(crate) on_failure: FailureMode,
     /// Nothing more is taken, and what runs is finished.
-    pub(crate) finish: CancellationToken,
-    /// What runs is told to stop, and everything is undone.
+    pub(crate) finish: CancellationSource,
+    /// What runs is told to stop, is undone and given back.
     pub(crate) undo: CancellationToken,
 }
 
@@ -129,10 +215,8 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Drained {
     pub(crate) outcome: Result<FanInReport, Failure<FanInReport>>,
-    /// What became of the rollback, if there was one, and how long it took.
-    pub(crate) rollback: Option<(Result<RollbackReport, Failure<RollbackReport>>, Duration)>,
-    /// The messages that failed and were rolled back alone.
-    pub(crate) failed: Vec<Error>,
+    /// What became of undoing what the drain had no time to undo by itself.
+    pub(crate) rollback: Option<Result<RollbackReport, Failure<RollbackReport>>>,
 }
 
 impl Drained {
@@ -142,73 +226,79 @@ impl Drained {
     }
 }
 
-/// Drains all readers through [`handle`], and undoes everything if that fails.
+/// Drains both transports through the handler, until every message is settled.
 ///
 /// # Errors
 ///
-/// When there is no clock to draw the bar by. How the drain ended is in the result.
+/// When the drain cannot start. How it ended is in the result.
 pub(crate) async fn drain(
     worker: Arc<Worker>,
-    readers: Vec<Reader>,
     settings: Settings,
-    bar: &ProgressBar,
-) -> Result<Drained, Error> {
-    let Settings { timeout, concurrency, finish, undo } = settings;
-    // A message that is to fail alone must be safe from the failure of a later one.
-    let (on_failure, commit) = match worker.on_failure {
-        FailureMode::Abort => (OnFailure::Abort, Commit::Pipeline),
-        FailureMode::RollBackMessage => (OnFailure::Continue, Commit::Message),
-    };
+    bar: ProgressBar,
+) -> Result<Drained, BoxError> {
+    let Settings { timeout, concurrency, on_failure, finish, undo } = settings;
     // A database that is busy for a moment leaves nothing half undone.
     let undoing = CompensationPolicy::sequential_reverse()
         .retry(RetryPolicy::exponential(4, Duration::from_millis(10)));
+    // A line that is no earthquake does not become one.
+    let retrying = RetryPolicy::exponential(3, Duration::from_millis(10))
+        .only_if(|error| error.downcast_ref().is_none_or(EventError::may_pass));
     let (context, progress) = (StepContext::new("earthquakes"), Progress::new());
-    let failed = Mutex::new(Vec::new());
+    let partitions = worker.partitions()?;
 
-    let draining =
-        fan_in(&context, readers, async |message, step| handle(&worker, message, step).await)
-            .dead_letters(async |letter: Letter<Delivery>| {
-                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                failed.push(letter.error().clone());
-                failed.extend(letter.rollback().err().map(|failure| failure.error().clone()));
-            })
-            .message_compensation(undoing.clone())
-            .progress(&progress)
-            .timeout(timeout)
-            .concurrency(concurrency)
-            .shutdown(finish)
-            .cancellation(undo)
-            .on_failure(on_failure)
-            .commit(commit);
-    let ended = || progress.report().handled() + progress.report().failed();
-    let outcome = shown(bar, ended, draining.into_future()).await?;
+    let drain = fan_in(&context, worker.queues(), async |message, step| {
+        worker.handle(message, step).await
+    })
+    .incoming(partitions)
+    .retry(retrying)
+    .message_compensation(undoing.clone())
+    .progress(&progress)
+    .timeout(timeout)
+    .concurrency(concurrency)
+    .shutdown(finish.token())
+    .finish_within(Duration::from_secs(20))
+    .cancellation(undo);
+    let draining = match on_failure {
+        FailureMode::Stop => drain.into_future().boxed(),
+        FailureMode::DeadLetter => {
+            drain.dead_letters(async |letter| worker.bury(letter).await).into_future().boxed()
+        }
+    };
+    let watching = watch(&worker.database, &progress, &bar, &finish);
+    let outcome = match select(draining, pin!(watching)).await {
+        Either::Left((outcome, _)) => outcome,
+        Either::Right((error, _)) => return Err(error),
+    };
 
     let mut rollback = None;
-    if outcome.is_err() {
-        let (all, started_at) = (context.scope().len() as u64, Instant::now());
-        bar.reset();
-        bar.set_length(all);
-        bar.set_message("rolling back");
-        let undone = || all.saturating_sub(context.scope().len() as u64);
-        let report = shown(bar, undone, context.roll_back(&undoing)).await?;
-        rollback = Some((report, started_at.elapsed()));
+    if !context.scope().is_empty() {
+        rollback = Some(context.roll_back(&undoing).await);
     }
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(Drained { outcome, rollback, failed })
+    Ok(Drained { outcome, rollback })
 }
 
-/// Awaits `work`, and moves the bar ten times a second to what is `done` by then.
-async fn shown<T>(
+/// Moves the bar, and ends the drain when every message is settled, by this worker or another one.
+/// Returns why it cannot.
+async fn watch(
+    database: &Database,
+    progress: &Progress,
     bar: &ProgressBar,
-    done: impl Fn() -> u64,
-    work: impl Future<Output = T>,
-) -> Result<T, Error> {
-    let mut looks = pin!(Ticker::new(&StepContext::new("bar"), Duration::from_millis(100))?);
-    let mut work = pin!(work);
+    finish: &CancellationSource,
+) -> BoxError {
+    let looks = Ticker::new(&StepContext::new("bar"), Duration::from_millis(50));
+    let mut looks = match looks {
+        Ok(looks) => pin!(looks),
+        Err(error) => return error.into(),
+    };
     loop {
-        match select(work.as_mut(), looks.next()).await {
-            Either::Left((value, _)) => return Ok(value),
-            Either::Right(_) => bar.set_position(done()),
+        match database.call(|database| Ok(schema::is_done(database)?)).await {
+            Ok(true) => finish.cancel(),
+            Ok(false) => {}
+            Err(error) => return error.into(),
         }
+        let report = progress.report();
+        bar.set_position(report.accepted() + report.rejected());
+        bar.set_message(format!("{} run, {} wait", report.in_flight(), report.waiting()));
+        looks.next().await;
     }
 }
