@@ -100,10 +100,11 @@ struct Trace {
 
 /// Every message took effect once, or is among the dead letters, or waits and has left no trace.
 fn messages(audit: &mut Audit, database: &Connection, input: &Input) -> rusqlite::Result<()> {
-    let mut tokens = traces(database, "SELECT feed, position, token, run FROM tokens")?;
-    let mut events =
-        traces(database, "SELECT feed, position, token || ' ' || body, run FROM outbox")?;
-    let mut letters = traces(database, "SELECT feed, position, reason, run FROM dead")?;
+    let mut stray = 0;
+    let mut traces = |sql| traces(database, sql, &mut stray);
+    let mut tokens = traces("SELECT feed, position, token, run FROM tokens")?;
+    let mut events = traces("SELECT feed, position, token || ' ' || body, run FROM outbox")?;
+    let mut letters = traces("SELECT feed, position, reason, run FROM dead")?;
     let token_of: HashMap<String, Message> =
         tokens.iter().map(|(message, trace)| (trace.text.clone(), *message)).collect();
     let unended: HashSet<i64> = {
@@ -172,14 +173,14 @@ fn messages(audit: &mut Audit, database: &Connection, input: &Input) -> rusqlite
         0 => String::new(),
         _ => format!("; {} brought an event again, emitted once", grouped(again)),
     };
-    let stray = (tokens.len() + events.len() + letters.len()) as u64;
+    stray += tokens.len() + events.len() + letters.len();
     audit.check(
         wrong == 0 && stray == 0,
         format!(
             "{} tokens with an event in the outbox, {} not as their line says, {} of no line{again}",
             grouped(emitted),
             grouped(wrong),
-            grouped(stray),
+            grouped(stray as u64),
         ),
     );
     Ok(())
@@ -194,13 +195,22 @@ fn traces_of(feed: &Feed, position: u32, line: &[u8]) -> Option<(String, String)
     Some((token, row))
 }
 
-/// The rows of one of the tables, by the message that left them.
-fn traces(database: &Connection, sql: &str) -> rusqlite::Result<HashMap<Message, Trace>> {
-    let mut traces = database.prepare(sql)?;
-    let trace = |row: &rusqlite::Row<'_>| {
-        Ok(((row.get(0)?, row.get(1)?), Trace { text: row.get(2)?, run: row.get(3)? }))
-    };
-    traces.query_map([], trace)?.collect()
+/// The rows of one of the tables, by the message that left them. `stray` counts those that are a second
+/// one of their message.
+fn traces(
+    database: &Connection,
+    sql: &str,
+    stray: &mut usize,
+) -> rusqlite::Result<HashMap<Message, Trace>> {
+    let mut traces = HashMap::new();
+    let mut rows = database.prepare(sql)?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        let trace = Trace { text: row.get(2)?, run: row.get(3)? };
+        let first = traces.insert((row.get(0)?, row.get(1)?), trace);
+        *stray += usize::from(first.is_some());
+    }
+    Ok(traces)
 }
 
 /// What waits in the queues, the whole log, and the dead letters are the lines byte for byte.
@@ -249,9 +259,8 @@ fn nothing_lost(
 fn undoing(audit: &mut Audit, database: &Connection) -> rusqlite::Result<()> {
     let mut staged: HashMap<String, Vec<String>> = HashMap::new();
     let (mut undone, mut out_of_order) = (0, 0);
-    let mut journal = database.prepare(
-        "SELECT act, feed, undo FROM journal WHERE undo IS NOT NULL ORDER BY step",
-    )?;
+    let mut journal = database
+        .prepare("SELECT act, feed, undo FROM journal WHERE undo IS NOT NULL ORDER BY step")?;
     let mut acts = journal.query([])?;
     while let Some(act) = acts.next()? {
         let (name, feed): (String, usize) = (act.get(0)?, act.get(1)?);
@@ -296,9 +305,8 @@ fn reports(audit: &mut Audit, database: &Connection, input: &Input) -> rusqlite:
     let sum = "SELECT count(*), count(*) FILTER (WHERE ended), coalesce(sum(settled), 0),
         coalesce(sum(unsure), 0) FROM runs";
     let (runs, ended, reported, unsure): (u64, u64, u64, u64) =
-        database.query_row(sum, [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?;
+        database
+            .query_row(sum, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     // Whoever was killed or still runs has not reported what it settled.
     let known = reported <= settled && (ended < runs || settled <= reported + unsure);
     audit.check(

@@ -58,7 +58,7 @@ pub(crate) struct Options {
 /// What else there is to do.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Kill two workers on one database again and again until all is done, and audit; as often as told
+    /// Kill or freeze two workers on one database until all is settled, and audit; again and again
     Prove {
         /// How many databases
         rounds: u64,

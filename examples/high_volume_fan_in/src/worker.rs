@@ -155,9 +155,9 @@ impl Worker {
         let reason = reason(letter.error());
         let message = letter.into_message().ok_or("there is no message in the letter")?;
         let (this, run) = ((message.feed.id, message.position), self.run);
-        let bury = self.database.call(move |database| {
-            effect::bury(database, this, &message.payload, &reason, run)
-        });
+        let bury = self
+            .database
+            .call(move |database| effect::bury(database, this, &message.payload, &reason, run));
         Ok(bury.await?)
     }
 
@@ -246,18 +246,17 @@ pub(crate) async fn drain(
     let (context, progress) = (StepContext::new("earthquakes"), Progress::new());
     let partitions = worker.partitions()?;
 
-    let drain = fan_in(&context, worker.queues(), async |message, step| {
-        worker.handle(message, step).await
-    })
-    .incoming(partitions)
-    .retry(retrying)
-    .message_compensation(undoing.clone())
-    .progress(&progress)
-    .timeout(timeout)
-    .concurrency(concurrency)
-    .shutdown(finish.token())
-    .finish_within(Duration::from_secs(20))
-    .cancellation(undo);
+    let drain =
+        fan_in(&context, worker.queues(), async |message, step| worker.handle(message, step).await)
+            .incoming(partitions)
+            .retry(retrying)
+            .message_compensation(undoing.clone())
+            .progress(&progress)
+            .timeout(timeout)
+            .concurrency(concurrency)
+            .shutdown(finish.token())
+            .finish_within(Duration::from_secs(20))
+            .cancellation(undo);
     let draining = match on_failure {
         FailureMode::Stop => drain.into_future().boxed(),
         FailureMode::DeadLetter => {

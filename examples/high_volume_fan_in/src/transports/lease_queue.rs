@@ -9,11 +9,8 @@ use watershed::transport::{
 };
 use watershed::{Error, ErrorCode};
 
-use super::{NOW, Record, millis};
+use super::{LEASE, NOW, Record, millis};
 use crate::database::{Database, DatabaseError};
-
-/// How long a row is ours.
-const LEASE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct LeaseQueue(pub(crate) Database);
@@ -57,9 +54,9 @@ impl Transport for LeaseQueue {
 
     async fn renew(&self, batch: Vec<Lease>) -> Vec<Renewed> {
         let count = batch.len();
-        let renewed = self.0.call(move |database| {
-            batch.into_iter().map(|lease| renew(database, lease)).collect()
-        });
+        let renewed = self
+            .0
+            .call(move |database| batch.into_iter().map(|lease| renew(database, lease)).collect());
         renewed.await.unwrap_or_else(|error| vec![Renewed::Failed(error.into()); count])
     }
 }

@@ -8,6 +8,8 @@ pub(crate) mod partition_log;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 /// A message of either transport.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
@@ -18,10 +20,14 @@ pub(crate) struct Record {
     pub(crate) body: Vec<u8>,
 }
 
+/// How long a row or a partition is a worker's, if it does not renew that: so long the others wait for
+/// what one has that was killed.
+const LEASE: Duration = Duration::from_secs(1);
+
 /// Milliseconds by the database's own clock.
 const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 /// A span as the database counts it.
-fn millis(span: std::time::Duration) -> i64 {
+fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }

@@ -21,11 +21,10 @@ use watershed::transport::{
 };
 use watershed::{Error, ErrorCode};
 
-use super::{NOW, Record, millis};
+use super::{LEASE, NOW, Record, millis};
 use crate::database::{Database, DatabaseError};
 
-/// For how long a partition is ours, and how often that is renewed.
-const LEASE: Duration = Duration::from_secs(2);
+/// How often the partitions' leases are renewed.
 const BEAT: Duration = Duration::from_millis(100);
 
 /// How long messages of a partition that is given up may take.
@@ -81,12 +80,8 @@ impl PartitionLog {
     ///
     /// When the system refuses a thread.
     pub(crate) fn open(database: Database, folder: PathBuf, owner: String) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            database,
-            owner,
-            notices: Notices::new(),
-            state: Mutex::default(),
-        });
+        let shared =
+            Arc::new(Shared { database, owner, notices: Notices::new(), state: Mutex::default() });
         let member = Arc::clone(&shared);
         let (leaving, left) = oneshot::channel();
         let thread = thread::Builder::new().name("partitions".to_owned()).spawn(move || {

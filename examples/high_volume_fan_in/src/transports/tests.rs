@@ -1,33 +1,59 @@
-//! Both transports, by the suite for transports and in one process.
+//! Both transports, by the suite for transports.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::Duration;
 
+use futures::executor::block_on;
+use rusqlite::params;
+use tempfile::TempDir;
 use watershed::testing::{Broker, conformance};
 use watershed::transport::Link;
 use watershed::{BoxError, Error, StepContext};
 
-use crate::database::{self, Database, PARTITIONS};
-use crate::lease_queue::LeaseQueue;
-use crate::partition_log::PartitionLog;
-use crate::{audit, worker};
+use super::Record;
+use super::lease_queue::LeaseQueue;
+use super::partition_log::{self, PartitionLog};
+use crate::database::Database;
+use crate::input::Input;
+use crate::schema;
 
-#[test]
-fn two_workers_in_one_process_do_everything_once() {
-    let folder = tempfile::tempdir().unwrap();
-    database::fill(folder.path(), 400).unwrap();
-    thread::scope(|scope| {
-        let workers = [(); 2].map(|()| scope.spawn(|| worker::work(folder.path()).unwrap()));
-        for worker in workers {
-            worker.join().unwrap();
+/// A database of four partitions and no messages.
+struct Folder {
+    folder: TempDir,
+    members: AtomicU32,
+}
+
+const PARTITIONS: u32 = 4;
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self { folder: tempfile::tempdir().unwrap(), members: AtomicU32::new(0) };
+        let connection = folder.open().unwrap();
+        for partition in 0..PARTITIONS {
+            let sql = "INSERT INTO partitions(partition, records) VALUES (?1, 0)";
+            connection.execute(sql, [partition]).unwrap();
+            std::fs::File::create(partition_log::partition(folder.path(), partition)).unwrap();
         }
-    });
-    assert_eq!(audit::audit(folder.path()).unwrap().orders, 400);
+        folder
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn open(&self) -> Result<rusqlite::Connection, schema::OpenError> {
+        let input = Input { feeds: Vec::new(), fingerprint: String::new() };
+        schema::open(&self.path().join("test.db"), &input)
+    }
+
+    fn connect(&self) -> Result<Database, BoxError> {
+        let (database, _) = Database::start(self.open()?)?;
+        Ok(database)
+    }
 }
 
 fn passes(result: Result<usize, Error>) {
@@ -37,28 +63,32 @@ fn passes(result: Result<usize, Error>) {
     }
 }
 
-struct Queue<'a>(&'a Path);
+fn number(record: &Record) -> u32 {
+    std::str::from_utf8(&record.body).unwrap().parse().unwrap()
+}
 
-impl Broker for Queue<'_> {
+struct Queue(Folder);
+
+impl Broker for Queue {
     type Transport = LeaseQueue;
 
     async fn connect(&self) -> Result<Link<LeaseQueue>, BoxError> {
-        Ok(Link::new(LeaseQueue(Database::open(self.0)?)))
+        Ok(Link::new(LeaseQueue(self.0.connect()?)))
     }
 
     async fn put(&self, numbers: Range<u32>) -> Result<(), BoxError> {
-        let database = Database::open(self.0)?;
-        let put = database.run(move |database| {
+        let put = self.0.connect()?.call(move |database| {
             for number in numbers {
-                database.execute("INSERT INTO queue(body) VALUES (?1)", [number.to_string()])?;
+                let sql = "INSERT INTO queue(queue, number, body) VALUES (0, ?1, ?2)";
+                database.execute(sql, params![number, number.to_string().into_bytes()])?;
             }
             Ok(())
         });
         Ok(put.await?)
     }
 
-    fn number(&self, message: &String) -> u32 {
-        message.parse().unwrap()
+    fn number(&self, record: &Record) -> u32 {
+        number(record)
     }
 
     fn comes_again_after(&self) -> Duration {
@@ -68,46 +98,38 @@ impl Broker for Queue<'_> {
 
 #[test]
 fn the_lease_queue_passes_the_suite() {
-    let folder = tempfile::tempdir().unwrap();
-    database::fill(folder.path(), 0).unwrap();
     let context = StepContext::new("suite");
-    passes(futures::executor::block_on(conformance(&context, &Queue(folder.path()))));
+    passes(block_on(conformance(&context, &Queue(Folder::new()))));
 }
 
-struct Log<'a> {
-    folder: &'a Path,
-    owners: AtomicU32,
-}
+struct Log(Folder);
 
-impl Broker for Log<'_> {
+impl Broker for Log {
     type Transport = PartitionLog;
     const ASSIGNED: bool = true;
 
     async fn connect(&self) -> Result<Link<PartitionLog>, BoxError> {
-        let owner = self.owners.fetch_add(1, Ordering::Relaxed);
-        Ok(Link::new(PartitionLog::open(self.folder, owner.to_string())?))
+        let member = self.0.members.fetch_add(1, Ordering::Relaxed).to_string();
+        let folder = self.0.path().to_owned();
+        Ok(Link::new(PartitionLog::open(self.0.connect()?, folder, member)?))
     }
 
     async fn put(&self, numbers: Range<u32>) -> Result<(), BoxError> {
-        let folder = self.folder.to_owned();
-        let database = Database::open(self.folder)?;
-        let put = database.run(move |database| {
-            for number in numbers {
-                let partition = number % PARTITIONS;
-                let path = database::partition(&folder, partition);
-                let file = OpenOptions::new().append(true).open(path);
-                file.and_then(|mut file| writeln!(file, "{number}"))
-                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        for number in numbers {
+            let partition = number % PARTITIONS;
+            let path = partition_log::partition(self.0.path(), partition);
+            writeln!(OpenOptions::new().append(true).open(path)?, "{number}")?;
+            let put = self.0.connect()?.call(move |database| {
                 let sql = "UPDATE partitions SET records = records + 1 WHERE partition = ?1";
-                database.execute(sql, [partition])?;
-            }
-            Ok(())
-        });
-        Ok(put.await?)
+                Ok(database.execute(sql, [partition])?)
+            });
+            put.await?;
+        }
+        Ok(())
     }
 
-    fn number(&self, message: &String) -> u32 {
-        message.parse().unwrap()
+    fn number(&self, record: &Record) -> u32 {
+        number(record)
     }
 
     fn comes_again_after(&self) -> Duration {
@@ -117,9 +139,6 @@ impl Broker for Log<'_> {
 
 #[test]
 fn the_partitioned_log_passes_the_suite() {
-    let folder = tempfile::tempdir().unwrap();
-    database::fill(folder.path(), 0).unwrap();
-    let log = Log { folder: folder.path(), owners: AtomicU32::new(0) };
     let context = StepContext::new("suite");
-    passes(futures::executor::block_on(conformance(&context, &log)));
+    passes(block_on(conformance(&context, &Log(Folder::new()))));
 }
