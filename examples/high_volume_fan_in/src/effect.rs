@@ -1,12 +1,14 @@
 //! What handling a message does to the database, and what undoes it.
 //!
-//! Messages come at least once: a worker may be killed between an effect and its accept, or lose a lease
-//! while it is slow. So every row has the mark of the delivery that wrote it, by three rules:
+//! Messages come at least once: a worker may be killed between an effect and its accept, or be so slow
+//! that its lease runs out and another one has the message, and may go on with it all the same. So every
+//! row bears the mark of the delivery that wrote it, by four rules:
 //!
-//! - An event has one token. Who finds it taken does nothing.
-//! - A later delivery of the same message takes its rows over, and finishes what is missing.
-//! - An undo deletes only what is marked as its own delivery's. So that of an earlier one, which comes
-//!   late, does nothing to what a later one has found and accepted.
+//! - An event has one token. A message that finds it taken by another one does nothing.
+//! - A delivery takes over the rows of earlier deliveries of its message, and adds what is missing.
+//! - It does nothing once a later delivery has begun, or the message is settled.
+//! - An undo deletes only rows that are still its own delivery's. So the undo of an earlier one does
+//!   nothing to what a later one has found and accepted.
 
 use std::sync::Arc;
 
@@ -15,18 +17,24 @@ use rusqlite::{Connection, params};
 use crate::database::DatabaseError;
 use crate::schema;
 
-/// Whose a row is.
-#[derive(Clone, Debug)]
-pub(crate) struct Mark {
-    /// The idempotency token of the event.
-    pub(crate) token: Arc<str>,
+/// Which delivery of which message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delivery {
     pub(crate) feed: u32,
     pub(crate) position: u32,
+    /// Grows with the deliveries of the message.
+    pub(crate) number: u64,
     pub(crate) run: i64,
+}
+
+/// Whose a row is, and of which event.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    pub(crate) delivery: Delivery,
     /// No other delivery has it.
     pub(crate) undo: Arc<str>,
-    /// Grows with the deliveries of a message.
-    pub(crate) delivery: u64,
+    /// The idempotency token of the event.
+    pub(crate) token: Arc<str>,
 }
 
 /// One of the effects.
@@ -43,10 +51,52 @@ pub(crate) enum Effect {
 pub(crate) enum Put {
     /// It has happened.
     Ours,
-    /// It had happened: another message, or a later delivery of this one, is settled with it.
+    /// It is not needed: the message is settled, or another one that brought the same event.
     Done,
     /// Somebody else is at it, and may still fail.
     InWork,
+}
+
+impl Delivery {
+    /// Whether somebody else has settled the message or begun with a later delivery of it.
+    fn is_too_late(&self, database: &Connection) -> rusqlite::Result<Option<Put>> {
+        let Self { feed, position, number, .. } = *self;
+        if schema::is_settled(database, feed, position)? {
+            return Ok(Some(Put::Done));
+        }
+        let later = "SELECT EXISTS (SELECT 1 FROM tokens
+                WHERE feed = ?1 AND position = ?2 AND delivery > ?3)
+            OR EXISTS (SELECT 1 FROM dead
+                WHERE feed = ?1 AND position = ?2 AND delivery > ?3)";
+        let mut later = database.prepare_cached(later)?;
+        let later = later.query_row(params![feed, position, number], |row| row.get(0))?;
+        Ok(if later { Some(Put::InWork) } else { None })
+    }
+
+    /// Puts the message among the dead letters, in place of whatever its deliveries have left.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub(crate) fn bury(
+        &self,
+        database: &Connection,
+        body: &[u8],
+        reason: &str,
+    ) -> Result<(), DatabaseError> {
+        if self.is_too_late(database)?.is_some() {
+            return Ok(());
+        }
+        let Self { feed, position, number, run } = *self;
+        for table in ["outbox", "tokens"] {
+            let sql = format!("DELETE FROM {table} WHERE feed = ?1 AND position = ?2");
+            database.prepare_cached(&sql)?.execute(params![feed, position])?;
+        }
+        let sql = "INSERT OR REPLACE INTO dead VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let row = params![feed, position, number, run, body, reason];
+        database.prepare_cached(sql)?.execute(row)?;
+        Ok(())
+    }
 }
 
 impl Effect {
@@ -72,36 +122,39 @@ impl Effect {
     ///
     /// When the database fails.
     pub(crate) fn put(&self, database: &Connection, mark: &Mark) -> Result<Put, DatabaseError> {
-        let Mark { token, feed, position, run, undo, delivery } = mark;
-        let row = params![token, feed, position, undo, delivery, run];
+        let Mark { delivery, undo, token } = mark;
+        if let Some(put) = delivery.is_too_late(database)? {
+            return Ok(put);
+        }
+        let Delivery { feed, position, number, run } = delivery;
+        // The letter of an earlier delivery, whose worker did not live to reject it.
+        let sql = "DELETE FROM dead WHERE feed = ?1 AND position = ?2";
+        database.prepare_cached(sql)?.execute(params![feed, position])?;
         let put = match self {
             Self::Token => {
                 let sql = "INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                    ON CONFLICT DO UPDATE SET
-                        undo = excluded.undo, delivery = excluded.delivery, run = excluded.run
-                    WHERE feed = excluded.feed AND position = excluded.position
-                        AND delivery <= excluded.delivery";
+                    ON CONFLICT DO UPDATE
+                        SET delivery = excluded.delivery, run = excluded.run, undo = excluded.undo
+                        WHERE feed = excluded.feed AND position = excluded.position";
+                let row = params![token, feed, position, number, run, undo];
                 database.prepare_cached(sql)?.execute(row)?
             }
             Self::Event(body) => {
                 let sql = "INSERT INTO outbox VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                    ON CONFLICT DO UPDATE SET
-                        undo = excluded.undo, delivery = excluded.delivery, run = excluded.run
-                    WHERE feed = excluded.feed AND position = excluded.position
-                        AND delivery <= excluded.delivery";
-                let row = params![token, feed, position, undo, delivery, run, body];
+                    ON CONFLICT DO UPDATE
+                        SET delivery = excluded.delivery, run = excluded.run, undo = excluded.undo
+                        WHERE feed = excluded.feed AND position = excluded.position";
+                let row = params![token, feed, position, number, run, undo, body];
                 database.prepare_cached(sql)?.execute(row)?
             }
         };
         if put == 1 {
-            // The letter of an earlier delivery, whose worker was killed before it rejected.
-            let sql = "DELETE FROM dead WHERE feed = ?1 AND position = ?2";
-            database.prepare_cached(sql)?.execute(params![feed, position])?;
             return Ok(Put::Ours);
         }
+        // Another message brought the event: it counts once that one is settled with it.
         let sql = "SELECT feed, position FROM tokens WHERE token = ?1";
-        let owner = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let (feed, position) = database.prepare_cached(sql)?.query_row([token], owner)?;
+        let other = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let (feed, position) = database.prepare_cached(sql)?.query_row([token], other)?;
         let is_settled = schema::is_settled(database, feed, position)?;
         Ok(if is_settled { Put::Done } else { Put::InWork })
     }
@@ -121,25 +174,5 @@ impl Effect {
     }
 }
 
-/// Puts a message that was given up among the dead letters, in place of whatever a delivery of it that
-/// was killed has left.
-///
-/// # Errors
-///
-/// When the database fails.
-pub(crate) fn bury(
-    database: &Connection,
-    (feed, position): (u32, u32),
-    body: &[u8],
-    reason: &str,
-    run: i64,
-) -> Result<(), DatabaseError> {
-    for table in ["outbox", "tokens"] {
-        let sql = format!("DELETE FROM {table} WHERE feed = ?1 AND position = ?2");
-        database.prepare_cached(&sql)?.execute(params![feed, position])?;
-    }
-    let sql = "INSERT INTO dead VALUES (?1, ?2, ?3, ?4, ?5)
-        ON CONFLICT DO UPDATE SET reason = excluded.reason, run = excluded.run";
-    database.prepare_cached(sql)?.execute(params![feed, position, body, reason, run])?;
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

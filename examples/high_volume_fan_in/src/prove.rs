@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -95,7 +95,7 @@ fn one_round(program: &Path, seed: u64, done: &mut Done) -> Result<Found, BoxErr
     let start = || {
         let mut worker = Command::new(program);
         worker.args(WORK.split(' ')).arg("--repeat").arg(REPEAT.to_string());
-        worker.arg("--database").arg(&database).stdout(Stdio::null()).spawn()
+        worker.arg("--database").arg(&database).stdout(Stdio::piped()).spawn()
     };
     let mut workers = Workers([start()?, start()?]);
     workers.disturb_until_done(start, &mut Rng::with_seed(seed), done)?;
@@ -151,7 +151,11 @@ impl Workers {
         for worker in &mut self.0 {
             match worker.try_wait()? {
                 Some(status) if !status.success() => {
-                    return Err(format!("a worker has failed ({status})").into());
+                    let mut said = String::new();
+                    if let Some(mut stdout) = worker.stdout.take() {
+                        stdout.read_to_string(&mut said)?;
+                    }
+                    return Err(format!("a worker has failed ({status}):\n{said}").into());
                 }
                 status => running |= status.is_none(),
             }

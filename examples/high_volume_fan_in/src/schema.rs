@@ -10,7 +10,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use crate::input::{Input, Transport};
 use crate::transports::partition_log;
 
-const TABLES: &str = include_str!("schema.sql");
+pub(crate) const TABLES: &str = include_str!("schema.sql");
 
 const PRAGMAS: &str = "
     PRAGMA journal_mode = WAL;

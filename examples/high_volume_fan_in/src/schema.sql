@@ -11,19 +11,19 @@ CREATE TABLE partitions(partition INTEGER PRIMARY KEY, records INTEGER NOT NULL,
     expires INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE members(owner TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
--- What handling a message leaves. `undo` is the key of the delivery whose row it is, `delivery` its
--- number among the deliveries of the message.
+-- What handling a message leaves. `delivery` is the number of the delivery whose row it is, `undo` its
+-- key.
 CREATE TABLE tokens(token TEXT PRIMARY KEY, feed INTEGER NOT NULL, position INTEGER NOT NULL,
-    undo TEXT NOT NULL, delivery INTEGER NOT NULL, run INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    delivery INTEGER NOT NULL, run INTEGER NOT NULL, undo TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE outbox(token TEXT PRIMARY KEY, feed INTEGER NOT NULL, position INTEGER NOT NULL,
-    undo TEXT NOT NULL, delivery INTEGER NOT NULL, run INTEGER NOT NULL,
+    delivery INTEGER NOT NULL, run INTEGER NOT NULL, undo TEXT NOT NULL,
     body TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX tokens_of_message ON tokens(feed, position);
 CREATE INDEX events_of_message ON outbox(feed, position);
 
 -- Messages that were given up, byte for byte.
-CREATE TABLE dead(feed INTEGER NOT NULL, position INTEGER NOT NULL, body BLOB NOT NULL,
-    reason TEXT NOT NULL, run INTEGER NOT NULL,
+CREATE TABLE dead(feed INTEGER NOT NULL, position INTEGER NOT NULL,
+    delivery INTEGER NOT NULL, run INTEGER NOT NULL, body BLOB NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY(feed, position)) STRICT, WITHOUT ROWID;
 
 -- Which input this is, and who has worked on it. A run that was killed has no end.

@@ -289,7 +289,7 @@ fn an_event_that_comes_twice_is_emitted_once() {
 }
 
 #[test]
-fn an_event_whose_first_message_is_given_up_is_emitted_by_its_second() {
+fn an_event_whose_first_message_fails_is_emitted_by_another_one() {
     let folder = Folder::new();
     let input = folder.input("");
     let line = r#"{"id": "1", "time": 1, "latitude": 1, "longitude": 2}"#;
@@ -298,7 +298,9 @@ fn an_event_whose_first_message_is_given_up_is_emitted_by_its_second() {
     }
     let options = format!("--input {} --on-failure dead-letter --fail-at 1", input.display());
     let summary = folder.run(&options);
-    assert_eq!(summary.counts(), (2, 1, 0));
+    // The one that fails is given up, unless another one is done before its last attempt.
+    let (done, dead, _) = summary.counts();
+    assert!(done + dead == 3 && dead <= 1 && summary.found().undone > 0, "{done} {dead}");
     let events = folder.connect().query_row("SELECT count(*) FROM outbox", [], |row| row.get(0));
     assert_eq!(events, Ok(1));
 }
@@ -344,11 +346,11 @@ fn what_a_killed_worker_left_half_done_is_finished_by_the_next_delivery() {
         .connect()
         .execute_batch(
             "INSERT INTO runs(run) VALUES (99);
-            UPDATE queue SET token = 1, deliveries = 1 WHERE queue = 0 AND number = 0;
-            INSERT INTO tokens VALUES ('ak18247005#1', 0, 0, 'killed', 1, 99);
+            UPDATE queue SET token = 1, deliveries = 1 WHERE queue = 0 AND number < 2;
+            INSERT INTO tokens VALUES ('ak18247005#1', 0, 0, 1, 99, 'killed');
             UPDATE partitions SET generation = 7 WHERE partition = 1;
-            INSERT INTO tokens VALUES ('ci38095576#1', 1, 0, 'killed', 7, 99);
-            INSERT INTO dead SELECT 0, 1, body, 'killed', 99 FROM queue WHERE (queue, number) = (0, 1);",
+            INSERT INTO tokens VALUES ('ci38095576#1', 1, 0, 7, 99, 'killed');
+            INSERT INTO dead SELECT 0, 1, 1, 99, body, 'killed' FROM queue WHERE (queue, number) = (0, 1);",
         )
         .unwrap();
     let summary = folder.run("--timeout 0s");
@@ -377,10 +379,13 @@ fn the_audit_finds_what_is_wrong() {
         ("DELETE FROM tokens WHERE token = 'ak18247005#1'", "1 half done"),
         ("DELETE FROM tokens WHERE token = 'ak18247005#1'", "1 effects undone after their message"),
         ("UPDATE outbox SET body = '' WHERE token = 'ak18247005#1'", "1 not as their line says"),
-        ("INSERT INTO outbox VALUES ('x', 77, 0, '', 1, 1, '')", "1 of no line"),
-        ("INSERT INTO tokens VALUES ('x', 0, 0, '', 1, 1)", "1 of no line"),
-        ("INSERT INTO dead VALUES (0, 3, x'00', '', 1)", "there, 1 not"),
-        ("INSERT INTO dead SELECT feed, position, x'', '', 1 FROM tokens LIMIT 1", "1 half done"),
+        ("INSERT INTO outbox VALUES ('x', 77, 0, 1, 1, '', '')", "1 of no line"),
+        ("INSERT INTO tokens VALUES ('x', 0, 0, 1, 1, '')", "1 of no line"),
+        ("INSERT INTO dead VALUES (0, 3, 1, 1, x'00', '')", "there, 1 not"),
+        (
+            "INSERT INTO dead SELECT feed, position, 1, 1, x'', '' FROM tokens LIMIT 1",
+            "1 half done",
+        ),
         (&format!("{put} ('token undone', 0, 0, 'x')"), "1 out of order"),
         (&format!("{put} ('event undone', 1, 0, 'x')"), "1 effects undone after their message"),
         ("UPDATE runs SET settled = settled + 1", "reported 1,708"),

@@ -12,7 +12,7 @@ use futures::stream::{Stream, StreamExt};
 use indicatif::ProgressBar;
 use watershed::channels::AnySource;
 use watershed::timers::Ticker;
-use watershed::transport::{Assignment, Link, Ticket, Transport, TransportSource};
+use watershed::transport::{Assignment, Facts, Link, Ticket, Transport, TransportSource};
 use watershed::{
     Answer, BoxError, CancellationSource, CancellationToken, CompensationPolicy, Failure,
     FanInReport, Letter, Progress, RetryPolicy, RollbackReport, Source, StepContext, fan_in,
@@ -21,7 +21,7 @@ use watershed::{
 
 use crate::cli::FailureMode;
 use crate::database::Database;
-use crate::effect::{self, Effect, Mark, Put};
+use crate::effect::{Delivery, Effect, Mark, Put};
 use crate::event::{Earthquake, EventError};
 use crate::input::{self, Input, Message};
 use crate::schema;
@@ -61,13 +61,12 @@ impl Worker {
     async fn handle(&self, message: Message, step: StepContext) -> Result<Answer, EventError> {
         // 1. The message is ours: the transport has leased it. Its compensation, the release, is there
         //    already, below all that is registered here.
-        let mark = |token| self.mark(&message, &step, token);
 
         // 2. Validate.
         let event = Earthquake::decode(&message)?;
 
         // 3. Persist the idempotency token. Compensation: delete it.
-        let mark = mark(event.token(&message.origin()))?;
+        let mark = self.mark(&message, &step, &event)?;
         match self.put(&step, &message, &mark, Effect::Token).await? {
             Put::Ours => {}
             Put::Done => return Ok(Answer::Done),
@@ -91,15 +90,20 @@ impl Worker {
         &self,
         message: &Message,
         step: &StepContext,
-        token: String,
+        event: &Earthquake,
     ) -> Result<Mark, EventError> {
-        let no_transport = || EventError::NoTransport { origin: message.origin() };
-        let undo = step.undo_key().ok_or_else(no_transport)?.into();
-        let delivery = step.deliveries().into_iter().next().ok_or_else(no_transport)?;
-        // A queue counts the deliveries; a log has a generation more each time.
-        let delivery = delivery.deliveries.map_or(delivery.assignment.generation, u64::from);
-        let (feed, position) = (message.feed.id, message.position);
-        Ok(Mark { token: token.into(), feed, position, run: self.run, undo, delivery })
+        let delivery = self.delivery(message, &step.deliveries());
+        let (Some(delivery), Some(undo)) = (delivery, step.undo_key()) else {
+            return Err(EventError::NoTransport { origin: message.origin() });
+        };
+        Ok(Mark { delivery, undo: undo.into(), token: event.token(&message.origin()).into() })
+    }
+
+    fn delivery(&self, message: &Message, facts: &[Facts]) -> Option<Delivery> {
+        let Facts { deliveries, assignment, .. } = facts.first()?;
+        // A queue counts them; in a log each has a generation of its own, or follows an undone one.
+        let number = deliveries.map_or(assignment.generation, u64::from);
+        Some(Delivery { feed: message.feed.id, position: message.position, number, run: self.run })
     }
 
     /// Makes an effect happen, and stages its compensation.
@@ -152,13 +156,11 @@ impl Worker {
 
     /// Puts a message that was given up among the dead letters.
     async fn bury(&self, letter: Letter<Message>) -> Result<(), BoxError> {
-        let reason = reason(letter.error());
+        let (reason, facts) = (reason(letter.error()), letter.deliveries().to_vec());
         let message = letter.into_message().ok_or("there is no message in the letter")?;
-        let (this, run) = ((message.feed.id, message.position), self.run);
-        let bury = self
-            .database
-            .call(move |database| effect::bury(database, this, &message.payload, &reason, run));
-        Ok(bury.await?)
+        let delivery = self.delivery(&message, &facts).ok_or("the message has no transport")?;
+        let bury = move |database: &_| delivery.bury(database, &message.payload, &reason);
+        Ok(self.database.call(bury).await?)
     }
 
     /// One source for each queue.
