@@ -11,22 +11,25 @@
 //! cargo run --release -p high_volume_fan_in -- --help
 //! ```
 //!
-//! Read `worker` first: it has the handler and the drain. Then `effect` (what is done and undone), and
+//! Read `worker` first: it has the handler. Then `drain`, `effect` (what is done and undone), and
 //! `transports`: models for adapters of your own. Several processes can work on one database, and any
 //! may be killed: `prove` does so, again and again.
 
 mod audit;
 mod cli;
 mod database;
+mod drain;
 mod effect;
 mod event;
 mod executor;
+mod faults;
 mod input;
 mod prove;
 mod report;
 mod run;
 mod schema;
 mod signals;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod transports;

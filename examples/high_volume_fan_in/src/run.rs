@@ -1,8 +1,7 @@
 //! One run from its options to its audit.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,11 +10,14 @@ use watershed::{BoxError, FanInReport};
 use crate::audit::{self, Audit};
 use crate::cli::Options;
 use crate::database::Database;
+use crate::drain::{self, Drained, Settings};
 use crate::event::EventError;
+use crate::faults::Faults;
 use crate::input::Input;
 use crate::schema;
 use crate::signals::Signals;
-use crate::worker::{self, Drained, Settings, Worker};
+use crate::sources::Sources;
+use crate::worker::Worker;
 
 /// What a run did, for the report.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Place {
     }
 }
 
-const BAR: &str = "{msg:14} {wide_bar} {human_pos}/{human_len}  {elapsed}, {eta} left";
+const BAR: &str = "{msg:24} {wide_bar} {human_pos}/{human_len}  {elapsed}, {eta} left";
 
 /// Does what the options ask for, until a signal comes.
 ///
@@ -90,16 +92,13 @@ pub(crate) fn run(
     bar.set_length(schema::left(&connection)?);
 
     let (database, thread) = Database::start(connection)?;
-    let worker = Arc::new(Worker {
+    let sources = Sources {
         database: database.clone(),
         input: Arc::clone(&input),
-        partitions: schema::partitions(&path),
-        run,
-        fail_at: options.fail_at,
-        fail_one_in: options.fail_one_in,
-        emitted: AtomicU64::new(0),
-        failing: OnceLock::new(),
-    });
+        folder: schema::partitions(&path),
+    };
+    let faults = Faults::new(options.fail_at, options.fail_one_in);
+    let worker = Arc::new(Worker { database: database.clone(), run, faults });
     let settings = Settings {
         timeout: options.timeout.unwrap_or(Duration::MAX),
         concurrency: options.concurrency,
@@ -107,7 +106,7 @@ pub(crate) fn run(
         finish: signals.finish(),
         undo: signals.undo(),
     };
-    let drain = worker::drain(Arc::clone(&worker), settings, bar.clone());
+    let drain = drain::drain(Arc::clone(&worker), sources, settings, bar.clone());
     let drained = options.executor.block_on(drain)??;
     bar.finish_and_clear();
     let (settled, unsure) = settled(drained.report());
@@ -118,7 +117,7 @@ pub(crate) fn run(
     let audit = audit::audit(&path, &input)?;
     let found = audit.found();
     let interrupted = signals.came() && found.done + found.dead < input.messages();
-    let emitted = worker.emitted.load(Ordering::Relaxed);
+    let emitted = worker.faults.emitted();
     Ok(Summary { input, run, drained, emitted, interrupted, audit })
 }
 
