@@ -18,13 +18,21 @@
 //!
 //! # Undoing what this delivery did
 //!
-//! What is undone after a lease was lost may meet the next owner of the message, who saw the token,
-//! did nothing, and accepted. So an undo removes only what *its* delivery has written:
-//! [`step.undo_key()`](crate::StepContext::undo_key) is a text that no other delivery has. It goes into
-//! the row, and the undo deletes `where undo_key = …`.
+//! What is undone after a lease was lost may meet the next owner of the message, who found the token
+//! there, did nothing, and accepted. Two things together keep it from taking away what was accepted:
+//!
+//! - An undo removes only what *its* delivery has written. [`step.undo_key()`](crate::StepContext::undo_key)
+//!   is a text that no other delivery has: it goes into the row, and the undo deletes `where undo_key = …`.
+//! - A delivery that finds the rows of an earlier one of *its own* message takes them over: it writes its
+//!   key into them. One that only looks leaves them to the undo of the earlier delivery, which comes late.
+//!
+//! A delivery that goes on although a later one has begun must not take the rows back: where that can
+//! happen before it is cancelled, write the [count of deliveries](crate::transport::Facts) beside the key,
+//! and take over only what is older. The example `high_volume_fan_in` does all three, in its `effect`.
 //!
 //! ```
 //! use std::collections::BTreeMap;
+//! use std::collections::btree_map::Entry;
 //! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;
 //!
@@ -76,8 +84,14 @@
 //!     }
 //! }
 //!
-//! /// What a transaction of the database's would change at once: the effect, and its token.
-//! type Shipped = Arc<Mutex<BTreeMap<String, (String, u32)>>>; // by token: the undo key, and the effect
+//! /// What a transaction of the database's would change at once: the effect, and whose it is.
+//! struct Row {
+//!     message: Option<Arc<str>>,
+//!     undo_key: String,
+//!     count: u32,
+//! }
+//!
+//! type Shipped = Arc<Mutex<BTreeMap<String, Row>>>; // by token
 //!
 //! fn main() -> Result<(), BoxError> {
 //!     let table = Table::default();
@@ -92,15 +106,21 @@
 //!     });
 //!     let drain = fan_in(&StepContext::new("orders"), [orders], async |(what, count), step| {
 //!         let key = step.undo_key().ok_or("no transport")?;
-//!         if shipped.lock().unwrap().contains_key(&what) {
-//!             return Ok(()); // this order was shipped: it is accepted, and nothing is done
+//!         let message = step.deliveries()[0].id.clone();
+//!         match shipped.lock().unwrap().entry(what.clone()) {
+//!             // Another message has shipped it: this one is accepted, and nothing is done.
+//!             Entry::Occupied(row) if row.get().message != message => return Ok(()),
+//!             // An earlier delivery of this one has: its undo finds nothing from now on.
+//!             Entry::Occupied(mut row) => row.get_mut().undo_key = key.clone(),
+//!             Entry::Vacant(row) => {
+//!                 row.insert(Row { message, undo_key: key.clone(), count });
+//!             }
 //!         }
-//!         shipped.lock().unwrap().insert(what.clone(), (key.clone(), count));
 //!         step.register_compensation_with(
 //!             (Arc::clone(&shipped), what.clone(), key),
 //!             async |(shipped, what, key)| {
 //!                 // Only what this delivery did.
-//!                 shipped.lock().unwrap().retain(|token, row| *token != what || row.0 != key);
+//!                 shipped.lock().unwrap().retain(|token, row| *token != what || row.undo_key != key);
 //!             },
 //!         );
 //!         if what == "rum" { Err::<(), BoxError>("the bank declined".into()) } else { Ok(()) }
@@ -118,7 +138,8 @@
 //!     )?;
 //!
 //!     assert_eq!((report.fetched(), report.accepted(), report.rejected()), (5, 3, 2));
-//!     assert!(shipped.lock().unwrap().keys().eq(["ice", "tea"]));
+//!     let shipped = shipped.lock().unwrap();
+//!     assert!(shipped.iter().map(|(what, row)| (what.as_str(), row.count)).eq([("ice", 1), ("tea", 2)]));
 //!     assert_eq!(letters.into_inner()?, ["rum", "gold"]);
 //!     Ok(())
 //! }

@@ -12,7 +12,7 @@
 //! | No wake-up is lost, and nothing idle is polled. | random wake-ups, wake-ups from eight threads, `loom` |
 //! | Two rollbacks, or two drains, may share a scope, from any threads. | `loom`, `shuttle`, the model |
 //! | Cost is linear, memory flat, the stack shallow; what has ended holds nothing. | crowds of everything that the library holds; millions of messages in any order, by key, retried, dead-lettered and incoming; counts of references |
-//! | Each receipt of a transport has one end: accepted, released, rejected, lost, unknown, abandoned. Nothing is accepted after an undo, undone after an accept that may have been applied, released before its undo; no position passes a message that is not done. | each outcome at each settlement; drains dropped, cancelled and shut down at every poll; random programs over a queue and a log whose answers go by seed; two processes on one queue and one log, killed with SIGKILL |
+//! | Each receipt of a transport has one end: accepted, released, rejected, lost, unknown, abandoned. Nothing is accepted after an undo, undone after an accept that may have been applied, released before its undo; no position passes a message that is not done. | each outcome at each settlement; drains dropped, cancelled and shut down at every poll; random programs over a queue and a log whose answers go by seed; two processes on one queue and one log, killed with SIGKILL and frozen with SIGSTOP |
 //! | The same input gives the same trace, under any executor. | every program of the model runs twice; one suite under six executors |
 //!
 //! # How to run it
@@ -23,7 +23,7 @@
 //! | `cargo test --release --all-features --test proof -- --nocapture` | the proof; each test prints what it went through. `WATERSHED_PROOF=long` multiplies the counts, `short` is what a debug build runs, `WATERSHED_SEED=n` chooses other programs for the model |
 //! | `.ci/threads` | the library's own code under `loom` (every schedule of small scenes) and under `shuttle` (random ones and such with few forced switches, of larger scenes); `.ci/threads long` for more |
 //! | `cargo test --release --features testing --test settlement --test settlement_log` | settlement; `PROGRAMS=n` and `SETTLEMENT_PROGRAMS=n` set how many random programs of each |
-//! | `cargo run --release -p two_workers -- prove 14` | kills workers until all is done, and audits: 266 kills in 14 rounds, each audit clean (`examples/two_workers/proved.txt`) |
+//! | `cargo run --release -p high_volume_fan_in -- prove 14` | two workers on one database are killed, or frozen for longer than their leases last, until all is settled, and audited: 230 kills and 50 freezes in 14 rounds, each audit clean (`examples/high_volume_fan_in/proved.txt`) |
 //! | `.ci/mutants/run` | breaks the library in one place at a time, and checks that the tests notice |
 //! | `.ci/flakes` | the tests, 200 times in a row, and those that start threads 1,000 times |
 //! | `cargo +nightly fuzz run fan_in` | one of the fuzzers, whose corpora `cargo test` runs as well |

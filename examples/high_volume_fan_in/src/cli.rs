@@ -4,15 +4,15 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::executor::Executor;
 
-/// Drains twelve feeds of real earthquakes, from a lease queue, a partitioned log and a socket at
-/// once, through one handler; undoes everything when one message fails; and proves from the
-/// database that no message was left half done.
+/// Drains twelve feeds of real earthquakes, from lease queues and a partitioned log, through one
+/// handler; undoes what a message did that fails; and proves from the database that every message took
+/// effect once. Several of it can work on one --database at once, and any may be killed.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "high_volume_fan_in", after_help = EXIT_CODES)]
+#[command(name = "high_volume_fan_in", after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
     /// Read every .jsonl file of this folder, in place of the earthquakes built into the program
     #[arg(long, value_name = "DIR")]
@@ -34,33 +34,46 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
-    /// Fail the processing of the N-th event, between the emission of its domain event and the
-    /// completion of its lease
+    /// Fail the message that emits the N-th domain event, behind that emission, each time it is tried
     #[arg(long, value_name = "N")]
     pub(crate) fail_at: Option<NonZeroU64>,
 
-    /// What the failure of one message does to the others
-    #[arg(long, value_enum, default_value_t = FailureMode::Abort)]
+    /// Fail one effect of N by chance
+    #[arg(long, value_name = "N")]
+    pub(crate) fail_one_in: Option<NonZeroU32>,
+
+    /// What becomes of a message that fails in each of its attempts
+    #[arg(long, value_enum, default_value_t = FailureMode::Stop)]
     pub(crate) on_failure: FailureMode,
 
-    /// Keep the database in this file, and go on where an earlier run on it stopped; the log's
+    /// Keep the database in this file, and go on where earlier runs on it stopped; the log's
     /// partitions are kept beside it [default: a temporary folder]
     #[arg(long, value_name = "FILE")]
     pub(crate) database: Option<PathBuf>,
 
-    /// Shuffle the feeds and what transports them, the same way for the same seed [default: the
-    /// order of the alphabet]
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
 }
 
-/// What the failure of one message does to the others.
+/// What else there is to do.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Kill or freeze two workers on one database until all is settled, and audit; again and again
+    Prove {
+        /// How many databases
+        rounds: u64,
+        /// Note here how many there were, and go on from what is noted
+        progress: Option<PathBuf>,
+    },
+}
+
+/// What becomes of a message that fails in each of its attempts. What it did is undone in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FailureMode {
-    /// The drain ends and everything it did is undone
-    Abort,
-    /// The message alone is undone and left for the next run; the drain goes on
-    RollBackMessage,
+    /// It is given back, and the run ends; the next one takes it again
+    Stop,
+    /// It goes to the dead letters, and the run goes on
+    DeadLetter,
 }
 
 fn at_least_one(number: &str) -> Result<usize, String> {
@@ -73,10 +86,10 @@ fn at_least_one(number: &str) -> Result<usize, String> {
 
 const EXIT_CODES: &str = "\
 Exit code:
-  0  the audit holds, and the run ended as asked: it drained everything, or it failed where
-     --fail-at told it to, or it left failed messages for later as --on-failure told it to
+  0  the audit holds, and the run ended as asked: every message is settled, or it stopped where
+     --fail-at told it to
   1  the audit does not hold
   2  the run failed otherwise (a bad line, the timeout, unusable input); where it had taken
-     messages, what it did is undone and the audit holds
-  3  Ctrl-C or SIGTERM ended the run before everything was drained, and the audit holds: the first
-     one lets what runs finish, and the next run goes on from there; the second one undoes the run";
+     messages, what is not done of them is undone, and the audit holds
+  3  Ctrl-C or SIGTERM ended the run before everything was settled, and the audit holds: the first
+     one lets what runs finish, the second one undoes it; the next run goes on from there";

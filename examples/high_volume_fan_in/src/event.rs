@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::input::{Delivery, Origin};
-use crate::store::StoreError;
+use crate::database::DatabaseError;
+use crate::input::{Message, Origin};
 
 /// An earthquake as it stands in a line, before anything is known about it.
 #[derive(Deserialize)]
@@ -41,8 +41,19 @@ pub(crate) enum EventError {
     Impossible { origin: Origin, field: &'static str, value: f64, limit: f64 },
     #[error("{origin}: event {number} fails, as --fail-at says")]
     Planned { origin: Origin, number: u64 },
+    #[error("{origin}: fails by chance, as --fail-one-in says")]
+    Chance { origin: Origin },
     #[error("{origin}: cannot {action}")]
-    Store { origin: Origin, action: &'static str, source: StoreError },
+    Database { origin: Origin, action: &'static str, source: DatabaseError },
+    #[error("{origin}: the message has no transport that would settle it")]
+    NoTransport { origin: Origin },
+}
+
+impl EventError {
+    /// Whether another attempt may succeed.
+    pub(crate) fn may_pass(&self) -> bool {
+        !matches!(self, Self::Json { .. } | Self::Missing { .. } | Self::Impossible { .. })
+    }
 }
 
 impl Earthquake {
@@ -51,8 +62,8 @@ impl Earthquake {
     /// # Errors
     ///
     /// When the line is not JSON, a field is missing, or a coordinate is not on the globe.
-    pub(crate) fn decode(delivery: &Delivery) -> Result<Self, EventError> {
-        Self::from_line(&delivery.payload, || delivery.feed.origin(delivery.position))
+    pub(crate) fn decode(message: &Message) -> Result<Self, EventError> {
+        Self::from_line(&message.payload, || message.origin())
     }
 
     pub(crate) fn from_line(line: &[u8], origin: impl Fn() -> Origin) -> Result<Self, EventError> {

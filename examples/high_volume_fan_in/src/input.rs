@@ -1,4 +1,4 @@
-//! The input: feeds of lines, each feed carried by one of three transports.
+//! The input: feeds of lines, each feed carried by one of two transports.
 //!
 //! Lines are loaded as they are, valid or not: decoding is the handler's work, and a line that
 //! cannot be decoded must reach it like any other. Empty lines are passed over.
@@ -9,6 +9,8 @@ use std::io;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
+
+use crate::transports::Record;
 
 /// The earthquakes that are built into the program.
 macro_rules! embedded {
@@ -25,27 +27,18 @@ const EMBEDDED: [(&str, &[u8]); 12] = embedded![
 /// How the messages of a feed reach the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// Rows of a table, taken with a lease.
+    /// Rows of a table, each taken with a lease.
     LeaseQueue,
-    /// A file of lines, read from a committed offset on.
+    /// A partition of a log, read from a committed offset on.
     Log,
-    /// A loopback connection, resumed after the last line acknowledged.
-    Tcp,
 }
 
 impl Transport {
-    const ALL: [Self; 3] = [Self::LeaseQueue, Self::Log, Self::Tcp];
-
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::LeaseQueue => "lease queue",
             Self::Log => "log",
-            Self::Tcp => "tcp",
         }
-    }
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|transport| transport.as_str() == name)
     }
 }
 
@@ -56,7 +49,6 @@ pub(crate) struct Feed {
     pub(crate) id: u32,
     /// The file's name without `.jsonl`.
     pub(crate) name: Arc<str>,
-    pub(crate) transport: Transport,
     lines: Vec<Line>,
     repeat: NonZeroU32,
 }
@@ -74,7 +66,12 @@ impl Feed {
         let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
         let lines = lines.map(|(number, bytes)| Line { number, bytes: bytes.to_vec() }).collect();
         let name = file.strip_suffix(".jsonl").unwrap_or(file).into();
-        Self { id, name, transport: Transport::LeaseQueue, lines, repeat }
+        Self { id, name, lines, repeat }
+    }
+
+    /// The feeds take turns.
+    pub(crate) fn transport(&self) -> Transport {
+        if self.id % 2 == 0 { Transport::LeaseQueue } else { Transport::Log }
     }
 
     /// How many messages the feed delivers in all.
@@ -82,9 +79,9 @@ impl Feed {
         u32::try_from(self.lines.len()).unwrap_or(u32::MAX).saturating_mul(self.repeat.get())
     }
 
-    /// The lines from `position` on, in the order of delivery.
-    pub(crate) fn payloads(&self, position: u32) -> impl Iterator<Item = (u32, &[u8])> {
-        (position..self.messages()).map(|position| (position, self.payload(position)))
+    /// The lines in the order of delivery.
+    pub(crate) fn payloads(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        (0..self.messages()).map(|position| (position, self.payload(position)))
     }
 
     pub(crate) fn payload(&self, position: u32) -> &[u8] {
@@ -115,14 +112,18 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A message as a transport hands it over. Clones share what they carry.
+/// A message of a feed. Clones share what they carry.
 #[derive(Clone, Debug)]
-pub(crate) struct Delivery {
+pub(crate) struct Message {
     pub(crate) feed: Arc<Feed>,
     pub(crate) position: u32,
-    /// An earlier run failed at it and went on behind it.
-    pub(crate) parked: bool,
     pub(crate) payload: Arc<[u8]>,
+}
+
+impl Message {
+    pub(crate) fn origin(&self) -> Origin {
+        self.feed.origin(self.position)
+    }
 }
 
 /// All feeds of a run.
@@ -143,6 +144,8 @@ pub(crate) enum InputError {
     NoFiles(String),
     #[error("{0} messages in one feed: 4294967295 are the most")]
     TooMany(String),
+    #[error("there is no feed of the number {0}")]
+    NoFeed(u32),
 }
 
 impl Input {
@@ -177,24 +180,16 @@ impl Input {
         self.feeds.iter().map(|feed| u64::from(feed.messages())).sum()
     }
 
-    /// Deals the transports out in turn, to the feeds in the order of `order`.
-    pub(crate) fn assign_transports(&mut self, order: &[usize]) {
-        for (feed, transport) in order.iter().zip(Transport::ALL.into_iter().cycle()) {
-            self.set_transport(*feed, transport);
-        }
+    /// The feeds that one of the transports carries.
+    pub(crate) fn feeds_of(&self, transport: Transport) -> impl Iterator<Item = &Arc<Feed>> {
+        self.feeds.iter().filter(move |feed| feed.transport() == transport)
     }
 
-    pub(crate) fn set_transport(&mut self, feed: usize, transport: Transport) {
-        Arc::make_mut(&mut self.feeds[feed]).transport = transport;
-    }
-
-    /// The feeds' indices, shuffled if there is a seed.
-    pub(crate) fn order(&self, seed: Option<u64>) -> Vec<usize> {
-        let mut order: Vec<_> = (0..self.feeds.len()).collect();
-        if let Some(seed) = seed {
-            fastrand::Rng::with_seed(seed).shuffle(&mut order);
-        }
-        order
+    /// The message that a transport has handed over as a record.
+    pub(crate) fn message(&self, record: Record) -> Result<Message, InputError> {
+        let Record { place, number, body } = record;
+        let feed = self.feeds.get(place as usize).ok_or(InputError::NoFeed(place))?;
+        Ok(Message { feed: Arc::clone(feed), position: number, payload: body.into() })
     }
 }
 

@@ -1,37 +1,38 @@
-//! Earthquakes from twelve feeds, over three transports, through one handler.
+//! Earthquakes from twelve feeds, over two transports, through one handler.
 //!
-//! Messages come from a lease queue in `SQLite`, a partitioned log on disk and a loopback socket at
-//! once. Handling one persists an idempotency token, emits a domain event into an outbox, and
-//! completes the lease (or commits the offset, or acknowledges the line); each of these effects
-//! has a compensation. When a message fails, the drain ends and everything it did is undone in
-//! reverse. At the end an audit reads the database back and shows that every message is done
-//! completely or has left no trace.
+//! Messages come from lease queues in `SQLite` and from a partitioned log on disk at once. Handling one
+//! persists an idempotency token and emits a domain event into an outbox, each with its compensation;
+//! then the library accepts the message: the lease is completed, or the offset committed. When a
+//! message fails, what it did is undone in reverse, and it is given back or put among the dead letters.
+//! At the end an audit reads the database back and shows that every message took effect once, is among
+//! the dead letters, or waits and has left no trace.
 //!
 //! ```text
 //! cargo run --release -p high_volume_fan_in -- --help
 //! ```
 //!
-//! Read `worker` first: it has the handler and the drain. Then `effect` (what is done and undone),
-//! `store` (`SQLite` without blocking the executor), and `lease_queue`, `partition_log` and `tcp`.
+//! Read `worker` first: it has the handler. Then `drain`, `effect` (what is done and undone), and
+//! `transports`: models for adapters of your own. Several processes can work on one database, and any
+//! may be killed: `prove` does so, again and again.
 
 mod audit;
 mod cli;
+mod database;
+mod drain;
 mod effect;
 mod event;
 mod executor;
+mod faults;
 mod input;
-mod lease_queue;
-mod lines;
-mod partition_log;
+mod prove;
 mod report;
 mod run;
 mod schema;
 mod signals;
-mod source;
-mod store;
-mod tcp;
+mod sources;
 #[cfg(test)]
 mod tests;
+mod transports;
 mod worker;
 
 use std::process::ExitCode;
@@ -58,6 +59,9 @@ fn main() -> ExitCode {
 }
 
 fn print_run(options: &cli::Options) -> Result<ExitCode, BoxError> {
+    if let Some(cli::Command::Prove { rounds, progress }) = &options.command {
+        return prove::prove(*rounds, progress.as_deref()).map(|()| ExitCode::SUCCESS);
+    }
     let signals = signals::Signals::listen()?;
     let summary = run::run(options, &ProgressBar::new(0), &signals)?;
     print!("{}", report::report(options, &summary)?);

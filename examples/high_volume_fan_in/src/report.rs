@@ -1,6 +1,5 @@
 //! What a run prints: a table of the feeds, how the drain ended, and the audit.
 
-use std::error::Error as StdError;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -8,13 +7,12 @@ use comfy_table::modifiers::UTF8_ROUND_CORNERS;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
+use crate::audit::Found;
 use crate::cli::Options;
-use crate::event::EventError;
-use crate::input::Transport;
-use crate::run::{FeedSummary, Summary};
-use crate::schema::Recovered;
+use crate::run::Summary;
+use crate::worker::reason;
 
-/// The most failed messages that are listed one by one.
+/// The most dead letters that are listed one by one.
 const LISTED: usize = 10;
 
 /// The whole report.
@@ -32,103 +30,77 @@ pub(crate) fn report(options: &Options, summary: &Summary) -> Result<String, fmt
 fn table(summary: &Summary) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).apply_modifier(UTF8_ROUND_CORNERS);
-    table.set_header(["feed", "transport", "messages", "handled", "rolled back", "done"]);
-    for feed in &summary.feeds {
-        let transport = Cell::new(feed.transport.as_str());
-        table.add_row(row(Cell::new(&feed.name), transport, feed));
+    table.set_header(["feed", "transport", "messages", "done", "undone", "dead", "waiting"]);
+    for (feed, found) in summary.input.feeds.iter().zip(&summary.audit.feeds) {
+        let messages = feed.messages().into();
+        table.add_row(row(&feed.name, feed.transport().as_str(), messages, *found));
     }
-    let sum = |count: fn(&FeedSummary) -> u64| summary.feeds.iter().map(count).sum();
-    let total = FeedSummary {
-        name: "all".into(),
-        transport: Transport::Log, // not shown
-        messages: sum(|feed| feed.messages),
-        handled: sum(|feed| feed.handled),
-        rolled_back: sum(|feed| feed.rolled_back),
-        done: sum(|feed| feed.done),
-    };
-    table.add_row(row(Cell::new("all"), Cell::new(""), &total));
+    table.add_row(row("all", "", summary.input.messages(), summary.audit.found()));
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
 
-fn row(name: Cell, transport: Cell, feed: &FeedSummary) -> [Cell; 6] {
-    [
-        name,
-        transport,
-        Cell::new(grouped(feed.messages)),
-        Cell::new(grouped(feed.handled)),
-        Cell::new(grouped(feed.rolled_back)),
-        Cell::new(grouped(feed.done)),
-    ]
+fn row(name: &str, transport: &str, messages: u64, found: Found) -> [Cell; 7] {
+    let Found { done, undone, dead, waiting, in_work } = found;
+    let [messages, done, undone, dead, waiting] =
+        [messages, done, undone, dead, waiting + in_work].map(|count| Cell::new(grouped(count)));
+    [Cell::new(name), Cell::new(transport), messages, done, undone, dead, waiting]
 }
 
 fn ending(text: &mut String, options: &Options, summary: &Summary) -> fmt::Result {
-    let recovered = summary.recovered;
-    if recovered != Recovered::default() {
-        writeln!(
-            text,
-            "An earlier run was killed: {} leases released and {} rows of half-done messages \
-            deleted before this one.",
-            grouped(recovered.released as u64),
-            grouped(recovered.deleted as u64),
-        )?;
-    }
     let drained = &summary.drained;
+    let report = drained.report();
     match &drained.outcome {
-        Ok(report) => writeln!(
+        Ok(_) => writeln!(
             text,
-            "Drained on {}: {} messages handled, {} rolled back, in {}, {} a second.",
+            "Drained on {}: {} messages handled in {}, {} a second.",
             options.executor,
             grouped(report.handled()),
-            grouped(report.failed()),
             short(report.elapsed()),
             rate(report.handled(), report.elapsed()),
         )?,
         Err(ended) => {
             let error = ended.error();
-            writeln!(text, "The drain on {} was aborted by {}:", options.executor, error.code())?;
-            failure(text, error)?;
+            writeln!(text, "The drain on {} was ended by {}:", options.executor, error.code())?;
+            writeln!(text, "  {}", reason(error))?;
             for related in error.related() {
                 writeln!(text, "and meanwhile by {}:", related.code())?;
-                failure(text, related)?;
+                writeln!(text, "  {}", reason(related))?;
             }
         }
     }
-    match &drained.rollback {
-        Some((Ok(report), time)) => writeln!(
-            text,
-            "Rolled back: {} compensations in {}.",
-            grouped(report.succeeded() as u64),
-            short(*time),
-        )?,
-        Some((Err(ended), _)) => {
-            let error = ended.error();
-            writeln!(text, "The rollback failed:")?;
-            failure(text, error)?;
-            error.related().iter().try_for_each(|related| failure(text, related))?;
-        }
-        None => {}
+    writeln!(
+        text,
+        "Of {} deliveries {} were accepted, {} released, {} rejected, {} lost, {} unknown, {} \
+        abandoned.",
+        grouped(report.fetched()),
+        grouped(report.accepted()),
+        grouped(report.released()),
+        grouped(report.rejected()),
+        grouped(report.lost()),
+        grouped(report.unknown()),
+        grouped(report.abandoned()),
+    )?;
+    if let Some(Err(ended)) = &drained.rollback {
+        writeln!(text, "Not everything could be undone:")?;
+        let error = ended.error();
+        writeln!(text, "  {}", reason(error))?;
+        error.related().iter().try_for_each(|one| writeln!(text, "  {}", reason(one)))?;
     }
-    if !drained.failed.is_empty() {
-        let count = grouped(drained.failed.len() as u64);
-        writeln!(text, "Rolled back alone and left for the next run ({count}):")?;
-        drained.failed.iter().take(LISTED).try_for_each(|error| failure(text, error))?;
-        if drained.failed.len() > LISTED {
+    let buried = summary.audit.dead.iter().filter(|(run, _)| *run == summary.run);
+    let buried: Vec<_> = buried.map(|(_, reason)| reason).collect();
+    if !buried.is_empty() {
+        writeln!(text, "Undone, and put among the dead letters ({}):", buried.len())?;
+        buried.iter().take(LISTED).try_for_each(|reason| writeln!(text, "  {reason}"))?;
+        if buried.len() > LISTED {
             writeln!(text, "  …")?;
         }
     }
     if summary.interrupted {
-        let left = summary.feeds.iter().map(|feed| feed.messages - feed.done).sum();
-        writeln!(text, "A signal ended the run; {} messages are left.", grouped(left))?;
-    }
-    if summary.released > 0 {
-        writeln!(
-            text,
-            "Released {} lease(s) of messages that were not started any more.",
-            summary.released,
-        )?;
+        let Found { waiting, in_work, .. } = summary.audit.found();
+        writeln!(text, "A signal ended the run; {} messages wait.", grouped(waiting + in_work))?;
     }
     if let Some(fail_at) = options.fail_at.filter(|fail_at| fail_at.get() > summary.emitted) {
         writeln!(
@@ -138,16 +110,6 @@ fn ending(text: &mut String, options: &Options, summary: &Summary) -> fmt::Resul
         )?;
     }
     Ok(())
-}
-
-/// One line that says what went wrong: the handler's own words where it was the handler, the whole
-/// chain of causes otherwise.
-fn failure(text: &mut String, error: &watershed::Error) -> fmt::Result {
-    match error.downcast_ref::<EventError>().map(|own| (own, own.source())) {
-        Some((own, Some(cause))) => writeln!(text, "  {own}: {cause}"),
-        Some((own, None)) => writeln!(text, "  {own}"),
-        None => writeln!(text, "  {error:#}"),
-    }
 }
 
 fn audit(text: &mut String, summary: &Summary) -> fmt::Result {

@@ -1,91 +1,33 @@
-//! The tables, how they are filled on the first run, and what a killed run left behind.
+//! The database's tables, how they are filled on the first run, and what is left to do in them.
 
-use std::path::Path;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use crate::input::{Feed, Input, Transport};
-use crate::lines::Bookmark;
-use crate::store::StoreError;
+use crate::input::{Input, Transport};
+use crate::transports::partition_log;
 
-/// The name this worker takes leases under.
-pub(crate) const WORKER: &str = "high_volume_fan_in";
+pub(crate) const TABLES: &str = include_str!("schema.sql");
 
 const PRAGMAS: &str = "
-    PRAGMA locking_mode = EXCLUSIVE; -- one process at a time works on a database
     PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = NORMAL;     -- a power cut may undo the last commits, a crash does not
+    PRAGMA synchronous = NORMAL; -- a power cut may undo the last commits, a crash does not
     PRAGMA wal_autocheckpoint = 8000;
     PRAGMA cache_size = -65536;
 ";
 
-const TABLES: &str = "
-    CREATE TABLE meta(fingerprint TEXT NOT NULL) STRICT;
-    CREATE TABLE feeds(feed INTEGER PRIMARY KEY, name TEXT NOT NULL, transport TEXT NOT NULL,
-        messages INTEGER NOT NULL) STRICT;
-    CREATE TABLE runs(run INTEGER PRIMARY KEY) STRICT;
-
-    -- The lease queue.
-    CREATE TABLE leases(feed INTEGER NOT NULL, position INTEGER NOT NULL, payload BLOB NOT NULL,
-        state TEXT NOT NULL DEFAULT 'available', -- or 'leased' or 'completed'
-        owner TEXT, expires_at INTEGER,
-        PRIMARY KEY(feed, position)) STRICT, WITHOUT ROWID;
-
-    -- How far a partition of the log is committed, a connection acknowledged: the next position.
-    CREATE TABLE offsets(feed INTEGER PRIMARY KEY, committed INTEGER NOT NULL) STRICT;
-    -- Lines that failed and were passed, for the next run to try again.
-    CREATE TABLE parked(feed INTEGER NOT NULL, position INTEGER NOT NULL,
-        PRIMARY KEY(feed, position)) STRICT, WITHOUT ROWID;
-
-    -- What handling a message leaves.
-    CREATE TABLE tokens(token TEXT PRIMARY KEY, feed INTEGER NOT NULL, position INTEGER NOT NULL)
-        STRICT, WITHOUT ROWID;
-    CREATE TABLE outbox(token TEXT PRIMARY KEY, feed INTEGER NOT NULL, position INTEGER NOT NULL,
-        body TEXT NOT NULL) STRICT, WITHOUT ROWID;
-    -- Messages that brought an event a second time.
-    CREATE TABLE duplicates(feed INTEGER NOT NULL, position INTEGER NOT NULL, token TEXT NOT NULL,
-        PRIMARY KEY(feed, position)) STRICT, WITHOUT ROWID;
-
-    -- Written in the transactions of the effects and of their compensations, for the audit.
-    CREATE TABLE effects(sequence INTEGER PRIMARY KEY, run INTEGER NOT NULL,
-        feed INTEGER NOT NULL, position INTEGER NOT NULL, action TEXT NOT NULL) STRICT;
-    CREATE TABLE rollbacks(step INTEGER PRIMARY KEY, sequence INTEGER UNIQUE NOT NULL,
-        run INTEGER NOT NULL, action TEXT NOT NULL) STRICT;
-
-    CREATE VIEW unsettled AS
-        SELECT traces.feed, traces.position
-        FROM (SELECT feed, position FROM tokens UNION SELECT feed, position FROM duplicates) traces
-        LEFT JOIN leases ON leases.feed = traces.feed AND leases.position = traces.position
-        LEFT JOIN offsets ON offsets.feed = traces.feed
-        LEFT JOIN parked ON parked.feed = traces.feed AND parked.position = traces.position
-        WHERE coalesce(leases.state <> 'completed',
-            traces.position >= offsets.committed OR parked.feed IS NOT NULL);
-";
-
-/// What a run starts from.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) connection: Connection,
-    /// The number of this run on the database; 1 is the first.
-    pub(crate) run: i64,
-    /// The first number that no effect has yet.
-    pub(crate) next_sequence: i64,
-    pub(crate) recovered: Recovered,
-}
-
-/// What a run that was killed had left half done, and what was done about it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Recovered {
-    pub(crate) released: usize,
-    pub(crate) deleted: usize,
-}
+/// How long another worker's transaction is waited for.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// Why a run cannot start on a database.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     #[error("cannot open {0}")]
     Open(String, #[source] rusqlite::Error),
-    #[error("{0} is in use by another run")]
+    #[error("{0} is locked by another program")]
     Locked(String),
     #[error("{0} cannot be written: every message is recorded there")]
     ReadOnly(String),
@@ -94,24 +36,23 @@ pub(crate) enum OpenError {
         or give another --database"
     )]
     OtherInput(String),
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("cannot write the log's partitions in {0}")]
+    Log(String, #[source] io::Error),
 }
 
-/// Opens the database at `path`, and fills it on the first run; `write_log` writes the log's
-/// partitions then.
+/// The folder of the log's partitions that belong to a database.
+pub(crate) fn partitions(database: &Path) -> PathBuf {
+    let mut folder = database.as_os_str().to_owned();
+    folder.push(".partitions");
+    folder.into()
+}
+
+/// Opens the database at `path`, and fills it and the log on the first run.
 ///
 /// # Errors
 ///
-/// When the file is not a database, is in use, or belongs to another input.
-pub(crate) fn open(
-    path: &Path,
-    input: &mut Input,
-    order: &[usize],
-    write_log: impl FnOnce(&Input) -> std::io::Result<()>,
-) -> Result<Opened, OpenError> {
+/// When the file is no database, cannot be written, or belongs to another input.
+pub(crate) fn open(path: &Path, input: &Input) -> Result<Connection, OpenError> {
     let name = || path.display().to_string();
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DatabaseBusy) => OpenError::Locked(name()),
@@ -119,31 +60,27 @@ pub(crate) fn open(
         _ => OpenError::Open(name(), error),
     };
     let mut connection = Connection::open(path).map_err(failed)?;
-    connection.busy_timeout(std::time::Duration::ZERO).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(PRAGMAS).map_err(failed)?;
+    // Of several workers that begin at once, one fills it, and the others wait here.
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-
-    if transaction.table_exists(None, "meta").map_err(failed)? {
-        let known = "SELECT fingerprint FROM meta";
+    let filled = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'input')";
+    if transaction.query_row(filled, [], |row| row.get(0)).map_err(failed)? {
+        let known = "SELECT fingerprint FROM input";
         let known: String = transaction.query_row(known, [], |row| row.get(0)).map_err(failed)?;
         if known != input.fingerprint {
             return Err(OpenError::OtherInput(name()));
         }
-        recall_transports(&transaction, input).map_err(failed)?;
     } else {
-        input.assign_transports(order);
-        write_log(input)?;
+        let folder = partitions(path);
+        let unwritten = |error| OpenError::Log(folder.display().to_string(), error);
+        write_log(&folder, input).map_err(unwritten)?;
         fill(&transaction, input).map_err(failed)?;
     }
-    let recovered = recover(&transaction).map_err(failed)?;
-    transaction.execute("INSERT INTO runs DEFAULT VALUES", []).map_err(failed)?;
-    let run = transaction.last_insert_rowid();
-    let last = "SELECT coalesce(max(sequence), 0) FROM effects";
-    let last: i64 = transaction.query_row(last, [], |row| row.get(0)).map_err(failed)?;
     transaction.commit().map_err(failed)?;
-    Ok(Opened { connection, run, next_sequence: last + 1, recovered })
+    Ok(connection)
 }
 
 /// Opens the database again, to read only: the audit's connection.
@@ -153,101 +90,100 @@ pub(crate) fn open(
 /// When the file cannot be opened.
 pub(crate) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
+fn write_log(folder: &Path, input: &Input) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for feed in input.feeds_of(Transport::Log) {
+        let partition = fs::File::create(partition_log::partition(folder, feed.id))?;
+        let mut lines = io::BufWriter::new(partition);
+        for (_, line) in feed.payloads() {
+            lines.write_all(line)?;
+            lines.write_all(b"\n")?;
+        }
+        lines.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    }
+    Ok(())
+}
+
 fn fill(transaction: &Transaction<'_>, input: &Input) -> rusqlite::Result<()> {
     transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO meta VALUES (?1)", [&input.fingerprint])?;
-    let mut lease =
-        transaction.prepare("INSERT INTO leases(feed, position, payload) VALUES (?1, ?2, ?3)")?;
-    for feed in &input.feeds {
-        let row = params![feed.id, &*feed.name, feed.transport.as_str(), feed.messages()];
-        transaction.execute("INSERT INTO feeds VALUES (?1, ?2, ?3, ?4)", row)?;
-        if feed.transport == Transport::LeaseQueue {
-            for (position, payload) in feed.payloads(0) {
-                lease.execute(params![feed.id, position, payload])?;
-            }
-        } else {
-            transaction.execute("INSERT INTO offsets VALUES (?1, 0)", [feed.id])?;
+    transaction.execute("INSERT INTO input VALUES (?1)", [&input.fingerprint])?;
+    let mut put =
+        transaction.prepare("INSERT INTO queue(queue, number, body) VALUES (?1, ?2, ?3)")?;
+    for feed in input.feeds_of(Transport::LeaseQueue) {
+        for (number, line) in feed.payloads() {
+            put.execute(params![feed.id, number, line])?;
         }
+    }
+    for feed in input.feeds_of(Transport::Log) {
+        let sql = "INSERT INTO partitions(partition, records) VALUES (?1, ?2)";
+        transaction.execute(sql, params![feed.id, feed.messages()])?;
     }
     Ok(())
 }
 
-/// What transports a feed was decided on the first run and stays.
-fn recall_transports(transaction: &Transaction<'_>, input: &mut Input) -> rusqlite::Result<()> {
-    let mut find = transaction.prepare("SELECT transport FROM feeds WHERE feed = ?1")?;
-    for index in 0..input.feeds.len() {
-        let name: String = find.query_row([index], |row| row.get(0))?;
-        if let Some(transport) = Transport::from_name(&name) {
-            input.set_transport(index, transport);
-        }
-    }
-    Ok(())
-}
-
-/// Releases the leases and deletes the traces of messages that a killed run was handling: its
-/// compensations died with it. The messages will be delivered again.
-fn recover(transaction: &Transaction<'_>) -> rusqlite::Result<Recovered> {
-    let released = release_held(transaction)?;
-    let mut deleted = 0;
-    // The outbox first: what is unsettled is looked up by the tokens.
-    for table in ["outbox", "tokens", "duplicates"] {
-        let sql = format!(
-            "DELETE FROM {table} WHERE (feed, position) IN (SELECT feed, position FROM unsettled)"
-        );
-        deleted += transaction.execute(&sql, [])?;
-    }
-    Ok(Recovered { released, deleted })
-}
-
-/// What is not done of a feed whose transport is the log or the socket.
+/// Notes that a run begins, and returns its number; 1 is the first.
 ///
 /// # Errors
 ///
 /// When the database fails.
-pub(crate) fn bookmark(connection: &Connection, feed: u32) -> rusqlite::Result<Bookmark> {
-    let next = "SELECT committed FROM offsets WHERE feed = ?1";
-    let next = connection.query_row(next, [feed], |row| row.get(0))?;
-    let mut parked = connection.prepare("SELECT position FROM parked WHERE feed = ?1")?;
-    let parked = parked.query_map([feed], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(Bookmark { parked, next })
+pub(crate) fn begin_run(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.execute("INSERT INTO runs DEFAULT VALUES", [])?;
+    Ok(connection.last_insert_rowid())
 }
 
-/// Which messages of a feed are settled: for each position, whether it is.
+/// Notes that a run has ended, how many messages it has settled, and of how many it cannot be sure.
 ///
 /// # Errors
 ///
 /// When the database fails.
-pub(crate) fn settled(connection: &Connection, feed: &Feed) -> rusqlite::Result<Vec<bool>> {
-    let mut settled = vec![false; feed.messages() as usize];
-    if feed.transport == Transport::LeaseQueue {
-        let completed = "SELECT position FROM leases WHERE feed = ?1 AND state = 'completed'";
-        let mut completed = connection.prepare(completed)?;
-        for position in completed.query_map([feed.id], |row| row.get::<_, usize>(0))? {
-            settled[position?] = true;
-        }
-    } else {
-        let bookmark = bookmark(connection, feed.id)?;
-        settled[..bookmark.next as usize].fill(true);
-        for position in bookmark.parked {
-            settled[position as usize] = false;
-        }
-    }
-    Ok(settled)
+pub(crate) fn end_run(
+    connection: &Connection,
+    run: i64,
+    settled: u64,
+    unsure: u64,
+) -> rusqlite::Result<()> {
+    let sql = "UPDATE runs SET ended = 1, settled = ?2, unsure = ?3 WHERE run = ?1";
+    connection.execute(sql, params![run, settled, unsure]).map(drop)
 }
 
-/// Releases every lease that this worker holds.
+/// How many messages nobody has settled yet.
 ///
 /// # Errors
 ///
 /// When the database fails.
-pub(crate) fn release_held(connection: &Connection) -> rusqlite::Result<usize> {
-    connection.execute(
-        "UPDATE leases SET state = 'available', owner = NULL, expires_at = NULL
-            WHERE state = 'leased' AND owner = ?1",
-        [WORKER],
-    )
+pub(crate) fn left(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT (SELECT count(*) FROM queue)
+        + (SELECT coalesce(sum(records - committed), 0) FROM partitions)";
+    connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+/// Whether every message is settled: quicker than to count.
+///
+/// # Errors
+///
+/// When the database fails.
+pub(crate) fn is_done(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM queue)
+        AND NOT EXISTS (SELECT 1 FROM partitions WHERE committed < records)";
+    connection.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+/// Whether a message is settled.
+///
+/// # Errors
+///
+/// When the database fails.
+pub(crate) fn is_settled(
+    connection: &Connection,
+    feed: u32,
+    position: u32,
+) -> rusqlite::Result<bool> {
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM queue WHERE queue = ?1 AND number = ?2)
+        AND NOT EXISTS (SELECT 1 FROM partitions WHERE partition = ?1 AND committed <= ?2)";
+    connection.prepare_cached(sql)?.query_row(params![feed, position], |row| row.get(0))
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM. The first one lets what runs finish; the second one undoes the run.
+//! Ctrl-C and SIGTERM. The first one lets what runs finish; the second one undoes it.
 
 use watershed::{CancellationSource, CancellationToken};
 
@@ -7,7 +7,7 @@ use watershed::{CancellationSource, CancellationToken};
 pub(crate) struct Signals {
     /// Nothing more is taken, and what runs is finished.
     finish: CancellationSource,
-    /// What runs is told to stop, and everything is undone.
+    /// What runs is told to stop, is undone and given back.
     undo: CancellationSource,
 }
 
@@ -28,7 +28,7 @@ impl Signals {
         if finish.is_cancelled() {
             undo.cancel();
         } else {
-            eprintln!("finishing what runs; once more to undo the run");
+            eprintln!("finishing what runs; once more to undo it");
             finish.cancel();
         }
     }
@@ -39,8 +39,8 @@ impl Signals {
         Self::heed(&self.finish, &self.undo);
     }
 
-    pub(crate) fn finish(&self) -> CancellationToken {
-        self.finish.token()
+    pub(crate) fn finish(&self) -> CancellationSource {
+        self.finish.clone()
     }
 
     pub(crate) fn undo(&self) -> CancellationToken {
