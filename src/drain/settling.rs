@@ -76,6 +76,10 @@ pub(super) fn settle_failed<C: Drains>(
     let retry = shared.settings.retry.as_ref().filter(|_| !interrupted);
     let after = retry.map(|retry| retry.delay_after(deliveries.unwrap_or(1)));
     if undone && (interrupted || is_message) {
+        if !interrupted {
+            // A key function has panicked, say: that is a delivery like any other.
+            job.begun = job.begun.max(1);
+        }
         job.settle(&Verdict::Release { after, begun: job.begun > 0 });
         return Gone::Back;
     }

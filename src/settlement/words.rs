@@ -15,8 +15,8 @@ pub enum Verdict {
     Release {
         /// Not before so long from now, where the transport can [delay](Able::delays) it.
         after: Option<Duration>,
-        /// Whether a handler was called with it. A delivery that nobody began is taken back from
-        /// the count, where the transport can.
+        /// Whether a handler was called with it, or it has failed before that: it cannot be decoded.
+        /// A delivery that nobody began is taken back from the count, where the transport can.
         begun: bool,
     },
     /// It is never to be delivered again: its dead letter is stored, or the transport

@@ -13,6 +13,9 @@ use super::state::{Due, State};
 use crate::clock::{Alarm, Clock, Tick};
 use crate::settlement::News;
 
+/// How often a poll looks at everything before it lets others go on.
+const ROUNDS: usize = 64;
+
 /// The futures of a transport, and the timer for what is due next.
 pub(super) struct Driver<T: Transport> {
     pub(super) fetches: Fetches<T>,
@@ -42,7 +45,7 @@ pub(super) struct Look<'a, T: Transport> {
 impl<T: Transport> Driver<T> {
     pub(super) fn poll(&mut self, hub: &Hub<T>, cx: &mut Context<'_>) -> Poll<News> {
         let clock = hub.clock();
-        loop {
+        for _ in 0..ROUNDS {
             let look = Look { hub, now: clock.now(), clock: Arc::clone(&clock) };
             // What was taken away is known before anything is sent.
             let mut moved = look.events(cx);
@@ -66,6 +69,9 @@ impl<T: Transport> Driver<T> {
                 return Poll::Pending;
             }
         }
+        // Others have their turn: there is always something where each fetch brings a hint.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Ready: something has become due.

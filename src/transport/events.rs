@@ -92,6 +92,8 @@ pub struct Notices(Arc<Lock<Inbox>>);
 #[derive(Debug, Default)]
 struct Inbox {
     events: VecDeque<Event>,
+    /// There may be messages: a hint is one however often it comes.
+    ready: bool,
     /// Whether a drain listens.
     attached: bool,
     waker: Option<Waker>,
@@ -142,6 +144,7 @@ impl Notices {
                 inbox.forget(gone);
                 inbox.events.push_back(Event::Lost(gone, error));
             }
+            Event::Ready => inbox.ready = true,
             event => inbox.events.push_back(event),
         }
         let waker = inbox.waker.take();
@@ -182,7 +185,10 @@ impl Notices {
     pub(super) fn poll(&self, cx: &Context<'_>) -> Option<Event> {
         let waker = cx.waker().clone();
         let mut inbox = self.0.lock();
-        let event = inbox.events.pop_front();
+        let event = match std::mem::take(&mut inbox.ready) {
+            true => Some(Event::Ready),
+            false => inbox.events.pop_front(),
+        };
         let old = match event {
             None => inbox.waker.replace(waker),
             Some(_) => Some(waker),

@@ -135,7 +135,8 @@ impl<T: Transport> State<T> {
                 if limit.is_some_and(|limit| now.since(since) >= limit) {
                     fault = Some(error);
                 } else {
-                    again = Some(now + back_off(part.fetch.failed));
+                    let next = now + back_off(part.fetch.failed);
+                    again = Some(limit.map_or(next, |limit| next.min(since + limit)));
                     self.is_in_trouble(error);
                 }
             }

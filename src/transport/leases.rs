@@ -78,7 +78,7 @@ impl<T: Transport> State<T> {
         if now >= entry.lease.expires {
             return self.lose(key);
         }
-        if entry.lease.renewing || matches!(entry.phase, Phase::Sending | Phase::ByHand) {
+        if entry.lease.renewing || entry.phase == Phase::Sending {
             return;
         }
         // Until the renewal has its answer, its end is what matters.
@@ -99,7 +99,7 @@ impl<T: Transport> State<T> {
         while keys.len() < self.able.batch {
             let Some(key) = self.renewals.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            if matches!(entry.phase, Phase::Sending | Phase::ByHand) {
+            if entry.phase == Phase::Sending {
                 entry.lease = entry.lease.not_asked();
                 continue;
             }

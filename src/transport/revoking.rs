@@ -203,6 +203,7 @@ impl<T: Transport> State<T> {
         self.lost_in_work.clear();
         self.aside.messages.extend(self.groups.clear());
         self.giving_up.clear();
+        self.wait_for_room = 0;
         let lost: Vec<_> = self.lost.keys().copied().collect();
         for key in lost {
             self.is_undone(key);
@@ -243,7 +244,7 @@ impl<T: Transport> State<T> {
             for (message, _) in std::mem::take(&mut part.buffer) {
                 self.aside.messages.push(message);
             }
-            part.held = 0;
+            (part.held, part.waits_for_room) = (0, false);
             part.stop_fetch();
             part.fetch = super::part::Fetch::default();
             if let Some(prefix) = &mut part.prefix {

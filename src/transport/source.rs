@@ -77,7 +77,7 @@ impl<T: Transport> State<T> {
     /// What a source has. `waker`: whom to wake when it has more.
     fn next(&mut self, id: u64, now: Tick, waker: Option<Waker>) -> Next<T::Message> {
         loop {
-            let has_room = self.has_room();
+            let has_room = self.has_room_for(id, waker.is_some());
             let Some(part) = self.parts.get_mut(&id) else { return Next::End };
             if part.left || part.revoking.is_some() || part.keeper && self.stopped {
                 return Next::End;
@@ -97,10 +97,14 @@ impl<T: Transport> State<T> {
                 if is_over && part.buffer.is_empty() && part.held == 0 {
                     return Next::End;
                 }
+                let waits = part.waits_for_room;
                 if waker.is_some() {
                     self.aside.old_wakers.extend(std::mem::replace(&mut part.waker, waker));
                 }
                 self.want(id);
+                if waits {
+                    self.room_may_be_there();
+                }
                 return Next::Pending;
             };
             part.taken += 1;
@@ -248,6 +252,9 @@ impl<T: Transport> Source for TransportSource<T> {
             if part.paused {
                 part.fetch.wanted = false;
                 part.stop_fetch();
+            }
+            if hold != Hold::No {
+                state.leave_room_line(id);
             }
             if hold == Hold::Leave && attached {
                 state.release_buffer(id);

@@ -33,6 +33,10 @@ pub(super) struct State<T: Transport> {
     pub(super) budget: Duration,
     pub(super) parts: BTreeMap<u64, Part<T::Message>>,
     next_part: u64,
+    /// Sources that wait because too many verdicts have no outcome, in the order in which they came;
+    /// among them some that wait no longer. And how many wait.
+    room_line: VecDeque<u64>,
+    pub(super) wait_for_room: usize,
     /// Sources that wait to fetch.
     pub(super) line: VecDeque<u64>,
     /// Verdicts to send; in prefix order, partitions.
@@ -143,6 +147,8 @@ impl<T: Transport> State<T> {
             budget: Duration::MAX,
             parts: BTreeMap::new(),
             next_part: 0,
+            room_line: VecDeque::new(),
+            wait_for_room: 0,
             line: VecDeque::new(),
             outbox: VecDeque::new(),
             commits: VecDeque::new(),
@@ -232,8 +238,46 @@ impl<T: Transport> State<T> {
     }
 
     /// Whether messages may be taken at all.
-    pub(super) fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.unsettled < self.options.max_unsettled
+    }
+
+    /// Whether this source may take one. Whoever waits for room is first: one that has just had some
+    /// comes behind. `asks`: it is woken when it may be its turn.
+    pub(super) fn has_room_for(&mut self, id: u64, asks: bool) -> bool {
+        let has_room = self.has_room();
+        let Some(part) = self.parts.get_mut(&id) else { return has_room };
+        if has_room && (part.waits_for_room || self.wait_for_room == 0) {
+            self.leave_room_line(id);
+            return true;
+        }
+        if asks && !std::mem::replace(&mut part.waits_for_room, true) {
+            self.wait_for_room += 1;
+            self.room_line.push_back(id);
+        }
+        false
+    }
+
+    pub(super) fn leave_room_line(&mut self, id: u64) {
+        if let Some(part) = self.parts.get_mut(&id) {
+            self.wait_for_room -= usize::from(std::mem::take(&mut part.waits_for_room));
+        }
+    }
+
+    /// Whoever let others go first is behind them in the line: they are woken, and it is.
+    pub(super) fn room_may_be_there(&mut self) {
+        if self.has_room() {
+            self.wake_room_line();
+        }
+    }
+
+    /// There is room again: those who wait are woken in their order.
+    pub(super) fn wake_room_line(&mut self) {
+        let parts = &mut self.parts;
+        self.room_line.retain(|id| parts.get(id).is_some_and(|part| part.waits_for_room));
+        let line = self.room_line.iter();
+        let wakers = line.filter_map(|id| parts.get_mut(id)?.waker.take());
+        self.aside.wakers.extend(wakers);
     }
 
     /// The end of a receipt.
@@ -258,8 +302,7 @@ impl<T: Transport> State<T> {
             let was_full = !self.has_room();
             self.unsettled -= 1;
             if was_full {
-                let wakers = self.parts.values_mut().filter_map(|part| part.waker.take());
-                self.aside.wakers.extend(wakers);
+                self.wake_room_line();
             }
         }
         if let Some(tag) = entry.tag {
@@ -306,6 +349,7 @@ impl<T: Transport> State<T> {
         let is_idle = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none());
         let fetches = part.fetch.stop.is_some();
         if part.open == 0 && is_idle && !fetches && part.revoking.is_none() && part.left {
+            self.leave_room_line(id);
             self.aside.parts.extend(self.parts.remove(&id));
         } else if part.open == 0 && part.revoking.is_some() {
             self.wake_driver();
