@@ -1,0 +1,1 @@
+//! A topic for what was given up.
