@@ -20,6 +20,7 @@ mod settling;
 mod setup;
 
 pub use consumer::{Consumer, Receipt};
+pub use dead_letters::DeadLetters;
 
 /// The client, in the version that this crate's signatures are of.
 pub use rdkafka;

@@ -147,6 +147,22 @@ mod tests {
     }
 
     #[test]
+    fn the_client_commits_nothing_by_itself_and_leaves_out_what_was_aborted() -> Result<(), Error> {
+        let config = setup(&[])?.of_member(1);
+        for (key, value) in [
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("isolation.level", "read_committed"),
+            ("enable.partition.eof", "false"),
+        ] {
+            assert_eq!(config.get(key), Some(value), "{key}");
+        }
+        let known = config.create_native_config().map(drop);
+        known.map_err(|cause| Error::validation("the client").with_source(cause))
+    }
+
+    #[test]
     fn a_group_and_its_topics_have_names() {
         let new = |topics: &[&str]| {
             let mut config = ClientConfig::new();

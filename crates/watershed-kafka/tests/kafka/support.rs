@@ -1,8 +1,7 @@
 //! A broker, topics of one's own, and what a group has committed.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,10 +9,12 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::message::OwnedMessage;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Message, Offset, TopicPartitionList};
-use watershed::BoxError;
-use watershed_kafka::rdkafka;
+use watershed::transport::Link;
+use watershed::{BoxError, FanInReport, StepContext, fan_in};
+use watershed_kafka::{Consumer, rdkafka};
 
 /// How long a broker may take that is busy with something else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -139,4 +140,22 @@ impl Broker {
 pub(crate) fn number(message: &impl Message) -> u32 {
     let text = message.payload().map(String::from_utf8_lossy);
     text.and_then(|text| text.parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// Handles what there is until the consumer has caught up.
+pub(crate) fn until_empty(
+    consumer: Consumer,
+) -> Result<(FanInReport, Vec<OwnedMessage>), BoxError> {
+    let consumer = consumer.until_empty();
+    let caught_up = consumer.caught_up();
+    let link = Link::new(consumer);
+    let seen = Mutex::new(Vec::new());
+    let context = StepContext::new("orders");
+    let drain = fan_in(&context, [], async |message, _| {
+        seen.lock().map_err(|_| "a handler has panicked")?.push(message);
+        Ok::<_, BoxError>(())
+    });
+    let drain = drain.incoming(link.assigned()).shutdown(caught_up).timeout(PATIENCE);
+    let report = smol::block_on(drain.into_future())?;
+    Ok((report, seen.into_inner()?))
 }
