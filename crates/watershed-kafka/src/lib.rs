@@ -4,10 +4,12 @@
 // - `setup`: what of the client's configuration is the adapter's, and what the user may say
 // - `partition`: one assigned partition: reading it without waiting, and being woken
 // - `member`: the thread that is in the group; `rebalance`: partitions that come and go;
-//   `positions`: where a partition starts; `settling`: commits and seeks
+//   `positions`: where a partition starts; `settling`: what may be committed, and
+//   seeks; `committing`: the thread that commits
 // - `group`: what the client calls; `errors`: what its errors mean
 // - `dead_letters`: a topic for what was given up
 
+mod committing;
 mod consumer;
 mod dead_letters;
 mod errors;

@@ -1,5 +1,5 @@
-//! The thread that is in the group: it alone polls the client, commits, seeks and gives partitions up,
-//! so none of these happens in the middle of another.
+//! The thread that is in the group: it alone polls the client, seeks, decides what may be committed and
+//! gives partitions up, so none of these happens in the middle of another.
 //!
 //! It waits for commands and for the client's events, which send one; the interval is for what has
 //! sent none, and keeps the consumer in its group whatever the drain does.
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
@@ -17,6 +17,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use watershed::transport::{Assignment, Event, Settled, Trouble, Verdict};
 use watershed::{Error, ErrorCode};
 
+use crate::committing::{self, Request};
 use crate::consumer::{Receipt, Shared};
 use crate::errors::{error, lasts};
 use crate::group::{Client, Group};
@@ -34,6 +35,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) enum Command {
     Settle(Vec<(Receipt, Verdict)>, oneshot::Sender<Vec<Settled>>),
+    /// So many requests to commit have their answers, and these messages are behind us.
+    Committed(usize, Vec<Receipt>),
     /// Nothing of the partition is open any more.
     GivenUp(Assignment),
     /// The log does not hold what was to be read.
@@ -63,6 +66,9 @@ pub(crate) struct Member {
     /// Never comes again.
     pub(crate) generation: u64,
     pub(crate) pending: Option<Pending>,
+    pub(crate) commits: Option<Sender<Request>>,
+    /// How many requests to commit have no answer yet.
+    pub(crate) committing: usize,
     /// It has been told at least once what it has.
     pub(crate) joined: bool,
     /// Nothing could be reached; asked again then.
@@ -82,6 +88,8 @@ impl Member {
             held: BTreeMap::new(),
             generation: 0,
             pending: None,
+            commits: None,
+            committing: 0,
             joined: false,
             look_again: None,
             leaves: false,
@@ -113,6 +121,9 @@ impl Member {
         self.partitions = partitions;
         let client = self.connect()?;
         self.client = Some(Arc::clone(&client));
+        let commits = committing::start(Arc::clone(&client), Arc::clone(&self.shared));
+        let commits = commits.map_err(|cause| Error::from_error(ErrorCode::Source, cause))?;
+        self.commits = Some(commits);
         while !self.leaves {
             self.obey(TICK);
             self.hear(&client)?;
@@ -170,10 +181,8 @@ impl Member {
         };
         while let Some(next) = command.take() {
             match next {
-                Command::Settle(batch, answer) => {
-                    let settled = self.settle(&batch);
-                    let _ = answer.send(settled);
-                }
+                Command::Settle(batch, answer) => self.settle(batch, answer),
+                Command::Committed(requests, receipts) => self.committed(requests, &receipts),
                 Command::GivenUp(assignment) => self.given_up(assignment),
                 Command::Explain(assignment, cause, answer) => {
                     let _ = answer.send(self.explain(assignment, cause));
@@ -244,13 +253,14 @@ impl Member {
         self.client.clone()
     }
 
-    /// Leaves the group. Nothing may hold the client any more: it is dropped here, on the thread that
-    /// answers its questions.
+    /// Leaves the group. From here on the client's questions are answered as they come, so that it may be
+    /// dropped on whichever thread has it last: this one, or one that waits for a commit.
     fn leave(&mut self) -> Result<(), Error> {
         for partition in std::mem::take(&mut *self.shared.partitions()).into_values() {
             partition.close();
         }
         self.held.clear();
+        self.commits = None;
         let Some(client) = self.client.take() else { return Ok(()) };
         client.context().leave();
         self.answer_for_good(&client);

@@ -61,6 +61,8 @@ impl Member {
                     Ok(Some(Pending::Assign { places, again }))
                 }
             },
+            // What is on its way was ours when it was sent.
+            pending @ Pending::Revoke { .. } if self.committing > 0 => Ok(Some(pending)),
             Pending::Revoke { places, open } if !open.is_empty() => {
                 if client.assignment_lost() {
                     // It came too late; nothing more can be committed.

@@ -1,40 +1,51 @@
-//! Commits and seeks, of partitions that are ours.
+//! What of a batch may be settled: of partitions that are ours.
 //!
 //! The broker takes a commit of whoever is in the group, also of a partition that somebody else has by
 //! now: so a receipt of an older assignment is not sent, and the client is asked as well.
 
-use rdkafka::consumer::{CommitMode, Consumer as _};
+use futures::channel::oneshot;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::{Offset, TopicPartitionList};
-use watershed::transport::{Event, Settled, Verdict};
+use watershed::transport::{Settled, Verdict};
 
+use crate::committing::{Request, positions};
 use crate::consumer::Receipt;
-use crate::errors::{closed, error, lasts, not_ours, outcome};
+use crate::errors::{closed, error, not_ours};
 use crate::group::Client;
 use crate::member::{ANSWER_WITHIN, Held, Member};
 
 impl Member {
-    /// One outcome for each. They are of different partitions.
-    pub(crate) fn settle(&mut self, batch: &[(Receipt, Verdict)]) -> Vec<Settled> {
+    /// Seeks, and has committed what is to be. The verdicts are of different partitions.
+    pub(crate) fn settle(
+        &mut self,
+        batch: Vec<(Receipt, Verdict)>,
+        answer: oneshot::Sender<Vec<Settled>>,
+    ) {
         let Some(client) = self.client() else {
-            return batch.iter().map(|_| Settled::Lost(closed())).collect();
+            let _ = answer.send(batch.iter().map(|_| Settled::Lost(closed())).collect());
+            return;
         };
         let mut settled: Vec<Option<Settled>> = batch.iter().map(|_| None).collect();
-        let mut commits = Vec::new();
-        for (at, (receipt, verdict)) in batch.iter().enumerate() {
-            if !self.is_ours(receipt) {
+        let mut receipts = Vec::new();
+        for (at, (receipt, verdict)) in batch.into_iter().enumerate() {
+            if self.held_by(&receipt).is_none() {
                 settled[at] = Some(Settled::Lost(not_ours()));
             } else if let Verdict::Release { .. } = verdict {
-                settled[at] = Some(self.seek(&client, receipt));
-            } else if let Err(lost) = store(&client, receipt) {
+                settled[at] = Some(self.seek(&client, &receipt));
+            } else if let Err(lost) = store(&client, &receipt) {
                 settled[at] = Some(lost);
             } else {
-                commits.push((at, receipt));
+                receipts.push((at, receipt));
             }
         }
-        for (at, outcome) in self.commit(&client, &commits) {
-            settled[at] = Some(outcome);
+        let request = Request { receipts, settled, answer };
+        if request.receipts.is_empty() {
+            let _ = request.answer.send(request.settled.into_iter().flatten().collect());
+            return;
         }
-        settled.into_iter().flatten().collect()
+        let sent = self.commits.as_ref().is_some_and(|commits| commits.send(request).is_ok());
+        // Where it was not, nobody answers: what became of it is unknown.
+        self.committing += usize::from(sent);
     }
 
     fn held_by(&mut self, receipt: &Receipt) -> Option<&mut Held> {
@@ -42,48 +53,12 @@ impl Member {
         (held.partition.assignment == receipt.assignment).then_some(held)
     }
 
-    fn is_ours(&mut self, receipt: &Receipt) -> bool {
-        self.held_by(receipt).is_some()
-    }
-
-    /// All in one request; where that fails each by itself, since the client says one error for all.
-    fn commit(&mut self, client: &Client, receipts: &[(usize, &Receipt)]) -> Vec<(usize, Settled)> {
-        let mut outcome = match receipts {
-            [] => return Vec::new(),
-            [(_, receipt)] => self.commit_once(client, &[*receipt]),
-            several => {
-                let all: Vec<_> = several.iter().map(|(_, receipt)| *receipt).collect();
-                match self.commit_once(client, &all) {
-                    Settled::Confirmed => Settled::Confirmed,
-                    _ => {
-                        let each = several.iter();
-                        return each.flat_map(|one| self.commit(client, &[*one])).collect();
-                    }
-                }
-            }
-        };
-        if let Settled::Confirmed = outcome {
-            for (_, receipt) in receipts {
-                if let Some(held) = self.held_by(receipt) {
-                    held.committed = receipt.offset + 1;
-                }
-            }
-        } else if client.assignment_lost() {
-            outcome = Settled::Lost(not_ours());
-        }
-        receipts.iter().map(|(at, _)| (*at, outcome.clone())).collect()
-    }
-
-    fn commit_once(&self, client: &Client, receipts: &[&Receipt]) -> Settled {
-        let committed = positions(receipts).and_then(|tpl| client.commit(&tpl, CommitMode::Sync));
-        match committed {
-            Ok(()) => Settled::Confirmed,
-            Err(cause) => {
-                if lasts(&cause) {
-                    let gone = error("the position cannot be committed", cause.clone());
-                    self.shared.notices.tell(Event::Gone(gone));
-                }
-                outcome(cause)
+    /// So many requests have their answers, and these positions are behind us.
+    pub(crate) fn committed(&mut self, requests: usize, receipts: &[Receipt]) {
+        self.committing -= requests;
+        for receipt in receipts {
+            if let Some(held) = self.held_by(receipt) {
+                held.committed = receipt.offset + 1;
             }
         }
     }
@@ -114,12 +89,4 @@ fn store(client: &Client, receipt: &Receipt) -> Result<(), Settled> {
         tpl.elements().iter().try_for_each(|element| element.error())
     });
     stored.map_err(|cause| Settled::Lost(error("the partition is not assigned", cause)))
-}
-
-fn positions(receipts: &[&Receipt]) -> rdkafka::error::KafkaResult<TopicPartitionList> {
-    let mut tpl = TopicPartitionList::with_capacity(receipts.len());
-    for Receipt { topic, partition, offset, .. } in receipts {
-        tpl.add_partition_offset(topic, *partition, Offset::Offset(offset + 1))?;
-    }
-    Ok(tpl)
 }
