@@ -3,20 +3,23 @@
 //! A letter is stored when the broker has confirmed it; only then does the drain reject the message,
 //! which lets the group's position pass it.
 
-use std::fmt;
+use std::{fmt, thread};
 
 use futures::channel::oneshot;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Header, OwnedHeaders, OwnedMessage, Timestamp};
 use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, Message};
+use watershed::transport::Trouble;
 use watershed::{Error, ErrorCode, Letter};
 
 use crate::errors::error;
 use crate::member::ANSWER_WITHIN;
+use crate::positions::partitions_of_one;
 
 /// A topic for the messages that were given up, for
 /// [`FanIn::dead_letters`](watershed::FanIn::dead_letters).
@@ -76,11 +79,12 @@ impl DeadLetters {
                 return Err(Error::validation(text));
             }
         }
+        is_there(config.clone(), topic.clone()).await?;
+        keeps_all(&config, &topic).await?;
         config.set("acks", "all");
         if config.get("enable.idempotence").is_none() {
             config.set("enable.idempotence", "true");
         }
-        check(&config, &topic).await?;
         let producer = config.create_with_context(Delivered).map_err(misconfigured)?;
         let limit = config.get("message.max.bytes").unwrap_or("1000000").to_owned();
         Ok(Self { producer, topic, limit })
@@ -178,20 +182,38 @@ fn added(record: &OwnedMessage, attempts: u32, reason: &Error) -> OwnedHeaders {
     })
 }
 
-/// Whether the topic is there, and keeps what is sent to it.
-async fn check(config: &ClientConfig, topic: &str) -> Result<(), Error> {
+/// Whether there is the topic. Some brokers would make one when the first letter comes.
+async fn is_there(mut config: ClientConfig, topic: String) -> Result<(), Error> {
+    // Only a consumer asks about a topic without making it, and nobody waits for its thread.
+    config.remove("group.id");
+    let (answer, known) = oneshot::channel();
+    let ask = move || {
+        let outsider = config.create::<BaseConsumer>().map_err(misconfigured);
+        let found = outsider.and_then(|outsider| {
+            partitions_of_one(&outsider, &topic).map_err(|trouble| match trouble {
+                Trouble::Lasts(cause) => {
+                    let text = format!("there is no topic `{topic}` for letters");
+                    Error::validation(text).with_source(cause)
+                }
+                Trouble::Passes(cause) => cause,
+            })
+        });
+        let _ = answer.send(found.map(drop));
+    };
+    let asks = thread::Builder::new().name("watershed-kafka-letters".to_owned()).spawn(ask);
+    asks.map_err(|cause| Error::from_error(ErrorCode::Source, cause))?;
+    let gone = |_| Error::new(ErrorCode::Panic, "the thread that asks for the topic panicked");
+    known.await.map_err(gone)?
+}
+
+/// Whether the topic keeps what is sent to it.
+async fn keeps_all(config: &ClientConfig, topic: &str) -> Result<(), Error> {
     let admin: AdminClient<DefaultClientContext> = config.create().map_err(misconfigured)?;
     let what = || format!("the configuration of the topic `{topic}`");
     let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
     let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
-    let described = described.map_err(|cause| error(what(), cause))?;
-    for described in described {
-        let described = described.map_err(|code| match code {
-            Code::UnknownTopicOrPartition => {
-                Error::validation(format!("there is no topic `{topic}` for letters"))
-            }
-            code => error(what(), KafkaError::AdminOp(code)),
-        })?;
+    for described in described.map_err(|cause| error(what(), cause))? {
+        let described = described.map_err(|code| error(what(), KafkaError::AdminOp(code)))?;
         let policy = described.get("cleanup.policy").and_then(|policy| policy.value.as_deref());
         if policy.is_some_and(|policy| policy.contains("compact")) {
             let text = format!("the topic `{topic}` is compacted: letters would be deleted");

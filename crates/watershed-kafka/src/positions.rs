@@ -22,7 +22,7 @@ pub(crate) fn partitions_of<C: ConsumerContext>(
     topics.iter().map(|topic| partitions_of_one(client, topic)).sum()
 }
 
-fn partitions_of_one<C: ConsumerContext>(
+pub(crate) fn partitions_of_one<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
 ) -> Result<usize, Trouble> {
