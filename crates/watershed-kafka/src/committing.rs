@@ -38,7 +38,9 @@ fn commit_all(client: &Client, shared: &Shared, receiver: &Receiver<Request>) {
         let mut requests: Vec<_> = std::iter::once(first).chain(receiver.try_iter()).collect();
         let of_one = |(at, request): (usize, &Request)| {
             let receipts = request.receipts.iter();
-            receipts.map(move |(place, receipt)| ((at, *place), receipt.clone())).collect::<Vec<_>>()
+            receipts
+                .map(move |(place, receipt)| ((at, *place), receipt.clone()))
+                .collect::<Vec<_>>()
         };
         let all: Vec<_> = requests.iter().enumerate().flat_map(of_one).collect();
         let outcomes = commit(client, shared, &all);

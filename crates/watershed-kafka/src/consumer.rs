@@ -157,7 +157,8 @@ impl Consumer {
     }
 
     /// How many bytes are read ahead of the handlers, over all partitions that the topics have when the
-    /// consumer joins. One message of each partition is read whatever its size.
+    /// consumer joins. A batch of records, as its producer has made it, is read whole whatever its size,
+    /// one of each partition.
     ///
     /// 0 is [`ErrorCode::Validation`]: the drain ends with it.
     #[must_use]

@@ -111,7 +111,7 @@ impl DeadLetters {
         let record = record.ok_or_else(|| Error::validation("the letter has no record"))?;
         let added = added(record, letter.attempts(), letter.error());
         let headers = record.headers().cloned();
-        if !is_too_large(&self.send(record, Some(added)).await?) {
+        if self.send(record, Some(added)).await?.is_none() {
             return Ok(());
         }
         match self.send(record, headers).await? {
@@ -149,14 +149,14 @@ impl DeadLetters {
         };
         match delivered {
             Ok(()) => Ok(None),
-            Err(cause) if is_too_large(&Some(cause.clone())) => Ok(Some(cause)),
+            Err(cause) if is_too_large(&cause) => Ok(Some(cause)),
             Err(cause) => Err(error(format!("storing a letter in `{}`", self.topic), cause)),
         }
     }
 }
 
-fn is_too_large(cause: &Option<KafkaError>) -> bool {
-    let code = cause.as_ref().and_then(KafkaError::rdkafka_error_code);
+fn is_too_large(cause: &KafkaError) -> bool {
+    let code = cause.rdkafka_error_code();
     matches!(code, Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize))
 }
 
@@ -177,9 +177,9 @@ fn added(record: &OwnedMessage, attempts: u32, reason: &Error) -> OwnedHeaders {
         ("watershed.error", &reason[..end]),
     ];
     let headers = record.headers().cloned().unwrap_or_default();
-    added.into_iter().fold(headers, |headers, (key, value)| {
-        headers.insert(Header { key, value: Some(value) })
-    })
+    added
+        .into_iter()
+        .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
 /// Whether there is the topic. Some brokers would make one when the first letter comes.

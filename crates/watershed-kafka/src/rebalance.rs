@@ -75,11 +75,7 @@ impl Member {
         }
     }
 
-    fn assign(
-        &mut self,
-        client: &Arc<Client>,
-        positions: Vec<(Place, i64)>,
-    ) -> Result<(), Error> {
+    fn assign(&mut self, client: &Arc<Client>, positions: Vec<(Place, i64)>) -> Result<(), Error> {
         let mut tpl = TopicPartitionList::with_capacity(positions.len());
         let mut assigned = Vec::new();
         for ((topic, partition), position) in positions {
@@ -90,8 +86,7 @@ impl Member {
             let number = self.number(&topic, partition)?;
             let assignment = Assignment { partition: number, generation: self.generation };
             let (topic, bytes) = (topic.into(), self.setup.bytes_at_once(self.partitions));
-            let opened =
-                Partition::open(client, (&topic, partition), assignment, position, bytes);
+            let opened = Partition::open(client, (&topic, partition), assignment, position, bytes);
             let Some(partition) = opened else {
                 let text = format!("partition {partition} of `{topic}` cannot be read by itself");
                 return Err(Error::new(ErrorCode::Source, text));
@@ -112,13 +107,11 @@ impl Member {
     fn number(&self, topic: &str, partition: i32) -> Result<u32, Error> {
         let topics = &self.setup.topics;
         let at = topics.iter().position(|known| known == topic).map(u16::try_from);
-        match (at, u16::try_from(partition)) {
-            (Some(Ok(at)), Ok(partition)) => Ok(u32::from(at) << 16 | u32::from(partition)),
-            _ => {
-                let text = format!("partition {partition} of `{topic}` was not asked for");
-                Err(Error::new(ErrorCode::Source, text))
-            }
-        }
+        let (Some(Ok(at)), Ok(partition)) = (at, u16::try_from(partition)) else {
+            let text = format!("partition {partition} of `{topic}` was not asked for");
+            return Err(Error::new(ErrorCode::Source, text));
+        };
+        Ok(u32::from(at) << 16 | u32::from(partition))
     }
 
     /// Asks the drain to give partitions up; what was lost is told to it.

@@ -5,6 +5,7 @@
 
 use futures::channel::oneshot;
 use rdkafka::consumer::Consumer as _;
+use rdkafka::topic_partition_list::TopicPartitionListElem as Element;
 use rdkafka::{Offset, TopicPartitionList};
 use watershed::transport::{Settled, Verdict};
 
@@ -70,7 +71,7 @@ impl Member {
         let sought = tpl
             .add_partition_offset(topic, *partition, Offset::Offset(*offset))
             .and_then(|()| client.seek_partitions(tpl, ANSWER_WITHIN))
-            .and_then(|tpl| tpl.elements().iter().try_for_each(|element| element.error()));
+            .and_then(|tpl| tpl.elements().iter().try_for_each(Element::error));
         if let Err(cause) = sought {
             let what = format!("seeking partition {partition} of `{topic}` to {offset}");
             return Settled::Unknown(error(what, cause));
@@ -86,7 +87,7 @@ impl Member {
 fn store(client: &Client, receipt: &Receipt) -> Result<(), Settled> {
     let stored = positions(&[receipt]).and_then(|tpl| {
         client.store_offsets(&tpl)?;
-        tpl.elements().iter().try_for_each(|element| element.error())
+        tpl.elements().iter().try_for_each(Element::error)
     });
     stored.map_err(|cause| Settled::Lost(error("the partition is not assigned", cause)))
 }

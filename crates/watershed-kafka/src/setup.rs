@@ -191,4 +191,67 @@ mod tests {
         }
         Ok(())
     }
+
+    /// What waits in the client, by its own statistics.
+    #[derive(Default)]
+    struct Waiting(std::sync::Mutex<Vec<u64>>);
+
+    impl rdkafka::ClientContext for Waiting {
+        fn stats(&self, said: rdkafka::Statistics) {
+            let partitions = said.topics.values().flat_map(|topic| topic.partitions.values());
+            let bytes = partitions.map(|partition| partition.fetchq_size).sum();
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(bytes);
+        }
+    }
+
+    impl rdkafka::consumer::ConsumerContext for Waiting {}
+
+    #[test]
+    fn a_client_that_nobody_reads_from_holds_no_more_than_its_share()
+    -> Result<(), Box<dyn std::error::Error>> {
+        use rdkafka::consumer::{BaseConsumer, Consumer as _};
+        use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+        const AHEAD: usize = 256 << 10;
+        let cluster = rdkafka::mocking::MockCluster::new(1)?;
+        cluster.create_topic("orders", 4, 1)?;
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers());
+        // A batch of records is read whole.
+        let producer: BaseProducer = config.clone().set("batch.num.messages", "2").create()?;
+        let body = vec![7; 4_000];
+        for number in 0..1_000 {
+            let record = BaseRecord::<(), [u8]>::to("orders").partition(number % 4).payload(&body);
+            producer.send(record).map_err(|(cause, _)| cause)?;
+        }
+        producer.flush(Duration::from_secs(20))?;
+
+        config.set("group.id", "shop").set("statistics.interval.ms", "100");
+        let setup = Setup::new(config, vec!["orders".to_owned()])?;
+        let config = Setup { ahead_bytes: AHEAD, ..setup }.of_member(4);
+        let client: BaseConsumer<Waiting> = config.create_with_context(Waiting::default())?;
+        let mut tpl = rdkafka::TopicPartitionList::new();
+        tpl.add_partition_range("orders", 0, 3);
+        tpl.set_all_offsets(rdkafka::Offset::Offset(0))?;
+        let client = std::sync::Arc::new(client);
+        let queues: Vec<_> =
+            (0..4).filter_map(|number| client.split_partition_queue("orders", number)).collect();
+        client.assign(&tpl)?;
+        let said = || {
+            let said = client.context().0.lock();
+            said.unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        };
+        // Until it has said the same ten times: it fetches no more.
+        let is_full = |said: &[u64]| {
+            let last = &said[said.len().saturating_sub(10)..];
+            last.len() == 10 && last[0] > 0 && last.iter().all(|bytes| *bytes == last[0])
+        };
+        while !is_full(&said()) {
+            drop(client.poll(Duration::from_millis(100)));
+        }
+        drop(queues);
+        let most = said().into_iter().max().unwrap_or(0);
+        assert!(most > 0 && most <= AHEAD as u64, "{most} of {AHEAD}");
+        Ok(())
+    }
 }

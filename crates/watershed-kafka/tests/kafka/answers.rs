@@ -45,8 +45,8 @@ fn a_group_that_starts_at_the_end_has_what_comes_later() -> Result<(), BoxError>
 }
 
 #[test]
-fn a_position_that_the_log_does_not_hold_is_a_fault_that_says_what_it_holds()
--> Result<(), BoxError> {
+fn a_position_that_the_log_does_not_hold_is_a_fault_that_says_what_it_holds() -> Result<(), BoxError>
+{
     let (_cluster, broker) = mock(&[("gone", 1)])?;
     let (topic, group) = ("gone", unique("shop"));
     broker.put(topic, 1, 0..3)?;

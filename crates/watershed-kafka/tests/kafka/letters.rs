@@ -25,7 +25,12 @@ fn parse(record: OwnedMessage) -> Result<Order, BoxError> {
 }
 
 /// Drains orders of which those of no pieces fail.
-fn drain(broker: &Broker, topic: &str, group: &str, letters: &DeadLetters) -> Result<u64, BoxError> {
+fn drain(
+    broker: &Broker,
+    topic: &str,
+    group: &str,
+    letters: &DeadLetters,
+) -> Result<u64, BoxError> {
     let orders = Consumer::new(broker.member(group), [topic])?.until_empty();
     let caught_up = orders.caught_up();
     let link = Link::new(orders);
@@ -36,9 +41,7 @@ fn drain(broker: &Broker, topic: &str, group: &str, letters: &DeadLetters) -> Re
     })
     .incoming(sources)
     .retry(RetryPolicy::fixed(2, Duration::from_millis(1)))
-    .dead_letters(async |letter: Letter<Order>| {
-        letters.store(&letter, |order| &order.record).await
-    })
+    .dead_letters(async |letter: Letter<Order>| letters.store(&letter, |order| &order.record).await)
     .shutdown(caught_up)
     .timeout(PATIENCE);
     let report = smol::block_on(drain.into_future())?;

@@ -46,7 +46,8 @@ fn comes_and_goes(strategy: &str) -> Result<(), BoxError> {
     let Some(broker) = broker() else { return Ok(()) };
     let (topic, group) = (broker.topic(strategy, 4)?, unique(strategy));
     broker.put(&topic, 4, 0..MESSAGES)?;
-    let (seen, first, second) = (Seen::default(), CancellationSource::new(), CancellationSource::new());
+    let (seen, first, second) =
+        (Seen::default(), CancellationSource::new(), CancellationSource::new());
     let config = || {
         let mut config = broker.member(&group);
         config.set("partition.assignment.strategy", strategy);
@@ -54,9 +55,8 @@ fn comes_and_goes(strategy: &str) -> Result<(), BoxError> {
     };
     let by_second = AtomicU32::new(0);
     let reports = thread::scope(|scope| {
-        let one = scope.spawn(|| {
-            work(("first", config(), &topic), &seen, &first, |all| all == MESSAGES)
-        });
+        let one =
+            scope.spawn(|| work(("first", config(), &topic), &seen, &first, |all| all == MESSAGES));
         while seen.lock().is_ok_and(|seen| seen.len() < 10) && !one.is_finished() {
             thread::yield_now();
         }
@@ -126,7 +126,8 @@ fn what_was_revoked_settles_nothing() -> Result<(), BoxError> {
         config.set("partition.assignment.strategy", "cooperative-sticky");
         config
     };
-    let link = Link::new(Consumer::new(config(), [&topic])?).revoke_within(Duration::from_millis(500));
+    let link =
+        Link::new(Consumer::new(config(), [&topic])?).revoke_within(Duration::from_millis(500));
     let (first, second) = (CancellationSource::new(), CancellationSource::new());
     let receipts = Mutex::new(Vec::<Receipt>::new());
     let has_both = CancellationSource::new();
@@ -136,11 +137,11 @@ fn what_was_revoked_settles_nothing() -> Result<(), BoxError> {
             // It has the first message of each partition in work until the end.
             let drain = fan_in(&context, [], async |_, step| {
                 let receipt = step.receipt::<Receipt>(0).ok_or("there is no receipt")?;
-                let mut receipts = receipts.lock().map_err(|_| "a handler has panicked")?;
-                receipts.push(receipt);
-                let is_both = receipts.iter().any(|it| it.partition() == 0)
-                    && receipts.iter().any(|it| it.partition() == 1);
-                drop(receipts);
+                let is_both = {
+                    let mut receipts = receipts.lock().map_err(|_| "a handler has panicked")?;
+                    receipts.push(receipt);
+                    [0, 1].iter().all(|of| receipts.iter().any(|it| it.partition() == *of))
+                };
                 if is_both {
                     has_both.cancel();
                 }
