@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -34,6 +35,7 @@ use crate::setup::{Setup, Start};
 /// | option | default |
 /// | --- | --- |
 /// | [`start_at`](Consumer::start_at) | [`Start::Earliest`] |
+/// | [`if_gone`](Consumer::if_gone) | the drain ends with an error |
 /// | [`ahead_bytes`](Consumer::ahead_bytes) | 64 MiB |
 /// | [`until_empty`](Consumer::until_empty) | it goes on for ever |
 ///
@@ -59,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) notices: Notices,
     pub(crate) commands: Sender<Command>,
     pub(crate) caught_up: CancellationSource,
+    pub(crate) passed_over: AtomicU64,
     partitions: Mutex<HashMap<Assignment, Arc<Partition>>>,
     /// Nothing can be reached: it is told to whoever waits for a message.
     trouble: Mutex<Option<Error>>,
@@ -139,6 +142,7 @@ impl Consumer {
             notices: Notices::new(),
             commands,
             caught_up: CancellationSource::new(),
+            passed_over: AtomicU64::new(0),
             partitions: Mutex::default(),
             trouble: Mutex::default(),
         };
@@ -150,10 +154,28 @@ impl Consumer {
     }
 
     /// Where a group starts that has no position yet. The position is committed before the first
-    /// message is handed on, so that a crash before the first commit changes nothing.
+    /// message is handed on, so that a crash before the first commit changes nothing. A partition that
+    /// comes later, when the group has a position in another one of its topic, starts at its beginning
+    /// whatever is said here.
     #[must_use]
     pub fn start_at(self, start: Start) -> Self {
         self.with(|setup| setup.start = start)
+    }
+
+    /// Where a partition goes on of which the log does not hold the group's position any more: it was
+    /// deleted before somebody came, or the topic was made anew. Looked at when the partition is
+    /// assigned, and committed then; what is deleted while it is read ends the drain all the same. What
+    /// was passed over is [counted](Consumer::passed_over).
+    #[must_use]
+    pub fn if_gone(self, start: Start) -> Self {
+        self.with(|setup| setup.if_gone = Some(start))
+    }
+
+    /// How many offsets were passed over because the log does not [hold them
+    /// any more](Consumer::if_gone).
+    #[must_use]
+    pub fn passed_over(&self) -> u64 {
+        self.shared.passed_over.load(Ordering::Relaxed)
     }
 
     /// How many bytes are read ahead of the handlers, over all partitions that the topics have when the

@@ -1,6 +1,7 @@
 //! Where a partition starts, and what is said when the log does not hold that any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -47,6 +48,9 @@ impl Member {
         places: &[Place],
     ) -> Result<Vec<(Place, i64)>, Trouble> {
         let mut positions = committed(client, places)?;
+        if let Some(start) = self.setup.if_gone {
+            self.pass_over(client, &mut positions, start)?;
+        }
         let missing = |place: &&Place| !positions.contains_key(*place);
         let topics: BTreeSet<_> =
             places.iter().filter(missing).map(|(topic, _)| topic.clone()).collect();
@@ -72,6 +76,29 @@ impl Member {
             position.map(|at| (place.clone(), at)).ok_or_else(|| Trouble::Passes(missing()))
         };
         places.iter().map(position).collect()
+    }
+
+    /// Moves the positions that the log does not hold to one of its ends.
+    fn pass_over(
+        &self,
+        client: &Client,
+        positions: &mut BTreeMap<Place, i64>,
+        start: Start,
+    ) -> Result<(), Trouble> {
+        let mut moved = BTreeMap::new();
+        for ((topic, partition), position) in positions.iter() {
+            let (first, end) = bounds_of(client, topic, *partition)?;
+            if !(first..=end).contains(position) {
+                let to = if start == Start::Latest { end } else { first };
+                moved.insert((topic.clone(), *partition), to);
+            }
+        }
+        for (place, to) in commit(client, moved)? {
+            let from = positions.insert(place, to).unwrap_or(to);
+            let passed_over = u64::try_from(to - from).unwrap_or(0);
+            self.shared.passed_over.fetch_add(passed_over, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Why a position cannot be read from.
@@ -123,12 +150,16 @@ fn bounds(
 ) -> Result<BTreeMap<Place, i64>, Trouble> {
     let mut positions = BTreeMap::new();
     for (topic, partition) in places {
-        let bounds = client.fetch_watermarks(topic, *partition, ANSWER_WITHIN);
-        let what = || format!("the bounds of partition {partition} of `{topic}`");
-        let bounds = bounds.map_err(|cause| trouble(what(), cause))?;
+        let bounds = bounds_of(client, topic, *partition)?;
         positions.insert((topic.clone(), *partition), which(bounds));
     }
     Ok(positions)
+}
+
+fn bounds_of(client: &Client, topic: &str, partition: i32) -> Result<(i64, i64), Trouble> {
+    let bounds = client.fetch_watermarks(topic, partition, ANSWER_WITHIN);
+    let what = || format!("the bounds of partition {partition} of `{topic}`");
+    bounds.map_err(|cause| trouble(what(), cause))
 }
 
 fn commit(

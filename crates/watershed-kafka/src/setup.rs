@@ -5,15 +5,14 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use watershed::Error;
 
-/// Where a group starts that has no position yet. A partition that comes later, when the group has a
-/// position in another one of its topic, starts at its beginning whatever is said here.
+/// One of the two ends of what a topic holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// At the first message that the topic holds.
+    /// The first message that is held.
     #[default]
     Earliest,
-    /// Behind the last one.
+    /// Behind the last one: what comes from now on.
     Latest,
 }
 
@@ -23,6 +22,7 @@ pub(crate) struct Setup {
     pub(crate) config: ClientConfig,
     pub(crate) topics: Vec<String>,
     pub(crate) start: Start,
+    pub(crate) if_gone: Option<Start>,
     pub(crate) until_empty: bool,
     pub(crate) ahead_bytes: usize,
 }
@@ -69,7 +69,8 @@ impl Setup {
         let checked = config.create_native_config();
         checked.map_err(|error| Error::validation("the configuration").with_source(error))?;
         let ahead_bytes = 64 << 20;
-        Ok(Self { config, topics, start: Start::default(), until_empty: false, ahead_bytes })
+        let start = Start::default();
+        Ok(Self { config, topics, start, if_gone: None, until_empty: false, ahead_bytes })
     }
 
     /// The client's configuration, where the topics have so many partitions.

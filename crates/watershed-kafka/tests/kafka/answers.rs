@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use watershed::transport::Link;
 use watershed::{BoxError, CancellationSource, FanInReport, StepContext, fan_in};
+use watershed_kafka::rdkafka::Message as _;
+use watershed_kafka::rdkafka::message::OwnedMessage;
 use watershed_kafka::rdkafka::mocking::MockCluster;
 use watershed_kafka::rdkafka::producer::DefaultProducerContext;
 use watershed_kafka::rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -61,6 +63,35 @@ fn a_position_that_the_log_does_not_hold_is_a_fault_that_says_what_it_holds() ->
     assert!(text.contains("position 1000") && text.contains("0 up to 3"), "{text}");
     // It stays where it was.
     assert_eq!(broker.committed(&group, topic, 1)?, [Some(1000)]);
+    Ok(())
+}
+
+/// The client's own broker holds at most 5 MB of a partition.
+#[test]
+fn what_the_log_does_not_hold_any_more_is_passed_over_and_counted_where_asked_for()
+-> Result<(), BoxError> {
+    let (_cluster, broker) = mock(&[("short", 1)])?;
+    let group = unique("shop");
+    broker.commit(&group, "short", &[(0, 0)])?;
+    for number in 0..20 {
+        broker.put_records("short", [(0, Some(vec![number; 900_000]))])?;
+    }
+    let consumer = Consumer::new(broker.member(&group), ["short"])?;
+    let consumer = consumer.if_gone(Start::Earliest).until_empty();
+    let caught_up = consumer.caught_up();
+    let link = Link::new(consumer);
+    let first = Cell::new(None);
+    let context = StepContext::new("orders");
+    let drain = fan_in(&context, [], async |message: OwnedMessage, _| {
+        first.set(first.get().or(Some(message.offset())));
+        Ok::<_, BoxError>(())
+    });
+    let drain = drain.incoming(link.assigned()).shutdown(caught_up).timeout(PATIENCE);
+    let report = smol::block_on(drain.into_future())?;
+    let passed_over = link.transport().passed_over();
+    assert!(passed_over > 0 && report.accepted() > 0, "{report:?}");
+    assert_eq!(passed_over + report.accepted(), 20);
+    assert_eq!(first.get(), Some(i64::try_from(passed_over)?));
     Ok(())
 }
 
