@@ -45,10 +45,10 @@ fn commit_all(client: &Client, shared: &Shared, receiver: &Receiver<Request>) {
         let all: Vec<_> = requests.iter().enumerate().flat_map(of_one).collect();
         let outcomes = commit(client, shared, &all);
         let is_confirmed = |settled: &Settled| matches!(settled, Settled::Confirmed);
-        let confirmed = all.iter().zip(&outcomes).filter(|(_, settled)| is_confirmed(settled));
-        let confirmed = confirmed.map(|((_, receipt), _)| receipt.clone()).collect();
+        let answered = all.iter().zip(&outcomes);
+        let answered = answered.map(|((_, receipt), it)| (receipt.clone(), is_confirmed(it)));
         // The member knows before the drain does: it may be asked about it at once.
-        let _ = shared.commands.send(Command::Committed(requests.len(), confirmed));
+        let _ = shared.commands.send(Command::Committed(answered.collect()));
         for (((at, place), _), settled) in all.iter().zip(outcomes) {
             requests[*at].settled[*place] = Some(settled);
         }

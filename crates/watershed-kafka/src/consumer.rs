@@ -32,6 +32,9 @@ use crate::setup::{Setup, Start};
 /// the drain has ended or the link is dropped. It does not come back: for another drain, make another
 /// consumer.
 ///
+/// In an [`Assignment`] the number of a partition is Kafka's own, for the first topic; for the second one
+/// it is 65,536 more, and so on. [`Receipt`] has both, the topic and Kafka's number.
+///
 /// | option | default |
 /// | --- | --- |
 /// | [`start_at`](Consumer::start_at) | [`Start::Earliest`] |
@@ -198,8 +201,8 @@ impl Consumer {
 
     /// Cancelled when this consumer has read its partitions [until they were
     /// empty](Consumer::until_empty), and all of it is committed: for
-    /// [`FanIn::shutdown`](watershed::FanIn::shutdown). A consumer that the group gives no partition has
-    /// nothing to read, and is at the end as well.
+    /// [`FanIn::shutdown`](watershed::FanIn::shutdown). One that has no partition waits until the group
+    /// gives it one: another member has them, and may not have read them.
     #[must_use]
     pub fn caught_up(&self) -> CancellationToken {
         self.shared.caught_up.token()

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
+use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -35,8 +36,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) enum Command {
     Settle(Vec<(Receipt, Verdict)>, oneshot::Sender<Vec<Settled>>),
-    /// So many requests to commit have their answers, and these messages are behind us.
-    Committed(usize, Vec<Receipt>),
+    /// What was committed has its answer, and whether that was a yes.
+    Committed(Vec<(Receipt, bool)>),
     /// Nothing of the partition is open any more.
     GivenUp(Assignment),
     /// The log does not hold what was to be read.
@@ -52,6 +53,8 @@ pub(crate) struct Held {
     pub(crate) partition: Arc<Partition>,
     /// The offset behind the last message that is committed.
     pub(crate) committed: i64,
+    /// How many commits of it have no answer yet.
+    pub(crate) committing: usize,
 }
 
 pub(crate) struct Member {
@@ -67,10 +70,6 @@ pub(crate) struct Member {
     pub(crate) generation: u64,
     pub(crate) pending: Option<Pending>,
     pub(crate) commits: Option<Sender<Request>>,
-    /// How many requests to commit have no answer yet.
-    pub(crate) committing: usize,
-    /// It has been told at least once what it has.
-    pub(crate) joined: bool,
     /// Nothing could be reached; asked again then.
     look_again: Option<Instant>,
     leaves: bool,
@@ -89,8 +88,6 @@ impl Member {
             generation: 0,
             pending: None,
             commits: None,
-            committing: 0,
-            joined: false,
             look_again: None,
             leaves: false,
             left: None,
@@ -182,7 +179,7 @@ impl Member {
         while let Some(next) = command.take() {
             match next {
                 Command::Settle(batch, answer) => self.settle(batch, answer),
-                Command::Committed(requests, receipts) => self.committed(requests, &receipts),
+                Command::Committed(answered) => self.committed(&answered),
                 Command::GivenUp(assignment) => self.given_up(assignment),
                 Command::Explain(assignment, cause, answer) => {
                     let _ = answer.send(self.explain(assignment, cause));
@@ -201,7 +198,18 @@ impl Member {
     /// What the client has to say: its own errors; what the group asks is noted on the way.
     fn hear(&mut self, client: &Client) -> Result<(), Error> {
         while let Some(said) = client.poll(Duration::ZERO) {
-            let Err(cause) = said else { continue };
+            let cause = match said {
+                Err(cause) => cause,
+                // Passing it over would lose it.
+                Ok(message) => {
+                    let text = format!(
+                        "a message of partition {} of `{}` came another way",
+                        message.partition(),
+                        message.topic()
+                    );
+                    return Err(Error::new(ErrorCode::Source, text));
+                }
+            };
             let text = "the consumer's connection";
             if lasts(&cause) {
                 return Err(error(text, cause));
@@ -243,8 +251,8 @@ impl Member {
             let (next, at_end) = held.partition.position();
             at_end && held.committed >= next
         };
-        let is_settled = self.setup.until_empty && self.joined && self.pending.is_none();
-        if is_settled && self.held.values().all(is_done) {
+        let is_settled = self.setup.until_empty && self.pending.is_none();
+        if is_settled && !self.held.is_empty() && self.held.values().all(is_done) {
             self.shared.caught_up.cancel();
         }
     }

@@ -62,7 +62,9 @@ impl Member {
                 }
             },
             // What is on its way was ours when it was sent.
-            pending @ Pending::Revoke { .. } if self.committing > 0 => Ok(Some(pending)),
+            Pending::Revoke { places, open } if self.commits_any(&places) => {
+                Ok(Some(Pending::Revoke { places, open }))
+            }
             Pending::Revoke { places, open } if !open.is_empty() => {
                 if client.assignment_lost() {
                     // It came too late; nothing more can be committed.
@@ -92,11 +94,10 @@ impl Member {
                 return Err(Error::new(ErrorCode::Source, text));
             };
             self.shared.partitions().insert(assignment, Arc::clone(&partition));
-            self.held.insert(number, Held { partition, committed: position });
+            self.held.insert(number, Held { partition, committed: position, committing: 0 });
             assigned.push(assignment);
         }
         give(client, &tpl).map_err(|cause| error("assigning partitions", cause))?;
-        self.joined = true;
         for assignment in assigned {
             self.shared.notices.tell(Event::Assigned(assignment));
         }
@@ -121,7 +122,7 @@ impl Member {
             self.lose(&places);
             return Pending::Revoke { places, open };
         }
-        open.extend(self.held_of(&places));
+        open.extend(self.assignments_of(&places));
         for assignment in &open {
             let (commands, assignment) = (self.shared.commands.clone(), *assignment);
             let revocation = Revocation::new(assignment, move |_| {
@@ -140,22 +141,29 @@ impl Member {
         }
     }
 
-    fn held_of(&self, places: &[Place]) -> Vec<Assignment> {
-        let is_of = |held: &&Held| {
+    fn held_of(&self, places: &[Place]) -> impl Iterator<Item = &Held> {
+        self.held.values().filter(|held| {
             let Partition { topic, number, .. } = &*held.partition;
             places.iter().any(|(name, partition)| **topic == **name && number == partition)
-        };
-        self.held.values().filter(is_of).map(|held| held.partition.assignment).collect()
+        })
+    }
+
+    fn assignments_of(&self, places: &[Place]) -> Vec<Assignment> {
+        self.held_of(places).map(|held| held.partition.assignment).collect()
+    }
+
+    fn commits_any(&self, places: &[Place]) -> bool {
+        self.held_of(places).any(|held| held.committing > 0)
     }
 
     fn lose(&self, places: &[Place]) {
-        for assignment in self.held_of(places) {
+        for assignment in self.assignments_of(places) {
             self.shared.notices.tell(Event::Lost(assignment, not_ours()));
         }
     }
 
     fn take_away(&mut self, client: &Client, places: &[Place]) -> Result<(), Error> {
-        for assignment in self.held_of(places) {
+        for assignment in self.assignments_of(places) {
             self.held.remove(&assignment.partition);
             close(&self.shared, assignment);
         }

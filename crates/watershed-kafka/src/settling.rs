@@ -44,9 +44,13 @@ impl Member {
             let _ = request.answer.send(request.settled.into_iter().flatten().collect());
             return;
         }
-        let sent = self.commits.as_ref().is_some_and(|commits| commits.send(request).is_ok());
-        // Where it was not, nobody answers: what became of it is unknown.
-        self.committing += usize::from(sent);
+        for (_, receipt) in &request.receipts {
+            if let Some(held) = self.held_by(receipt) {
+                held.committing += 1;
+            }
+        }
+        // The thread is there as long as this one, and answers everything.
+        let _ = self.commits.as_ref().map(|commits| commits.send(request));
     }
 
     fn held_by(&mut self, receipt: &Receipt) -> Option<&mut Held> {
@@ -54,11 +58,12 @@ impl Member {
         (held.partition.assignment == receipt.assignment).then_some(held)
     }
 
-    /// So many requests have their answers, and these positions are behind us.
-    pub(crate) fn committed(&mut self, requests: usize, receipts: &[Receipt]) {
-        self.committing -= requests;
-        for receipt in receipts {
-            if let Some(held) = self.held_by(receipt) {
+    /// These have their answers; what is confirmed is behind us.
+    pub(crate) fn committed(&mut self, answered: &[(Receipt, bool)]) {
+        for (receipt, is_confirmed) in answered {
+            let Some(held) = self.held_by(receipt) else { continue };
+            held.committing -= 1;
+            if *is_confirmed {
                 held.committed = receipt.offset + 1;
             }
         }

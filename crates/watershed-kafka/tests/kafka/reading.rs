@@ -1,7 +1,9 @@
 //! What is read, and when reading ends.
 
+use std::sync::Mutex;
+
 use watershed::transport::Link;
-use watershed::{BoxError, ErrorCode, StepContext, fan_in};
+use watershed::{BoxError, CancellationSource, ErrorCode, StepContext, fan_in};
 use watershed_kafka::Consumer;
 use watershed_kafka::rdkafka::Message as _;
 
@@ -52,6 +54,71 @@ fn a_record_without_a_value_is_a_message_without_a_body() -> Result<(), BoxError
     let bodies: Vec<_> = messages.iter().map(|message| message.payload()).collect();
     assert_eq!(bodies, [None, Some(&b"1"[..]), None]);
     assert_eq!((report.accepted(), report.failed()), (3, 0));
+    Ok(())
+}
+
+/// The source would look by itself as well, but only once a second.
+#[test]
+fn a_message_that_comes_wakes_whoever_waits() -> Result<(), BoxError> {
+    const MESSAGES: u32 = 60;
+    let Some(broker) = broker() else { return Ok(()) };
+    let topic = broker.topic("one-by-one", 1)?;
+    broker.put(&topic, 1, 0..1)?;
+    let link = Link::new(Consumer::new(broker.member(&unique("shop")), [&topic])?);
+    let (stop, context) = (CancellationSource::new(), StepContext::new("orders"));
+    let drain = fan_in(&context, [], async |message, _| {
+        let next = number(&message) + 1;
+        if next == MESSAGES {
+            stop.cancel();
+            return Ok(());
+        }
+        broker.put(&topic, 1, next..next + 1)
+    });
+    let drain = drain.incoming(link.assigned()).shutdown(stop.token()).timeout(PATIENCE);
+    let report = smol::block_on(drain.into_future())?;
+    assert_eq!(report.accepted(), u64::from(MESSAGES));
+    Ok(())
+}
+
+#[test]
+fn the_next_drain_of_a_link_goes_on_where_one_that_was_dropped_had_come_to() -> Result<(), BoxError>
+{
+    let Some(broker) = broker() else { return Ok(()) };
+    let topic = broker.topic("again", 1)?;
+    broker.put(&topic, 1, 0..5)?;
+    let link = Link::new(Consumer::new(broker.member(&unique("shop")), [&topic])?);
+    let context = StepContext::new("first");
+    let second = CancellationSource::new();
+    let drain = fan_in(&context, [], async |message, _| {
+        if number(&message) == 0 {
+            return Ok(());
+        }
+        second.cancel();
+        std::future::pending::<Result<(), BoxError>>().await
+    });
+    let drain = drain.incoming(link.assigned()).timeout(PATIENCE).into_future();
+    let begun = second.token();
+    let ended = smol::block_on(smol::future::or(async { Some(drain.await.map(drop)) }, async {
+        begun.cancelled().await;
+        None
+    }));
+    assert!(ended.is_none(), "{ended:?}");
+    context.scope().clear();
+    let (stop, seen) = (CancellationSource::new(), Mutex::new(Vec::new()));
+    let context = StepContext::new("second");
+    let drain = fan_in(&context, [], async |message, _| {
+        let mut seen = seen.lock().map_err(|_| "a handler has panicked")?;
+        seen.push(number(&message));
+        if seen.last() == Some(&4) {
+            stop.cancel();
+        }
+        Ok::<_, BoxError>(())
+    });
+    let drain = drain.incoming(link.assigned()).shutdown(stop.token()).timeout(PATIENCE);
+    smol::block_on(drain.into_future())?;
+    let seen = seen.into_inner()?;
+    // The accept of the first one may have been on its way.
+    assert!(seen == [0, 1, 2, 3, 4] || seen == [1, 2, 3, 4], "{seen:?}");
     Ok(())
 }
 
