@@ -3,6 +3,7 @@
 
 mod answers;
 mod conformance;
+mod killing;
 mod letters;
 mod positions;
 mod reading;
