@@ -31,6 +31,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// How long the broker may take to answer a question that is asked again.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
+const MOST_AT_ONCE: usize = 256;
 /// How long leaving the group may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
@@ -168,7 +169,7 @@ impl Member {
 
     /// Does what there is to do, and waits for so long where there is nothing.
     fn obey(&mut self, within: Duration) {
-        let mut command = match self.commands.recv_timeout(within) {
+        let first = match self.commands.recv_timeout(within) {
             Ok(command) => Some(command),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
@@ -176,8 +177,11 @@ impl Member {
                 None
             }
         };
-        while let Some(next) = command.take() {
-            match next {
+        // The client is heard in between, however busy the drain is.
+        let commands: Vec<_> =
+            first.into_iter().chain(self.commands.try_iter().take(MOST_AT_ONCE)).collect();
+        for command in commands {
+            match command {
                 Command::Settle(batch, answer) => self.settle(batch, answer),
                 Command::Committed(answered) => self.committed(&answered),
                 Command::GivenUp(assignment) => self.given_up(assignment),
@@ -187,11 +191,9 @@ impl Member {
                 Command::Leave(answer) => {
                     self.leaves = true;
                     self.left = answer;
-                    return;
                 }
                 Command::Look => {}
             }
-            command = self.commands.try_recv().ok();
         }
     }
 
@@ -262,7 +264,8 @@ impl Member {
     }
 
     /// Leaves the group. From here on the client's questions are answered as they come, so that it may be
-    /// dropped on whichever thread has it last: this one, or one that waits for a commit.
+    /// dropped on whichever thread has it last: this one, or one that waits for a commit. Where it takes
+    /// too long the client is kept until that is said: dropping it would wait.
     fn leave(&mut self) -> Result<(), Error> {
         for partition in std::mem::take(&mut *self.shared.partitions()).into_values() {
             partition.close();
@@ -277,6 +280,7 @@ impl Member {
         while !client.closed() {
             if since.elapsed() > LEAVE_WITHIN {
                 let text = "the consumer could not leave its group in time";
+                self.client = Some(client);
                 return Err(Error::new(ErrorCode::Timeout, text));
             }
             drop(client.poll(TICK));

@@ -129,9 +129,9 @@ impl Partition {
         });
         let facts = Facts {
             id: Some(id),
-            deliveries: None,
             assignment: self.assignment,
             headers: headers.unwrap_or_default(),
+            ..Facts::default()
         };
         let receipt = Receipt { assignment: self.assignment, topic, partition, offset };
         Received::new(message.detach(), receipt).with_facts(facts)

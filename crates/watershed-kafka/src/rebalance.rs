@@ -61,19 +61,18 @@ impl Member {
                     Ok(Some(Pending::Assign { places, again }))
                 }
             },
-            // What is on its way was ours when it was sent.
-            Pending::Revoke { places, open } if self.commits_any(&places) => {
-                Ok(Some(Pending::Revoke { places, open }))
-            }
-            Pending::Revoke { places, open } if !open.is_empty() => {
-                if client.assignment_lost() {
+            Pending::Revoke { places, mut open } => {
+                if !open.is_empty() && client.assignment_lost() {
                     // It came too late; nothing more can be committed.
                     self.lose(&places);
-                    return self.take_away(client, &places).map(|()| None);
+                    open.clear();
                 }
-                Ok(Some(Pending::Revoke { places, open }))
+                // What is on its way was ours when it was sent.
+                if !open.is_empty() || self.commits_any(&places) {
+                    return Ok(Some(Pending::Revoke { places, open }));
+                }
+                self.take_away(client, &places).map(|()| None)
             }
-            Pending::Revoke { places, .. } => self.take_away(client, &places).map(|()| None),
         }
     }
 

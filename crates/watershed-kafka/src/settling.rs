@@ -44,13 +44,15 @@ impl Member {
             let _ = request.answer.send(request.settled.into_iter().flatten().collect());
             return;
         }
-        for (_, receipt) in &request.receipts {
-            if let Some(held) = self.held_by(receipt) {
-                held.committing += 1;
+        let sent: Vec<_> = request.receipts.iter().map(|(_, receipt)| receipt.clone()).collect();
+        // Where it is not sent nobody answers: what became of it is unknown.
+        if self.commits.as_ref().is_some_and(|commits| commits.send(request).is_ok()) {
+            for receipt in sent {
+                if let Some(held) = self.held_by(&receipt) {
+                    held.committing += 1;
+                }
             }
         }
-        // The thread is there as long as this one, and answers everything.
-        let _ = self.commits.as_ref().map(|commits| commits.send(request));
     }
 
     fn held_by(&mut self, receipt: &Receipt) -> Option<&mut Held> {
