@@ -11,7 +11,7 @@ use watershed::{BoxError, CancellationSource, FanInReport, StepContext, fan_in};
 use watershed_kafka::rdkafka::ClientConfig;
 use watershed_kafka::{Consumer, Receipt};
 
-use crate::support::{PATIENCE, broker, number, unique};
+use crate::support::{PATIENCE, broker, number, unique, until_empty};
 
 const MESSAGES: u32 = 3_000;
 
@@ -236,4 +236,37 @@ fn a_consumer_that_is_dropped_with_a_question_open_leaves_its_group() -> Result<
     seen.sort_unstable();
     assert_eq!(seen, [0, 1]);
     Ok(())
+}
+
+#[test]
+fn a_member_without_a_partition_has_not_caught_up_before_it_has_looked() -> Result<(), BoxError> {
+    let Some(broker) = broker() else { return Ok(()) };
+    let (topic, group) = (broker.topic("spare", 1)?, unique("shop"));
+    broker.put(&topic, 1, 0..5)?;
+    let config = || {
+        let mut config = broker.member(&group);
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        config
+    };
+    let (start, stop) = (CancellationSource::new(), CancellationSource::new());
+    thread::scope(|scope| {
+        let one = scope.spawn(|| {
+            let link = Link::new(Consumer::new(config(), [&topic])?);
+            let context = StepContext::new("first");
+            // It ends after the first message, when the other one is there and has nothing.
+            let drain = fan_in(&context, [], async |_, _| {
+                start.cancel();
+                smol::Timer::after(Duration::from_secs(6)).await;
+                stop.cancel();
+                Ok::<_, BoxError>(())
+            });
+            let drain = drain.incoming(link.assigned()).shutdown(stop.token()).timeout(PATIENCE);
+            Ok::<_, BoxError>(smol::block_on(drain.into_future())?.accepted())
+        });
+        smol::block_on(start.token().cancelled());
+        let (report, _) = until_empty(Consumer::new(config(), [&topic])?)?;
+        let first = one.join().map_err(|_| "the first one panicked")??;
+        assert_eq!((first, report.accepted()), (1, 4));
+        Ok(())
+    })
 }
