@@ -7,8 +7,8 @@ use watershed::channels::Window;
 use watershed::testing::{QueueCall, QueueReceipt, RenewalAnswer, ScriptedQueue, Simulation};
 use watershed::transport::{Able, Link, Settled, Transport, Verdict};
 use watershed::{
-    Answer, BoxError, CancellationSource, CancellationToken, Clock, Letter, OnFailure, RetryPolicy, Source,
-    StepContext, Tick, fan_in,
+    Answer, BoxError, CancellationSource, CancellationToken, Clock, Letter, OnFailure, RetryPolicy,
+    Source, StepContext, Tick, fan_in,
 };
 
 fn ms(n: u64) -> Duration {
