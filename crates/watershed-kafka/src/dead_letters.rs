@@ -1,0 +1,234 @@
+//! A topic for what was given up.
+//!
+//! A letter is stored when the broker has confirmed it; only then does the drain reject the message,
+//! which lets the group's position pass it.
+
+use std::{fmt, thread};
+
+use futures::channel::oneshot;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{Header, OwnedHeaders, OwnedMessage, Timestamp};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{ClientConfig, Message};
+use watershed::transport::Trouble;
+use watershed::{Error, ErrorCode, Letter};
+
+use crate::errors::error;
+use crate::member::ANSWER_WITHIN;
+use crate::positions::partitions_of_one;
+
+/// A topic for the messages that were given up, for
+/// [`FanIn::dead_letters`](watershed::FanIn::dead_letters).
+///
+/// A record goes there as it was: key, value (or none), timestamp and headers. These headers are added,
+/// together at most 2 KiB, and left out where the record does not fit with them:
+///
+/// | header | has |
+/// | --- | --- |
+/// | `watershed.topic`, `watershed.partition`, `watershed.offset` | where it was |
+/// | `watershed.attempts` | how often its handler was called |
+/// | `watershed.error` | why it was given up, its first 1,024 bytes |
+pub struct DeadLetters {
+    producer: ThreadedProducer<Delivered>,
+    topic: String,
+    limit: String,
+}
+
+type Answer = oneshot::Sender<KafkaResult<()>>;
+
+/// Tells whoever has sent a record what became of it.
+struct Delivered;
+
+impl ClientContext for Delivered {}
+
+impl ProducerContext for Delivered {
+    type DeliveryOpaque = Box<Answer>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<Answer>) {
+        let result = result.as_ref().map(drop).map_err(|(error, _)| error.clone());
+        let _ = answer.send(result);
+    }
+}
+
+const LONGEST_REASON: usize = 1024;
+
+impl DeadLetters {
+    /// Letters go to `topic`, by a producer with this configuration: the client's own. `acks` is `all`,
+    /// and `enable.idempotence` is `true` where nothing else is said.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Validation`] where the configuration asks for other `acks`, where there is no such
+    /// topic, and where it is compacted: a letter would be deleted by the next one with its key. What
+    /// the broker answers otherwise is [`ErrorCode::Source`]; it has to let the topic's configuration be
+    /// described.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing was sent but questions.
+    pub async fn open(mut config: ClientConfig, topic: impl Into<String>) -> Result<Self, Error> {
+        let topic = topic.into();
+        let acks = ["acks", "request.required.acks"];
+        for said in acks.iter().filter_map(|key| config.get(key)) {
+            if !matches!(said, "all" | "-1") {
+                let text = format!("`acks={said}` confirms no letter: it has to be `all`");
+                return Err(Error::validation(text));
+            }
+        }
+        is_there(config.clone(), topic.clone()).await?;
+        keeps_all(&config, &topic).await?;
+        config.set("acks", "all");
+        if config.get("enable.idempotence").is_none() {
+            config.set("enable.idempotence", "true");
+        }
+        let producer = config.create_with_context(Delivered).map_err(misconfigured)?;
+        let limit = config.get("message.max.bytes").unwrap_or("1000000").to_owned();
+        Ok(Self { producer, topic, limit })
+    }
+
+    /// Stores a letter: `record` says which record a decoded message was. One that could not be decoded
+    /// is in the letter.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Validation`] where the letter has no record, or one that the topic does not take
+    /// whatever is left out (with its size and the limit); [`ErrorCode::Source`] where the broker has
+    /// not confirmed it.
+    ///
+    /// # Cancel safety
+    ///
+    /// The letter may be stored.
+    pub async fn store<M>(
+        &self,
+        letter: &Letter<M>,
+        record: impl for<'a> FnOnce(&'a M) -> &'a OwnedMessage,
+    ) -> Result<(), Error> {
+        let record = letter.message().map(record).or_else(|| letter.raw());
+        let record = record.ok_or_else(|| Error::validation("the letter has no record"))?;
+        let added = added(record, letter.attempts(), letter.error());
+        let headers = record.headers().cloned();
+        if self.send(record, Some(added)).await?.is_none() {
+            return Ok(());
+        }
+        match self.send(record, headers).await? {
+            None => Ok(()),
+            Some(cause) => {
+                let size = record.payload().map_or(0, <[u8]>::len);
+                let text = format!(
+                    "a record of {size} bytes does not fit into `{}`: the producer's limit is {}",
+                    self.topic, self.limit
+                );
+                Err(Error::validation(text).with_source(cause))
+            }
+        }
+    }
+
+    /// Sends a record, and waits for the answer. Returns the error where it was too large.
+    async fn send(
+        &self,
+        record: &OwnedMessage,
+        headers: Option<OwnedHeaders>,
+    ) -> Result<Option<KafkaError>, Error> {
+        let (answer, delivered) = oneshot::channel();
+        let sent = {
+            let mut sent: BaseRecord<'_, [u8], [u8], _> =
+                BaseRecord::with_opaque_to(&self.topic, Box::new(answer));
+            (sent.key, sent.payload, sent.headers) = (record.key(), record.payload(), headers);
+            if let Timestamp::CreateTime(at) = record.timestamp() {
+                sent.timestamp = Some(at);
+            }
+            self.producer.send(sent).map_err(|(cause, _)| cause)
+        };
+        let delivered = match sent {
+            Ok(()) => delivered.await.unwrap_or(Err(KafkaError::Canceled)),
+            Err(cause) => Err(cause),
+        };
+        match delivered {
+            Ok(()) => Ok(None),
+            Err(cause) if is_too_large(&cause) => Ok(Some(cause)),
+            Err(cause) => Err(error(format!("storing a letter in `{}`", self.topic), cause)),
+        }
+    }
+}
+
+fn is_too_large(cause: &KafkaError) -> bool {
+    let code = cause.rdkafka_error_code();
+    matches!(code, Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize))
+}
+
+/// The record's own headers, and where it was.
+fn added(record: &OwnedMessage, attempts: u32, reason: &Error) -> OwnedHeaders {
+    let reason = format!("{reason:#}");
+    let mut end = reason.len().min(LONGEST_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let (partition, offset) = (record.partition().to_string(), record.offset().to_string());
+    let attempts = attempts.to_string();
+    let added = [
+        ("watershed.topic", record.topic()),
+        ("watershed.partition", &partition),
+        ("watershed.offset", &offset),
+        ("watershed.attempts", &attempts),
+        ("watershed.error", &reason[..end]),
+    ];
+    let headers = record.headers().cloned().unwrap_or_default();
+    added
+        .into_iter()
+        .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+}
+
+/// Whether there is the topic. Some brokers would make one when the first letter comes.
+async fn is_there(mut config: ClientConfig, topic: String) -> Result<(), Error> {
+    // Only a consumer asks about a topic without making it, and nobody waits for its thread.
+    config.remove("group.id");
+    let (answer, known) = oneshot::channel();
+    let ask = move || {
+        let outsider = config.create::<BaseConsumer>().map_err(misconfigured);
+        let found = outsider.and_then(|outsider| {
+            partitions_of_one(&outsider, &topic).map_err(|trouble| match trouble {
+                Trouble::Lasts(cause) => {
+                    let text = format!("there is no topic `{topic}` for letters");
+                    Error::validation(text).with_source(cause)
+                }
+                Trouble::Passes(cause) => cause,
+            })
+        });
+        let _ = answer.send(found.map(drop));
+    };
+    let asks = thread::Builder::new().name("watershed-kafka-letters".to_owned()).spawn(ask);
+    asks.map_err(|cause| Error::from_error(ErrorCode::Source, cause))?;
+    let gone = |_| Error::new(ErrorCode::Panic, "the thread that asks for the topic panicked");
+    known.await.map_err(gone)?
+}
+
+/// Whether the topic keeps what is sent to it.
+async fn keeps_all(config: &ClientConfig, topic: &str) -> Result<(), Error> {
+    let admin: AdminClient<DefaultClientContext> = config.create().map_err(misconfigured)?;
+    let what = || format!("the configuration of the topic `{topic}`");
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_WITHIN));
+    let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await;
+    for described in described.map_err(|cause| error(what(), cause))? {
+        let described = described.map_err(|code| error(what(), KafkaError::AdminOp(code)))?;
+        let policy = described.get("cleanup.policy").and_then(|policy| policy.value.as_deref());
+        if policy.is_some_and(|policy| policy.contains("compact")) {
+            let text = format!("the topic `{topic}` is compacted: letters would be deleted");
+            return Err(Error::validation(text));
+        }
+    }
+    Ok(())
+}
+
+fn misconfigured(cause: KafkaError) -> Error {
+    Error::new(ErrorCode::Validation, "the configuration for letters").with_source(cause)
+}
+
+impl fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetters").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,205 @@
+//! Partitions that come and go: what the group asks is answered when the drain has.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer as _;
+use watershed::transport::{Assignment, Event, Revocation, Trouble};
+use watershed::{Error, ErrorCode};
+
+use crate::consumer::Shared;
+use crate::errors::{error, not_ours};
+use crate::group::{Change, Client, Place, give, take_away};
+use crate::member::{Command, Held, Member};
+use crate::partition::Partition;
+
+/// A question of the group's that is not answered yet.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// Where they start is asked again then.
+    Assign { places: Vec<Place>, again: Instant },
+    /// These are still with the drain.
+    Revoke { places: Vec<Place>, open: BTreeSet<Assignment> },
+}
+
+const AGAIN: Duration = Duration::from_millis(500);
+
+impl Member {
+    /// Goes on with what the group asks.
+    pub(crate) fn rebalance(&mut self, client: &Arc<Client>) -> Result<(), Error> {
+        loop {
+            let pending = match self.pending.take() {
+                Some(pending) => pending,
+                None => match client.context().next() {
+                    Some(Change::Assign(places)) => {
+                        Pending::Assign { places, again: Instant::now() }
+                    }
+                    Some(Change::Revoke(places)) => self.revoke(client, places),
+                    None => return Ok(()),
+                },
+            };
+            self.pending = self.answer(client, pending)?;
+            if self.pending.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Answers, where that is possible yet.
+    fn answer(&mut self, client: &Arc<Client>, pending: Pending) -> Result<Option<Pending>, Error> {
+        match pending {
+            Pending::Assign { places, again } if Instant::now() < again => {
+                Ok(Some(Pending::Assign { places, again }))
+            }
+            Pending::Assign { places, .. } => match self.start_positions(client, &places) {
+                Ok(positions) => self.assign(client, positions).map(|()| None),
+                Err(Trouble::Lasts(error)) => Err(error),
+                Err(Trouble::Passes(_)) => {
+                    let again = Instant::now() + AGAIN;
+                    Ok(Some(Pending::Assign { places, again }))
+                }
+            },
+            Pending::Revoke { places, mut open } => {
+                if !open.is_empty() && client.assignment_lost() {
+                    // It came too late; nothing more can be committed.
+                    self.lose(&places);
+                    open.clear();
+                }
+                // What is on its way was ours when it was sent.
+                if !open.is_empty() || self.commits_any(&places) {
+                    return Ok(Some(Pending::Revoke { places, open }));
+                }
+                self.take_away(client, &places).map(|()| None)
+            }
+        }
+    }
+
+    fn assign(&mut self, client: &Arc<Client>, positions: Vec<(Place, i64)>) -> Result<(), Error> {
+        let mut tpl = TopicPartitionList::with_capacity(positions.len());
+        let mut assigned = Vec::new();
+        for ((topic, partition), position) in positions {
+            let offset = rdkafka::Offset::Offset(position);
+            let added = tpl.add_partition_offset(&topic, partition, offset);
+            added.map_err(|cause| error("assigning partitions", cause))?;
+            self.generation += 1;
+            let number = self.number(&topic, partition)?;
+            let assignment = Assignment { partition: number, generation: self.generation };
+            let (topic, bytes) = (topic.into(), self.setup.bytes_at_once(self.partitions));
+            let opened = Partition::open(client, (&topic, partition), assignment, position, bytes);
+            let Some(partition) = opened else {
+                let text = format!("partition {partition} of `{topic}` cannot be read by itself");
+                return Err(Error::new(ErrorCode::Source, text));
+            };
+            self.shared.partitions().insert(assignment, Arc::clone(&partition));
+            self.held.insert(number, Held { partition, committed: position, committing: 0 });
+            assigned.push(assignment);
+        }
+        give(client, &tpl).map_err(|cause| error("assigning partitions", cause))?;
+        for assignment in assigned {
+            self.shared.notices.tell(Event::Assigned(assignment));
+        }
+        Ok(())
+    }
+
+    /// The number that the library has for a partition: Kafka's own where there is one topic.
+    fn number(&self, topic: &str, partition: i32) -> Result<u32, Error> {
+        let topics = &self.setup.topics;
+        let at = topics.iter().position(|known| known == topic).map(u16::try_from);
+        let (Some(Ok(at)), Ok(partition)) = (at, u16::try_from(partition)) else {
+            let text = format!("partition {partition} of `{topic}` was not asked for");
+            return Err(Error::new(ErrorCode::Source, text));
+        };
+        Ok(u32::from(at) << 16 | u32::from(partition))
+    }
+
+    /// Asks the drain to give partitions up; what was lost is told to it.
+    fn revoke(&mut self, client: &Client, places: Vec<Place>) -> Pending {
+        let mut open = BTreeSet::new();
+        if client.assignment_lost() {
+            self.lose(&places);
+            return Pending::Revoke { places, open };
+        }
+        open.extend(self.assignments_of(&places));
+        for assignment in &open {
+            let (commands, assignment) = (self.shared.commands.clone(), *assignment);
+            let revocation = Revocation::new(assignment, move |_| {
+                // A thread that is gone has answered for itself.
+                let _ = commands.send(Command::GivenUp(assignment));
+            });
+            let revocation = revocation.within(self.setup.revoke_within());
+            self.shared.notices.tell(Event::Revoked(revocation));
+        }
+        Pending::Revoke { places, open }
+    }
+
+    pub(crate) fn given_up(&mut self, assignment: Assignment) {
+        if let Some(Pending::Revoke { open, .. }) = &mut self.pending {
+            open.remove(&assignment);
+        }
+    }
+
+    fn held_of(&self, places: &[Place]) -> impl Iterator<Item = &Held> {
+        self.held.values().filter(|held| {
+            let Partition { topic, number, .. } = &*held.partition;
+            places.iter().any(|(name, partition)| **topic == **name && number == partition)
+        })
+    }
+
+    fn assignments_of(&self, places: &[Place]) -> Vec<Assignment> {
+        self.held_of(places).map(|held| held.partition.assignment).collect()
+    }
+
+    fn commits_any(&self, places: &[Place]) -> bool {
+        self.held_of(places).any(|held| held.committing > 0)
+    }
+
+    fn lose(&self, places: &[Place]) {
+        for assignment in self.assignments_of(places) {
+            self.shared.notices.tell(Event::Lost(assignment, not_ours()));
+        }
+    }
+
+    fn take_away(&mut self, client: &Client, places: &[Place]) -> Result<(), Error> {
+        for assignment in self.assignments_of(places) {
+            self.held.remove(&assignment.partition);
+            close(&self.shared, assignment);
+        }
+        let taken = take_away(client, &list(places));
+        taken.map_err(|cause| error("giving partitions up", cause))
+    }
+
+    /// The consumer leaves: what the group still waits for is given to it at once.
+    pub(crate) fn answer_for_good(&mut self, client: &Client) {
+        let mut asked: Vec<_> = self.pending.take().into_iter().collect();
+        while let Some(change) = client.context().next() {
+            asked.push(match change {
+                Change::Assign(places) => Pending::Assign { places, again: Instant::now() },
+                Change::Revoke(places) => Pending::Revoke { places, open: BTreeSet::new() },
+            });
+        }
+        for pending in asked {
+            // Refused only where the client is past it.
+            let _ = match pending {
+                Pending::Assign { places, .. } => give(client, &list(&places)),
+                Pending::Revoke { places, .. } => take_away(client, &list(&places)),
+            };
+        }
+    }
+}
+
+fn close(shared: &Shared, assignment: Assignment) {
+    let partition = shared.partitions().remove(&assignment);
+    if let Some(partition) = partition {
+        partition.close();
+    }
+}
+
+fn list(places: &[Place]) -> TopicPartitionList {
+    let mut tpl = TopicPartitionList::with_capacity(places.len());
+    for (topic, partition) in places {
+        tpl.add_partition(topic, *partition);
+    }
+    tpl
+}
