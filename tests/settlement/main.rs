@@ -17,4 +17,5 @@ mod outcomes;
 mod program;
 mod sending;
 mod shop;
+mod waking;
 mod windows;
