@@ -134,8 +134,10 @@ fn leaves_a_connection(error: &sqlx::Error) -> bool {
 /// What somebody has to mend first: no such table (42, 3F), database (3D), user (28); not allowed (42).
 fn lasts(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Configuration(_) | sqlx::Error::PoolClosed => true,
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) => true,
+        sqlx::Error::Configuration(_)
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::ColumnNotFound(_) => true,
         error => from_server(error).is_some_and(|error| {
             ["28", "3D", "3F", "42"].iter().any(|class| error.code().starts_with(class))
         }),

@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![allow(clippy::doc_markdown, reason = "PostgreSQL is a name on that page, and no code")]
 
 // - `queue`: its options, its tables, what is put into it; `names`: as the user chose them
 // - `transport`: claiming, settling, renewing; `statements`: with what words

@@ -211,11 +211,35 @@ impl Texts {
 mod tests {
     use super::*;
 
+    fn keyed() -> Statements {
+        let key = Some("customer".to_owned());
+        Statements::new(&Names { table: "orders".into(), dead: None, key }).unwrap()
+    }
+
+    #[test]
+    fn rows_are_locked_once_in_the_order_of_their_ids_and_never_waited_for() {
+        let all = keyed();
+        for text in [&all.claim, &all.settle, &all.renew] {
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(
+                words.matches("for update of rows skip locked ),").count()
+                    + words.matches("for update of rows skip locked ) update").count(),
+                1,
+                "{words}"
+            );
+            let picked = words.find("for update").unwrap();
+            assert!(words[..picked].contains("order by rows.id"), "{words}");
+            assert!(
+                words[..picked].contains("as materialized ( select rows.id")
+                    || words[..picked].contains("as materialized ( select asked.*"),
+                "{words}"
+            );
+        }
+    }
+
     #[test]
     fn no_statement_goes_by_the_start_of_its_transaction() {
-        let key = Some("customer".to_owned());
-        let names = Names { table: "orders".into(), dead: None, key };
-        let all = Statements::new(&names).unwrap();
+        let all = keyed();
         for text in [&*all.enqueue, &all.claim, &all.settle, &all.renew, &all.schema] {
             for clock in ["now()", "current_timestamp", "localtimestamp", "statement_timestamp"] {
                 assert!(!text.contains(clock), "{clock} in {text}");

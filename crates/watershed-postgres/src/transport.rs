@@ -23,7 +23,7 @@ use crate::statements::{ACCEPT, REJECT, RELEASE, Statements};
 const LONGEST_ERROR: usize = 8 * 1024;
 
 /// A hundred years: the server counts no longer than some thousands of them.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 
 fn seconds(span: Duration) -> f64 {
     span.min(LONGEST).as_secs_f64()
@@ -68,10 +68,10 @@ impl LeasedRows {
     ) -> Result<Option<Vec<Received<Vec<u8>, Lease>>>, Failed> {
         let ready = async {
             // Whoever has it locked uses it, or is about to get one.
-            if let Some(mut held) = self.held.try_lock() {
-                if held.is_none() {
-                    *held = Some(Lent::from(&self.pool).await?);
-                }
+            if let Some(mut held) = self.held.try_lock()
+                && held.is_none()
+            {
+                *held = Some(Lent::from(&self.pool).await?);
             }
             Lent::from(&self.pool).await
         };
@@ -180,10 +180,11 @@ impl Transport for LeasedRows {
         let mut asked = Asked::default();
         let known: Vec<_> =
             batch.iter().map(|(lease, verdict)| asked.push(lease, verdict)).collect();
+        let any_gone = asked.verdicts.iter().any(|verdict| *verdict != RELEASE);
         let Asked { ids, tokens, verdicts, delays, taken_back, errors } = asked;
         let settle = settle.bind(ids).bind(tokens).bind(verdicts).bind(delays);
         let answers = self.on_held(settle.bind(taken_back).bind(errors)).await;
-        if answers.is_ok() {
+        if any_gone && answers.is_ok() {
             // Of a key with rows that wait, the next one can be had at once.
             lease.is_gone();
         }

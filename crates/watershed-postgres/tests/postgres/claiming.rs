@@ -229,3 +229,29 @@ fn the_transport_says_what_it_can() {
         assert_eq!(format!("{:?}", queue.able()), format!("{able:?}"));
     });
 }
+
+#[test]
+fn the_tables_are_made_so_that_leases_change_no_index() {
+    on_server(async |server| {
+        let queue = server.queue().key_column("customer");
+        queue.create().await.unwrap();
+        // It is there: nothing is made again, and nothing is lost.
+        put_many(&queue, &server, 1).await;
+        queue.create().await.unwrap();
+        assert_eq!(fetch(&queue, 9).await.len(), 1);
+        let settings = format!(
+            "select unnest(reloptions) from pg_class where oid = '{}'::regclass order by 1",
+            server.table("orders")
+        );
+        let settings = server.texts(&settings).await.join(" ");
+        assert!(settings.contains("fillfactor=70"), "{settings}");
+        assert!(settings.contains("autovacuum_vacuum_threshold=2000"), "{settings}");
+        let schema = server.table("");
+        let indexes = format!(
+            "select indexdef from pg_indexes where schemaname = '{}' order by 1",
+            schema.trim_end_matches('.')
+        );
+        let indexes = server.texts(&indexes).await.join("\n");
+        assert!(indexes.contains("(customer, id)") && !indexes.contains("not_before"), "{indexes}");
+    });
+}

@@ -138,7 +138,7 @@ impl Server {
 
 /// A row as it was fetched.
 #[derive(Debug)]
-pub(crate) struct Row_ {
+pub(crate) struct Fetched {
     pub(crate) body: String,
     pub(crate) lease: Lease,
     pub(crate) facts: Facts,
@@ -158,25 +158,25 @@ pub(crate) async fn put_many(queue: &LeasedRows, server: &Server, count: usize) 
     put(queue, server, &rows).await;
 }
 
-pub(crate) async fn try_fetch(queue: &LeasedRows, want: Want) -> Result<Vec<Row_>, Trouble> {
+pub(crate) async fn try_fetch(queue: &LeasedRows, want: Want) -> Result<Vec<Fetched>, Trouble> {
     let fetched = queue.fetch(want).await?.expect("a queue has no end");
     let row = |received: watershed::transport::Received<Vec<u8>, Lease>| {
         let (body, lease, _, facts) = received.into_parts();
-        Row_ { body: String::from_utf8(body).unwrap(), lease, facts }
+        Fetched { body: String::from_utf8(body).unwrap(), lease, facts }
     };
     Ok(fetched.into_iter().map(row).collect())
 }
 
-pub(crate) async fn fetch(queue: &LeasedRows, at_most: usize) -> Vec<Row_> {
+pub(crate) async fn fetch(queue: &LeasedRows, at_most: usize) -> Vec<Fetched> {
     try_fetch(queue, Want::new(at_most)).await.unwrap()
 }
 
-pub(crate) fn bodies(rows: &[Row_]) -> Vec<&str> {
+pub(crate) fn bodies(rows: &[Fetched]) -> Vec<&str> {
     rows.iter().map(|row| row.body.as_str()).collect()
 }
 
 /// Gives every row the same verdict.
-pub(crate) async fn settle(queue: &LeasedRows, rows: &[Row_], verdict: Verdict) -> Vec<Settled> {
+pub(crate) async fn settle(queue: &LeasedRows, rows: &[Fetched], verdict: Verdict) -> Vec<Settled> {
     let batch = rows.iter().map(|row| (row.lease.clone(), verdict.clone()));
     queue.settle(batch.collect()).await
 }
