@@ -10,7 +10,7 @@ use watershed::{BoxError, FanInReport, OnFailure, StepContext, fan_in};
 use watershed_postgres::{Lease, LeasedRows};
 
 use crate::proxy::{Cut, Proxy};
-use crate::server::{Server, fetch, on_server, put_many};
+use crate::server::{Server, fetch, on_server, pool_of, put_many};
 
 #[test]
 fn an_accept_in_a_transaction_says_whether_the_row_was_still_ours() {
@@ -55,7 +55,7 @@ async fn drain(
         })
         .on_failure(OnFailure::Continue)
         .until_idle()
-        .timeout(Duration::from_secs(60))
+        .timeout(Duration::from_mins(1))
         .await;
     report.unwrap_or_else(|error| panic!("{error:#}: {:?}", errors.lock().unwrap()))
 }
@@ -71,7 +71,7 @@ async fn left(server: &Server) -> usize {
 #[test]
 fn the_effect_and_the_accept_are_one_transaction() {
     on_server(async |server| {
-        let pool = server.pool_of(8, server.options());
+        let pool = pool_of(8, server.options());
         let queue = server.queue_on(pool.clone()).asks_every(Duration::from_millis(20));
         queue.create().await.unwrap();
         put_many(&queue, &server, 30).await;
@@ -84,7 +84,7 @@ fn the_effect_and_the_accept_are_one_transaction() {
 #[test]
 fn a_row_that_is_somebody_elses_by_then_takes_the_effect_with_it() {
     on_server(async |server| {
-        let pool = server.pool_of(8, server.options());
+        let pool = pool_of(8, server.options());
         let queue = server.queue_on(pool.clone()).asks_every(Duration::from_millis(20));
         queue.create().await.unwrap();
         put_many(&queue, &server, 1).await;
@@ -101,7 +101,7 @@ fn a_row_that_is_somebody_elses_by_then_takes_the_effect_with_it() {
 #[test]
 fn a_commit_that_is_refused_is_a_failure_and_comes_again() {
     on_server(async |server| {
-        let pool = server.pool_of(8, server.options());
+        let pool = pool_of(8, server.options());
         let queue = server.queue_on(pool.clone()).asks_every(Duration::from_millis(20));
         queue.create().await.unwrap();
         put_many(&queue, &server, 1).await;
@@ -127,7 +127,7 @@ fn a_commit_without_an_answer_counts_as_unknown_and_stays() {
     on_server(async |server| {
         let options = server.options();
         let proxy = Proxy::to(options.get_host().to_owned(), options.get_port()).await;
-        let pool = server.pool_of(8, options.host("127.0.0.1").port(proxy.port));
+        let pool = pool_of(8, options.host("127.0.0.1").port(proxy.port));
         let queue = server.queue().asks_every(Duration::from_millis(20));
         queue.create().await.unwrap();
         put_many(&queue, &server, 1).await;

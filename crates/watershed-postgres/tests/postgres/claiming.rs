@@ -9,9 +9,9 @@ use watershed::transport::{Able, Link, Transport, Verdict};
 use watershed::{BoxError, CancellationSource, StepContext, fan_in};
 use watershed_postgres::{Lease, NewRow};
 
-use crate::server::{BACK, bodies, fetch, letters, on_server, put, put_many, settle};
+use crate::server::{BACK, bodies, fetch, letters, on_server, pool_of, put, put_many, settle};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 #[test]
 fn a_claim_leases_exactly_what_it_returns_and_at_most_what_was_asked_for() {
@@ -19,7 +19,7 @@ fn a_claim_leases_exactly_what_it_returns_and_at_most_what_was_asked_for() {
         // So plans a server that runs a subquery again for each row.
         let plans = ["hashjoin", "mergejoin", "material", "memoize", "sort"];
         let settings = plans.map(|plan| (format!("enable_{plan}"), "off"));
-        let queue = server.queue_on(server.pool_of(5, server.options().options(settings)));
+        let queue = server.queue_on(pool_of(5, server.options().options(settings)));
         queue.create().await.unwrap();
         put_many(&queue, &server, 200).await;
         for fetched in 1..=10 {
@@ -90,7 +90,7 @@ fn a_row_is_leased_only_while_no_earlier_row_of_its_key_exists() {
         let second = fetch(&queue, 100).await;
         assert_eq!(bodies(&second), ["a2"]);
         // The earlier one waits.
-        let later = Verdict::Release { after: Some(Duration::from_secs(3600)), begun: true };
+        let later = Verdict::Release { after: Some(Duration::from_hours(1)), begun: true };
         settle(&queue, &second, later).await;
         assert!(fetch(&queue, 100).await.is_empty());
         // It comes again as the head of its key, not behind it.
@@ -122,7 +122,7 @@ fn the_next_row_of_a_key_is_asked_for_as_soon_as_the_one_before_is_gone() {
                     Ok::<_, BoxError>(())
                 })
                 .shutdown(stop.token())
-                .timeout(Duration::from_secs(60));
+                .timeout(Duration::from_mins(1));
             assert_eq!(drain.await.unwrap().accepted(), 5);
             assert_eq!(*handled.lock().unwrap(), b"12345");
         }
@@ -150,7 +150,7 @@ fn rows_of_a_key_are_in_the_order_in_which_their_transactions_commit() {
         let mut early = server.pool.begin().await.unwrap();
         queue.enqueue(&mut early, [NewRow::new("early").key("a")]).await.unwrap();
 
-        let pool = server.pool_of(2, server.options());
+        let pool = pool_of(2, server.options());
         let late = async {
             let mut late = pool.begin().await.unwrap();
             // One of another key waits for nobody.
@@ -178,7 +178,7 @@ fn what_is_enqueued_is_there_when_the_transaction_commits_and_not_before_its_del
         transaction.rollback().await.unwrap();
         let mut transaction = server.pool.begin().await.unwrap();
         sqlx::raw_sql("select pg_sleep(0.2)").execute(&mut *transaction).await.unwrap();
-        let late = NewRow::new("late").after(Duration::from_secs(3600));
+        let late = NewRow::new("late").after(Duration::from_hours(1));
         queue.enqueue(&mut transaction, [NewRow::new(&[0, 255, 7]), late]).await.unwrap();
         assert!(fetch(&queue, 9).await.is_empty());
         // The delay counts from now, not from when the transaction began.
@@ -239,11 +239,9 @@ fn the_tables_are_made_so_that_leases_change_no_index() {
         put_many(&queue, &server, 1).await;
         queue.create().await.unwrap();
         assert_eq!(fetch(&queue, 9).await.len(), 1);
-        let settings = format!(
-            "select unnest(reloptions) from pg_class where oid = '{}'::regclass order by 1",
-            server.table("orders")
-        );
-        let settings = server.texts(&settings).await.join(" ");
+        let settings =
+            "select unnest(reloptions) from pg_class where oid = 'orders'::regclass order by 1";
+        let settings = server.texts(settings).await.join(" ");
         assert!(settings.contains("fillfactor=70"), "{settings}");
         assert!(settings.contains("autovacuum_vacuum_threshold=2000"), "{settings}");
         let schema = server.table("");

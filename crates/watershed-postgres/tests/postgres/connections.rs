@@ -13,12 +13,12 @@ use watershed::transport::{Renewed, Transport, Trouble, Verdict, Want};
 use watershed_postgres::LeasedRows;
 
 use crate::proxy::{Cut, Proxy};
-use crate::server::{Server, fetch, letters, on_server, put_many, settle, try_fetch};
+use crate::server::{Server, fetch, letters, on_server, pool_of, put_many, settle, try_fetch};
 
 #[test]
 fn a_pool_without_a_connection_for_each_is_a_validation_error_and_so_are_options_of_zero() {
     on_server(async |server| {
-        let of = |most| server.queue_on(server.pool_of(most, server.options()));
+        let of = |most| server.queue_on(pool_of(most, server.options()));
         of(3).create().await.unwrap();
         try_fetch(&of(3), Want::new(1)).await.unwrap();
         try_fetch(&of(4).listen(), Want::new(1)).await.unwrap();
@@ -32,7 +32,7 @@ fn a_pool_without_a_connection_for_each_is_a_validation_error_and_so_are_options
             (of(5).asks_every(Duration::ZERO), "`asks_every`"),
             (of(5).key_column(""), "is empty"),
             (of(5).dead_letters_in("a\0"), "zero byte"),
-            (LeasedRows::new(server.pool_of(5, server.options()), long), "63 bytes"),
+            (LeasedRows::new(pool_of(5, server.options()), long), "63 bytes"),
         ] {
             match try_fetch(&wrong, Want::new(1)).await {
                 Err(Trouble::Lasts(error)) => {
@@ -48,7 +48,7 @@ fn a_pool_without_a_connection_for_each_is_a_validation_error_and_so_are_options
 #[test]
 fn renewals_and_settlements_go_on_while_handlers_have_the_rest_of_the_pool() {
     on_server(async |server| {
-        let pool = server.pool_of(3, server.options());
+        let pool = pool_of(3, server.options());
         let queue = server.queue_on(pool.clone());
         queue.create().await.unwrap();
         put_many(&queue, &server, 1).await;
@@ -64,7 +64,7 @@ fn renewals_and_settlements_go_on_while_handlers_have_the_rest_of_the_pool() {
 #[test]
 fn closing_gives_the_connection_back() {
     on_server(async |server| {
-        let pool = server.pool_of(3, server.options());
+        let pool = pool_of(3, server.options());
         let queue = server.queue_on(pool.clone());
         queue.create().await.unwrap();
         fetch(&queue, 1).await;
@@ -100,7 +100,7 @@ async fn behind_a_proxy(server: &Server) -> (Proxy, LeasedRows) {
     let options = server.options();
     let proxy = Proxy::to(options.get_host().to_owned(), options.get_port()).await;
     let options = options.host("127.0.0.1").port(proxy.port);
-    let queue = server.queue_on(server.pool_of(5, options));
+    let queue = server.queue_on(pool_of(5, options));
     queue.create().await.unwrap();
     put_many(&queue, server, 3).await;
     (proxy, queue)
@@ -194,7 +194,7 @@ async fn polled<F: Future>(times: usize, future: F) -> Option<F::Output> {
 #[test]
 fn what_is_dropped_at_any_moment_leaves_no_transaction_and_no_lock() {
     on_server(async |server| {
-        let pool = server.pool_of(3, server.options());
+        let pool = pool_of(3, server.options());
         let queue = server.queue_on(pool.clone());
         queue.create().await.unwrap();
         put_many(&queue, &server, 1).await;

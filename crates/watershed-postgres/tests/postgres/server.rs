@@ -45,6 +45,12 @@ pub(crate) fn on_server<F: Future<Output = ()>>(test: impl FnOnce(Server) -> F) 
     });
 }
 
+pub(crate) fn pool_of(most: u32, options: PgConnectOptions) -> PgPool {
+    // One that waits in vain says so within the test.
+    let pool = PgPoolOptions::new().max_connections(most);
+    pool.acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options)
+}
+
 impl Server {
     /// A table of the test's schema.
     pub(crate) fn table(&self, name: &str) -> String {
@@ -56,14 +62,8 @@ impl Server {
         self.url.parse::<PgConnectOptions>().unwrap().application_name(&self.name)
     }
 
-    pub(crate) fn pool_of(&self, most: u32, options: PgConnectOptions) -> PgPool {
-        // One that waits in vain says so within the test.
-        let pool = PgPoolOptions::new().max_connections(most);
-        pool.acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options)
-    }
-
     pub(crate) fn queue(&self) -> LeasedRows {
-        self.queue_on(self.pool_of(5, self.options()))
+        self.queue_on(pool_of(5, self.options()))
     }
 
     pub(crate) fn queue_on(&self, pool: PgPool) -> LeasedRows {
@@ -144,7 +144,7 @@ pub(crate) struct Fetched {
     pub(crate) facts: Facts,
 }
 
-pub(crate) async fn put<'a>(queue: &LeasedRows, server: &Server, rows: &[NewRow<'a>]) -> Vec<i64> {
+pub(crate) async fn put(queue: &LeasedRows, server: &Server, rows: &[NewRow<'_>]) -> Vec<i64> {
     let mut transaction = server.pool.begin().await.unwrap();
     let ids = queue.enqueue(&mut transaction, rows.iter().cloned()).await.unwrap();
     transaction.commit().await.unwrap();
@@ -154,7 +154,7 @@ pub(crate) async fn put<'a>(queue: &LeasedRows, server: &Server, rows: &[NewRow<
 /// Puts so many rows, without keys.
 pub(crate) async fn put_many(queue: &LeasedRows, server: &Server, count: usize) {
     let bodies: Vec<_> = (0..count).map(|number| number.to_string()).collect();
-    let rows: Vec<_> = bodies.iter().map(|body| NewRow::new(body)).collect();
+    let rows: Vec<_> = bodies.iter().map(NewRow::new).collect();
     put(queue, server, &rows).await;
 }
 

@@ -6,7 +6,7 @@ use watershed::transport::{Renewed, Settled, Transport, Trouble, Verdict, Want};
 use watershed_postgres::NewRow;
 
 use crate::server::{
-    BACK, bodies, fetch, letters, on_server, put, put_many, reject, settle, try_fetch,
+    BACK, bodies, fetch, letters, on_server, pool_of, put, put_many, reject, settle, try_fetch,
 };
 
 #[test]
@@ -74,14 +74,14 @@ fn a_release_may_be_delayed_for_ever() {
 #[test]
 fn a_renewal_goes_by_the_token_and_by_the_servers_clock() {
     on_server(async |server| {
-        let queue = server.queue().lease(Duration::from_secs(60));
+        let queue = server.queue().lease(Duration::from_mins(1));
         queue.create().await.unwrap();
         put_many(&queue, &server, 2).await;
         let rows = fetch(&queue, 2).await;
         server.texts("update orders set not_before = 'epoch' returning ''").await;
         let leases: Vec<_> = rows.iter().map(|row| row.lease.clone()).collect();
         for renewed in queue.renew(leases).await {
-            assert!(matches!(renewed, Renewed::For(term) if term == Duration::from_secs(60)));
+            assert!(matches!(renewed, Renewed::For(term) if term == Duration::from_mins(1)));
         }
         let left =
             "select (not_before - clock_timestamp() between '50 s' and '60 s')::text from orders";
@@ -206,7 +206,7 @@ fn a_server_that_only_reads_refuses_and_its_connection_is_closed() {
 fn statements_run_read_committed_whatever_the_session_does_by_default() {
     on_server(async |server| {
         let serial = [("default_transaction_isolation", "serializable")];
-        let queue = server.queue_on(server.pool_of(5, server.options().options(serial)));
+        let queue = server.queue_on(pool_of(5, server.options().options(serial)));
         queue.create().await.unwrap();
         let levels = server.table("levels");
         server.execute(&format!("create table {levels} (what text, level text)")).await;

@@ -9,7 +9,7 @@ use watershed::transport::Link;
 use watershed::{BoxError, StepContext, fan_in};
 use watershed_postgres::{LeasedRows, NewRow};
 
-use crate::server::{Server, on_server, put_many};
+use crate::server::{Server, on_server, pool_of, put_many};
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -57,7 +57,7 @@ impl Broker for Queue<'_> {
 
 fn passes(change: fn(LeasedRows) -> LeasedRows) {
     on_server(async |server| {
-        let queue = Queue { pool: server.pool_of(12, server.options()), server: &server, change };
+        let queue = Queue { pool: pool_of(12, server.options()), server: &server, change };
         queue.queue().create().await.unwrap();
         let result = conformance(&StepContext::new("suite"), &queue).await;
         if let Err(error) = result {

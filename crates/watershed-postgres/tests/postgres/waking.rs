@@ -9,7 +9,7 @@ use watershed_postgres::{LeasedRows, NewRow};
 
 use crate::server::{Server, bodies, fetch, on_server, put, put_many, try_fetch};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// A session that listens and waits.
 const LISTENS: &str = "query like 'LISTEN%' and state = 'idle'";
@@ -112,7 +112,7 @@ fn without_any_hint_a_drain_asks_at_its_interval() {
             Ok::<_, BoxError>(())
         })
         .shutdown(done.token())
-        .timeout(Duration::from_secs(60));
+        .timeout(Duration::from_mins(1));
         let puts = async {
             for _ in 0..3 {
                 let before = handled.load(Ordering::Relaxed);
