@@ -16,12 +16,14 @@ const HOUR: Duration = Duration::from_hours(1);
 #[test]
 fn a_claim_leases_exactly_what_it_returns_and_at_most_what_was_asked_for() {
     on_server(async |server| {
-        // So plans a server that runs a subquery again for each row.
-        let plans = ["hashjoin", "mergejoin", "material", "memoize", "sort"];
+        // So a server plans, which takes the table to be small, to run a plain subquery for each row.
+        let plans = ["hashjoin", "mergejoin", "material", "hashagg", "sort"];
         let settings = plans.map(|plan| (format!("enable_{plan}"), "off"));
         let queue = server.queue_on(pool_of(5, server.options().options(settings)));
         queue.create().await.unwrap();
-        put_many(&queue, &server, 200).await;
+        put_many(&queue, &server, 1).await;
+        server.execute(&format!("analyze {}", server.table("orders"))).await;
+        put_many(&queue, &server, 150).await;
         for fetched in 1..=10 {
             assert_eq!(fetch(&queue, 7).await.len(), 7);
             let leased = server.text("select count(*)::text from orders where token > 0").await;
@@ -201,9 +203,9 @@ fn a_lease_that_runs_out_is_somebody_elses_and_counts_as_a_delivery() {
         let queue = server.queue().lease(Duration::from_millis(20));
         queue.create().await.unwrap();
         put_many(&queue, &server, 1).await;
+        let began = Instant::now();
         let old = fetch(&queue, 1).await;
         assert_eq!(old[0].facts.deliveries, Some(1));
-        let began = Instant::now();
         let new = loop {
             let rows = fetch(&queue, 1).await;
             if !rows.is_empty() {
@@ -211,7 +213,7 @@ fn a_lease_that_runs_out_is_somebody_elses_and_counts_as_a_delivery() {
             }
             assert!(began.elapsed() < Duration::from_secs(10), "the lease does not run out");
         };
-        assert!(began.elapsed() >= Duration::from_millis(15));
+        assert!(began.elapsed() >= Duration::from_millis(20));
         assert_eq!((new[0].lease.id(), new[0].facts.deliveries), (old[0].lease.id(), Some(2)));
         assert_eq!(new[0].facts.id, old[0].facts.id);
         assert_eq!(letters(&settle(&queue, &old, Verdict::Accept).await), "L");
