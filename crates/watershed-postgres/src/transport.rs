@@ -127,9 +127,6 @@ type Answers = HashMap<(i64, i64), bool>;
 
 /// The result, or `None` where nothing is wanted any more.
 async fn unless_stopped<F: Future>(stop: &CancellationToken, future: F) -> Option<F::Output> {
-    if stop.is_cancelled() {
-        return None;
-    }
     match select(pin!(stop.cancelled()), pin!(future)).await {
         Either::Left(_) => None,
         Either::Right((output, _)) => Some(output),

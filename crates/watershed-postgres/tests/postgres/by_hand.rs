@@ -120,7 +120,7 @@ fn a_commit_that_is_refused_is_a_failure_and_comes_again() {
         }
         let queue = server.queue_on(pool.clone()).asks_every(Duration::from_millis(20));
         let second = drain(&server, queue, &pool, async |_| ()).await;
-        assert_eq!(first.released(), 1);
+        assert!(first.released() >= 1);
         assert_eq!(first.accepted() + second.accepted(), 1);
         assert_eq!(effects_after().await, (1, 0));
     });
