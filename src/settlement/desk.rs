@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use super::words::{Able, Facts, Settled, Verdict};
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::error::Error;
 
 /// The number of a receipt, which no other has had at any desk.
@@ -47,19 +47,22 @@ pub enum News {
     /// A message that has a record is settled for good: what it did stays.
     Concluded(Tag),
     /// An accept was certainly not applied, to the end: the message is to be undone and released,
-    /// unless one of its key has begun since. `behind`: how many of its source were taken since.
-    Refused { key: Key, tag: Tag, behind: u64 },
+    /// unless one of its key has begun since. `behind`: how many of its source, or of its group, were
+    /// taken since.
+    Refused { key: Key, tag: Tag, behind: u64, group: Option<Arc<str>> },
     /// A message was done, and one before it is given back: it is to be undone.
     Voided(Key, Option<Tag>),
-    /// The receipt of a message that is in work is no longer ours.
-    Lost(Key),
+    /// The receipts of these messages, which are in work, are no longer ours. They come in crowds, with
+    /// their partition, and who works on one is looked for once.
+    Lost(Vec<Key>),
     /// A partition is to be given up: what waits of these is released at once.
     Hurry(Vec<Key>),
     /// Something that does not pass.
     Fault(Error),
 }
 
-/// How many receipts had which end, each in exactly one of these; of `fetched` all others.
+/// How many receipts had which end, each in exactly one of these; of `fetched` all others. And how the
+/// transports do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settlements {
     pub(crate) fetched: u64,
@@ -69,10 +72,21 @@ pub struct Settlements {
     pub(crate) lost: u64,
     pub(crate) unknown: u64,
     pub(crate) abandoned: u64,
+    /// Calls that have failed for a reason that passes.
+    pub(crate) troubles: u64,
+    /// When the transport answered last; of several, the one that is silent for longest.
+    pub(crate) answered: Option<Tick>,
+    /// How many transports these are of.
+    pub(crate) desks: u32,
 }
 
 impl Settlements {
     pub(crate) fn add(&mut self, other: &Self) {
+        // One that has never answered is less than any that has.
+        let answered = self.answered.min(other.answered);
+        self.answered = if self.desks == 0 { other.answered } else { answered };
+        self.desks += other.desks;
+        self.troubles += other.troubles;
         self.fetched += other.fetched;
         self.accepted += other.accepted;
         self.released += other.released;
@@ -148,6 +162,10 @@ pub trait Desk: fmt::Debug + Send + Sync {
 
     /// Whether the receipt is still ours.
     fn is_ours(&self, key: Key) -> bool;
+
+    /// Whether it may be begun that was taken: it is ours, and neither its partition nor its group goes
+    /// back.
+    fn may_begin(&self, key: Key) -> bool;
 
     fn facts(&self, key: Key) -> Facts;
 

@@ -5,7 +5,7 @@ use super::Transport;
 use super::driver::Look;
 use super::entries::Phase;
 use super::events::{Event, Revocation};
-use super::part::Revoking;
+use super::part::{Part, Revoking};
 use super::state::{Due, End, State};
 use crate::clock::Tick;
 use crate::panics;
@@ -44,10 +44,7 @@ impl<T: Transport> State<T> {
             Event::Assigned(assignment) => self.assign(assignment),
             Event::Revoked(revocation) => return (self.revoke(revocation, now), None),
             Event::Lost(assignment, error) => {
-                self.forget_assignment(assignment);
-                if let Some(part) = self.part_of(assignment) {
-                    self.lose_part(part);
-                }
+                self.lose_assignment(assignment);
                 return (None, Some(error));
             }
             Event::Gone(error) => {
@@ -63,6 +60,20 @@ impl<T: Transport> State<T> {
             }
         }
         (None, None)
+    }
+
+    /// A partition was taken away, in this generation and in all before it.
+    fn lose_assignment(&mut self, gone: Assignment) {
+        let is_gone = |other: &Assignment| {
+            other.partition == gone.partition && other.generation <= gone.generation
+        };
+        for assignment in self.ours.iter().copied().filter(is_gone).collect::<Vec<_>>() {
+            self.forget_assignment(assignment);
+        }
+        let of = |part: &Part<_>| is_gone(&part.assignment) && !part.keeper && !part.lost;
+        let parts: Vec<_> =
+            self.parts.iter().filter(|(_, part)| of(part)).map(|(id, _)| *id).collect();
+        parts.into_iter().for_each(|id| self.lose_part(id));
     }
 
     /// There may be messages.
@@ -129,6 +140,7 @@ impl<T: Transport> State<T> {
         revoking.questions.push(revocation);
         revoking.deadline = revoking.deadline.into_iter().chain(deadline).min();
         part.revoking = Some(revoking);
+        self.giving_up.insert(id);
         self.set_alarm(deadline.unwrap_or(Tick::MAX), Due::Part(id));
         if self.able.prefix {
             self.give_buffer_back(id);
@@ -143,19 +155,15 @@ impl<T: Transport> State<T> {
     }
 
     fn revocations(&mut self, now: Tick) -> Vec<(Revocation, usize)> {
-        let due = |part: &super::part::Part<_>| {
-            let revoking = part.revoking.as_ref()?;
-            let is_late = revoking.deadline.is_some_and(|at| now >= at);
-            Some((part.open == 0, is_late))
+        let is_due = |id: &u64| {
+            let part = self.parts.get(id);
+            let deadline = part.and_then(|part| part.revoking.as_ref()?.deadline);
+            part.is_none_or(|part| part.open == 0) || deadline.is_some_and(|at| now >= at)
         };
-        let asked: Vec<_> = self
-            .parts
-            .iter()
-            .filter_map(|(id, part)| due(part).map(|due| (*id, due)))
-            .filter(|(_, (done, late))| *done || *late)
-            .collect();
+        let due: Vec<_> = self.giving_up.iter().copied().filter(is_due).collect();
         let mut answered = Vec::new();
-        for (id, _) in asked {
+        for id in due {
+            self.giving_up.remove(&id);
             let Some(part) = self.parts.get_mut(&id) else { continue };
             let open = part.open;
             let Some(Revoking { questions, .. }) = part.revoking.take() else { continue };
@@ -194,6 +202,8 @@ impl<T: Transport> State<T> {
         self.renewals.clear();
         self.alarms.clear();
         self.lost_in_order.clear();
+        self.aside.messages.extend(self.groups.clear());
+        self.giving_up.clear();
         let lost: Vec<_> = self.lost.keys().copied().collect();
         for key in lost {
             self.is_undone(key);
@@ -234,6 +244,7 @@ impl<T: Transport> State<T> {
             for (message, _) in std::mem::take(&mut part.buffer) {
                 self.aside.messages.push(message);
             }
+            part.held = 0;
             part.stop_fetch();
             part.fetch = super::part::Fetch::default();
             if let Some(prefix) = &mut part.prefix {

@@ -12,6 +12,8 @@
 
 mod endings;
 mod failing;
+mod found;
+mod groups;
 mod leases;
 mod outcomes;
 mod program;
