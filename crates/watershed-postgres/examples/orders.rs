@@ -95,8 +95,7 @@ async fn work(pool: &PgPool) -> Result<String, BoxError> {
         lease.commit(transaction, &step).await?;
         Ok::<_, BoxError>(())
     })
-    .unordered() // the table keeps the order of each customer
-    .concurrency(3)
+    .concurrency(3) // customers: the next order of each waits for the one before
     .on_failure(OnFailure::Continue)
     .until_idle()
     .await?;

@@ -93,7 +93,8 @@ impl LeasedRows {
     }
 
     /// The column (of type `text`) whose values are keys: rows of one key are handled one after another,
-    /// in the order of their ids, over all processes. A row without a key waits for none.
+    /// in the order of their ids, over all processes; those of different keys at once, without being
+    /// asked ([`Able::groups`](watershed::transport::Able::groups)). A row without a key waits for none.
     #[must_use]
     pub fn key_column(self, column: impl Into<String>) -> Self {
         self.with(|options| options.names.key = Some(column.into()))

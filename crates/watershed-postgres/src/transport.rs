@@ -95,11 +95,10 @@ impl LeasedRows {
         let drain = self.options.names.key.is_some().then(|| self.notices.clone());
         let receipt = Lease { id, token, statements: Arc::clone(statements), drain };
         let key: Option<String> = row.try_get("key")?;
-        let header = self.options.names.key.clone().zip(key.map(String::into_bytes));
         let facts = Facts {
             id: Some(id.to_string().into()),
             deliveries: u32::try_from(row.try_get::<i32, _>("deliveries")?).ok(),
-            headers: header.into_iter().collect(),
+            group: key.map(Into::into),
             ..Facts::default()
         };
         let received = Received::new(row.try_get("body")?, receipt);
@@ -147,6 +146,8 @@ impl Transport for LeasedRows {
     fn able(&self) -> Able {
         let options = &self.options;
         let able = Able::each().fences().renews().delays().counts().rejects();
+        // One row of a key is out at a time, so those that are here can be handled at once.
+        let able = if options.names.key.is_some() { able.groups() } else { able };
         able.batches_of(options.batch).prefetches(options.prefetch).asks_every(options.asks_every)
     }
 

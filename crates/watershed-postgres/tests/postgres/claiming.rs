@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use watershed::transport::{Able, Link, Transport, Verdict};
-use watershed::{BoxError, CancellationSource, StepContext, fan_in};
+use watershed::{BoxError, CancellationSource, ErrorCode, StepContext, fan_in};
 use watershed_postgres::{Lease, NewRow};
 
 use crate::server::{BACK, bodies, fetch, letters, on_server, pool_of, put, put_many, settle};
@@ -85,7 +85,8 @@ fn a_row_is_leased_only_while_no_earlier_row_of_its_key_exists() {
         put(&queue, &server, &all).await;
         let first = fetch(&queue, 100).await;
         assert_eq!(bodies(&first), ["a1", "b1", "free", "also free"]);
-        assert_eq!(first[0].facts.headers, [("customer".to_owned(), b"a".to_vec())]);
+        assert_eq!(first[0].facts.group.as_deref(), Some("a"));
+        assert_eq!(first[2].facts.group, None);
         // The earlier one is leased.
         assert!(fetch(&queue, 100).await.is_empty());
         settle(&queue, &first[..1], Verdict::Accept).await;
@@ -128,6 +129,17 @@ fn the_next_row_of_a_key_is_asked_for_as_soon_as_the_one_before_is_gone() {
             assert_eq!(drain.await.unwrap().accepted(), 5);
             assert_eq!(*handled.lock().unwrap(), b"12345");
         }
+    });
+}
+
+#[test]
+fn a_drain_that_wants_no_order_of_a_queue_with_keys_is_a_validation_error() {
+    on_server(async |server| {
+        let link = Link::new(server.queue().key_column("customer"));
+        let context = StepContext::new("orders");
+        let drain = fan_in(&context, [link.source()], async |_, _| Ok::<_, BoxError>(()));
+        let failure = drain.unordered().concurrency(2).await.unwrap_err();
+        assert_eq!(failure.error().code(), ErrorCode::Validation);
     });
 }
 
