@@ -116,11 +116,12 @@ impl<T: Transport> State<T> {
         };
         part.fetch.stop = None;
         let stale = std::mem::take(&mut part.fetch.stale) || self.stopped || part.left;
+        let hinted = std::mem::take(&mut part.fetch.hinted);
         match fetched {
             Ok(Some(messages)) => {
                 (part.fetch.failed, part.fetch.failing_since) = (0, None);
-                part.fetch.dry = messages.is_empty();
-                if messages.is_empty() && !stale {
+                part.fetch.dry = messages.is_empty() && !hinted;
+                if part.fetch.dry && !stale {
                     again = Some(requested + every);
                 }
                 self.take_in(id, requested, now, messages, stale);
@@ -152,6 +153,8 @@ impl<T: Transport> State<T> {
             part.fetch.wanted = true;
             part.fetch.not_before = Some(again);
             self.set_alarm(again, Due::Part(id));
+        } else if hinted && !stale {
+            self.want(id);
         }
         if self.parts.get(&id).is_some_and(|part| part.prefix.is_some()) {
             self.commits.push_back(id);

@@ -64,6 +64,8 @@ pub(super) struct Fetch {
     pub(super) dry: bool,
     /// What is on its way now is not to be handled.
     pub(super) stale: bool,
+    /// There may be messages that the one on its way was too early for.
+    pub(super) hinted: bool,
 }
 
 /// A partition that is to be given up.

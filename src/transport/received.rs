@@ -22,6 +22,25 @@ pub struct Want {
     pub stop: CancellationToken,
 }
 
+impl Want {
+    /// So many messages of no partition, without waiting for a first one: what the tests of an adapter
+    /// ask it for. What else is wanted can be set.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use watershed::transport::Want;
+    ///
+    /// let mut want = Want::new(10);
+    /// want.wait = Duration::from_secs(1);
+    /// assert!(!want.stop.is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn new(at_most: usize) -> Self {
+        let stop = CancellationToken::never();
+        Self { assignment: Assignment::default(), at_most, wait: Duration::ZERO, stop }
+    }
+}
+
 /// A message as an adapter fetched it.
 ///
 /// ```
@@ -57,6 +76,12 @@ impl<M, R> Received<M, R> {
     pub fn with_facts(mut self, facts: Facts) -> Self {
         self.facts = facts;
         self
+    }
+
+    /// The message, its receipt, how long it is ours, and what is known of it: for the tests of an
+    /// adapter.
+    pub fn into_parts(self) -> (M, R, Option<Duration>, Facts) {
+        (self.message, self.receipt, self.lease, self.facts)
     }
 }
 

@@ -82,6 +82,7 @@ impl<T: Transport> State<T> {
         for id in ids {
             if let Some(part) = self.parts.get_mut(&id) {
                 part.fetch.dry = false;
+                part.fetch.hinted = part.fetch.stop.is_some();
                 if part.fetch.failed == 0 {
                     part.fetch.not_before = None;
                 }

@@ -19,4 +19,5 @@ mod outcomes;
 mod program;
 mod sending;
 mod shop;
+mod waking;
 mod windows;
