@@ -62,6 +62,7 @@ impl<T: Transport> State<T> {
     fn next_fetch(&mut self) -> Option<(u64, Want, Duration)> {
         while let Some(id) = self.line.pop_front() {
             let (prefetch, within) = (self.able.prefetch, self.options.settle_within);
+            let max_deliveries = self.options.max_deliveries;
             let rewinds = self.parts.get(&id).map(|part| part.assignment);
             if rewinds.is_some_and(|assignment| self.rewinds.contains_key(&assignment)) {
                 // It goes back first, and is asked for then.
@@ -83,6 +84,7 @@ impl<T: Transport> State<T> {
                 assignment: part.assignment,
                 at_most: (prefetch - part.buffer.len().min(prefetch)).max(1),
                 wait,
+                max_deliveries,
                 stop: stop.token(),
             };
             part.fetch.wanted = false;
