@@ -18,7 +18,7 @@ use smol_hyper::rt::FuturesIo;
 
 /// The HTTP client.
 #[derive(Clone, Debug)]
-pub struct Http;
+pub(crate) struct Http;
 
 impl HttpClient for Http {
     fn http_connector(
@@ -62,7 +62,7 @@ async fn exchange(request: HttpRequest) -> Result<HttpResponse, BoxError> {
 
 /// The timer, which the SDK needs for its time limits.
 #[derive(Clone, Debug)]
-pub struct Timer;
+pub(crate) struct Timer;
 
 impl AsyncSleep for Timer {
     fn sleep(&self, duration: Duration) -> Sleep {
