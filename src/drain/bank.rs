@@ -26,6 +26,7 @@ use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
 use crate::ready::{Node, ReadyQueue};
+use crate::source::Receipt;
 
 /// The number of nobody.
 const NOBODY: u32 = u32::MAX;
@@ -113,7 +114,8 @@ impl<C: Drains> Bank<C> {
 
     /// Gives a source its lane.
     fn seat(&mut self, arrival: Arrival<C::Source>, state: &mut State<C>) {
-        let serial = <C::Order as Order<C::Message>>::SERIAL;
+        let by_group = arrival.profile.groups && !arrival.profile.gathers;
+        let serial = <C::Order as Order<C::Message>>::SERIAL && !by_group;
         let many = (!serial).then(|| Box::new(Many::default()));
         let lane = Lane::new(arrival, many);
         lane.enter(state);
@@ -276,11 +278,14 @@ impl<C: Drains> Bank<C> {
     /// The turn of one place. `panicked`: its last one did.
     #[inline]
     fn place_turn(&mut self, place: u32, panicked: Option<&str>, state: &mut State<C>) {
-        let serial = <C::Order as Order<C::Message>>::SERIAL;
-        if serial {
-            let Some(Some(Seat { node, lane })) = self.lanes.get_mut(place as usize) else {
-                return;
-            };
+        if <C::Order as Order<C::Message>>::SERIAL {
+            // Runs are of lanes that handle several messages at once, by group.
+            let seat = self.lanes.get_mut(place as usize).and_then(Option::as_mut);
+            let many = seat.as_ref().is_none_or(|seat| seat.lane.many.is_some());
+            if C::Receipt::SETTLES && many {
+                return self.many_turn(place, panicked, state);
+            }
+            let Some(Seat { node, lane }) = seat else { return };
             let (shared, alarms, bank) = (&*self.shared, &mut self.alarms, self.number);
             let turn = lane
                 .as_mut()

@@ -8,6 +8,7 @@ use super::state::State;
 use super::types::Drains;
 use crate::panics;
 use crate::settlement::Key;
+use crate::source::Receipt;
 
 impl<C: Drains> Bank<C> {
     /// A source has ended, or was taken out.
@@ -47,15 +48,15 @@ impl<C: Drains> Bank<C> {
         self.runs.places.iter().for_each(|run| run.node.notify());
     }
 
-    /// Whether a handler works on the message with this receipt.
+    /// Those of the receipts on whose messages a handler works.
     #[cold]
-    pub(super) fn works_on(&self, key: Key) -> bool {
+    pub(super) fn in_work(&self, keys: &BTreeSet<Key>) -> Vec<Key> {
         let lanes = self.lanes.iter().flatten().filter_map(|seat| seat.lane.slot.as_ref());
         let runs = self.runs.places.iter().filter_map(|run| run.slot.as_ref());
-        let keys = BTreeSet::from([key]);
-        lanes.chain(runs).any(|slot| {
-            slot.after.is_none() && slot.job.as_ref().is_some_and(|job| job.is_settled_by(&keys))
-        })
+        let slots = lanes.chain(runs).filter(|slot| slot.after.is_none());
+        let delivered = slots.filter_map(|slot| slot.job.as_ref()?.receipt.delivered());
+        let receipts = delivered.flat_map(|it| it.receipts().iter().map(|(_, key)| *key));
+        receipts.filter(|key| keys.contains(key)).collect()
     }
 
     /// Puts back what waits for another attempt or for its key and is settled by one of these.

@@ -98,11 +98,6 @@ impl<C: DrainTypes> Unsettled<C> {
         tags.filter(|(record, _)| record.is_some()).map(|(_, tag)| tag).collect()
     }
 
-    /// The receipt of a message in work is no longer ours.
-    pub(super) fn lose(&mut self, key: Key) {
-        self.lost.insert(key);
-    }
-
     /// Whether the message in work is no longer ours.
     #[inline]
     pub(super) fn has_lost(&self, job: Option<&Job<C>>) -> bool
@@ -144,13 +139,25 @@ impl<C: Drains> State<C> {
         }
     }
 
-    /// An accept was refused to the end. `behind`: how many of its source were taken since.
-    pub(super) fn refused(&mut self, key: Key, tag: Tag, behind: u64, shared: &Shared<C>) {
+    /// An accept was refused to the end. `behind`: how many of its source were taken since, or of its
+    /// group.
+    pub(super) fn refused(
+        &mut self,
+        key: Key,
+        tag: Tag,
+        (behind, group): (u64, Option<&Arc<str>>),
+        shared: &Shared<C>,
+    ) {
         let Some(record) = self.settling.get(tag) else { return };
         // The others of its own window are no others.
-        let own = record.delivered.receipts().iter().rev().take_while(|(_, it)| *it != key).count();
-        let has_followers =
-            if record.key.is_some() { record.has_followers } else { behind > own as u64 };
+        let own = record.delivered.receipts().iter().rev().take_while(|(_, it)| *it != key);
+        let own =
+            own.filter(|(desk, it)| group.is_none() || desk.facts(*it).group.as_ref() == group);
+        let is_behind = behind > own.count() as u64;
+        let has_followers = match record.key {
+            Some(_) => record.has_followers || group.is_some() && is_behind,
+            None => is_behind,
+        };
         if !has_followers {
             return self.take_back(key, tag, shared);
         }

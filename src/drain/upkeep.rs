@@ -5,6 +5,7 @@
 //! released, everything that is open is settled, and the transports of which no source is left are
 //! closed.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 
+use super::order::Order;
 use super::running::Running;
 use super::settings::Commit;
 use super::state::{Phase, State};
@@ -69,6 +71,9 @@ impl<C: Drains> Running<C> {
                 let text = "a message that is settled has to be undone before it is given back";
                 return Err(Error::validation(text));
             }
+            if profile.groups {
+                keeps_order_by_group::<C>(profile)?;
+            }
             let budget = settings.finish_within.unwrap_or(settings.grace).min(settings.grace);
             desk.attach(self.shared.context.clock(), settings.message_timeout, budget)?;
             if let Some(progress) = &self.progress {
@@ -119,38 +124,42 @@ impl<C: Drains> Running<C> {
     fn hear(&mut self, desk: &Arc<dyn Desk>, news: News) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
         match &news {
-            News::Hurry(keys) => return self.hurry(keys),
-            News::Lost(key) => {
-                // What waits is not begun again, and whoever handles it hears of it.
-                self.hurry(&[*key])?;
-                if !self.banks.iter().any(|bank| bank.works_on(*key)) {
-                    return Ok(());
-                }
-                self.banks.iter_mut().for_each(|bank| bank.notify_all());
-            }
+            News::Hurry(keys) => return self.hurry(&keys.iter().copied().collect()),
+            News::Lost(keys) => return self.lose(&keys.iter().copied().collect()),
             _ => {}
         }
         self.look(|state| match news {
             News::Concluded(tag) => state.concluded(tag),
-            News::Refused { key, tag, behind } => state.refused(key, tag, behind, &shared),
+            News::Refused { key, tag, behind, group } => {
+                state.refused(key, tag, (behind, group.as_ref()), &shared);
+            }
             News::Voided(key, Some(tag)) => state.take_back(key, tag, &shared),
             // Nothing of it is to be undone.
             News::Voided(key, None) => desk.give(key, Verdict::UNDONE, Given::default()),
-            News::Lost(key) => state.settling.lose(key),
-            News::Hurry(_) => {}
+            News::Hurry(_) | News::Lost(_) => {}
             News::Fault(error) => state.fail(error),
         })
     }
 
     /// Gives back what waits of a partition that is to be given up.
-    fn hurry(&mut self, keys: &[Key]) -> Result<(), Error> {
-        let keys = keys.iter().copied().collect();
+    fn hurry(&mut self, keys: &BTreeSet<Key>) -> Result<(), Error> {
         let mut state = self.shared.take().ok_or_else(super::running::state_is_gone)?;
         for bank in &mut self.banks {
-            bank.give_back_waiting(&keys, &mut state);
+            bank.give_back_waiting(keys, &mut state);
         }
         self.shared.tell(&state);
         self.shared.put(state);
+        Ok(())
+    }
+
+    /// What waits is not begun again, and whoever handles one of them hears of it.
+    fn lose(&mut self, keys: &BTreeSet<Key>) -> Result<(), Error> {
+        self.hurry(keys)?;
+        let in_work: Vec<_> = self.banks.iter().flat_map(|bank| bank.in_work(keys)).collect();
+        if !in_work.is_empty() {
+            self.banks.iter_mut().for_each(|bank| bank.notify_all());
+            self.look(|state| state.settling.lost.extend(in_work))?;
+        }
         Ok(())
     }
 
@@ -293,4 +302,20 @@ impl Closing {
             Err(first) => Err(first.with_related([error])),
         };
     }
+}
+
+/// # Errors
+///
+/// Where messages of a source that keeps order by group were to be handled in another order.
+fn keeps_order_by_group<C: Drains>(profile: &Profile) -> Result<(), Error> {
+    let (serial, keyed) =
+        (<C::Order as Order<C::Message>>::SERIAL, <C::Order as Order<C::Message>>::KEYED);
+    if !serial && !keyed {
+        return Err(Error::validation("a transport that keeps order by group is not `unordered`"));
+    }
+    if profile.gathers && !serial {
+        let text = "windows of a transport that keeps order by group have no order by key";
+        return Err(Error::validation(text));
+    }
+    Ok(())
 }

@@ -47,12 +47,14 @@ pub enum News {
     /// A message that has a record is settled for good: what it did stays.
     Concluded(Tag),
     /// An accept was certainly not applied, to the end: the message is to be undone and released,
-    /// unless one of its key has begun since. `behind`: how many of its source were taken since.
-    Refused { key: Key, tag: Tag, behind: u64 },
+    /// unless one of its key has begun since. `behind`: how many of its source, or of its group, were
+    /// taken since.
+    Refused { key: Key, tag: Tag, behind: u64, group: Option<Arc<str>> },
     /// A message was done, and one before it is given back: it is to be undone.
     Voided(Key, Option<Tag>),
-    /// The receipt of a message that is in work is no longer ours.
-    Lost(Key),
+    /// The receipts of these messages, which are in work, are no longer ours. They come in crowds, with
+    /// their partition, and who works on one is looked for once.
+    Lost(Vec<Key>),
     /// A partition is to be given up: what waits of these is released at once.
     Hurry(Vec<Key>),
     /// Something that does not pass.

@@ -84,6 +84,8 @@ pub struct Facts {
     pub deliveries: Option<u32>,
     /// Where it came from.
     pub assignment: Assignment,
+    /// Of what it is a part, where the transport [keeps order by group](Able::groups).
+    pub group: Option<Arc<str>>,
     /// What came with it.
     pub headers: Vec<(String, Vec<u8>)>,
 }
@@ -104,6 +106,7 @@ pub struct Facts {
 #[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub struct Able {
     pub(crate) prefix: bool,
+    pub(crate) groups: bool,
     pub(crate) fences: bool,
     pub(crate) leases: bool,
     pub(crate) renews: bool,
@@ -120,6 +123,7 @@ impl Able {
     const fn new(prefix: bool) -> Self {
         Self {
             prefix,
+            groups: false,
             fences: false,
             leases: false,
             renews: false,
@@ -141,6 +145,16 @@ impl Able {
     /// An accept covers every message of its partition that was taken before: offsets.
     pub const fn prefix() -> Self {
         Self::new(true)
+    }
+
+    /// It keeps order by [group](Facts::group), as FIFO queues do: of each group one message at a time
+    /// is handled, those of different groups at once, without being asked; and what is behind one that
+    /// goes back goes back before it. [`unordered`](crate::FanIn::unordered) is
+    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation) there. For messages that are settled
+    /// [each by itself](Self::each).
+    pub const fn groups(mut self) -> Self {
+        self.groups = true;
+        self
     }
 
     /// It refuses a receipt that is no longer good, by itself.

@@ -166,6 +166,8 @@ pub struct Profile {
     pub live: bool,
     /// The source takes what it does not yield at once.
     pub gathers: bool,
+    /// Its transport keeps order by group: it yields nothing that is not to be handled at once.
+    pub groups: bool,
     /// Where its messages are settled.
     pub desks: Vec<Arc<dyn Desk>>,
 }
@@ -181,6 +183,7 @@ impl Default for Profile {
             invalid: None,
             live: false,
             gathers: false,
+            groups: false,
             desks: Vec::new(),
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct Entry<R> {
     pub(super) verdict: Verdict,
     pub(super) tag: Option<Tag>,
     pub(super) lease: Lease,
+    /// Nothing behind it in its group is handled.
+    pub(super) in_hand: bool,
     /// Its verdict is sent when the answer of its renewal is there.
     pub(super) waits_for_renewal: bool,
     /// In prefix order: it was sent, and nobody knows whether it was applied.

@@ -194,8 +194,8 @@ impl<T: Transport> State<T> {
                 self.aside.messages.push(message);
                 self.give_back(key, Verdict::UNTOUCHED);
                 self.rest(id, now);
-            } else if let Some(part) = self.parts.get_mut(&id) {
-                part.buffer.push_back((message, key));
+            } else {
+                self.queue_up(id, message, key, now);
             }
         }
     }
@@ -232,11 +232,13 @@ impl<T: Transport> State<T> {
             verdict: Verdict::UNTOUCHED,
             tag: None,
             lease,
+            in_hand: false,
             waits_for_renewal: false,
             maybe: false,
             refused: None,
         });
         self.counts.fetched += 1;
+        self.joins_group(key);
         self.set_alarm(lease.next, Due::Lease(key));
         if let Some(id) = id {
             self.ids.entry(id).or_insert(key);
@@ -247,13 +249,21 @@ impl<T: Transport> State<T> {
         key
     }
 
-    /// Gives back what nobody has taken.
+    /// Gives back what nobody has taken, behind what came after it in its group.
     pub(super) fn give_back(&mut self, key: Key, verdict: Verdict) {
+        self.goes_back(key);
+        self.sends_back(key, verdict);
+    }
+
+    pub(super) fn sends_back(&mut self, key: Key, verdict: Verdict) {
+        let waits = self.waits_for_group(key);
         if let Some(entry) = self.entries.get_mut(key) {
             entry.phase = Phase::Decided;
             entry.verdict = verdict.fit(&self.able);
             self.unsettled += 1;
-            self.outbox.push_back(key);
+            if !waits {
+                self.outbox.push_back(key);
+            }
             self.wake_driver();
         }
     }
@@ -285,7 +295,8 @@ impl<T: Transport> State<T> {
             }
             return;
         }
-        for (message, key) in buffer {
+        self.release_held(id);
+        for (message, key) in buffer.rev() {
             self.aside.messages.push(message);
             self.give_back(key, Verdict::UNTOUCHED);
         }

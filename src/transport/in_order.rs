@@ -14,6 +14,12 @@ impl<T: Transport> State<T> {
         let is_release = matches!(verdict, Verdict::Release { .. });
         entry.verdict = verdict.fit(&self.able);
         if !self.able.prefix {
+            if is_release {
+                self.goes_back(key);
+                if self.waits_for_group(key) {
+                    return;
+                }
+            }
             return self.outbox.push_back(key);
         }
         let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());

@@ -21,18 +21,13 @@ impl<T: Transport> State<T> {
                 if let Some(partition) = partition.filter(|_| self.able.prefix) {
                     self.lost_in_order.insert(key, partition);
                 }
-                self.news.push_back(News::Lost(key));
+                match self.news.back_mut() {
+                    Some(News::Lost(keys)) => keys.push(key),
+                    _ => self.news.push_back(News::Lost(vec![key])),
+                }
                 self.wake_driver();
             }
-            Phase::Buffered => {
-                if let Some(part) = self.parts.get_mut(&id) {
-                    if let Some(at) = part.buffer.iter().position(|(_, other)| *other == key) {
-                        self.aside
-                            .messages
-                            .extend(part.buffer.remove(at).map(|(message, _)| message));
-                    }
-                }
-            }
+            Phase::Buffered => self.take_from_buffer(id, key),
             Phase::Decided | Phase::ByHand => {}
         }
         let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
@@ -119,6 +114,7 @@ impl<T: Transport> State<T> {
                 self.ids.remove(&id);
             }
         }
+        self.is_undone_in_group(key);
         if let Some(partition) = self.lost_in_order.remove(&key) {
             let of = |part: &&mut Part<_>| part.assignment.partition == partition;
             let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());

@@ -57,14 +57,15 @@
 // - `received`: what a transport is asked for and what it brings; `events`: what it tells unasked
 // - `link`: a transport that is connected, and its sources; `options`: what can be said of it
 // - `hub`: a transport as its drain sees it
-// - `state`, `entries`, `part`, `prefix`: the receipts, and the sources they came by; `in_order`,
-//   `losing`: how they end
+// - `state`, `entries`, `part`, `prefix`, `groups`: the receipts, and the sources they came by;
+//   `in_order`, `losing`: how they end
 // - `driver`, with `in_flight`: `fetching`, `leases`, `sending`, `revoking`: what goes on meanwhile
 
 mod driver;
 mod entries;
 mod events;
 mod fetching;
+mod groups;
 mod hub;
 mod in_flight;
 mod in_order;

@@ -13,6 +13,8 @@ use crate::settlement::{Assignment, Key};
 pub(super) struct Part<M> {
     pub(super) assignment: Assignment,
     pub(super) buffer: VecDeque<(M, Key)>,
+    /// What it has fetched that waits for its group.
+    pub(super) held: usize,
     /// Where an accept covers what was taken before.
     pub(super) prefix: Option<Prefix>,
     /// Messages that were taken so far.
@@ -75,6 +77,7 @@ impl<M> Part<M> {
         Self {
             assignment,
             buffer: VecDeque::new(),
+            held: 0,
             prefix: in_prefix_order.then(Prefix::default),
             taken: 0,
             open: 0,

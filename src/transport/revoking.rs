@@ -128,6 +128,7 @@ impl<T: Transport> State<T> {
         revoking.questions.push(revocation);
         revoking.deadline = revoking.deadline.into_iter().chain(deadline).min();
         part.revoking = Some(revoking);
+        self.giving_up.insert(id);
         self.set_alarm(deadline.unwrap_or(Tick::MAX), Due::Part(id));
         if self.able.prefix {
             self.give_buffer_back(id);
@@ -142,19 +143,15 @@ impl<T: Transport> State<T> {
     }
 
     fn revocations(&mut self, now: Tick) -> Vec<(Revocation, usize)> {
-        let due = |part: &super::part::Part<_>| {
-            let revoking = part.revoking.as_ref()?;
-            let is_late = revoking.deadline.is_some_and(|at| now >= at);
-            Some((part.open == 0, is_late))
+        let is_due = |id: &u64| {
+            let part = self.parts.get(id);
+            let deadline = part.and_then(|part| part.revoking.as_ref()?.deadline);
+            part.is_none_or(|part| part.open == 0) || deadline.is_some_and(|at| now >= at)
         };
-        let asked: Vec<_> = self
-            .parts
-            .iter()
-            .filter_map(|(id, part)| due(part).map(|due| (*id, due)))
-            .filter(|(_, (done, late))| *done || *late)
-            .collect();
+        let due: Vec<_> = self.giving_up.iter().copied().filter(is_due).collect();
         let mut answered = Vec::new();
-        for (id, _) in asked {
+        for id in due {
+            self.giving_up.remove(&id);
             let Some(part) = self.parts.get_mut(&id) else { continue };
             let open = part.open;
             let Some(Revoking { questions, .. }) = part.revoking.take() else { continue };
@@ -193,6 +190,8 @@ impl<T: Transport> State<T> {
         self.renewals.clear();
         self.alarms.clear();
         self.lost_in_order.clear();
+        self.aside.messages.extend(self.groups.clear());
+        self.giving_up.clear();
         let lost: Vec<_> = self.lost.keys().copied().collect();
         for key in lost {
             self.is_undone(key);
@@ -233,6 +232,7 @@ impl<T: Transport> State<T> {
             for (message, _) in std::mem::take(&mut part.buffer) {
                 self.aside.messages.push(message);
             }
+            part.held = 0;
             part.stop_fetch();
             part.fetch = super::part::Fetch::default();
             if let Some(prefix) = &mut part.prefix {

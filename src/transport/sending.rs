@@ -249,21 +249,28 @@ impl<T: Transport> State<T> {
             return self.set_alarm(again, Due::Again(key));
         }
         let (part, place, tag) = (entry.part, entry.place, entry.tag);
+        let group = entry.facts.group.clone();
         if !matches!(entry.verdict, Verdict::Accept) {
             return self.conclude(key, End::Abandoned);
         }
         let taken = self.parts.get(&part).map_or(u64::MAX, |part| part.taken);
-        let behind = taken.saturating_sub(place + 1);
-        if let Some(tag) = tag {
-            entry.refused = None;
-            self.take_back(key);
-            return self.news.push_back(News::Refused { key, tag, behind });
-        }
-        if behind > 0 {
+        let behind = match &group {
+            Some(name) => self.behind_in_group(name, place),
+            None => taken.saturating_sub(place + 1),
+        };
+        let Some(entry) = self.entries.get_mut(key).filter(|_| behind == 0 || tag.is_some()) else {
             return self.conclude(key, End::Unknown);
-        }
+        };
         entry.refused = None;
+        if let Some(tag) = tag {
+            self.take_back(key);
+            if behind == 0 || self.gathers {
+                self.comes_back(key);
+            }
+            return self.news.push_back(News::Refused { key, tag, behind, group });
+        }
         entry.phase = Phase::Decided;
+        self.comes_back(key);
         self.decide(key, Verdict::UNDONE);
     }
 }

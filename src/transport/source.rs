@@ -93,7 +93,7 @@ impl<T: Transport> State<T> {
                     Some(prefix) => prefix.is_over(part.ended),
                     None => part.ended,
                 };
-                if is_over && part.buffer.is_empty() {
+                if is_over && part.buffer.is_empty() && part.held == 0 {
                     return Next::End;
                 }
                 if waker.is_some() {
@@ -107,6 +107,7 @@ impl<T: Transport> State<T> {
                 Some(prefix) => prefix.take(key),
                 None => part.taken - 1,
             };
+            let place = self.taken_in_group(key).unwrap_or(place);
             let (least, most) = (self.least_lease, self.options.max_deliveries);
             let Some(entry) = self.entries.get_mut(key) else { continue };
             (entry.phase, entry.place) = (Phase::Taken, place);
@@ -160,7 +161,8 @@ impl<T: Transport> State<T> {
     pub(super) fn want(&mut self, id: u64) {
         let prefetch = self.able.prefetch;
         let Some(part) = self.parts.get_mut(&id) else { return };
-        if part.buffer.len() > prefetch / 2 || part.fetch.in_line || self.stopped {
+        let is_full = part.buffer.len() > prefetch / 2 || part.held >= self.options.max_ahead;
+        if is_full || part.fetch.in_line || self.stopped {
             return;
         }
         part.fetch.wanted = true;
@@ -259,13 +261,13 @@ impl<T: Transport> Source for TransportSource<T> {
     fn is_exhausted(&self) -> bool {
         self.hub.look(|state| {
             let part = state.parts.get(&self.part);
-            part.is_none_or(|part| part.ended && part.buffer.is_empty())
+            part.is_none_or(|part| part.ended && part.buffer.is_empty() && part.held == 0)
         })
     }
 
     fn profile(&self) -> Profile {
         let desks = vec![Arc::clone(&self.hub) as Arc<dyn Desk>];
-        Profile { desks, ..Profile::default() }
+        Profile { desks, groups: self.hub.able().groups, ..Profile::default() }
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::Transport;
 use super::entries::{Entries, Ids, Phase};
+use super::groups::{EndedInGroup, Groups};
 use super::options::Options;
 use super::part::Part;
 use crate::clock::Tick;
@@ -27,6 +28,7 @@ pub(super) struct State<T: Transport> {
     pub(super) lost: HashMap<Key, Arc<str>>,
     /// Its messages are gathered in windows.
     pub(super) gathers: bool,
+    pub(super) groups: Groups<T::Message>,
     /// How little time the drain may have at its end.
     pub(super) budget: Duration,
     pub(super) parts: BTreeMap<u64, Part<T::Message>>,
@@ -55,6 +57,8 @@ pub(super) struct State<T: Transport> {
     pub(super) assigned_waker: Option<Waker>,
     /// Partitions that were assigned, and not given up since.
     pub(super) ours: BTreeSet<Assignment>,
+    /// Sources whose partitions are to be given up, until that is answered.
+    pub(super) giving_up: BTreeSet<u64>,
     /// In prefix order: where a partition goes on that was read further than that. It is moved back
     /// before anything is fetched.
     pub(super) rewinds: HashMap<Assignment, T::Receipt>,
@@ -135,6 +139,7 @@ impl<T: Transport> State<T> {
             ids: Ids::default(),
             lost: HashMap::new(),
             gathers: false,
+            groups: Groups::default(),
             budget: Duration::MAX,
             parts: BTreeMap::new(),
             next_part: 0,
@@ -153,6 +158,7 @@ impl<T: Transport> State<T> {
             assigned: VecDeque::new(),
             assigned_waker: None,
             ours: BTreeSet::new(),
+            giving_up: BTreeSet::new(),
             rewinds: HashMap::new(),
             lost_in_order: BTreeMap::new(),
             kept: HashMap::new(),
@@ -219,6 +225,10 @@ impl<T: Transport> State<T> {
 
     /// The end of a receipt.
     pub(super) fn conclude(&mut self, key: Key, end: End) {
+        let goes_on = matches!(end, End::Settled | End::Unknown);
+        if !goes_on && self.entries.get(key).is_some_and(|entry| entry.in_hand) {
+            self.goes_back(key);
+        }
         let Some(entry) = self.entries.remove(key) else { return };
         let counts = &mut self.counts;
         let count = match (end, &entry.verdict) {
@@ -250,6 +260,11 @@ impl<T: Transport> State<T> {
                     self.ids.remove(id);
                 }
             }
+        }
+        if let Some(group) = &entry.facts.group {
+            let worked_on = end == End::Lost && entry.phase == Phase::Taken;
+            let ended = EndedInGroup { in_hand: entry.in_hand, worked_on };
+            self.leaves_group(group, key, ended);
         }
         let part_id = entry.part;
         if let Some(part) = self.parts.get_mut(&part_id) {
@@ -293,7 +308,11 @@ impl<T: Transport> State<T> {
         entry.tag = given.tag;
         let part = entry.part;
         self.unsettled += 1;
+        let is_accept = matches!(verdict, Verdict::Accept);
         self.decide(key, verdict);
+        if is_accept {
+            self.lets_go_on(key);
+        }
         match given.handled {
             Handled::Badly => self.count_failure(part, now),
             Handled::Well if self.failing => self.forget_failures(part),

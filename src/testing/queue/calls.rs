@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::answers::{FetchAnswer, RenewalAnswer, SettleAnswer};
-use super::rows::QueueReceipt;
+use super::rows::{Out, QueueReceipt};
 use super::{ScriptedQueue, State};
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
@@ -216,20 +216,19 @@ impl<M: Clone + Send + Sync + 'static> Transport for ScriptedQueue<M> {
                     return Ok(None);
                 }
                 let taken = state.rows.take(want.at_most, now);
-                (taken, state.rows.next_visible(), state.rows.term, state.pushed)
+                (taken, state.rows.next_visible(now), state.rows.term, state.pushed)
             };
             if taken.is_empty() && now < end && !want.stop.is_cancelled() {
                 let until = next.map_or(end, |next| next.min(end));
                 self.wait_for_messages(pushed, until, &want).await;
                 continue;
             }
-            let brought = taken.iter().map(|(_, receipt, _)| receipt.number).collect();
+            let brought = taken.iter().map(|out| out.receipt.number).collect();
             self.note(QueueCall::Fetch { at: requested, brought });
             self.wait(latency + late).await;
-            let receive = |(message, receipt, deliveries): (M, QueueReceipt, u32)| {
-                let id = receipt.number.to_string().into();
-                let facts =
-                    Facts { id: Some(id), deliveries: Some(deliveries), ..Facts::default() };
+            let receive = |Out { message, receipt, deliveries, group }: Out<M>| {
+                let (id, deliveries) = (Some(receipt.number.to_string().into()), Some(deliveries));
+                let facts = Facts { id, deliveries, group, ..Facts::default() };
                 Received::new(message, receipt).leased_for(term).with_facts(facts)
             };
             return Ok(Some(taken.into_iter().map(receive).collect()));
@@ -257,6 +256,10 @@ impl<M: Clone + Send + Sync + 'static> Transport for ScriptedQueue<M> {
                 Rest::Late(late) => self.wait(late).await,
                 Rest::Never => return std::future::pending().await,
             }
+        }
+        if self.shared.state.lock().rows.is_grouped() {
+            // What is behind them in their groups may be fetched.
+            self.come(|_| ());
         }
         settled
     }

@@ -40,6 +40,7 @@ use rows::Rows;
 /// | [`leased_for`](ScriptedQueue::leased_for) | 30 seconds |
 /// | [`latency`](ScriptedQueue::latency) | none |
 /// | [`endless`](ScriptedQueue::endless) | it ends when it is empty |
+/// | [`grouped_by`](ScriptedQueue::grouped_by) | no groups |
 /// | [`redrives_after`](ScriptedQueue::redrives_after) | never |
 ///
 /// ```
@@ -141,6 +142,14 @@ impl<M> ScriptedQueue<M> {
     #[must_use]
     pub fn endless(self) -> Self {
         self.set(|state| state.endless = true)
+    }
+
+    /// It keeps order by group, as FIFO queues do: while one message of a group is out, no other one
+    /// of it is fetched, but several may come at once. What it [can do](ScriptedQueue::able) is to say
+    /// so, too.
+    #[must_use]
+    pub fn grouped_by<G: Into<Arc<str>>>(self, group: impl Fn(&M) -> G + Send + 'static) -> Self {
+        self.set(|state| state.rows.group_by(Box::new(move |message| group(message).into())))
     }
 
     /// A message that was delivered so often, and comes back, is put aside: see

@@ -1,5 +1,7 @@
 //! The messages of a scripted queue.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Tick;
@@ -15,9 +17,20 @@ pub struct QueueReceipt {
     pub token: u64,
 }
 
+/// A message that was taken.
+pub(super) struct Out<M> {
+    pub(super) message: M,
+    pub(super) receipt: QueueReceipt,
+    pub(super) deliveries: u32,
+    pub(super) group: Option<Arc<str>>,
+}
+
+type GroupOf<M> = Box<dyn Fn(&M) -> Arc<str> + Send>;
+
 struct Row<M> {
     number: u64,
     message: M,
+    group: Option<Arc<str>>,
     /// It can be fetched from this moment on.
     visible: Tick,
     token: u64,
@@ -27,6 +40,7 @@ struct Row<M> {
 pub(super) struct Rows<M> {
     all: Vec<Row<M>>,
     next: u64,
+    group_of: Option<GroupOf<M>>,
     pub(super) term: Duration,
     pub(super) redrives_after: Option<u32>,
     pub(super) accepted: Vec<QueueReceipt>,
@@ -39,6 +53,7 @@ impl<M> Rows<M> {
         Self {
             all: Vec::new(),
             next: 0,
+            group_of: None,
             term: Duration::from_secs(30),
             redrives_after: None,
             accepted: Vec::new(),
@@ -50,8 +65,20 @@ impl<M> Rows<M> {
     pub(super) fn push(&mut self, message: M) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.all.push(Row { number, message, visible: Tick::ZERO, token: 0, deliveries: 0 });
+        let group = self.group_of.as_ref().map(|group| group(&message));
+        self.all.push(Row { number, message, group, visible: Tick::ZERO, token: 0, deliveries: 0 });
         number
+    }
+
+    pub(super) fn group_by(&mut self, group: GroupOf<M>) {
+        for row in &mut self.all {
+            row.group = Some(group(&row.message));
+        }
+        self.group_of = Some(group);
+    }
+
+    pub(super) fn is_grouped(&self) -> bool {
+        self.group_of.is_some()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -70,8 +97,8 @@ impl<M> Rows<M> {
         self.all.iter().find(|row| row.number == number).map_or(0, |row| row.deliveries)
     }
 
-    /// Takes up to so many that can be fetched.
-    pub(super) fn take(&mut self, at_most: usize, now: Tick) -> Vec<(M, QueueReceipt, u32)>
+    /// Takes up to so many that can be fetched: none of a group of which one is out.
+    pub(super) fn take(&mut self, at_most: usize, now: Tick) -> Vec<Out<M>>
     where
         M: Clone,
     {
@@ -81,20 +108,31 @@ impl<M> Rows<M> {
             self.all.retain(|row| !is_old(row));
         }
         let term = self.term;
-        let visible = self.all.iter_mut().filter(|row| row.visible <= now).take(at_most);
+        let out = self.all.iter().filter(|row| row.visible > now);
+        let blocked: HashSet<_> = out.filter_map(|row| row.group.clone()).collect();
+        let may_come = |row: &&mut Row<M>| {
+            row.visible <= now && row.group.as_ref().is_none_or(|group| !blocked.contains(group))
+        };
+        let visible = self.all.iter_mut().filter(may_come).take(at_most);
         let take = |row: &mut Row<M>| {
             row.visible = now + term;
             row.token += 1;
             row.deliveries += 1;
             let receipt = QueueReceipt { number: row.number, token: row.token };
-            (row.message.clone(), receipt, row.deliveries)
+            Out {
+                message: row.message.clone(),
+                receipt,
+                deliveries: row.deliveries,
+                group: row.group.clone(),
+            }
         };
         visible.map(take).collect()
     }
 
     /// When the next one can be fetched that is out.
-    pub(super) fn next_visible(&self) -> Option<Tick> {
-        self.all.iter().map(|row| row.visible).min()
+    pub(super) fn next_visible(&self, now: Tick) -> Option<Tick> {
+        let is_out = |row: &&Row<M>| !self.is_grouped() || row.visible > now;
+        self.all.iter().filter(is_out).map(|row| row.visible).min()
     }
 
     /// It can be fetched at once, and its receipt is an old one.

@@ -1,0 +1,293 @@
+//! Order by group: of each group one message is in hand at a time, and what is behind one that goes back
+//! goes back before it.
+//!
+//! A transport that keeps order by group (a FIFO queue, rows with a key) has its messages back with the
+//! last one first, so that the one that was given back is the head of its group again. An accept lets
+//! the next one go on at once. A window has several of a group, and they are handled in order all the
+//! same: windows of such a source are handled one after another.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Transport;
+use super::entries::Phase;
+use super::state::State;
+use crate::clock::Tick;
+use crate::settlement::{Key, News, Verdict};
+
+/// Messages by group, as long as any of theirs is open.
+pub(super) struct Groups<M> {
+    groups: HashMap<Arc<str>, Group<M>>,
+    /// Messages that were lost while somebody works on them, until that is undone.
+    lost: BTreeMap<Key, Arc<str>>,
+}
+
+struct Group<M> {
+    /// Those that are open, in the order in which they came.
+    open: VecDeque<Key>,
+    /// Of these, those that nobody may take yet, and the source they came by.
+    held: VecDeque<(M, Key, u64)>,
+    /// How many are in hand, and by which source.
+    in_hand: usize,
+    part: u64,
+    /// How many were taken.
+    taken: u64,
+    /// Nothing more of it is handed out: it starts anew when nothing of it is open.
+    goes_back: bool,
+    /// How many were lost and are not undone.
+    lost: usize,
+}
+
+impl<M> Default for Groups<M> {
+    fn default() -> Self {
+        Self { groups: HashMap::new(), lost: BTreeMap::new() }
+    }
+}
+
+impl<M> Default for Group<M> {
+    fn default() -> Self {
+        Self {
+            open: VecDeque::new(),
+            held: VecDeque::new(),
+            in_hand: 0,
+            part: 0,
+            taken: 0,
+            goes_back: false,
+            lost: 0,
+        }
+    }
+}
+
+impl<M> Group<M> {
+    fn is_over(&self) -> bool {
+        self.open.is_empty() && self.lost == 0
+    }
+
+    /// Whether one that came by this source may be handed out. `gathers`: into windows.
+    fn may_go_on(&self, part: u64, gathers: bool) -> bool {
+        !self.goes_back && (self.in_hand == 0 || gathers && self.part == part)
+    }
+}
+
+impl<M> Groups<M> {
+    /// Nobody drives the transport any more. Returns what was held.
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = M> + use<M> {
+        self.lost.clear();
+        let groups = std::mem::take(&mut self.groups);
+        groups.into_values().flat_map(|group| group.held).map(|(message, ..)| message)
+    }
+}
+
+impl<T: Transport> State<T> {
+    fn group_of(&self, key: Key) -> Option<Arc<str>> {
+        self.entries.get(key)?.facts.group.clone()
+    }
+
+    /// A message was fetched.
+    pub(super) fn joins_group(&mut self, key: Key) {
+        if let Some(name) = self.group_of(key) {
+            self.groups.groups.entry(name).or_default().open.push_back(key);
+        }
+    }
+
+    /// A message was fetched that may be handled: it is handed out, or waits for its group.
+    pub(super) fn queue_up(&mut self, id: u64, message: T::Message, key: Key, now: Tick) {
+        let group = self.group_of(key).and_then(|name| self.groups.groups.get_mut(&name));
+        let Some(group) = group else { return self.hand_out(id, message, key) };
+        if group.goes_back {
+            self.aside.messages.push(message);
+            self.give_back(key, Verdict::UNTOUCHED);
+            return self.rest(id, now);
+        }
+        if group.held.is_empty() && group.may_go_on(id, self.gathers) {
+            return self.hand_out(id, message, key);
+        }
+        group.held.push_back((message, key, id));
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.held += 1;
+        }
+    }
+
+    fn hand_out(&mut self, id: u64, message: T::Message, key: Key) {
+        let Some(part) = self.parts.get_mut(&id) else { return self.aside.messages.push(message) };
+        part.buffer.push_back((message, key));
+        self.is_in_hand(key);
+    }
+
+    /// Whoever is behind it in its group waits.
+    fn is_in_hand(&mut self, key: Key) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let group = entry.facts.group.as_ref();
+        if let Some(group) = group.and_then(|name| self.groups.groups.get_mut(name)) {
+            if !std::mem::replace(&mut entry.in_hand, true) {
+                group.in_hand += 1;
+                group.part = entry.part;
+            }
+        }
+    }
+
+    /// One was taken. Returns its place in its group.
+    pub(super) fn taken_in_group(&mut self, key: Key) -> Option<u64> {
+        let name = self.entries.get(key)?.facts.group.as_ref()?;
+        let group = self.groups.groups.get_mut(name)?;
+        group.taken += 1;
+        Some(group.taken - 1)
+    }
+
+    /// How many of its group were taken after it.
+    pub(super) fn behind_in_group(&self, name: &str, place: u64) -> u64 {
+        let taken = self.groups.groups.get(name).map_or(0, |group| group.taken);
+        taken.saturating_sub(place + 1)
+    }
+
+    /// It was handled: the next one need not wait for its accept.
+    pub(super) fn lets_go_on(&mut self, key: Key) {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.in_hand) else { return };
+        entry.in_hand = false;
+        let Some(name) = entry.facts.group.clone() else { return };
+        if let Some(group) = self.groups.groups.get_mut(&name) {
+            group.in_hand -= 1;
+        }
+        self.next_in_group(&name);
+    }
+
+    /// Hands out what may go on.
+    fn next_in_group(&mut self, name: &str) {
+        while let Some(group) = self.groups.groups.get_mut(name) {
+            let part = group.held.front().map(|(_, _, part)| *part);
+            let goes_on = part.is_some_and(|part| group.may_go_on(part, self.gathers));
+            let Some((message, key, id)) = goes_on.then(|| group.held.pop_front()).flatten() else {
+                return;
+            };
+            self.let_out(id);
+            self.hand_out(id, message, key);
+            self.wake_part(id);
+        }
+    }
+
+    fn let_out(&mut self, id: u64) {
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.held -= 1;
+        }
+    }
+
+    /// The message was accepted after all not: it is in hand again, and will go back, as those behind
+    /// it.
+    pub(super) fn comes_back(&mut self, key: Key) {
+        self.is_in_hand(key);
+        self.goes_back(key);
+    }
+
+    /// It goes back, or is lost: so does what came behind it, the last one first, and nothing more of
+    /// its group is handed out before that is done.
+    pub(super) fn goes_back(&mut self, key: Key) {
+        let Some(name) = self.group_of(key) else { return };
+        let Some(group) = self.groups.groups.get_mut(&name) else { return };
+        if std::mem::replace(&mut group.goes_back, true) && !self.gathers {
+            return;
+        }
+        let held = std::mem::take(&mut group.held);
+        let behind: Vec<_> =
+            group.open.iter().rev().copied().take_while(|other| *other != key).collect();
+        for (message, key, id) in held.into_iter().rev() {
+            self.aside.messages.push(message);
+            self.let_out(id);
+            self.sends_back(key, Verdict::UNTOUCHED);
+        }
+        let mut waiting = Vec::new();
+        for key in behind {
+            match self.entries.get(key).map(|entry| (entry.phase, entry.part)) {
+                Some((Phase::Buffered, id)) => {
+                    self.take_from_buffer(id, key);
+                    self.sends_back(key, Verdict::UNTOUCHED);
+                }
+                Some((Phase::Taken, _)) => waiting.push(key),
+                _ => {}
+            }
+        }
+        if !waiting.is_empty() {
+            self.news.push_back(News::Hurry(waiting));
+            self.wake_driver();
+        }
+    }
+
+    /// What a source has fetched and may not hand out goes back with it.
+    pub(super) fn release_held(&mut self, id: u64) {
+        if self.parts.get(&id).is_none_or(|part| part.held == 0) {
+            return;
+        }
+        let is_held = |group: &&Group<_>| group.held.iter().any(|(_, _, part)| *part == id);
+        let held = self.groups.groups.values().filter(is_held);
+        let last: Vec<_> = held.filter_map(|group| group.open.back().copied()).collect();
+        for key in last {
+            self.goes_back(key);
+        }
+    }
+
+    /// Takes a message out that nobody has taken.
+    pub(super) fn take_from_buffer(&mut self, id: u64, key: Key) {
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        if let Some(at) = part.buffer.iter().position(|(_, other)| *other == key) {
+            let message = part.buffer.remove(at).map(|(message, _)| message);
+            return self.aside.messages.extend(message);
+        }
+        let name = self.entries.get(key).and_then(|entry| entry.facts.group.as_ref());
+        let Some(group) = name.and_then(|name| self.groups.groups.get_mut(name)) else { return };
+        if let Some(at) = group.held.iter().position(|(_, other, _)| *other == key) {
+            part.held -= 1;
+            self.aside.messages.extend(group.held.remove(at).map(|(message, ..)| message));
+        }
+    }
+
+    /// Whether its release has to wait for those behind it in its group.
+    pub(super) fn waits_for_group(&self, key: Key) -> bool {
+        let name = self.entries.get(key).and_then(|entry| entry.facts.group.as_ref());
+        let group = name.and_then(|name| self.groups.groups.get(name));
+        group.is_some_and(|group| group.open.back() != Some(&key))
+    }
+
+    /// A message of a group has its end. `worked_on`: somebody works on it, and has to undo that.
+    pub(super) fn leaves_group(&mut self, name: &Arc<str>, key: Key, ended: EndedInGroup) {
+        let Some(group) = self.groups.groups.get_mut(name) else { return };
+        if let Some(at) = group.open.iter().position(|other| *other == key) {
+            group.open.remove(at);
+        }
+        group.in_hand -= usize::from(ended.in_hand);
+        if ended.worked_on {
+            group.lost += 1;
+            self.groups.lost.insert(key, Arc::clone(name));
+        }
+        self.goes_on_in_group(name);
+    }
+
+    /// What was lost is undone.
+    pub(super) fn is_undone_in_group(&mut self, key: Key) {
+        let Some(name) = self.groups.lost.remove(&key) else { return };
+        if let Some(group) = self.groups.groups.get_mut(&name) {
+            group.lost -= 1;
+        }
+        self.goes_on_in_group(&name);
+    }
+
+    fn goes_on_in_group(&mut self, name: &Arc<str>) {
+        let Some(group) = self.groups.groups.get(name) else { return };
+        if group.is_over() {
+            self.groups.groups.remove(name);
+        } else if !group.goes_back {
+            self.next_in_group(name);
+        } else if let Some(last) = group.open.back().copied() {
+            let entry = self.entries.get(last).filter(|entry| entry.phase == Phase::Decided);
+            if entry.is_some_and(|entry| matches!(entry.verdict, Verdict::Release { .. })) {
+                self.outbox.push_back(last);
+                self.wake_driver();
+            }
+        }
+    }
+}
+
+/// How a message has left its group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndedInGroup {
+    pub(super) in_hand: bool,
+    pub(super) worked_on: bool,
+}
