@@ -13,7 +13,7 @@ use watershed::transport::{
 
 use crate::answers::{Refusal, Why};
 use crate::calls::{self, Answer, name, once};
-use crate::letters::{self, Letter};
+use crate::letters::{self, Letter, is_fifo};
 use crate::redrive;
 
 /// What the service takes and gives in one call.
@@ -177,7 +177,7 @@ impl Queue {
         };
         let letter = self.letters.as_ref().map(|_| Arc::new(Letter::of(&message)));
         let receipt = Receipt { handle: handle.into(), letter };
-        let facts = facts(&message);
+        let facts = facts(&message, is_fifo(&self.url));
         Ok(Received::new(message, receipt).leased_for(self.term()).with_facts(facts))
     }
 
@@ -240,6 +240,7 @@ impl Transport for Queue {
         let able = Able::each().fences().renews().delays().counts();
         let able = if self.letters.is_some() { able.rejects() } else { able };
         let able = if self.redriven { able.redrives() } else { able };
+        let able = if is_fifo(&self.url) { able.groups() } else { able };
         able.batches_of(BATCH).prefetches(BATCH)
     }
 
@@ -332,7 +333,9 @@ fn whole_seconds(time: Duration) -> i32 {
     i32::try_from(seconds).unwrap_or(i32::MAX).min(LONGEST_VISIBILITY)
 }
 
-fn facts(message: &Message) -> Facts {
+/// A standard queue may name groups as well (it shares its messages out fairly by them), and keeps no
+/// order in them.
+fn facts(message: &Message, is_fifo: bool) -> Facts {
     let system = |which| message.attributes().and_then(|attributes| attributes.get(&which));
     let headers = message.message_attributes().into_iter().flatten().filter_map(|(name, value)| {
         let text = value.string_value().map(|text| text.as_bytes().to_vec());
@@ -345,6 +348,9 @@ fn facts(message: &Message) -> Facts {
     Facts {
         id: message.message_id().map(Into::into),
         deliveries: count.and_then(|count| count.parse().ok()),
+        group: system(MessageSystemAttributeName::MessageGroupId)
+            .filter(|_| is_fifo)
+            .map(|group| group.as_str().into()),
         headers,
         ..Facts::default()
     }
