@@ -74,6 +74,7 @@ impl<T: Transport> State<T> {
             }
             let wait = self.longest_wait();
             let stopped = self.stopped;
+            let hides = self.able.groups && self.entries.len() > 0;
             let Some(part) = self.parts.get_mut(&id) else { continue };
             part.fetch.in_line = false;
             if stopped || !part.may_fetch() || part.fetch.not_before.is_some() {
@@ -88,6 +89,7 @@ impl<T: Transport> State<T> {
                 stop: stop.token(),
             };
             part.fetch.wanted = false;
+            part.fetch.hidden = hides;
             part.fetch.stale = false;
             part.fetch.stop = Some(stop);
             return Some((id, want, within));
@@ -120,7 +122,7 @@ impl<T: Transport> State<T> {
         match fetched {
             Ok(Some(messages)) => {
                 (part.fetch.failed, part.fetch.failing_since) = (0, None);
-                part.fetch.dry = messages.is_empty();
+                part.fetch.dry = messages.is_empty() && !part.fetch.hidden;
                 if messages.is_empty() && !stale {
                     again = Some(requested + every);
                 }
