@@ -2,9 +2,11 @@
 
 // - `queue`: the options of a queue, and the transport that it is
 // - `calls`: the calls of the service's that are batches; `answers`: what its errors mean
+// - `attempts`: receives of a FIFO queue that had no answer
 // - `letters`: the dead-letter queue; `redrive`: what the queue itself puts aside
 
 mod answers;
+mod attempts;
 mod calls;
 mod letters;
 mod queue;

@@ -12,6 +12,7 @@ use watershed::transport::{
 };
 
 use crate::answers::{Refusal, Why};
+use crate::attempts::{Attempt, Attempts};
 use crate::calls::{self, Answer, name, once};
 use crate::letters::{self, Letter, is_fifo};
 use crate::redrive;
@@ -52,6 +53,7 @@ pub struct Queue {
     max_receives: OnceLock<Option<u32>>,
     /// What a settlement has found out that lasts: the next fetch tells it to the drain.
     fault: Mutex<Option<Error>>,
+    attempts: Attempts,
 }
 
 /// What a message is settled by.
@@ -81,6 +83,7 @@ impl Queue {
             redriven: false,
             max_receives: OnceLock::new(),
             fault: Mutex::new(None),
+            attempts: Attempts::default(),
         }
     }
 
@@ -101,7 +104,8 @@ impl Queue {
 
     /// The queue that rejected messages are sent to before they are deleted, as they came; what they
     /// have failed with is added as the attribute `watershed-error`, 1 KiB at most, unless that makes
-    /// the message too large or has ten attributes already. A message may get there twice.
+    /// the message too large or it has ten attributes already. A message may get there twice; where
+    /// the drain has [dead letters](watershed::FanIn::dead_letters) as well, it is stored in both.
     pub fn letters(mut self, url: impl Into<String>) -> Self {
         self.letters = Some(url.into());
         self
@@ -250,9 +254,11 @@ impl Transport for Queue {
             return Ok(Some(Vec::new()));
         }
         let wait = self.wait.unwrap_or(self.visibility / 6).min(want.wait).min(LONGEST_WAIT);
+        let attempt = is_fifo(&self.url).then(|| self.attempts.begin());
         let answer = self
             .client
             .receive_message()
+            .set_receive_request_attempt_id(attempt.as_ref().map(|it| it.id().to_owned()))
             .queue_url(&self.url)
             .max_number_of_messages(i32::try_from(want.at_most.min(BATCH)).unwrap_or(1))
             .visibility_timeout(self.seconds())
@@ -264,8 +270,12 @@ impl Transport for Queue {
             .send()
             .await;
         // A stop in between changes nothing: the service may have leased messages by now.
-        let answer = answer
-            .map_err(|error| Refusal::of_call("receiving from", self.name(), error).trouble())?;
+        let failed = |error| Refusal::of_call("receiving from", self.name(), error);
+        let answer = answer.map_err(failed);
+        if !matches!(&answer, Err(refusal) if refusal.why == Why::NoAnswer) {
+            attempt.into_iter().for_each(Attempt::answered);
+        }
+        let answer = answer.map_err(Refusal::trouble)?;
         let messages = answer.messages.unwrap_or_default().into_iter();
         messages.map(|message| self.received(message)).collect::<Result<_, _>>().map(Some)
     }

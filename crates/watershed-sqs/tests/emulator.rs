@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -28,7 +29,8 @@ fn emulator() -> Option<String> {
                         to the address of an emulator";
             let required = std::env::var("WATERSHED_SERVERS").is_ok_and(|it| it == "required");
             assert!(!required, "{text}");
-            println!("{text}");
+            // Where nobody captures it.
+            let _ = writeln!(std::io::stderr(), "{text}");
             None
         }
     }
@@ -42,10 +44,16 @@ struct Orders {
 impl Orders {
     async fn new(address: &str, name: &str, policy: Option<String>) -> Result<Self, BoxError> {
         let client = client(address);
-        let name = format!("{name}-{}", std::process::id());
-        let queue = client.create_queue().queue_name(name);
-        let policy = policy.map(|policy| [(QueueAttributeName::RedrivePolicy, policy)].into());
-        let url = queue.set_attributes(policy).send().await?.queue_url;
+        let (name, is_fifo) = (format!("{name}-{}", std::process::id()), name.ends_with("fifo"));
+        let queue = client.create_queue();
+        let queue =
+            queue.set_attributes(policy.map(|it| [(QueueAttributeName::RedrivePolicy, it)].into()));
+        let queue = if is_fifo {
+            queue.queue_name(name + ".fifo").attributes(QueueAttributeName::FifoQueue, "true")
+        } else {
+            queue.queue_name(name)
+        };
+        let url = queue.send().await?.queue_url;
         Ok(Self { client, url: url.ok_or("the queue has no address")? })
     }
 
@@ -84,7 +92,12 @@ impl Broker for Orders {
         for batch in numbers.chunks(10) {
             let entries = batch.iter().map(|number| {
                 let entry = SendMessageBatchRequestEntry::builder().id(number.to_string());
-                entry.message_body(number.to_string()).build()
+                let entry = entry.message_body(number.to_string());
+                if !self.url.ends_with(".fifo") {
+                    return entry.build();
+                }
+                let entry = entry.message_deduplication_id(number.to_string());
+                entry.message_group_id((number % 3).to_string()).build()
             });
             let entries = entries.collect::<Result<Vec<_>, _>>()?;
             let send = self.client.send_message_batch().queue_url(&self.url);
@@ -108,8 +121,18 @@ impl Broker for Orders {
 #[test]
 fn it_does_what_every_transport_does() -> Result<(), BoxError> {
     let Some(address) = emulator() else { return Ok(()) };
+    all_checks(&address, "standard")
+}
+
+#[test]
+fn so_does_a_fifo_queue() -> Result<(), BoxError> {
+    let Some(address) = emulator() else { return Ok(()) };
+    all_checks(&address, "fifo")
+}
+
+fn all_checks(address: &str, name: &str) -> Result<(), BoxError> {
     smol::block_on(async {
-        let orders = Orders::new(&address, "conformance", None).await?;
+        let orders = Orders::new(address, name, None).await?;
         let context = StepContext::new("conformance");
         match conformance(&context, &orders).await {
             Ok(checks) => assert_eq!(checks, 7),

@@ -5,15 +5,18 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::queue;
-use support::service::{Service, message};
+use support::service::{Answer, Service, message};
 use watershed::transport::Link;
 use watershed::{
     BoxError, CancellationSource, ErrorCode, OnFailure, RetryPolicy, StepContext, fan_in, timers,
 };
+
+const RECEIVE: &str = "ReceiveMessage";
 
 /// The messages 0 to 9, by turns of the groups 0 and 1.
 fn messages() -> Vec<Value> {
@@ -134,4 +137,36 @@ fn a_fifo_queue_is_not_unordered_and_a_standard_one_has_no_order_by_group() {
     });
     let report = smol::block_on(drain.unordered().concurrency(8).until_idle().into_future());
     assert_eq!(report.unwrap().accepted(), 10);
+}
+
+#[test]
+fn a_receive_without_an_answer_is_repeated_under_the_same_id() {
+    let calls = AtomicUsize::new(0);
+    let service = Service::queue(messages(), move |call| {
+        let is_receive = call.operation == RECEIVE;
+        let first = is_receive && calls.fetch_add(1, Ordering::Relaxed) == 0;
+        first.then_some(Answer::HangUp)
+    });
+    let link = Link::new(queue(&service.address, "orders.fifo"));
+    let context = StepContext::new("orders");
+    let drain = fan_in(&context, [link.source()], async |_, _| Ok::<_, BoxError>(()));
+    smol::block_on(drain.until_idle().into_future()).unwrap();
+    let ids: Vec<_> = service
+        .inputs(RECEIVE)
+        .into_iter()
+        .map(|it| it["ReceiveRequestAttemptId"].clone())
+        .collect();
+    assert!(ids.len() > 2 && ids[0].is_string(), "{ids:?}");
+    assert_eq!(ids[0], ids[1], "the same messages");
+    assert_ne!(ids[1], ids[2], "others");
+}
+
+#[test]
+fn a_standard_queue_knows_no_such_ids() {
+    let service = Service::queue(messages(), |_| None);
+    let link = Link::new(queue(&service.address, "orders"));
+    let context = StepContext::new("orders");
+    let drain = fan_in(&context, [link.source()], async |_, _| Ok::<_, BoxError>(()));
+    smol::block_on(drain.until_idle().into_future()).unwrap();
+    assert!(service.inputs(RECEIVE).iter().all(|it| it["ReceiveRequestAttemptId"].is_null()));
 }
