@@ -86,7 +86,7 @@ impl Letter {
 }
 
 pub(crate) fn is_fifo(url: &str) -> bool {
-    name(url).ends_with(".fifo")
+    name(url).rsplit_once('.').is_some_and(|(_, ending)| ending == "fifo")
 }
 
 /// The words of an error, as far as they fit. The service takes no control characters.

@@ -21,7 +21,7 @@ use crate::redrive;
 const BATCH: usize = 10;
 
 /// The longest that a message can be invisible, from its receive on.
-const LONGEST_VISIBILITY: i32 = 12 * 60 * 60;
+const LONGEST_VISIBILITY: Duration = Duration::from_hours(12);
 
 /// The longest that the service waits for a first message.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
@@ -77,7 +77,7 @@ impl Queue {
         Self {
             client,
             url: url.into(),
-            visibility: Duration::from_secs(60),
+            visibility: Duration::from_mins(1),
             wait: None,
             letters: None,
             redriven: false,
@@ -129,7 +129,7 @@ impl Queue {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let text = if self.visibility.is_zero() || self.visibility > hours(12) {
+        let text = if self.visibility.is_zero() || self.visibility > LONGEST_VISIBILITY {
             format!("the visibility of {} is not 1 s to 12 h: {:?}", self.name(), self.visibility)
         } else if self.wait.is_some_and(|wait| wait > LONGEST_WAIT || wait.as_secs() == 0) {
             format!("the wait of {} is not 1 s to 20 s: {:?}", self.name(), self.wait)
@@ -333,14 +333,10 @@ impl Transport for Queue {
     }
 }
 
-const fn hours(hours: u64) -> Duration {
-    Duration::from_secs(hours * 60 * 60)
-}
-
 /// Rounded up, and no more than the service takes.
 fn whole_seconds(time: Duration) -> i32 {
-    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-    i32::try_from(seconds).unwrap_or(i32::MAX).min(LONGEST_VISIBILITY)
+    let time = time.min(LONGEST_VISIBILITY);
+    i32::try_from(time.as_secs()).unwrap_or(i32::MAX) + i32::from(time.subsec_nanos() > 0)
 }
 
 /// A standard queue may name groups as well (it shares its messages out fairly by them), and keeps no
