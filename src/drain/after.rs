@@ -14,7 +14,7 @@ use super::types::{DrainTypes, Drains};
 use super::undos::{UndoWith, Undone};
 use crate::clock::Tick;
 use crate::diagnostics::COUNTERS;
-use crate::error::{Error, ErrorCode, Failure};
+use crate::error::{Error, ErrorCode};
 use crate::panics;
 use crate::settlement::Verdict;
 use crate::source::Receipt;
@@ -142,9 +142,10 @@ impl<C: Drains> Slot<C> {
             (Then::Again(_, Some(error)), Err(_)) => (error, false),
             (Then::Again(_, None), Err(failure)) => (failure.error().clone(), false),
             (Then::GiveUp { error, interrupted }, _) => (error, interrupted),
-            (Then::Lost, _) => {
-                let failed = undone.err().map(Failure::into_error);
-                return self.lost_and_undone(failed, info, state, shared);
+            (Then::Lost, Ok(_)) => return self.lost_and_undone(info, state),
+            (Then::Lost, Err(failure)) => {
+                self.as_mut().forget_loss(state);
+                (failure.error().clone(), false)
             }
         };
         self.give_up(error, interrupted, undone, info, state, shared, cx)

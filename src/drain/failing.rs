@@ -83,6 +83,11 @@ impl<C: Drains> Slot<C> {
         shared: &Shared<C>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
+        let settled = self.job.as_ref().and_then(|job| job.receipt.delivered());
+        if settled.is_some_and(|delivered| delivered.is_by_hand()) {
+            // It has settled the message by itself: there is nothing to come again.
+            return Poll::Ready(self.succeed(info, state, shared));
+        }
         if !shared.keeps_messages() {
             let text = "a handler may answer `Later` only where `retry` keeps the message for it";
             return self.fail(Error::validation(text), info, state, shared, cx);

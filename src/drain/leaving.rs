@@ -70,6 +70,12 @@ impl<C: Drains> Bank<C> {
         self.runs.places.iter().for_each(|run| run.node.notify());
     }
 
+    /// Puts back what is held or waits for another attempt. Nothing is begun any more.
+    pub(super) fn give_back_held(&mut self, state: &mut State<C>) {
+        let lanes = self.lanes.iter_mut().flatten();
+        lanes.for_each(|seat| seat.lane.as_mut().give_back_held(state));
+    }
+
     /// Drops what is in flight, and puts back what is held.
     pub(super) fn abandon(&mut self, state: &mut State<C>) {
         for run in 0..self.runs.places.len() {

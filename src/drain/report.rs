@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use crate::clock::Tick;
 use crate::origin::{SourceId, SourceRef};
 use crate::settlement::Settlements;
 
@@ -186,6 +187,21 @@ impl FanInReport {
     #[must_use]
     pub fn abandoned(&self) -> u64 {
         self.settlements.abandoned
+    }
+
+    /// Calls of transports that have failed for a reason that passes, and were tried again: fetches,
+    /// settlements that were refused or had no answer, renewals.
+    #[must_use]
+    pub fn troubles(&self) -> u64 {
+        self.settlements.troubles
+    }
+
+    /// When the transport answered last, by the context's clock: brought something or nothing,
+    /// settled or renewed. Of several transports, the one that is silent for longest; `None` where one
+    /// has not answered yet, or there is none.
+    #[must_use]
+    pub fn last_answer(&self) -> Option<Tick> {
+        self.settlements.answered
     }
 
     /// Compensations that are staged in the drain, those of messages in flight included. None in

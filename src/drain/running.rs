@@ -270,6 +270,7 @@ impl<C: Drains> Running<C> {
         self.handlers.cancel();
         self.refuse_sources();
         self.stop_fetching();
+        self.give_back_held()?;
         if in_flight > 0 {
             let shared = &self.shared;
             self.grace = Some(Alarm::grace(shared.context.clock(), shared.settings.grace));
@@ -286,9 +287,19 @@ impl<C: Drains> Running<C> {
         })?;
         self.refuse_sources();
         self.stop_fetching();
+        self.give_back_held()?;
         if let Some(within) = self.shared.settings.finish_within {
             self.finish = Some(Alarm::grace(self.shared.context.clock(), within));
         }
+        Ok(())
+    }
+
+    /// What is held or waits goes back at once, however long the handlers take that run.
+    fn give_back_held(&mut self) -> Result<(), Error> {
+        let mut state = self.shared.take().ok_or_else(state_is_gone)?;
+        self.banks.iter_mut().for_each(|bank| bank.give_back_held(&mut state));
+        self.shared.tell(&state);
+        self.shared.put(state);
         Ok(())
     }
 

@@ -67,10 +67,10 @@ pub(super) fn settle_failed<C: Drains>(
     let Some(delivered) = job.receipt.delivered().filter(|_| C::Receipt::SETTLES) else {
         return Gone::Back;
     };
+    let deliveries = delivered.facts().iter().filter_map(|facts| facts.deliveries).max();
+    let retry = shared.settings.retry.as_ref().filter(|_| !interrupted);
+    let after = retry.map(|retry| retry.delay_after(deliveries.unwrap_or(1)));
     if undone && (interrupted || is_message) {
-        let deliveries = delivered.facts().iter().filter_map(|facts| facts.deliveries).max();
-        let retry = shared.settings.retry.as_ref().filter(|_| !interrupted);
-        let after = retry.map(|retry| retry.delay_after(deliveries.unwrap_or(1)));
         job.settle(&Verdict::Release { after, begun: job.begun > 0 });
         return Gone::Back;
     }
@@ -82,7 +82,8 @@ pub(super) fn settle_failed<C: Drains>(
             Gone::Aside
         }
         Some(able) if able.redrives => {
-            job.settle(&Verdict::UNDONE);
+            // It counts as begun, or it would never have come too often.
+            job.settle(&Verdict::Release { after, begun: true });
             Gone::Aside
         }
         _ => Gone::Nowhere,
@@ -153,29 +154,27 @@ impl<C: Drains> Slot<C> {
     }
 
     /// What a message did that is no longer ours is undone, as far as it could be.
+    pub(super) fn forget_loss(self: Pin<&mut Self>, state: &mut State<C>) {
+        let delivered = self.project().job.as_ref().and_then(|job| job.receipt.delivered());
+        for (_, key) in delivered.iter().flat_map(|it| it.receipts()) {
+            state.settling.lost.remove(key);
+        }
+    }
+
+    /// What a message did that is no longer ours is undone.
     pub(super) fn lost_and_undone(
         mut self: Pin<&mut Self>,
-        failed: Option<Error>,
         info: &mut Info,
         state: &mut State<C>,
-        shared: &Shared<C>,
     ) -> Poll<Ended<C>> {
+        self.as_mut().forget_loss(state);
         let this = self.as_mut().project();
         this.span.end_dropped();
         *this.booked = false;
         if let Some(mut job) = this.job.take() {
-            let keys = job.receipt.delivered().map(|it| it.receipts().to_vec());
-            for (_, key) in keys.into_iter().flatten() {
-                state.settling.lost.remove(&key);
-            }
-            if failed.is_none() {
-                // Of a window: those that are still ours.
-                job.settle(&Verdict::UNDONE);
-            }
+            // Of a window: those that are still ours.
+            job.settle(&Verdict::UNDONE);
             panics::drop_contained(|| drop(job));
-        }
-        if let Some(error) = failed.filter(|_| !shared.settings.goes_on()) {
-            state.fail(error);
         }
         state.accounts.change(info.row, |n| {
             n.in_flight -= 1;

@@ -291,7 +291,7 @@ impl<C: Drains> Slot<C> {
 
     /// The message was handled.
     #[inline]
-    fn succeed(
+    pub(super) fn succeed(
         mut self: Pin<&mut Self>,
         info: &mut Info,
         state: &mut State<C>,

@@ -8,7 +8,7 @@ use super::put_back::PutBack;
 use super::report::Warning;
 use super::settings::Settings;
 use super::types::Drains;
-use crate::source::{Profile, Source};
+use crate::source::{Profile, Receipt, Source};
 
 /// What of the settings can have no effect, with these sources, and perhaps more to come.
 pub(super) fn of<C: Drains>(
@@ -17,7 +17,10 @@ pub(super) fn of<C: Drains>(
     more_may_come: bool,
 ) -> Vec<Warning> {
     let sources = given.len();
-    let serial = <C::Order as Order<C::Message>>::SERIAL;
+    let by_group = |profile: &Profile| profile.groups && !profile.gathers;
+    let serial = <C::Order as Order<C::Message>>::SERIAL
+        && !(C::Receipt::SETTLES && given.iter().any(|source| by_group(&source.profile())));
+    let ordered = !<C::Order as Order<C::Message>>::SERIAL;
     let mut warnings = Vec::new();
     let mut warn = |applies: bool, option, reason: Cow<'static, str>| {
         if applies {
@@ -53,7 +56,7 @@ pub(super) fn of<C: Drains>(
     );
     let undoes = settings.undoes_messages();
     warn(
-        !serial && settings.concurrency == 1 && settings.retry.is_none(),
+        ordered && settings.concurrency == 1 && settings.retry.is_none(),
         if <C::Order as Order<C::Message>>::KEYED { "ordered_by" } else { "unordered" },
         "one handler runs at a time".into(),
     );

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use super::words::{Able, Facts, Settled, Verdict};
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::error::Error;
 
 /// The number of a receipt, which no other has had at any desk.
@@ -61,7 +61,8 @@ pub enum News {
     Fault(Error),
 }
 
-/// How many receipts had which end, each in exactly one of these; of `fetched` all others.
+/// How many receipts had which end, each in exactly one of these; of `fetched` all others. And how the
+/// transports do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settlements {
     pub(crate) fetched: u64,
@@ -71,10 +72,21 @@ pub struct Settlements {
     pub(crate) lost: u64,
     pub(crate) unknown: u64,
     pub(crate) abandoned: u64,
+    /// Calls that have failed for a reason that passes.
+    pub(crate) troubles: u64,
+    /// When the transport answered last; of several, the one that is silent for longest.
+    pub(crate) answered: Option<Tick>,
+    /// How many transports these are of.
+    pub(crate) desks: u32,
 }
 
 impl Settlements {
     pub(crate) fn add(&mut self, other: &Self) {
+        // One that has never answered is less than any that has.
+        let answered = self.answered.min(other.answered);
+        self.answered = if self.desks == 0 { other.answered } else { answered };
+        self.desks += other.desks;
+        self.troubles += other.troubles;
         self.fetched += other.fetched;
         self.accepted += other.accepted;
         self.released += other.released;
@@ -150,6 +162,9 @@ pub trait Desk: fmt::Debug + Send + Sync {
 
     /// Whether the receipt is still ours.
     fn is_ours(&self, key: Key) -> bool;
+
+    /// Whether it may be begun that was taken: it is ours, and its group does not go back.
+    fn may_begin(&self, key: Key) -> bool;
 
     fn facts(&self, key: Key) -> Facts;
 

@@ -112,6 +112,16 @@ impl Delivered {
         self.receipts.iter().any(|(desk, key)| desk.is_asked_back(*key))
     }
 
+    /// Whether nothing of it is lost, or behind a message of its group that goes back.
+    pub(crate) fn may_begin(&self) -> bool {
+        self.receipts.iter().all(|(desk, key)| desk.may_begin(*key))
+    }
+
+    /// Whether its transport keeps order by group.
+    pub(crate) fn is_grouped(&self) -> bool {
+        self.receipts.iter().any(|(desk, _)| desk.able().groups)
+    }
+
     /// Whether any of its receipts is no longer ours.
     pub(crate) fn is_lost(&self) -> bool {
         self.receipts.iter().any(|(desk, key)| !desk.is_ours(*key))

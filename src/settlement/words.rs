@@ -58,6 +58,15 @@ pub enum Settled {
     Unknown(Error),
 }
 
+impl Settled {
+    pub(crate) fn into_error(self) -> Option<Error> {
+        match self {
+            Self::Refused(error) | Self::Lost(error) | Self::Unknown(error) => Some(error),
+            Self::Confirmed | Self::Sent => None,
+        }
+    }
+}
+
 /// A partition as one consumer has it: its number, and the generation of the assignment, session or
 /// connection. `0` of both where there is no such thing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -113,6 +113,7 @@ impl<T: Transport> State<T> {
     fn fetched(&mut self, id: u64, requested: Tick, now: Tick, fetched: FetchedBy<T>) {
         let every = self.able.asks_every;
         let (mut again, mut fault) = (None, None);
+        self.hears(now, fetched.is_ok());
         let Some(part) = self.parts.get_mut(&id) else {
             // Its partition is gone: what it brought is released, where there is a lease.
             return self.discard(requested, fetched);
@@ -139,7 +140,7 @@ impl<T: Transport> State<T> {
                     fault = Some(error);
                 } else {
                     again = Some(now + back_off(part.fetch.failed));
-                    self.aside.errors.push(error);
+                    self.is_in_trouble(error);
                 }
             }
             Err(Trouble::Lasts(error)) => fault = Some(error),

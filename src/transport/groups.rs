@@ -206,6 +206,9 @@ impl<T: Transport> State<T> {
             }
         }
         if !waiting.is_empty() {
+            for part in waiting.iter().filter_map(|key| Some(self.entries.get(*key)?.part)) {
+                self.aside.wakers.extend(self.parts.get_mut(&part).and_then(|it| it.waker.take()));
+            }
             self.news.push_back(News::Hurry(waiting));
             self.wake_driver();
         }
@@ -237,6 +240,12 @@ impl<T: Transport> State<T> {
             part.held -= 1;
             self.aside.messages.extend(group.held.remove(at).map(|(message, ..)| message));
         }
+    }
+
+    /// Whether nothing of its group is to be begun.
+    pub(super) fn group_goes_back(&self, key: Key) -> bool {
+        let name = self.entries.get(key).and_then(|entry| entry.facts.group.as_ref());
+        name.and_then(|name| self.groups.groups.get(name)).is_some_and(|group| group.goes_back)
     }
 
     /// Whether its release has to wait for those behind it in its group.

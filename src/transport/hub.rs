@@ -163,7 +163,7 @@ impl<T: Transport> Desk for Hub<T> {
         self.change(|state| {
             (state.stopped, state.detached) = (false, false);
             state.news.clear();
-            state.counts = Settlements::default();
+            state.counts = Settlements { desks: 1, ..Settlements::default() };
             state.gathers = false;
             state.budget = budget;
             state.least_lease = message_timeout.unwrap_or(Duration::ZERO);
@@ -285,6 +285,10 @@ impl<T: Transport> Desk for Hub<T> {
         let now = self.clock().now();
         let state = self.state.lock();
         state.entries.get(key).is_some_and(|entry| now < entry.lease.expires)
+    }
+
+    fn may_begin(&self, key: Key) -> bool {
+        self.is_ours(key) && !self.state.lock().group_goes_back(key)
     }
 
     fn facts(&self, key: Key) -> Facts {

@@ -98,6 +98,7 @@ impl<T: Transport> State<T> {
     }
 
     fn renewed(&mut self, keys: Vec<Key>, requested: Tick, now: Tick, answers: Vec<Renewed>) {
+        self.hears(now, answers.iter().any(|answer| !matches!(answer, Renewed::Failed(_))));
         let mut answers = answers.into_iter();
         for key in keys {
             let answer = answers.next();
@@ -115,6 +116,7 @@ impl<T: Transport> State<T> {
             let (next, waits) = (entry.lease.next, entry.waits_for_renewal);
             entry.waits_for_renewal = false;
             self.set_alarm(next, Due::Lease(key));
+            self.counts.troubles += u64::from(matches!(answer, Some(Renewed::Failed(_)) | None));
             if matches!(answer, Some(Renewed::Lost(_))) {
                 self.lose(key);
             } else if waits {

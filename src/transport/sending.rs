@@ -146,12 +146,13 @@ impl<T: Transport> State<T> {
 
     /// The outcomes of a batch.
     fn answered(&mut self, about: Vec<About>, answers: Vec<Settled>, now: Tick) {
+        self.hears(now, answers.iter().any(|answer| !matches!(answer, Settled::Unknown(_))));
         let mut answers = answers.into_iter();
         for about in about {
             let answer = answers.next().unwrap_or_else(|| Settled::Unknown(no_answer()));
             match about {
                 About::Message(key) => self.message_answered(key, answer, now),
-                About::Partition(id) => self.partition_answered(id, &answer, now),
+                About::Partition(id) => self.partition_answered(id, answer, now),
             }
         }
     }
@@ -172,14 +173,23 @@ impl<T: Transport> State<T> {
         }
     }
 
-    fn partition_answered(&mut self, id: u64, answer: &Settled, now: Tick) {
+    fn partition_answered(&mut self, id: u64, answer: Settled, now: Tick) {
+        let maybe = matches!(answer, Settled::Unknown(_));
+        let again = maybe || matches!(answer, Settled::Refused(_));
+        let end = match &answer {
+            Settled::Confirmed | Settled::Sent => End::Settled,
+            Settled::Lost(_) => End::Lost,
+            Settled::Refused(_) | Settled::Unknown(_) => End::Unknown,
+        };
+        if let Some(error) = answer.into_error() {
+            self.counts.troubles += u64::from(again);
+            self.aside.errors.push(error);
+        }
         let (stopped, within) = (self.stopped, self.options.settle_within);
         let Some(part) = self.parts.get_mut(&id) else { return };
         let (lost, ends) = (part.lost, stopped || part.revoking.is_some());
         let Some(prefix) = &mut part.prefix else { return };
         let Some(sent) = prefix.sent.take() else { return };
-        let maybe = matches!(answer, Settled::Unknown(_));
-        let again = maybe || matches!(answer, Settled::Refused(_));
         let since = *prefix.refused_since.get_or_insert(now);
         // Given up at the end only: until then it rides with the next one.
         if again && !lost && !(ends && now.since(since) >= within) {
@@ -203,11 +213,6 @@ impl<T: Transport> State<T> {
             return self.set_alarm(at, Due::Part(id));
         }
         prefix.try_anew();
-        let end = match answer {
-            Settled::Confirmed | Settled::Sent => End::Settled,
-            Settled::Lost(_) => End::Lost,
-            Settled::Refused(_) | Settled::Unknown(_) => End::Unknown,
-        };
         let moved = !matches!(sent, Sent::Commit(_));
         if let (Sent::Seek(_), false) = (&sent, lost) {
             prefix.sought();
@@ -237,7 +242,7 @@ impl<T: Transport> State<T> {
 
     /// A settlement was certainly not applied. One of a drain that is over soon is not tried for ever.
     pub(super) fn refuse(&mut self, key: Key, now: Tick, error: Error) {
-        self.aside.errors.push(error);
+        self.is_in_trouble(error);
         let within = self.options.settle_within;
         let Some(entry) = self.entries.get_mut(key) else { return };
         let (since, times) = entry.refused.get_or_insert((now, 0));

@@ -10,7 +10,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::Transport;
-use super::entries::{Entries, Ids, Phase};
+use super::entries::{Entries, Entry, Ids, Phase};
 use super::groups::{EndedInGroup, Groups};
 use super::options::Options;
 use super::part::Part;
@@ -218,6 +218,19 @@ impl<T: Transport> State<T> {
         self.alarms = kept.into_iter().map(Reverse).collect();
     }
 
+    /// A call has come back.
+    pub(super) fn hears(&mut self, now: Tick, has_answer: bool) {
+        if has_answer {
+            self.counts.answered = Some(now);
+        }
+    }
+
+    /// A call has failed for a reason that passes: it is told, and tried again.
+    pub(super) fn is_in_trouble(&mut self, error: Error) {
+        self.counts.troubles += 1;
+        self.aside.errors.push(error);
+    }
+
     /// Whether messages may be taken at all.
     pub(super) fn has_room(&self) -> bool {
         self.unsettled < self.options.max_unsettled
@@ -225,8 +238,9 @@ impl<T: Transport> State<T> {
 
     /// The end of a receipt.
     pub(super) fn conclude(&mut self, key: Key, end: End) {
-        let goes_on = matches!(end, End::Settled | End::Unknown);
-        if !goes_on && self.entries.get(key).is_some_and(|entry| entry.in_hand) {
+        let is_gone = matches!(end, End::Lost | End::Abandoned);
+        let open = |entry: &Entry<_>| entry.in_hand || entry.phase == Phase::Buffered;
+        if is_gone && self.entries.get(key).is_some_and(open) {
             self.goes_back(key);
         }
         let Some(entry) = self.entries.remove(key) else { return };
@@ -301,6 +315,10 @@ impl<T: Transport> State<T> {
     /// The verdict on a message.
     pub(super) fn give(&mut self, key: Key, verdict: Verdict, given: Given, now: Tick) {
         let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
+        if entry.phase == Phase::ByHand {
+            // Somebody else settles it, and has not said how that went.
+            return self.settled_by_hand(key, End::Unknown);
+        }
         if entry.phase != Phase::Taken {
             return;
         }

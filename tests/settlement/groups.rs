@@ -1,11 +1,14 @@
 //! Rule 7.16: a transport that keeps order by group.
 
 use std::cell::RefCell;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use watershed::channels::Window;
 use watershed::testing::{ScriptedQueue, SettleAnswer as Says, Simulation};
-use watershed::transport::Able;
+use watershed::transport::{
+    Able, Facts, Fetched, Link, Received, Settled, Transport, Verdict, Want,
+};
 use watershed::{
     BoxError, Clock, ErrorCode, OnFailure, RetryPolicy, Source, StepContext, fan_in, timers,
 };
@@ -43,6 +46,7 @@ fn messages_of_a_group_are_handled_in_order_and_those_of_others_at_once() {
     });
     let report = run(&simulation, drain.concurrency(8)).unwrap();
     assert_eq!((report.accepted(), *most.borrow()), (12, 3));
+    assert!(report.warnings().is_empty(), "{:?}", report.warnings());
     for group in 0..3 {
         let wanted: Vec<_> = (0..4).map(|round| round * 3 + group).collect();
         assert_eq!(of_group(&began.borrow(), group, 3), wanted);
@@ -250,4 +254,54 @@ fn a_queue_is_not_empty_while_what_is_behind_a_message_in_hand_is_hidden() {
     assert_eq!(run(&simulation, drain.until_idle()).unwrap().accepted(), 3);
     assert_eq!(*began.borrow(), [0, 1, 2]);
     shop.check_all(3);
+}
+
+/// A line of messages that are all there, in so many groups.
+struct Line {
+    next: Mutex<u32>,
+    most: u32,
+    groups: u32,
+}
+
+impl Transport for Line {
+    type Message = u32;
+    type Receipt = u32;
+
+    fn able(&self) -> Able {
+        able().groups().prefetches(1_000).batches_of(1_000)
+    }
+
+    async fn fetch(&self, want: Want) -> Fetched<u32, u32> {
+        let mut next = self.next.lock().unwrap();
+        let first = *next;
+        *next = self.most.min(first + want.at_most as u32);
+        let receive = |number: u32| {
+            let group = Some((number % self.groups).to_string().into());
+            let facts = Facts { group, id: Some(number.to_string().into()), ..Facts::default() };
+            Received::new(number, number).leased_for(MINUTE).with_facts(facts)
+        };
+        Ok((first < self.most).then(|| (first..*next).map(receive).collect()))
+    }
+
+    async fn settle(&self, batch: Vec<(u32, Verdict)>) -> Vec<Settled> {
+        batch.iter().map(|_| Settled::Confirmed).collect()
+    }
+}
+
+#[test]
+fn a_crowd_in_one_group_and_a_crowd_of_groups() {
+    const CROWD: u32 = 100_000;
+    for groups in [1, CROWD] {
+        let simulation = Simulation::new(7).with_most_polls(10_000_000);
+        let context = simulation.world().context("crowd");
+        let link = Link::new(Line { next: Mutex::new(0), most: CROWD, groups });
+        let last = RefCell::new(None);
+        let drain = fan_in(&context, [link.source()], async |number, _| {
+            let before = last.replace(Some(number));
+            assert!(groups > 1 || before < Some(number));
+            Ok::<_, BoxError>(())
+        });
+        let report = run(&simulation, drain.concurrency(64)).unwrap();
+        assert_eq!(report.accepted(), u64::from(CROWD));
+    }
 }

@@ -12,6 +12,7 @@
 
 mod endings;
 mod failing;
+mod found;
 mod groups;
 mod leases;
 mod outcomes;

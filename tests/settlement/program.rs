@@ -24,6 +24,8 @@ struct Plan {
     rejects: bool,
     redrives: bool,
     windows: bool,
+    /// So many, where the queue keeps order by group.
+    groups: Option<u32>,
     order: usize,
     letters: usize,
     drop_after: Option<usize>,
@@ -48,6 +50,9 @@ fn queue(simulation: &Simulation, plan: &Plan, rng: &mut Rng, seed: u64) -> Shop
     if plan.redrives {
         able = able.redrives();
     }
+    if plan.groups.is_some() {
+        able = able.groups();
+    }
     able = able.batches_of(rng.usize(1..=6)).prefetches(rng.usize(1..=6));
     able = able.asks_every(millis(rng, 2_000));
     let mut queue = ScriptedQueue::new(simulation.world())
@@ -57,6 +62,9 @@ fn queue(simulation: &Simulation, plan: &Plan, rng: &mut Rng, seed: u64) -> Shop
         .with(0..plan.messages);
     if rng.bool() {
         queue = queue.latency(millis(rng, 300));
+    }
+    if let Some(groups) = plan.groups {
+        queue = queue.grouped_by(move |number| (number % groups).to_string());
     }
     if plan.redrives {
         queue = queue.redrives_after(rng.u32(2..6));
@@ -119,17 +127,21 @@ fn run(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let simulation = Simulation::new(seed).with_most_polls(60_000);
     let simulation = if seed % 2 == 0 { simulation } else { simulation.with_strict_wakers() };
-    let plan = Plan {
+    let mut plan = Plan {
         messages: rng.u32(1..12),
         renews: rng.u8(0..5) != 0,
         rejects: rng.u8(0..3) == 0,
         redrives: rng.u8(0..3) == 0,
         windows: rng.u8(0..4) == 0,
+        groups: (rng.u8(0..3) == 0).then(|| rng.u32(1..4)),
         order: rng.usize(0..4),
         letters: rng.usize(0..4),
         drop_after: (rng.u8(0..3) == 0).then(|| rng.usize(0..120)),
         calm: rng.u8(0..5) == 0,
     };
+    if plan.groups.is_some() && (plan.order == 1 || plan.windows) {
+        plan.order = 0;
+    }
     let shop = queue(&simulation, &plan, &mut rng, seed);
     let world = simulation.world().clone();
     let context = world.context("program");
@@ -165,7 +177,9 @@ fn run(seed: u64) {
     let state = Arc::new(Mutex::new((Rng::with_seed(rng.u64(..)), 0_u32)));
     let settings = Rng::with_seed(rng.u64(..));
     let (calm, lease) = (plan.calm, SECOND * 10);
-    let handler = async |_: Message, step: StepContext| -> Result<Answer, BoxError> {
+    // A window that is rejected is through: those behind it do not wait for that to be sent.
+    let groups = plan.groups.filter(|_| !(plan.windows && plan.rejects)).unwrap_or(u32::MAX);
+    let handle = async |step: &StepContext| -> Result<Answer, BoxError> {
         let mut rng = {
             let mut state = state.lock().unwrap();
             state.1 += 1;
@@ -174,7 +188,7 @@ fn run(seed: u64) {
         };
         let bad = !calm && state.lock().unwrap().1 <= 60;
         let slow = world.clone();
-        let receipts = shop.work(&step);
+        let receipts = shop.work(step);
         if !receipts.is_empty() && receipts[0].number % 2 == 0 {
             step.register_compensation(move || slow.clone().pause());
         }
@@ -185,8 +199,8 @@ fn run(seed: u64) {
         }
         match rng.u8(0..4) {
             0 => world.pause().await,
-            1 => timers::delay(&step, millis(&mut rng, 500)).await?,
-            2 if bad => timers::delay(&step, lease.mul_f32(rng.f32() * 4.0)).await?,
+            1 => timers::delay(step, millis(&mut rng, 500)).await?,
+            2 if bad => timers::delay(step, lease.mul_f32(rng.f32() * 4.0)).await?,
             _ => {}
         }
         if !bad {
@@ -216,6 +230,14 @@ fn run(seed: u64) {
             }
             _ => Ok(Answer::Done),
         }
+    };
+    let handler = async |message: Message, step: StepContext| -> Result<Answer, BoxError> {
+        shop.begin_in_order(&message, groups);
+        let answer = handle(&step).await?;
+        if let Answer::Done = answer {
+            shop.finish(&message);
+        }
+        Ok(answer)
     };
 
     let drain =

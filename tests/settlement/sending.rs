@@ -1,12 +1,13 @@
 //! Verdicts on their way: pipelined, in batches, and one call of a receipt at a time; and who may use
 //! a transport.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use watershed::channels;
 use watershed::testing::{
-    QueueCall, RenewalAnswer as Renews, ScriptedQueue, SettleAnswer as Says, Simulation,
-    for_every_poll,
+    FetchAnswer, QueueCall, RenewalAnswer as Renews, ScriptedQueue, SettleAnswer as Says,
+    Simulation, for_every_poll,
 };
 use watershed::transport::{Able, Link, mixed};
 use watershed::{
@@ -14,7 +15,7 @@ use watershed::{
     Progress, RetryPolicy, Source, StepContext, Tick, fan_in, timers,
 };
 
-use crate::shop::{MINUTE, SECOND, Shop, able, assert_sum, run, stage};
+use crate::shop::{MINUTE, SECOND, Shop, able, assert_sum, fine, run, stage};
 
 /// Rule 7.7: the next message does not wait for the accept of the last, and the next batch gathers
 /// while a call is in flight.
@@ -450,4 +451,49 @@ fn plain_and_settling_sources_are_mixed() {
     assert_eq!((report.handled(), report.fetched(), report.accepted()), (7, 5, 5));
     assert_eq!((first.queue.closed(), second.queue.closed()), (1, 1));
     assert!(!context.scope().has_actions());
+}
+
+/// Rules 7.12 and 7.23: trouble that passes is counted, and progress says when there was an answer.
+#[test]
+fn trouble_is_counted_and_progress_says_when_the_transport_answered_last() {
+    let (simulation, shop, context) = stage(1);
+    shop.queue.fetches([FetchAnswer::Passes, FetchAnswer::Passes, FetchAnswer::Passes]);
+    shop.queue.settles([Says::Refused, Says::Refused]);
+    shop.queue.renews([Renews::Failed]);
+    let progress = Progress::new();
+    let seen = Mutex::new(Vec::new());
+    let drain = fan_in(&context, [shop.link().source()], async |_, step: StepContext| {
+        seen.lock().unwrap().push((progress.report().troubles(), progress.report().last_answer()));
+        timers::delay(&step, 15 * SECOND).await?;
+        seen.lock().unwrap().push((progress.report().troubles(), progress.report().last_answer()));
+        fine()
+    });
+    let report = run(&simulation, drain.progress(&progress)).unwrap();
+    // 100, 200 and 400 milliseconds behind one another.
+    let fetched = Tick::ZERO + Duration::from_millis(700);
+    // The renewal at a third of the lease has failed; the one behind it, at 13.2 seconds, went well.
+    let asked = fetched + 15 * SECOND;
+    let (before, after) = ((3, Some(fetched)), (4, Some(asked)));
+    assert_eq!(*seen.lock().unwrap(), [before, after]);
+    assert_eq!((report.accepted(), report.troubles()), (1, 6));
+    // Refused at once and after 100 milliseconds, applied after 200 more.
+    let settled = fetched + 15 * SECOND + Duration::from_millis(300);
+    assert!(report.last_answer() >= Some(settled));
+}
+
+/// The one of several transports that is silent for longest.
+#[test]
+fn a_transport_that_has_never_answered_has_no_last_answer() {
+    let (simulation, shop, context) = stage(1);
+    let silent = Shop::with(simulation.world(), 1);
+    silent.queue.fetches([FetchAnswer::Never]);
+    let (progress, seen) = (Progress::new(), Mutex::new(Vec::new()));
+    let sources = [shop.link().source(), silent.link().source()];
+    let drain = fan_in(&context, sources, async |_, _| {
+        seen.lock().unwrap().push(progress.report().last_answer().is_some());
+        fine()
+    });
+    let report = run(&simulation, drain.progress(&progress)).unwrap();
+    assert_eq!(report.accepted(), 2);
+    assert_eq!(*seen.lock().unwrap(), [false, true]);
 }

@@ -31,6 +31,10 @@ pub struct Book {
     pub by_hand: BTreeSet<QueueReceipt>,
     /// Messages that no handler sees.
     pub skipped: BTreeSet<u64>,
+    /// Messages that were begun, and whose last handler has not said `Ok`.
+    pub unfinished: BTreeSet<u64>,
+    /// Messages of which a reject was sent.
+    pub sent_away: BTreeSet<u64>,
     /// Messages with a letter.
     pub letters: BTreeSet<u64>,
     pub keeps_rejects: bool,
@@ -65,6 +69,9 @@ impl Shop {
     /// What a handler does: an effect for each delivery of its message, and how it is undone.
     pub fn work(&self, step: &StepContext) -> Vec<QueueReceipt> {
         let receipts = Self::receipts(step);
+        if std::env::var("SEED").is_ok() {
+            println!("work on {receipts:?} at {:?}", self.queue.now());
+        }
         for receipt in &receipts {
             self.work_on(*receipt, step);
         }
@@ -100,10 +107,43 @@ impl Shop {
         }
     }
 
+    /// Rule 7.16, with so many groups: whatever is before these in their groups is done.
+    pub fn begin_in_order(&self, numbers: &[u32], groups: u32) {
+        let left = self.queue.left();
+        let mut book = self.book();
+        if std::env::var("SEED").is_ok() {
+            println!("begin {numbers:?} of {groups} groups at {:?}", self.queue.now());
+        }
+        for number in numbers {
+            let before = (number % groups..*number).step_by(groups as usize);
+            for earlier in before.filter(|it| !numbers.contains(it)).map(u64::from) {
+                let live = book.live.iter().filter(|(it, _)| it.number == earlier);
+                let is_done = live.map(|(_, live)| *live).sum::<i32>() > 0
+                    && !book.unfinished.contains(&earlier);
+                let is_away = book.skipped.contains(&earlier)
+                    || book.letters.contains(&earlier)
+                    || book.sent_away.contains(&earlier)
+                    || book.by_hand.iter().any(|it| it.number == earlier);
+                if left.contains(&earlier) && !is_done && !is_away {
+                    book.faults.push(format!("{number} is begun before {earlier} is done"));
+                }
+            }
+        }
+        book.unfinished.extend(numbers.iter().copied().map(u64::from));
+    }
+
+    /// Their handler has said `Ok`.
+    pub fn finish(&self, numbers: &[u32]) {
+        self.book().unfinished.retain(|it| !numbers.iter().any(|number| u64::from(*number) == *it));
+    }
+
     fn check(&self, batch: &[(QueueReceipt, Verdict)]) {
         let mut book = self.book();
         for (receipt, verdict) in batch {
             let live = book.live.get(receipt).copied().unwrap_or(0);
+            if matches!(verdict, Verdict::Reject { .. }) {
+                book.sent_away.insert(receipt.number);
+            }
             let (stuck, skipped) =
                 (book.stuck.contains(receipt), book.skipped.contains(&receipt.number));
             let wrong = match verdict {

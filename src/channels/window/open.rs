@@ -80,13 +80,21 @@ impl<M, R: Receipt> Open<M, R> {
         }
     }
 
-    /// What is no longer ours leaves the window: nobody has begun it.
+    /// What is behind a message of its group that goes back goes back at once: that one waits for it.
+    pub(super) fn forget_lost_groups(&mut self) {
+        let first = self.receipts.front().and_then(Receipt::delivered);
+        if first.is_some_and(|delivered| delivered.is_grouped()) {
+            self.forget_lost();
+        }
+    }
+
+    /// What is no longer ours, or is to go back, leaves the window: nobody has begun it.
     fn forget_lost(&mut self) {
         if !R::SETTLES {
             return;
         }
         for at in (0..self.messages.len()).rev() {
-            if self.receipts[at].delivered().is_some_and(|delivered| delivered.is_lost()) {
+            if self.receipts[at].delivered().is_some_and(|delivered| !delivered.may_begin()) {
                 panics::drop_each(self.messages.remove(at));
                 if let Some(receipt) = self.receipts.remove(at) {
                     receipt.into_ticket().give(&Verdict::UNTOUCHED, Given::default());

@@ -32,9 +32,7 @@ impl HttpClient for Http {
 
 impl HttpConnector for Http {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        HttpConnectorFuture::new(async {
-            exchange(request).await.map_err(|error| ConnectorError::io(error))
-        })
+        HttpConnectorFuture::new(async { exchange(request).await.map_err(ConnectorError::io) })
     }
 }
 

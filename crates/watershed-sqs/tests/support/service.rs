@@ -162,7 +162,9 @@ fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Call>> {
         }
         let Some((name, value)) = line.split_once(':') else { continue };
         match name.to_ascii_lowercase().as_str() {
-            "x-amz-target" => operation = value.trim().trim_start_matches("AmazonSQS.").to_owned(),
+            "x-amz-target" => {
+                value.trim().trim_start_matches("AmazonSQS.").clone_into(&mut operation);
+            }
             "content-length" => length = value.trim().parse().unwrap_or(0),
             _ => {}
         }
