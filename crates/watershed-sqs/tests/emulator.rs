@@ -22,23 +22,22 @@ const VISIBILITY: u64 = 3;
 
 /// The address of the emulator. Without one there is nothing to be tried.
 fn emulator() -> Option<String> {
-    match std::env::var("WATERSHED_SQS") {
-        Ok(address) => Some(address),
-        Err(_) => {
-            let text = "no SQS: run this by `.ci/sqs cargo test -p watershed-sqs`, or set WATERSHED_SQS \
-                        to the address of an emulator";
-            let required = std::env::var("WATERSHED_SERVERS").is_ok_and(|it| it == "required");
-            assert!(!required, "{text}");
-            // Where nobody captures it.
-            let _ = writeln!(std::io::stderr(), "{text}");
-            None
-        }
+    let address = std::env::var("WATERSHED_SQS").ok();
+    if address.is_none() {
+        let text = "no SQS: run this by `.ci/sqs cargo test -p watershed-sqs`, or set WATERSHED_SQS to \
+                    the address of an emulator";
+        let required = std::env::var("WATERSHED_SERVERS").is_ok_and(|it| it == "required");
+        assert!(!required, "{text}");
+        // Where nobody captures it.
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
+    address
 }
 
 struct Orders {
     client: Client,
     url: String,
+    is_fifo: bool,
 }
 
 impl Orders {
@@ -54,7 +53,7 @@ impl Orders {
             queue.queue_name(name)
         };
         let url = queue.send().await?.queue_url;
-        Ok(Self { client, url: url.ok_or("the queue has no address")? })
+        Ok(Self { client, url: url.ok_or("the queue has no address")?, is_fifo })
     }
 
     fn queue(&self) -> Queue {
@@ -93,7 +92,7 @@ impl Broker for Orders {
             let entries = batch.iter().map(|number| {
                 let entry = SendMessageBatchRequestEntry::builder().id(number.to_string());
                 let entry = entry.message_body(number.to_string());
-                if !self.url.ends_with(".fifo") {
+                if !self.is_fifo {
                     return entry.build();
                 }
                 let entry = entry.message_deduplication_id(number.to_string());

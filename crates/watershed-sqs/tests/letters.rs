@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use support::service::{Answer, Call, Service, message};
 use support::{queue, url};
 use watershed::transport::Link;
-use watershed::{BoxError, Error, FanInReport, Source, StepContext, fan_in};
+use watershed::{BoxError, Error, Failure, FanInReport, Source, StepContext, fan_in};
 
 const SEND: &str = "SendMessageBatch";
 const DELETE: &str = "DeleteMessageBatch";
@@ -21,7 +21,7 @@ fn drain(service: &Service, from: &str, to: &str) -> Result<FanInReport, Error> 
     let source = link.source().decoded(|_| Err::<u32, _>("it is no order"));
     let context = StepContext::new("orders");
     let drain = fan_in(&context, [source], async |_, _| Ok::<_, BoxError>(())).until_idle();
-    smol::block_on(drain.into_future()).map_err(|failure| failure.into_error())
+    smol::block_on(drain.into_future()).map_err(Failure::into_error)
 }
 
 /// The entry of the only letter that was sent with so many calls.

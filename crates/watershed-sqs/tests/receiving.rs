@@ -11,7 +11,8 @@ use support::service::{Answer, Call, Service, message};
 use support::{orders, queue, url};
 use watershed::transport::Link;
 use watershed::{
-    BoxError, CancellationSource, Error, ErrorCode, FanInReport, Letter, StepContext, fan_in,
+    BoxError, CancellationSource, Error, ErrorCode, Failure, FanInReport, Letter, Source,
+    StepContext, fan_in,
 };
 use watershed_sqs::Queue;
 
@@ -30,7 +31,7 @@ fn drain(link: &Link<Queue>, handled: usize) -> Result<FanInReport, Error> {
     })
     .shutdown(done.token())
     .timeout(Duration::from_secs(20));
-    smol::block_on(drain.into_future()).map_err(|failure| failure.into_error())
+    smol::block_on(drain.into_future()).map_err(Failure::into_error)
 }
 
 /// A queue of one message, where the first receives have these answers.
@@ -218,7 +219,6 @@ fn what_cannot_be_handled_goes_back_to_a_queue_that_is_redriven() {
     let service = with_policy(policy);
     let link = Link::new(orders(&service.address).redriven()).max_deliveries(3);
     let context = StepContext::new("orders");
-    use watershed::Source;
     let source = link.source().decoded(|_| Err::<u32, _>("no order"));
     let drain = fan_in(&context, [source], async |_, _| Ok::<_, BoxError>(()));
     let report = smol::block_on(drain.until_idle().into_future()).unwrap();

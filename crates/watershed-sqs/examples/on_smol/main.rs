@@ -24,8 +24,7 @@ async fn work(client: Client) -> Result<(), BoxError> {
         client.send_message().queue_url(orders).message_body(order).send().await?;
     }
 
-    let queue =
-        Queue::new(client.clone(), orders).visibility(Duration::from_secs(60)).letters(dead);
+    let queue = Queue::new(client.clone(), orders).visibility(Duration::from_mins(1)).letters(dead);
     let link = Link::new(queue).max_deliveries(5);
     let orders = link.source().named("orders").decoded(|message| pieces(&message));
     let report = fan_in(&StepContext::new("orders"), [orders], async |pieces, step| {
