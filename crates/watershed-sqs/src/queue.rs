@@ -40,6 +40,29 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// before anything is received.
 ///
 /// A queue whose name ends in `.fifo` keeps order by message group.
+///
+/// ```
+/// use std::time::Duration;
+/// use watershed::transport::Link;
+/// use watershed::{BoxError, ErrorCode, StepContext, fan_in};
+/// use watershed_sqs::Queue;
+/// # use watershed_sqs::aws_sdk_sqs::{Client, Config, config::BehaviorVersion};
+/// # use watershed_sqs::aws_sdk_sqs::config::{AsyncSleep, Sleep};
+/// # #[derive(Debug)]
+/// # struct Timer;
+/// # impl AsyncSleep for Timer {
+/// #     fn sleep(&self, _: Duration) -> Sleep { Sleep::new(async {}) }
+/// # }
+/// # let config = Config::builder().behavior_version(BehaviorVersion::latest());
+/// # let client = Client::from_conf(config.sleep_impl(Timer).build());
+///
+/// let url = "https://sqs.eu-central-1.amazonaws.com/000000000000/orders";
+/// let orders = Link::new(Queue::new(client, url).visibility(Duration::from_hours(13)));
+/// let context = StepContext::new("orders");
+/// let drain = fan_in(&context, [orders.source()], async |_, _| Ok::<_, BoxError>(()));
+/// let failure = smol::block_on(drain.into_future()).unwrap_err();
+/// assert_eq!(failure.error().code(), ErrorCode::Validation); // 12 hours is the most
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Queue {
