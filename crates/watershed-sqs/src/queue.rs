@@ -118,7 +118,8 @@ impl Queue {
         self
     }
 
-    /// How long a receive waits for a first message, 1 to 20 seconds. A drain that ends waits for the
+    /// How long a receive waits for a first message, 1 to 20 seconds, and at most a third of the
+    /// visibility. A drain that ends waits for the
     /// receive that is on its way: what it brings would be invisible to others for nothing.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = Some(wait);
@@ -276,7 +277,9 @@ impl Transport for Queue {
         if want.stop.is_cancelled() {
             return Ok(Some(Vec::new()));
         }
-        let wait = self.wait.unwrap_or(self.visibility / 6).min(want.wait).min(LONGEST_WAIT);
+        // What arrives at the end of a wait has to be ours for a while.
+        let longest = LONGEST_WAIT.min(self.term() / 3).min(want.wait);
+        let wait = self.wait.unwrap_or(self.term() / 6).min(longest);
         let attempt = is_fifo(&self.url).then(|| self.attempts.begin());
         let answer = self
             .client
@@ -353,6 +356,12 @@ impl Transport for Queue {
             Err(Refusal { error, .. }) => Renewed::Failed(error),
         });
         renewed.collect()
+    }
+
+    /// There is nothing to close. What the last settlements have found out is told here: no fetch comes
+    /// after them.
+    async fn close(&self) -> Result<(), Error> {
+        self.take_fault().map_or(Ok(()), Err)
     }
 }
 

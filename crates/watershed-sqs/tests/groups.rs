@@ -126,7 +126,7 @@ fn a_fifo_queue_is_not_unordered_and_a_standard_one_has_no_order_by_group() {
     let link = Link::new(queue(&service.address, "orders.fifo"));
     let context = StepContext::new("orders");
     let drain = fan_in(&context, [link.source()], async |_, _| Ok::<_, BoxError>(()));
-    let failure = smol::block_on(drain.unordered().into_future()).unwrap_err();
+    let failure = smol::block_on(drain.unordered().until_idle().into_future()).unwrap_err();
     assert_eq!(failure.error().code(), ErrorCode::Validation);
     assert!(service.calls().is_empty());
 

@@ -47,10 +47,10 @@ fn after(answers: Vec<Answer>) -> Service {
 #[test]
 fn a_receive_says_how_long_its_messages_are_invisible_and_how_long_it_waits() {
     let service = Service::queue([message(1)], |_| None);
-    let link = Link::new(orders(&service.address).visibility(Duration::from_millis(29_500)));
+    let link = Link::new(orders(&service.address).visibility(Duration::from_millis(23_500)));
     drain(&link, 1).unwrap();
     let first = &service.inputs(RECEIVE)[0];
-    assert_eq!(first["VisibilityTimeout"], 30);
+    assert_eq!(first["VisibilityTimeout"], 24);
     assert_eq!(first["WaitTimeSeconds"], 4, "a sixth");
     assert_eq!(first["MaxNumberOfMessages"], 10);
     assert_eq!(first["QueueUrl"], url(&service.address, "orders"));
@@ -60,6 +60,12 @@ fn a_receive_says_how_long_its_messages_are_invisible_and_how_long_it_waits() {
     drain(&link, 1).unwrap();
     let first = &service.inputs(RECEIVE)[0];
     assert_eq!((&first["VisibilityTimeout"], &first["WaitTimeSeconds"]), (&json!(60), &json!(3)));
+
+    // Nor longer than a third of the visibility.
+    let service = Service::queue([message(1)], |_| None);
+    let queue = orders(&service.address).visibility(Duration::from_secs(9));
+    drain(&Link::new(queue.wait(Duration::from_secs(4))), 1).unwrap();
+    assert_eq!(service.inputs(RECEIVE)[0]["WaitTimeSeconds"], 3);
 
     // No longer than the drain wants to wait at its end.
     let service = Service::queue([message(1)], |_| None);

@@ -9,7 +9,9 @@ use std::time::Duration;
 use support::orders;
 use support::service::{Answer, Call, Service, message};
 use watershed::transport::Link;
-use watershed::{BoxError, FanInReport, OnFailure, RetryPolicy, StepContext, fan_in};
+use watershed::{
+    BoxError, CancellationSource, FanInReport, OnFailure, RetryPolicy, StepContext, fan_in,
+};
 
 const DELETE: &str = "DeleteMessageBatch";
 const HIDE: &str = "ChangeMessageVisibilityBatch";
@@ -171,7 +173,27 @@ fn a_queue_that_is_gone_ends_the_drain_when_a_delete_finds_out() {
     let link = Link::new(orders(&service.address)).settle_within(Duration::from_millis(250));
     let context = StepContext::new("orders");
     let drain = fan_in(&context, [link.source()], async |_, _| Ok::<_, BoxError>(()));
-    // Not until it is idle: it would go on for ever.
+    // Not until it is idle: it would go on.
+    let drain = drain.timeout(Duration::from_secs(20));
     let error = smol::block_on(drain.into_future()).unwrap_err().into_error();
     assert!(format!("{error:#}").contains("deleting from orders"), "{error:#}");
+}
+
+#[test]
+fn what_the_last_release_finds_out_ends_the_drain_as_well() {
+    let service = Service::queue([message(1), message(2)], |call| {
+        let refuses = call.operation == HIDE;
+        refuses.then_some(Answer::Error(400, "AccessDeniedException", "not you"))
+    });
+    let link = Link::new(orders(&service.address)).settle_within(Duration::from_millis(250));
+    let (context, stop) = (StepContext::new("orders"), CancellationSource::new());
+    let drain = fan_in(&context, [link.source()], async |_, _| {
+        stop.cancel();
+        Ok::<_, BoxError>(())
+    });
+    let drain = drain.shutdown(stop.token());
+    let failure = smol::block_on(drain.into_future()).unwrap_err();
+    assert_eq!((failure.report().accepted(), failure.report().abandoned()), (1, 1));
+    let text = format!("{:#}", failure.error());
+    assert!(text.contains("changing the visibility in orders: AccessDenied"), "{text}");
 }
