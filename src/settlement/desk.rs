@@ -163,7 +163,8 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// Whether the receipt is still ours.
     fn is_ours(&self, key: Key) -> bool;
 
-    /// Whether it may be begun that was taken: it is ours, and its group does not go back.
+    /// Whether it may be begun that was taken: it is ours, and neither its partition nor its group goes
+    /// back.
     fn may_begin(&self, key: Key) -> bool;
 
     fn facts(&self, key: Key) -> Facts;

@@ -112,7 +112,7 @@ impl Delivered {
         self.receipts.iter().any(|(desk, key)| desk.is_asked_back(*key))
     }
 
-    /// Whether nothing of it is lost, or behind a message of its group that goes back.
+    /// Whether nothing of it is lost, asked back, or behind a message of its group that goes back.
     pub(crate) fn may_begin(&self) -> bool {
         self.receipts.iter().all(|(desk, key)| desk.may_begin(*key))
     }

@@ -21,7 +21,8 @@ pub enum Event {
     Assigned(Assignment),
     /// A partition is to be given up, and whoever asks waits for the answer.
     Revoked(Revocation),
-    /// A partition was taken away: nothing of this generation is settled any more.
+    /// A partition was taken away: nothing of this generation, or of an earlier one, is settled any
+    /// more.
     Lost(Assignment, Error),
     /// The connection is gone for good, and all its receipts with it. The drain ends with the error.
     Gone(Error),
@@ -97,14 +98,22 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// A partition is given up before a drain has heard of it: whoever has a source of it has to know.
-    fn give_up(&mut self, gone: Assignment) {
+    /// What is told of a partition that is gone is forgotten. A loss is that of earlier generations as
+    /// well.
+    fn forget(&mut self, gone: Assignment) {
         let is_about = |event: &Event| match event {
             Event::Assigned(given) => *given == gone,
-            Event::Lost(given, _) => given.partition == gone.partition,
+            Event::Lost(given, _) => {
+                given.partition == gone.partition && given.generation <= gone.generation
+            }
             _ => false,
         };
         self.events.retain(|event| !is_about(event));
+    }
+
+    /// A partition is given up before a drain has heard of it: whoever has a source of it has to know.
+    fn give_up(&mut self, gone: Assignment) {
+        self.forget(gone);
         let text = "the partition was given up while no drain ran";
         let lost = Event::Lost(gone, Error::new(ErrorCode::Source, text));
         // Before it is given again.
@@ -128,6 +137,10 @@ impl Notices {
             Event::Revoked(revocation) if !inbox.attached => {
                 inbox.give_up(revocation.assignment);
                 unheard = Some(revocation);
+            }
+            Event::Lost(gone, error) if !inbox.attached => {
+                inbox.forget(gone);
+                inbox.events.push_back(Event::Lost(gone, error));
             }
             event => inbox.events.push_back(event),
         }

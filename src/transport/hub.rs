@@ -288,7 +288,7 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn may_begin(&self, key: Key) -> bool {
-        self.is_ours(key) && !self.state.lock().group_goes_back(key)
+        self.is_ours(key) && !self.is_asked_back(key) && !self.state.lock().group_goes_back(key)
     }
 
     fn facts(&self, key: Key) -> Facts {

@@ -47,14 +47,27 @@ impl<T: Transport> State<T> {
         let (ends, prefix) = (part.ended || part.left, part.prefix.as_mut());
         let ends = ends || prefix.as_ref().is_some_and(|prefix| prefix.is_stuck());
         if let Some(key) = prefix.and_then(Prefix::next_void) {
-            let tag = self.take_back(key);
-            self.news.push_back(News::Voided(key, tag));
+            self.void(id, key);
         }
         self.commits.push_back(id);
         self.wake_driver();
         if ends {
             // Its source waits for the last of them.
             self.wake_part(id);
+        }
+    }
+
+    /// A message that was done is to be undone: with a window, all of it.
+    fn void(&mut self, id: u64, key: Key) {
+        let tag = self.take_back(key);
+        self.news.push_back(News::Voided(key, tag));
+        let entries = &self.entries;
+        let is_of_it = |other| entries.get(other).is_some_and(|entry| entry.tag == tag);
+        let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
+        let others = prefix.filter(|_| tag.is_some()).map(|prefix| prefix.void_with(is_of_it));
+        for other in others.into_iter().flatten().rev() {
+            self.take_back(other);
+            self.news.push_back(News::Voided(other, tag));
         }
     }
 

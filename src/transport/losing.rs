@@ -81,8 +81,12 @@ impl<T: Transport> State<T> {
         if prefix.is_first(place) {
             self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
         }
-        if let Some(behind) = behind {
-            self.conclude(behind, End::Settled);
+        if let Some((other, in_front)) = behind {
+            let receipt = self.entries.get(other).map(|entry| entry.receipt.clone());
+            if let Some(receipt) = receipt.filter(|_| in_front) {
+                self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
+            }
+            self.conclude(other, if in_front { End::Abandoned } else { End::Settled });
         }
         self.move_back(id);
         self.go_on_in_order(id);

@@ -4,7 +4,7 @@
 //! moves the position back: it waits until nothing behind it is open, and what was done there is
 //! undone. Positions are those in the order of taking, never offsets.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::clock::Tick;
 use crate::settlement::Key;
@@ -28,8 +28,9 @@ pub(super) struct Prefix {
     releasing: Option<u64>,
     /// The earliest one that will never be settled: nothing behind it is.
     stuck: Option<u64>,
-    /// The one that is being undone because it is behind one of these.
-    voiding: Option<u64>,
+    /// Those that are being undone because they are behind one of these: one message, or all of one
+    /// window.
+    voiding: BTreeSet<u64>,
     /// Done, and to be committed: the last of them covers all.
     pub(super) ready: Vec<Key>,
     /// The call about this partition that is with the transport.
@@ -140,17 +141,31 @@ impl Prefix {
     /// The next one that was done and cannot be committed: the last of them, once the one behind it
     /// is undone.
     pub(super) fn next_void(&mut self) -> Option<Key> {
-        let barrier = self.barrier().filter(|_| self.voiding.is_none())?;
+        let barrier = self.barrier().filter(|_| self.voiding.is_empty())?;
         let from = usize::try_from((barrier + 1).saturating_sub(self.first)).ok()?;
         let at = (from..self.order.len()).rev().find(|at| self.order[*at].1 == Mark::Done)?;
         self.order[at].1 = Mark::Open;
-        self.voiding = Some(self.first + at as u64);
+        self.voiding.insert(self.first + at as u64);
         Some(self.order[at].0)
+    }
+
+    /// Others that were done and are of the window of the last one that was found.
+    pub(super) fn void_with(&mut self, is_of_it: impl Fn(Key) -> bool) -> Vec<Key> {
+        let Some(barrier) = self.barrier() else { return Vec::new() };
+        let mut voided = Vec::new();
+        for (place, (key, mark)) in (self.first..).zip(&mut self.order) {
+            if place > barrier && *mark == Mark::Done && is_of_it(*key) {
+                *mark = Mark::Open;
+                self.voiding.insert(place);
+                voided.push(*key);
+            }
+        }
+        voided
     }
 
     /// It comes back with an earlier one, or is not ours any more.
     fn mark_back(&mut self, place: u64) {
-        self.voiding = self.voiding.filter(|voiding| *voiding != place);
+        self.voiding.remove(&place);
         if let Some(index) = self.index(place) {
             if self.order[index].1 != Mark::Back {
                 self.order[index].1 = Mark::Back;
@@ -168,14 +183,19 @@ impl Prefix {
         Back::First { behind: self.replace_release(Some(place)) }
     }
 
-    /// One will never be settled. Returns one that was released, and is behind it.
-    pub(super) fn stick(&mut self, place: u64) -> Option<Key> {
+    /// One will never be settled. Returns one that was released, and whether that is in front of it:
+    /// it cannot go back, because that would bring back this one, too.
+    pub(super) fn stick(&mut self, place: u64) -> Option<(Key, bool)> {
         self.mark_back(place);
+        if let Some(first) = self.releasing.filter(|first| *first < place) {
+            self.stuck = Some(self.stuck.map_or(first, |stuck| stuck.min(first)));
+            return self.replace_release(None).map(|key| (key, true));
+        }
         if self.stuck.is_none_or(|stuck| place < stuck) {
             self.stuck = Some(place);
         }
         if self.releasing.is_some_and(|releasing| releasing > place) {
-            return self.replace_release(None);
+            return self.replace_release(None).map(|key| (key, false));
         }
         None
     }

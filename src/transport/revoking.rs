@@ -5,7 +5,7 @@ use super::Transport;
 use super::driver::Look;
 use super::entries::Phase;
 use super::events::{Event, Revocation};
-use super::part::Revoking;
+use super::part::{Part, Revoking};
 use super::state::{Due, End, State};
 use crate::clock::Tick;
 use crate::panics;
@@ -44,10 +44,7 @@ impl<T: Transport> State<T> {
             Event::Assigned(assignment) => self.assign(assignment),
             Event::Revoked(revocation) => return (self.revoke(revocation, now), None),
             Event::Lost(assignment, error) => {
-                self.forget_assignment(assignment);
-                if let Some(part) = self.part_of(assignment) {
-                    self.lose_part(part);
-                }
+                self.lose_assignment(assignment);
                 return (None, Some(error));
             }
             Event::Gone(error) => {
@@ -63,6 +60,20 @@ impl<T: Transport> State<T> {
             }
         }
         (None, None)
+    }
+
+    /// A partition was taken away, in this generation and in all before it.
+    fn lose_assignment(&mut self, gone: Assignment) {
+        let is_gone = |other: &Assignment| {
+            other.partition == gone.partition && other.generation <= gone.generation
+        };
+        for assignment in self.ours.iter().copied().filter(is_gone).collect::<Vec<_>>() {
+            self.forget_assignment(assignment);
+        }
+        let of = |part: &Part<_>| is_gone(&part.assignment) && !part.keeper && !part.lost;
+        let parts: Vec<_> =
+            self.parts.iter().filter(|(_, part)| of(part)).map(|(id, _)| *id).collect();
+        parts.into_iter().for_each(|id| self.lose_part(id));
     }
 
     /// There may be messages.

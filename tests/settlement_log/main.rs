@@ -15,6 +15,7 @@ mod answers;
 mod coming_and_going;
 mod commits;
 mod endings;
+mod found;
 mod losses;
 mod moving;
 mod polls;

@@ -221,7 +221,8 @@ fn a_record_that_was_done_and_cannot_be_undone_ends_the_drain() {
     let drain = drain.unordered().concurrency(10).on_failure(OnFailure::Continue);
     let ended = scene.run(drain);
     let report = checked(&ended);
-    assert_eq!((report.accepted(), report.abandoned()), (1, 1), "{report:?}");
+    // The release of the one before would bring it back with its effect in place: it is not sent.
+    assert_eq!((report.accepted(), report.abandoned()), (1, 2), "{report:?}");
     assert!(ended.is_err());
     assert_eq!((context.scope().len(), scene.log.committed(0)), (1, 1));
     assert!(scene.world.clock().now_secs() < 6, "it does not wait for its grace");

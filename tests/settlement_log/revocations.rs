@@ -208,9 +208,9 @@ fn a_question_about_another_generation_is_answered_and_disturbs_nobody() {
     let running = scene.simulation.spawn("drain", running);
     let answered = Arc::new(Mutex::new(Vec::new()));
     let notices: &Notices = member.consumer.told();
-    for generation in [0, 77] {
+    for assignment in [(0, 0), (5, 77)] {
         let noted = answered.clone();
-        let assignment = Assignment { partition: 0, generation };
+        let assignment = Assignment { partition: assignment.0, generation: assignment.1 };
         notices.tell(Event::Revoked(Revocation::new(assignment, move |open| {
             noted.lock().unwrap().push(open)
         })));
