@@ -76,7 +76,7 @@ async fn by_drain(service: &Service) -> Result<u32, BoxError> {
 }
 
 fn measure(
-    run: impl AsyncFn(&Service) -> Result<u32, BoxError>,
+    run: &impl AsyncFn(&Service) -> Result<u32, BoxError>,
 ) -> Result<(Duration, usize), BoxError> {
     let service = Service::queue((0..MESSAGES).map(message), |_| None);
     let begin = Instant::now();
@@ -91,8 +91,8 @@ fn measure(
 fn main() -> Result<(), BoxError> {
     let (mut drains, mut loops) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        drains.push(measure(by_drain)?);
-        loops.push(measure(by_loop)?);
+        drains.push(measure(&by_drain)?);
+        loops.push(measure(&by_loop)?);
     }
     for (name, mut rounds) in [("the drain", drains), ("a loop over the SDK", loops)] {
         rounds.sort_unstable();
