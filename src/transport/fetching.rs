@@ -62,6 +62,7 @@ impl<T: Transport> State<T> {
     fn next_fetch(&mut self) -> Option<(u64, Want, Duration)> {
         while let Some(id) = self.line.pop_front() {
             let (prefetch, within) = (self.able.prefetch, self.options.settle_within);
+            let max_deliveries = self.options.max_deliveries;
             let rewinds = self.parts.get(&id).map(|part| part.assignment);
             if rewinds.is_some_and(|assignment| self.rewinds.contains_key(&assignment)) {
                 // It goes back first, and is asked for then.
@@ -73,6 +74,7 @@ impl<T: Transport> State<T> {
             }
             let wait = self.longest_wait();
             let stopped = self.stopped;
+            let hides = self.able.groups && self.entries.len() > 0;
             let Some(part) = self.parts.get_mut(&id) else { continue };
             part.fetch.in_line = false;
             if stopped || !part.may_fetch() || part.fetch.not_before.is_some() {
@@ -83,9 +85,11 @@ impl<T: Transport> State<T> {
                 assignment: part.assignment,
                 at_most: (prefetch - part.buffer.len().min(prefetch)).max(1),
                 wait,
+                max_deliveries,
                 stop: stop.token(),
             };
             part.fetch.wanted = false;
+            part.fetch.hidden = hides;
             part.fetch.stale = false;
             part.fetch.stop = Some(stop);
             return Some((id, want, within));
@@ -120,8 +124,9 @@ impl<T: Transport> State<T> {
         match fetched {
             Ok(Some(messages)) => {
                 (part.fetch.failed, part.fetch.failing_since) = (0, None);
-                part.fetch.dry = messages.is_empty() && !hinted;
-                if part.fetch.dry && !stale {
+                let is_empty = messages.is_empty() && !hinted;
+                part.fetch.dry = is_empty && !part.fetch.hidden;
+                if is_empty && !stale {
                     again = Some(requested + every);
                 }
                 self.take_in(id, requested, now, messages, stale);

@@ -278,6 +278,17 @@ impl<T: Transport> State<T> {
         self.goes_on_in_group(&name);
     }
 
+    /// One of a group is gone from the transport: what that has hidden may be fetched.
+    pub(super) fn shows_the_next(&mut self, id: u64) {
+        if let Some(part) = self.parts.get_mut(&id).filter(|part| part.fetch.hidden) {
+            if part.fetch.failed == 0 {
+                part.fetch.not_before = None;
+            }
+            part.fetch.hinted = part.fetch.stop.is_some();
+            self.want_again(id);
+        }
+    }
+
     fn goes_on_in_group(&mut self, name: &Arc<str>) {
         let Some(group) = self.groups.groups.get(name) else { return };
         if group.is_over() {

@@ -60,8 +60,10 @@ pub(super) struct Fetch {
     /// How often it has failed in a row, and since when.
     pub(super) failed: u32,
     pub(super) failing_since: Option<Tick>,
-    /// The last one brought nothing.
+    /// The last one brought nothing, and there was nothing to be brought.
     pub(super) dry: bool,
+    /// When it was sent, messages were open that hide those behind them in their groups.
+    pub(super) hidden: bool,
     /// What is on its way now is not to be handled.
     pub(super) stale: bool,
     /// There may be messages that the one on its way was too early for.

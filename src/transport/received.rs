@@ -18,6 +18,9 @@ pub struct Want {
     /// How long to wait for a first message. Whoever waits longer than its lease brings nothing that
     /// can be handled.
     pub wait: Duration,
+    /// The [limit](super::Link::max_deliveries) above which a message goes to the dead letters: a
+    /// transport that puts aside by itself what comes too often has to have a higher one.
+    pub max_deliveries: Option<u32>,
     /// Cancelled when nothing is wanted any more; what has arrived is to be returned all the same.
     pub stop: CancellationToken,
 }
@@ -37,7 +40,8 @@ impl Want {
     #[must_use]
     pub fn new(at_most: usize) -> Self {
         let stop = CancellationToken::never();
-        Self { assignment: Assignment::default(), at_most, wait: Duration::ZERO, stop }
+        let (assignment, wait) = (Assignment::default(), Duration::ZERO);
+        Self { assignment, at_most, wait, max_deliveries: None, stop }
     }
 }
 

@@ -73,7 +73,9 @@ impl<T: Transport> State<T> {
         let of = |part: &Part<_>| is_gone(&part.assignment) && !part.keeper && !part.lost;
         let parts: Vec<_> =
             self.parts.iter().filter(|(_, part)| of(part)).map(|(id, _)| *id).collect();
-        parts.into_iter().for_each(|id| self.lose_part(id));
+        for id in parts {
+            self.lose_part(id);
+        }
     }
 
     /// There may be messages.

@@ -322,6 +322,9 @@ impl<T: Transport> State<T> {
             let worked_on = end == End::Lost && entry.phase == Phase::Taken;
             let ended = EndedInGroup { in_hand: entry.in_hand, worked_on };
             self.leaves_group(group, key, ended);
+            if !is_gone && !matches!(entry.verdict, Verdict::Release { .. }) {
+                self.shows_the_next(entry.part);
+            }
         }
         let part_id = entry.part;
         if let Some(part) = self.parts.get_mut(&part_id) {

@@ -239,6 +239,23 @@ fn an_order_of_ones_own_holds_as_well() {
     shop.check_all(16);
 }
 
+#[test]
+fn a_queue_is_not_empty_while_what_is_behind_a_message_in_hand_is_hidden() {
+    let (simulation, shop, context) = stage(3, 1, able().prefetches(1));
+    let shop = shop.endless().slow(SECOND);
+    let began = RefCell::new(Vec::new());
+    let drain = fan_in(&context, [shop.link().source()], async |number, step: StepContext| {
+        began.borrow_mut().push(number);
+        shop.work(&step);
+        // Fetches bring nothing meanwhile.
+        timers::delay(&step, MINUTE).await?;
+        Ok::<_, BoxError>(())
+    });
+    assert_eq!(run(&simulation, drain.until_idle()).unwrap().accepted(), 3);
+    assert_eq!(*began.borrow(), [0, 1, 2]);
+    shop.check_all(3);
+}
+
 /// A line of messages that are all there, in so many groups.
 struct Line {
     next: Mutex<u32>,

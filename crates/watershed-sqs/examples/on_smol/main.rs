@@ -1,0 +1,52 @@
+//! Orders from an SQS queue, handled on smol; nothing starts tokio. Run it on an emulator by
+//! `.ci/sqs cargo run -p watershed-sqs --example on_smol`.
+
+mod http; // 60 lines: the SDK's HTTP client over hyper and smol, and its timer
+
+use std::time::Duration;
+
+use watershed::transport::Link;
+use watershed::{BoxError, RetryPolicy, Source, StepContext, fan_in};
+use watershed_sqs::Queue;
+use watershed_sqs::aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region};
+use watershed_sqs::aws_sdk_sqs::{Client, types::Message};
+
+fn pieces(message: &Message) -> Result<u32, BoxError> {
+    Ok(message.body().ok_or("the order is empty")?.parse()?)
+}
+
+async fn work(client: Client) -> Result<(), BoxError> {
+    let orders = client.create_queue().queue_name("orders").send().await?;
+    let orders = orders.queue_url().ok_or("the queue has no address")?;
+    let dead = client.create_queue().queue_name("dead-orders").send().await?;
+    let dead = dead.queue_url().ok_or("the queue has no address")?;
+    for order in ["3", "1", "many", "4"] {
+        client.send_message().queue_url(orders).message_body(order).send().await?;
+    }
+
+    let queue = Queue::new(client.clone(), orders).visibility(Duration::from_mins(1)).letters(dead);
+    let link = Link::new(queue).max_deliveries(5);
+    let orders = link.source().named("orders").decoded(|message| pieces(&message));
+    let report = fan_in(&StepContext::new("orders"), [orders], async |pieces, step| {
+        println!("{pieces} pieces, delivery {:?}", step.deliveries()[0].deliveries);
+        Ok::<_, BoxError>(())
+    })
+    .retry(RetryPolicy::exponential(3, Duration::from_millis(200)))
+    .until_idle() // a service has `shutdown` instead
+    .await?;
+    println!("{} accepted, {} rejected", report.accepted(), report.rejected());
+    Ok(())
+}
+
+fn main() -> Result<(), BoxError> {
+    let address = std::env::var("WATERSHED_SQS").map_err(|_| "WATERSHED_SQS is no address")?;
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-central-1"))
+        .credentials_provider(Credentials::new("key", "secret", None, None, "here"))
+        .http_client(http::Http)
+        .sleep_impl(http::Timer)
+        .endpoint_url(address)
+        .build();
+    smol::block_on(work(Client::from_conf(config)))
+}
