@@ -21,8 +21,8 @@ pub(super) struct Part<M> {
     pub(super) taken: u64,
     /// Receipts that are open, buffered ones included.
     pub(super) open: usize,
-    /// It waits for a verdict to have its outcome, because too many have none.
-    pub(super) waits_for_room: bool,
+    /// It waits for a verdict to have its outcome, because too many have none: its ticket.
+    pub(super) waits_for_room: Option<u64>,
     /// Who asks for messages.
     pub(super) waker: Option<Waker>,
     /// Nothing more is fetched. The source ends when what is buffered is taken.
@@ -87,7 +87,7 @@ impl<M> Part<M> {
             prefix: in_prefix_order.then(Prefix::default),
             taken: 0,
             open: 0,
-            waits_for_room: false,
+            waits_for_room: None,
             waker: None,
             ended: false,
             left: false,

@@ -206,7 +206,6 @@ impl<T: Transport> State<T> {
         self.lost_in_work.clear();
         self.aside.messages.extend(self.groups.clear());
         self.giving_up.clear();
-        self.wait_for_room = 0;
         let lost: Vec<_> = self.lost.keys().copied().collect();
         for key in lost {
             self.is_undone(key);
@@ -242,12 +241,13 @@ impl<T: Transport> State<T> {
             }
         }
         self.news.clear();
+        self.wait_for_room = 0;
         let (mut revocations, mut given_up) = (Vec::new(), Vec::new());
         for part in self.parts.values_mut() {
             for (message, _) in std::mem::take(&mut part.buffer) {
                 self.aside.messages.push(message);
             }
-            (part.held, part.waits_for_room) = (0, false);
+            (part.held, part.waits_for_room) = (0, None);
             part.stop_fetch();
             part.fetch = super::part::Fetch::default();
             if let Some(prefix) = &mut part.prefix {

@@ -77,7 +77,6 @@ impl<T: Transport> State<T> {
     /// What a source has. `waker`: whom to wake when it has more.
     fn next(&mut self, id: u64, now: Tick, waker: Option<Waker>) -> Next<T::Message> {
         loop {
-            let has_room = self.has_room_for(id, waker.is_some());
             let Some(part) = self.parts.get_mut(&id) else { return Next::End };
             if part.left || part.revoking.is_some() || part.keeper && self.stopped {
                 return Next::End;
@@ -85,10 +84,16 @@ impl<T: Transport> State<T> {
             let partition = part.assignment.partition;
             let is_undone = !self.able.prefix
                 || self.lost_in_work.values().all(|(_, other)| *other != partition);
-            let may_take = has_room && is_undone && part.may_take(self.options.max_ahead);
+            let has_one = !part.buffer.is_empty();
+            let may_take = has_one && is_undone && part.may_take(self.options.max_ahead);
             let may_take = may_take && self.may_be_next(id);
+            // Whoever waits for room has everything else.
+            let has_room = may_take && self.has_room_for(id, waker.is_some());
+            if !may_take {
+                self.leave_room_line(id);
+            }
             let Some(part) = self.parts.get_mut(&id) else { return Next::End };
-            let Some((message, key)) = may_take.then(|| part.buffer.pop_front()).flatten() else {
+            let Some((message, key)) = has_room.then(|| part.buffer.pop_front()).flatten() else {
                 let is_over = match &part.prefix {
                     // What is not done may be given back, and comes again.
                     Some(prefix) => prefix.is_over(part.ended),
@@ -97,12 +102,11 @@ impl<T: Transport> State<T> {
                 if is_over && part.buffer.is_empty() && part.held == 0 {
                     return Next::End;
                 }
-                let waits = part.waits_for_room;
                 if waker.is_some() {
                     self.aside.old_wakers.extend(std::mem::replace(&mut part.waker, waker));
                 }
                 self.want(id);
-                if waits {
+                if may_take {
                     self.room_may_be_there();
                 }
                 return Next::Pending;

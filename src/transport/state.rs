@@ -33,9 +33,10 @@ pub(super) struct State<T: Transport> {
     pub(super) budget: Duration,
     pub(super) parts: BTreeMap<u64, Part<T::Message>>,
     next_part: u64,
-    /// Sources that wait because too many verdicts have no outcome, in the order in which they came;
-    /// among them some that wait no longer. And how many wait.
-    room_line: VecDeque<u64>,
+    /// Sources that wait because too many verdicts have no outcome, in the order in which they came, with
+    /// their tickets; among them some that wait no longer. And how many wait.
+    room_line: VecDeque<(u64, u64)>,
+    room_tickets: u64,
     pub(super) wait_for_room: usize,
     /// Sources that wait to fetch.
     pub(super) line: VecDeque<u64>,
@@ -148,6 +149,7 @@ impl<T: Transport> State<T> {
             parts: BTreeMap::new(),
             next_part: 0,
             room_line: VecDeque::new(),
+            room_tickets: 0,
             wait_for_room: 0,
             line: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -246,21 +248,24 @@ impl<T: Transport> State<T> {
     /// comes behind. `asks`: it is woken when it may be its turn.
     pub(super) fn has_room_for(&mut self, id: u64, asks: bool) -> bool {
         let has_room = self.has_room();
+        eprintln!("ask {id} asks {asks} room {has_room} unsettled {} line {:?}", self.unsettled, self.room_line);
         let Some(part) = self.parts.get_mut(&id) else { return has_room };
-        if has_room && (part.waits_for_room || self.wait_for_room == 0) {
+        if has_room && (part.waits_for_room.is_some() || self.wait_for_room == 0) {
             self.leave_room_line(id);
             return true;
         }
-        if asks && !std::mem::replace(&mut part.waits_for_room, true) {
+        if asks && part.waits_for_room.is_none() {
+            self.room_tickets += 1;
             self.wait_for_room += 1;
-            self.room_line.push_back(id);
+            part.waits_for_room = Some(self.room_tickets);
+            self.room_line.push_back((id, self.room_tickets));
         }
         false
     }
 
     pub(super) fn leave_room_line(&mut self, id: u64) {
         if let Some(part) = self.parts.get_mut(&id) {
-            self.wait_for_room -= usize::from(std::mem::take(&mut part.waits_for_room));
+            self.wait_for_room -= usize::from(part.waits_for_room.take().is_some());
         }
     }
 
@@ -274,9 +279,12 @@ impl<T: Transport> State<T> {
     /// There is room again: those who wait are woken in their order.
     pub(super) fn wake_room_line(&mut self) {
         let parts = &mut self.parts;
-        self.room_line.retain(|id| parts.get(id).is_some_and(|part| part.waits_for_room));
+        let waits = |(id, ticket): &(u64, u64)| {
+            parts.get(id).is_some_and(|part| part.waits_for_room == Some(*ticket))
+        };
+        self.room_line.retain(waits);
         let line = self.room_line.iter();
-        let wakers = line.filter_map(|id| parts.get_mut(id)?.waker.take());
+        let wakers = line.filter_map(|(id, _)| parts.get_mut(id)?.waker.take());
         self.aside.wakers.extend(wakers);
     }
 
