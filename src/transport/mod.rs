@@ -58,7 +58,7 @@
 // - `link`: a transport that is connected, and its sources; `options`: what can be said of it
 // - `hub`: a transport as its drain sees it
 // - `state`, `entries`, `part`, `prefix`, `groups`: the receipts, and the sources they came by;
-//   `in_order`, `losing`: how they end
+//   `in_order`, `losing`: how they end; `room`: who may take one
 // - `driver`, with `in_flight`: `fetching`, `leases`, `sending`, `revoking`: what goes on meanwhile
 
 mod driver;
@@ -77,6 +77,7 @@ mod part;
 mod prefix;
 mod received;
 mod revoking;
+mod room;
 mod sending;
 mod source;
 mod state;

@@ -23,6 +23,8 @@ pub(super) struct Part<M> {
     pub(super) open: usize,
     /// It waits for a verdict to have its outcome, because too many have none: its ticket.
     pub(super) waits_for_room: Option<u64>,
+    /// When it came before its turn in that line.
+    pub(super) let_others_go: Option<u64>,
     /// Who asks for messages.
     pub(super) waker: Option<Waker>,
     /// Nothing more is fetched. The source ends when what is buffered is taken.
@@ -88,6 +90,7 @@ impl<M> Part<M> {
             taken: 0,
             open: 0,
             waits_for_room: None,
+            let_others_go: None,
             waker: None,
             ended: false,
             left: false,

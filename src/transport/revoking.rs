@@ -241,7 +241,7 @@ impl<T: Transport> State<T> {
             }
         }
         self.news.clear();
-        self.wait_for_room = 0;
+        self.room.waiting = 0;
         let (mut revocations, mut given_up) = (Vec::new(), Vec::new());
         for part in self.parts.values_mut() {
             for (message, _) in std::mem::take(&mut part.buffer) {

@@ -104,11 +104,11 @@ impl<T: Transport> State<T> {
                 }
                 if waker.is_some() {
                     self.aside.old_wakers.extend(std::mem::replace(&mut part.waker, waker));
+                    if may_take {
+                        self.lets_others_go();
+                    }
                 }
                 self.want(id);
-                if may_take {
-                    self.room_may_be_there();
-                }
                 return Next::Pending;
             };
             part.taken += 1;

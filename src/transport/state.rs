@@ -14,6 +14,7 @@ use super::entries::{Entries, Entry, Ids, Phase};
 use super::groups::{EndedInGroup, Groups};
 use super::options::Options;
 use super::part::Part;
+use super::room::Room;
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Able, Assignment, Given, Handled, Key, News, Settlements, Tag, Verdict};
@@ -33,11 +34,8 @@ pub(super) struct State<T: Transport> {
     pub(super) budget: Duration,
     pub(super) parts: BTreeMap<u64, Part<T::Message>>,
     next_part: u64,
-    /// Sources that wait because too many verdicts have no outcome, in the order in which they came, with
-    /// their tickets; among them some that wait no longer. And how many wait.
-    room_line: VecDeque<(u64, u64)>,
-    room_tickets: u64,
-    pub(super) wait_for_room: usize,
+    /// Who waits because too many verdicts have no outcome.
+    pub(super) room: Room,
     /// Sources that wait to fetch.
     pub(super) line: VecDeque<u64>,
     /// Verdicts to send; in prefix order, partitions.
@@ -148,9 +146,7 @@ impl<T: Transport> State<T> {
             budget: Duration::MAX,
             parts: BTreeMap::new(),
             next_part: 0,
-            room_line: VecDeque::new(),
-            room_tickets: 0,
-            wait_for_room: 0,
+            room: Room::default(),
             line: VecDeque::new(),
             outbox: VecDeque::new(),
             commits: VecDeque::new(),
@@ -239,55 +235,6 @@ impl<T: Transport> State<T> {
         self.aside.errors.push(error);
     }
 
-    /// Whether messages may be taken at all.
-    fn has_room(&self) -> bool {
-        self.unsettled < self.options.max_unsettled
-    }
-
-    /// Whether this source may take one. Whoever waits for room is first: one that has just had some
-    /// comes behind. `asks`: it is woken when it may be its turn.
-    pub(super) fn has_room_for(&mut self, id: u64, asks: bool) -> bool {
-        let has_room = self.has_room();
-        eprintln!("ask {id} asks {asks} room {has_room} unsettled {} line {:?}", self.unsettled, self.room_line);
-        let Some(part) = self.parts.get_mut(&id) else { return has_room };
-        if has_room && (part.waits_for_room.is_some() || self.wait_for_room == 0) {
-            self.leave_room_line(id);
-            return true;
-        }
-        if asks && part.waits_for_room.is_none() {
-            self.room_tickets += 1;
-            self.wait_for_room += 1;
-            part.waits_for_room = Some(self.room_tickets);
-            self.room_line.push_back((id, self.room_tickets));
-        }
-        false
-    }
-
-    pub(super) fn leave_room_line(&mut self, id: u64) {
-        if let Some(part) = self.parts.get_mut(&id) {
-            self.wait_for_room -= usize::from(part.waits_for_room.take().is_some());
-        }
-    }
-
-    /// Whoever let others go first is behind them in the line: they are woken, and it is.
-    pub(super) fn room_may_be_there(&mut self) {
-        if self.has_room() {
-            self.wake_room_line();
-        }
-    }
-
-    /// There is room again: those who wait are woken in their order.
-    pub(super) fn wake_room_line(&mut self) {
-        let parts = &mut self.parts;
-        let waits = |(id, ticket): &(u64, u64)| {
-            parts.get(id).is_some_and(|part| part.waits_for_room == Some(*ticket))
-        };
-        self.room_line.retain(waits);
-        let line = self.room_line.iter();
-        let wakers = line.filter_map(|(id, _)| parts.get_mut(id)?.waker.take());
-        self.aside.wakers.extend(wakers);
-    }
-
     /// The end of a receipt.
     pub(super) fn conclude(&mut self, key: Key, end: End) {
         let is_gone = matches!(end, End::Lost | End::Abandoned);
@@ -310,7 +257,7 @@ impl<T: Transport> State<T> {
             let was_full = !self.has_room();
             self.unsettled -= 1;
             if was_full {
-                self.wake_room_line();
+                self.room_came();
             }
         }
         if let Some(tag) = entry.tag {
