@@ -185,10 +185,8 @@ impl Notices {
     pub(super) fn poll(&self, cx: &Context<'_>) -> Option<Event> {
         let waker = cx.waker().clone();
         let mut inbox = self.0.lock();
-        let event = match std::mem::take(&mut inbox.ready) {
-            true => Some(Event::Ready),
-            false => inbox.events.pop_front(),
-        };
+        let hint = std::mem::take(&mut inbox.ready).then_some(Event::Ready);
+        let event = hint.or_else(|| inbox.events.pop_front());
         let old = match event {
             None => inbox.waker.replace(waker),
             Some(_) => Some(waker),

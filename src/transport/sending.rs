@@ -278,7 +278,9 @@ impl<T: Transport> State<T> {
             Sent::Seek(key) => vec![key],
             Sent::Rewind => Vec::new(),
         };
-        keys.into_iter().for_each(|key| self.conclude(key, End::Lost));
+        for key in keys {
+            self.conclude(key, End::Lost);
+        }
     }
 
     /// A settlement was certainly not applied. One of a drain that is over soon is not tried for ever.
