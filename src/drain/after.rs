@@ -132,12 +132,8 @@ impl<C: Drains> Slot<C> {
         let this = self.as_mut().project();
         let (error, interrupted) = match (then, &undone) {
             (Then::Again(_, error), Ok(_)) if this.job.as_ref().is_some_and(Job::is_by_hand) => {
-                // Settled while it was undone: there is nothing to come again.
                 this.span.end(error.as_ref().map_or(Ok(()), Err));
-                if let Some(job) = this.job.as_mut() {
-                    job.settle(&Verdict::UNDONE);
-                }
-                return Poll::Ready(self.failed(info, state));
+                return Poll::Ready(self.settled_meanwhile(info, state));
             }
             (Then::Again(wait, _), Ok(_)) => {
                 // Before the message leaves: the clock may panic.

@@ -141,6 +141,20 @@ impl<C: Drains> Slot<C> {
         ticket.give(&Verdict::Accept, Given { tag, handled: Handled::Well });
     }
 
+    /// Whoever has a step of the message has settled it, while it was undone or waited: there is nothing
+    /// to come again.
+    #[cold]
+    pub(super) fn settled_meanwhile(
+        mut self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+    ) -> Ended<C> {
+        if let Some(job) = self.as_mut().project().job {
+            job.settle(&Verdict::UNDONE);
+        }
+        self.failed(info, state)
+    }
+
     /// The message is no longer ours: its handler is dropped, and what it did is undone.
     #[cold]
     pub(super) fn lost(

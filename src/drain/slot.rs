@@ -23,7 +23,7 @@ use crate::diagnostics::trace::MessageSpan;
 use crate::error::Error;
 use crate::outcome::HandlerOutput;
 use crate::panics;
-use crate::settlement::{Delivered, Verdict};
+use crate::settlement::Delivered;
 use crate::source::{Raw, Receipt};
 use crate::step::LentStep;
 
@@ -147,12 +147,8 @@ impl<C: Drains> Slot<C> {
             return self.lost(info, state, shared, cx);
         }
         if C::Receipt::SETTLES && booked && this.job.as_ref().is_some_and(Job::is_by_hand) {
-            // It was settled while it waited for this attempt.
             panics::drop_each([message]);
-            if let Some(job) = this.job.as_mut() {
-                job.settle(&Verdict::UNDONE);
-            }
-            return Poll::Ready(self.failed(info, state));
+            return Poll::Ready(self.settled_meanwhile(info, state));
         }
         if again {
             COUNTERS.messages_retried.add(1);

@@ -13,12 +13,13 @@ use futures::Stream;
 use futures::future::BoxFuture;
 
 use super::Transport;
+use super::aside::Aside;
 use super::driver::Driver;
 use super::entries::Phase;
 use super::events::Notices;
 use super::options::Options;
 use super::source::TransportSource;
-use super::state::{Aside, End, State, no_answer};
+use super::state::{End, State, no_answer};
 use crate::clock::{Alarm, Clock, SystemClock, Tick};
 use crate::diagnostics::trace;
 use crate::error::{Error, ErrorCode};

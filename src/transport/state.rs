@@ -10,6 +10,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::Transport;
+use super::aside::Aside;
 use super::entries::{Entries, Entry, Ids, Phase};
 use super::groups::{EndedInGroup, Groups};
 use super::options::Options;
@@ -85,42 +86,6 @@ pub(super) enum Due {
     Lease(Key),
     Again(Key),
     Part(u64),
-}
-
-/// Somebody else's code, for when the lock is free.
-pub(super) struct Aside<T: Transport> {
-    /// Those who are woken.
-    pub(super) wakers: Vec<Waker>,
-    /// Those in whose place another one waits.
-    pub(super) old_wakers: Vec<Waker>,
-    pub(super) messages: Vec<T::Message>,
-    pub(super) receipts: Vec<Arc<T::Receipt>>,
-    pub(super) parts: Vec<Part<T::Message>>,
-    pub(super) errors: Vec<Error>,
-}
-
-impl<T: Transport> Default for Aside<T> {
-    fn default() -> Self {
-        Self {
-            wakers: Vec::new(),
-            old_wakers: Vec::new(),
-            messages: Vec::new(),
-            receipts: Vec::new(),
-            parts: Vec::new(),
-            errors: Vec::new(),
-        }
-    }
-}
-
-impl<T: Transport> Aside<T> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.wakers.is_empty()
-            && self.old_wakers.is_empty()
-            && self.messages.is_empty()
-            && self.receipts.is_empty()
-            && self.parts.is_empty()
-            && self.errors.is_empty()
-    }
 }
 
 /// How a receipt ends.

@@ -13,6 +13,7 @@
 mod endings;
 mod failing;
 mod found;
+mod found_more;
 mod groups;
 mod leases;
 mod outcomes;
