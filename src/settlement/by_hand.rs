@@ -17,7 +17,8 @@ pub struct Settling(Arc<Delivered>);
 
 impl Settling {
     /// How the settlement went. One that was [refused](Settled::Refused) is as if it had not been
-    /// tried: the drain settles the message as usual.
+    /// tried: the drain settles the message as usual, so a handler whose transaction was undone with
+    /// it returns an error. With `Ok` the message is accepted.
     pub fn ended(self, outcome: Settled) {
         self.0.set_by_hand(match outcome {
             Settled::Refused(_) => None,
@@ -56,7 +57,7 @@ impl StepContext {
     }
 
     /// From now on the handler settles its message by itself: the drain gives no verdict, and undoes
-    /// nothing of the message. Say how it went by [`Settling::ended`].
+    /// nothing of the message. Its lease is renewed meanwhile. Say how it went by [`Settling::ended`].
     ///
     /// # Errors
     ///

@@ -24,6 +24,9 @@ pub enum Event {
     /// A partition was taken away: nothing of this generation, or of an earlier one, is settled any
     /// more.
     Lost(Assignment, Error),
+    /// Something does not pass that a settlement or a renewal has found: the drain ends with it, and
+    /// receipts stay what they are.
+    Fault(Error),
     /// The connection is gone for good, and all its receipts with it. The drain ends with the error.
     Gone(Error),
 }

@@ -41,6 +41,7 @@ impl<T: Transport> State<T> {
     fn hear(&mut self, event: Event, now: Tick) -> Unanswered {
         match event {
             Event::Ready => self.ask_at_once(),
+            Event::Fault(error) => self.news.push_back(News::Fault(error)),
             Event::Assigned(assignment) => self.assign(assignment),
             Event::Revoked(revocation) => return (self.revoke(revocation, now), None),
             Event::Lost(assignment, error) => {

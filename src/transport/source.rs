@@ -44,6 +44,13 @@ impl<T: Transport> TransportSource<T> {
         Self { hub: Arc::clone(hub), part, clock: None }
     }
 
+    /// Which partition it brings, in which generation: to name it by, say.
+    #[must_use]
+    pub fn assignment(&self) -> Assignment {
+        let of = |state: &State<T>| state.parts.get(&self.part).map(|part| part.assignment);
+        self.hub.look(of).unwrap_or_default()
+    }
+
     pub(super) fn part(&self) -> u64 {
         self.part
     }

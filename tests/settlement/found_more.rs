@@ -306,6 +306,21 @@ fn a_lease_is_not_renewed_while_its_handler_settles() {
     assert_eq!((report.accepted(), report.lost()), (1, 0));
 }
 
+// 7.23: what a settlement finds and does not pass is a fault at once, and no receipt is lost by it.
+#[test]
+fn a_fault_that_a_settlement_has_found_ends_the_drain() {
+    let sim = Simulation::new(1);
+    let context = sim.world().context("c");
+    let notices = Notices::new();
+    let link = Link::new(Hints(notices.clone(), Mutex::new(0)));
+    assert_eq!(link.source().assignment(), transport::Assignment::default());
+    notices.tell(transport::Event::Fault(Error::validation("the key is disabled")));
+    let drain = fan_in(&context, [link.source()], async |_, _| Ok::<_, BoxError>(()));
+    let failure = sim.run(drain).unwrap().unwrap_err();
+    assert_eq!(failure.error().code(), ErrorCode::Validation);
+    assert_eq!(failure.report().lost(), 0);
+}
+
 /// One message, that comes again as soon as it is released; each call takes a millisecond.
 struct Again(World, Mutex<(bool, u32, Vec<bool>)>);
 impl Transport for Again {
