@@ -56,7 +56,8 @@ impl<T: Transport> State<T> {
             let waits = self.parts.get(other).and_then(|part| part.waits_for_room);
             *theirs < ticket && waits == Some(*theirs)
         });
-        self.room.waiting == 0 || in_front.count() < self.options.max_unsettled - self.unsettled
+        let free = self.options.max_unsettled - self.unsettled;
+        self.room.waiting == 0 || in_front.take(free).count() < free
     }
 
     pub(super) fn leave_room_line(&mut self, id: u64) {
