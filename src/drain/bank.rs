@@ -281,8 +281,8 @@ impl<C: Drains> Bank<C> {
         if <C::Order as Order<C::Message>>::SERIAL {
             // Runs are of lanes that handle several messages at once, by group.
             let seat = self.lanes.get_mut(place as usize).and_then(Option::as_mut);
-            let many = seat.as_ref().is_none_or(|seat| seat.lane.many.is_some());
-            if C::Receipt::SETTLES && many {
+            let is_many = || seat.as_ref().is_none_or(|seat| seat.lane.many.is_some());
+            if C::Receipt::SETTLES && is_many() {
                 return self.many_turn(place, panicked, state);
             }
             let Some(Seat { node, lane }) = seat else { return };

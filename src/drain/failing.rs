@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::after::Then;
 use super::settling::abandon_ticket;
-use super::slot::{Ended, Slot, book};
+use super::slot::{Ended, Job, Slot, book};
 use super::state::{Doing, Info, Shared, State};
 use super::types::Drains;
 use crate::clock::Tick;
@@ -83,8 +83,7 @@ impl<C: Drains> Slot<C> {
         shared: &Shared<C>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
-        let settled = self.job.as_ref().and_then(|job| job.receipt.delivered());
-        if settled.is_some_and(|delivered| delivered.is_by_hand()) {
+        if self.job.as_ref().is_some_and(Job::is_by_hand) {
             // It has settled the message by itself: there is nothing to come again.
             return Poll::Ready(self.succeed(info, state, shared));
         }

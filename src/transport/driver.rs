@@ -11,6 +11,8 @@ use super::leases::Renewals;
 use super::sending::Calls;
 use super::state::{Due, State};
 use crate::clock::{Alarm, Clock, Tick};
+use crate::error::Error;
+use crate::panics;
 use crate::settlement::News;
 
 /// How often a poll looks at everything before it lets others go on.
@@ -40,6 +42,20 @@ pub(super) struct Look<'a, T: Transport> {
     pub(super) hub: &'a Hub<T>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) now: Tick,
+}
+
+impl<T: Transport> Look<'_, T> {
+    /// Clones receipts for a call, which is the adapter's code. A panic of it is a fault, and there is
+    /// no call.
+    pub(super) fn copy<V>(&self, copy: impl FnOnce() -> V) -> Option<V> {
+        let copied = panics::contain(copy);
+        copied
+            .map_err(|text| {
+                let fault = News::Fault(Error::panic("a receipt", &text));
+                self.hub.change(|state| state.news.push_back(fault));
+            })
+            .ok()
+    }
 }
 
 impl<T: Transport> Driver<T> {

@@ -208,6 +208,18 @@ impl<T: Transport> State<T> {
         }
     }
 
+    /// There may be messages: it does not wait for its time, unless that is because it has failed.
+    pub(super) fn ask_again(&mut self, id: u64) {
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.fetch.dry = false;
+            part.fetch.hinted = part.fetch.stop.is_some();
+            if part.fetch.failed == 0 {
+                part.fetch.not_before = None;
+            }
+        }
+        self.want_again(id);
+    }
+
     /// What goes back at once would be fetched again at once: the next fetch waits a little.
     pub(super) fn rest(&mut self, id: u64, now: Tick) {
         let until = now + self.able.asks_every;

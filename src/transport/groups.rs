@@ -83,6 +83,10 @@ impl<T: Transport> State<T> {
         self.entries.get(key)?.facts.group.clone()
     }
 
+    fn group(&self, key: Key) -> Option<&Group<T::Message>> {
+        self.groups.groups.get(self.entries.get(key)?.facts.group.as_ref()?)
+    }
+
     /// A message was fetched.
     pub(super) fn joins_group(&mut self, key: Key) {
         if let Some(name) = self.group_of(key) {
@@ -244,15 +248,12 @@ impl<T: Transport> State<T> {
 
     /// Whether nothing of its group is to be begun.
     pub(super) fn group_goes_back(&self, key: Key) -> bool {
-        let name = self.entries.get(key).and_then(|entry| entry.facts.group.as_ref());
-        name.and_then(|name| self.groups.groups.get(name)).is_some_and(|group| group.goes_back)
+        self.group(key).is_some_and(|group| group.goes_back)
     }
 
     /// Whether its release has to wait for those behind it in its group.
     pub(super) fn waits_for_group(&self, key: Key) -> bool {
-        let name = self.entries.get(key).and_then(|entry| entry.facts.group.as_ref());
-        let group = name.and_then(|name| self.groups.groups.get(name));
-        group.is_some_and(|group| group.open.back() != Some(&key))
+        self.group(key).is_some_and(|group| group.open.back() != Some(&key))
     }
 
     /// A message of a group has its end. `worked_on`: somebody works on it, and has to undo that.
@@ -280,12 +281,8 @@ impl<T: Transport> State<T> {
 
     /// One of a group is gone from the transport: what that has hidden may be fetched.
     pub(super) fn shows_the_next(&mut self, id: u64) {
-        if let Some(part) = self.parts.get_mut(&id).filter(|part| part.fetch.hidden) {
-            if part.fetch.failed == 0 {
-                part.fetch.not_before = None;
-            }
-            part.fetch.hinted = part.fetch.stop.is_some();
-            self.want_again(id);
+        if self.parts.get(&id).is_some_and(|part| part.fetch.hidden) {
+            self.ask_again(id);
         }
     }
 

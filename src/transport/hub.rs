@@ -277,19 +277,18 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn is_asked_back(&self, key: Key) -> bool {
-        let state = self.state.lock();
-        let part = state.entries.get(key).and_then(|entry| state.parts.get(&entry.part));
-        part.is_none_or(|part| part.revoking.is_some())
+        self.state.lock().is_asked_back(key)
     }
 
     fn is_ours(&self, key: Key) -> bool {
         let now = self.clock().now();
-        let state = self.state.lock();
-        state.entries.get(key).is_some_and(|entry| now < entry.lease.expires)
+        self.state.lock().is_ours(key, now)
     }
 
     fn may_begin(&self, key: Key) -> bool {
-        self.is_ours(key) && !self.is_asked_back(key) && !self.state.lock().group_goes_back(key)
+        let now = self.clock().now();
+        let state = self.state.lock();
+        state.is_ours(key, now) && !state.is_asked_back(key) && !state.group_goes_back(key)
     }
 
     fn facts(&self, key: Key) -> Facts {

@@ -11,9 +11,7 @@ use super::in_flight::{Ended, InFlight};
 use super::received::Renewed;
 use super::state::{Due, State};
 use crate::clock::Tick;
-use crate::error::Error;
-use crate::panics;
-use crate::settlement::{Key, News};
+use crate::settlement::Key;
 
 /// The renewals that are with the transport: of which receipts, and when they were requested.
 #[derive(Default)]
@@ -31,16 +29,10 @@ impl Renewals {
             let batch = look.hub.change(|state| state.next_renewals(gathers));
             let Some((keys, receipts, within)) = batch else { break };
             let transport = Arc::clone(look.hub.transport());
-            let mine = || receipts.iter().map(|it| T::Receipt::clone(it)).collect();
-            let receipts: Vec<_> = match panics::contain(mine) {
-                Ok(receipts) => receipts,
-                Err(text) => {
-                    look.hub.change(|state| {
-                        state.news.push_back(News::Fault(Error::panic("a receipt", &text)));
-                        state.renewed(keys, look.now, look.now, Vec::new());
-                    });
-                    continue;
-                }
+            let copied = look.copy(|| receipts.iter().map(|it| T::Receipt::clone(it)).collect());
+            let Some(receipts) = copied else {
+                look.hub.change(|state| state.renewed(keys, look.now, look.now, Vec::new()));
+                continue;
             };
             let call = async move { transport.renew(receipts).await };
             self.0.push((keys, look.now), look.now + within, call, cx);

@@ -1,6 +1,8 @@
 //! Messages that end without a verdict: what is no longer ours, what its handler has settled, and what
 //! nobody will settle.
 
+use std::sync::Arc;
+
 use super::Transport;
 use super::entries::Phase;
 use super::part::Part;
@@ -40,10 +42,6 @@ impl<T: Transport> State<T> {
     pub(super) fn lose_part(&mut self, id: u64) {
         let keys: Vec<_> =
             self.entries.iter().filter(|(_, entry)| entry.part == id).map(|(key, _)| key).collect();
-        let waiting = self.entries.of_part(id, Phase::Taken);
-        if !waiting.is_empty() {
-            self.news.push_back(News::Hurry(waiting));
-        }
         if let Some(part) = self.parts.get_mut(&id) {
             part.end();
             (part.left, part.lost) = (true, true);
@@ -70,19 +68,19 @@ impl<T: Transport> State<T> {
         if phase == Phase::Sending {
             return;
         }
-        let receipt = entry.receipt.clone();
+        let receipt = Arc::clone(&entry.receipt);
         self.conclude(key, End::Abandoned);
         let is_driven = !self.detached;
         let part = self.parts.get_mut(&id).filter(|part| is_driven && !part.lost);
-        let Some(Part { assignment, prefix: Some(prefix), .. }) = part else { return };
-        let (assignment, behind) = (*assignment, prefix.stick(place));
+        let Some(Part { prefix: Some(prefix), .. }) = part else { return };
+        let behind = prefix.stick(place);
         if prefix.is_first(place) {
-            self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
+            self.rewind_to(id, receipt);
         }
         if let Some((other, in_front)) = behind {
-            let receipt = self.entries.get(other).map(|entry| entry.receipt.clone());
+            let receipt = self.entries.get(other).map(|entry| Arc::clone(&entry.receipt));
             if let Some(receipt) = receipt.filter(|_| in_front) {
-                self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
+                self.rewind_to(id, receipt);
             }
             self.conclude(other, if in_front { End::Abandoned } else { End::Settled });
         }

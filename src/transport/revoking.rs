@@ -83,14 +83,7 @@ impl<T: Transport> State<T> {
     fn ask_at_once(&mut self) {
         let ids: Vec<_> = self.parts.keys().copied().collect();
         for id in ids {
-            if let Some(part) = self.parts.get_mut(&id) {
-                part.fetch.dry = false;
-                part.fetch.hinted = part.fetch.stop.is_some();
-                if part.fetch.failed == 0 {
-                    part.fetch.not_before = None;
-                }
-            }
-            self.want_again(id);
+            self.ask_again(id);
         }
     }
 

@@ -13,7 +13,6 @@ use super::prefix::{Due as PrefixDue, Sent};
 use super::state::{Due, End, State, no_answer};
 use crate::clock::Tick;
 use crate::error::Error;
-use crate::panics;
 use crate::settlement::{Key, News, Settled, Verdict};
 
 /// The settlements that are with the transport.
@@ -44,17 +43,14 @@ impl Calls {
             let batch = look.hub.change(|state| state.next_batch(gathers));
             let Some((about, batch, within)) = batch else { break };
             let transport = Arc::clone(look.hub.transport());
-            let mine =
-                || batch.iter().map(|(it, verdict)| (T::Receipt::clone(it), verdict.clone()));
-            let batch: Vec<_> = match panics::contain(|| mine().collect()) {
-                Ok(batch) => batch,
-                Err(text) => {
-                    look.hub.change(|state| {
-                        state.news.push_back(News::Fault(Error::panic("a receipt", &text)));
-                        state.answered(about, Vec::new(), look.now);
-                    });
-                    continue;
-                }
+            let copied = look.copy(|| {
+                let mine =
+                    |(it, verdict): &(Arc<_>, Verdict)| (T::Receipt::clone(it), verdict.clone());
+                batch.iter().map(mine).collect()
+            });
+            let Some(batch) = copied else {
+                look.hub.change(|state| state.answered(about, Vec::new(), look.now));
+                continue;
             };
             let call = async move { transport.settle(batch).await };
             self.0.push(about, look.now + within, call, cx);

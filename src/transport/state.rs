@@ -351,6 +351,17 @@ impl<T: Transport> State<T> {
         }
     }
 
+    /// Whether the receipt is still ours.
+    pub(super) fn is_ours(&self, key: Key, now: Tick) -> bool {
+        self.entries.get(key).is_some_and(|entry| now < entry.lease.expires)
+    }
+
+    /// Whether its partition is to be given up, or is gone.
+    pub(super) fn is_asked_back(&self, key: Key) -> bool {
+        let part = self.entries.get(key).and_then(|entry| self.parts.get(&entry.part));
+        part.is_none_or(|part| part.revoking.is_some())
+    }
+
     /// Whether nothing is open, and the last look at each source brought nothing.
     pub(super) fn is_idle(&self) -> bool {
         let has_nothing = |part: &Part<_>| {

@@ -9,9 +9,7 @@ use watershed::testing::{ScriptedQueue, SettleAnswer as Says, Simulation};
 use watershed::transport::{
     Able, Facts, Fetched, Link, Received, Settled, Transport, Verdict, Want,
 };
-use watershed::{
-    BoxError, Clock, ErrorCode, OnFailure, RetryPolicy, Source, StepContext, fan_in, timers,
-};
+use watershed::{BoxError, Clock, ErrorCode, OnFailure, RetryPolicy, StepContext, fan_in, timers};
 
 use crate::shop::{MINUTE, SECOND, Shop, able, assert_sum, run};
 
