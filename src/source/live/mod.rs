@@ -155,7 +155,7 @@ impl<S> fmt::Debug for LiveSources<S> {
         f.debug_struct("LiveSources")
             .field("there", &self.registry.len())
             .field("waiting", &self.sender.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
