@@ -1,0 +1,31 @@
+//! Orders from Kafka, SQS, PostgreSQL and files at once, in one worker that may be killed.
+
+mod cli;
+mod config;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Command, Options};
+use config::Config;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<ExitCode, watershed::BoxError> {
+    let file = match &options.command {
+        Command::Work(it) | Command::Audit(it) => &it.config,
+        Command::Produce(it) => &it.config,
+    };
+    let _ = Config::read(file)?;
+    Ok(ExitCode::SUCCESS)
+}
