@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::prove::Prove;
+
 /// Takes orders from Kafka, SQS, tables of PostgreSQL and files at once, and puts each into one database
 /// exactly once. Any number of it may work on the same sources, and any may be killed.
 #[derive(Clone, Debug, Parser)]
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     Produce(Produce),
     /// Prove from the store and the sources that every order was handled exactly once, or is a dead letter
     Audit(Configured),
+    /// Kill, freeze and cut off workers and servers while orders are drained, and audit; again and again
+    Prove(Prove),
 }
 
 /// What needs nothing but its configuration.

@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod prove;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<ExitCode, watershed::BoxError> {
     let file = match &options.command {
+        Command::Prove(it) => return prove::prove(it).map(|()| ExitCode::SUCCESS),
         Command::Work(it) | Command::Audit(it) => &it.config,
         Command::Produce(it) => &it.config,
     };

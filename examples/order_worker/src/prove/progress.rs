@@ -48,7 +48,8 @@ pub(crate) enum ProgressError {
 /// The file.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    file: PathBuf,
+    /// None: nothing is kept.
+    file: Option<PathBuf>,
     lines: Vec<Line>,
 }
 
@@ -59,7 +60,10 @@ impl Progress {
     /// # Errors
     ///
     /// When it cannot be read, or has a line of another kind.
-    pub(crate) fn read(file: &Path) -> Result<Self, ProgressError> {
+    pub(crate) fn read(file: Option<&Path>) -> Result<Self, ProgressError> {
+        let Some(file) = file else {
+            return Ok(Self { file: None, lines: Vec::new() });
+        };
         let failed = |error| ProgressError::File(file.to_owned(), error);
         let text = match fs::read_to_string(file) {
             Ok(text) => text,
@@ -77,7 +81,7 @@ impl Progress {
             let unknown = || ProgressError::Line(file.to_owned(), n + 1, line.to_owned());
             lines.push(line.parse().map_err(|_: NotALine| unknown())?);
         }
-        Ok(Self { file: file.to_owned(), lines })
+        Ok(Self { file: Some(file.to_owned()), lines })
     }
 
     /// Which rounds were clean.
@@ -91,10 +95,11 @@ impl Progress {
     ///
     /// When it cannot be written.
     pub(crate) fn add(&mut self, line: Line) -> Result<(), ProgressError> {
-        let failed = |error| ProgressError::File(self.file.clone(), error);
-        let mut file =
-            OpenOptions::new().append(true).create(true).open(&self.file).map_err(failed)?;
-        file.write_all(format!("{line}\n").as_bytes()).map_err(failed)?;
+        if let Some(file) = &self.file {
+            let failed = |error| ProgressError::File(file.clone(), error);
+            let mut file = OpenOptions::new().append(true).create(true).open(file).map_err(failed)?;
+            file.write_all(format!("{line}\n").as_bytes()).map_err(failed)?;
+        }
         self.lines.push(line);
         Ok(())
     }
@@ -206,11 +211,11 @@ mod tests {
     fn what_is_added_is_read_again_and_only_clean_rounds_are_done() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("proved.txt");
-        let mut progress = Progress::read(&file).unwrap();
+        let mut progress = Progress::read(Some(&file)).unwrap();
         for (seed, clean) in [(0, true), (1, false), (7, true)] {
             progress.add(line(seed, clean)).unwrap();
         }
-        let again = Progress::read(&file).unwrap();
+        let again = Progress::read(Some(&file)).unwrap();
         assert_eq!(again.lines, progress.lines);
         assert_eq!(again.done(), BTreeSet::from([0, 7]));
         let summary = again.summary();
@@ -225,12 +230,12 @@ mod tests {
         let file = folder.path().join("proved.txt");
         let whole = line(0, true).to_string();
         fs::write(&file, format!("{whole}\n{}", &whole[..whole.len() - 1])).unwrap();
-        let mut progress = Progress::read(&file).unwrap();
+        let mut progress = Progress::read(Some(&file)).unwrap();
         progress.add(line(1, true)).unwrap();
-        assert_eq!(Progress::read(&file).unwrap().done(), BTreeSet::from([0, 1]));
+        assert_eq!(Progress::read(Some(&file)).unwrap().done(), BTreeSet::from([0, 1]));
 
         fs::write(&file, &whole[..20]).unwrap();
-        assert_eq!(Progress::read(&file).unwrap().lines, []);
+        assert_eq!(Progress::read(Some(&file)).unwrap().lines, []);
     }
 
     #[test]
@@ -238,7 +243,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("proved.txt");
         fs::write(&file, format!("{}\n14 rounds, 230 kills\n", line(0, true))).unwrap();
-        let error = Progress::read(&file).unwrap_err().to_string();
+        let error = Progress::read(Some(&file)).unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("14 rounds"), "{error}");
     }
 }

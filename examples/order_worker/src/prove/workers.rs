@@ -1,0 +1,247 @@
+//! The workers of a round: processes of this program, three at a time.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use watershed::BoxError;
+
+use super::http;
+use super::servers::{dying_with_us, signal};
+
+/// How many there are at a time.
+pub(crate) const WORKERS: usize = 3;
+
+/// How long one may take to end when it is asked to, beyond what it may take to finish what runs.
+const END: Duration = Duration::from_secs(30);
+
+/// Of the metrics: the messages taken from sources, and those of them that were lost.
+const TAKEN: &str = "order_worker_taken";
+const LOST: &str = "order_worker_lost";
+
+/// What ended by itself, or otherwise than it was asked to.
+const DONE: i32 = 0;
+/// The exit code of a worker that a second signal has ended.
+const CANCELLED: i32 = 3;
+
+/// What the workers of a round say they went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) kills: u64,
+    /// Messages taken from the sources.
+    pub(crate) taken: u64,
+    /// Receipts that were no longer theirs.
+    pub(crate) lost: u64,
+}
+
+/// The processes; what still runs of them is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    program: PathBuf,
+    config: PathBuf,
+    folder: PathBuf,
+    started: usize,
+    slots: Vec<Worker>,
+    tally: Tally,
+}
+
+#[derive(Debug)]
+struct Worker {
+    child: Child,
+    log: PathBuf,
+    /// What it said when it was last asked.
+    said: (u64, u64),
+}
+
+impl Workers {
+    /// Starts all of them, with their logs in that folder.
+    ///
+    /// # Errors
+    ///
+    /// When a process cannot be started.
+    pub(crate) fn start(program: &Path, config: &Path, folder: &Path) -> Result<Self, BoxError> {
+        let mut workers = Self {
+            program: program.to_owned(),
+            config: config.to_owned(),
+            folder: folder.to_owned(),
+            started: 0,
+            slots: Vec::new(),
+            tally: Tally::default(),
+        };
+        for _ in 0..WORKERS {
+            let worker = workers.one_more()?;
+            workers.slots.push(worker);
+        }
+        Ok(workers)
+    }
+
+    fn one_more(&mut self) -> Result<Worker, BoxError> {
+        self.started += 1;
+        let log = self.folder.join(format!("worker-{}.log", self.started));
+        let file = File::create(&log)?;
+        let mut command = dying_with_us(&self.program, None);
+        command.args(["--log", "info", "work", "--config"]).arg(&self.config);
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        Ok(Worker { child: command.spawn()?, log, said: (0, 0) })
+    }
+
+    /// Looks whether all of them run still.
+    ///
+    /// # Errors
+    ///
+    /// When one has ended, which nobody has asked it to.
+    pub(crate) fn check(&mut self) -> Result<(), BoxError> {
+        for worker in &mut self.slots {
+            if let Some(status) = worker.child.try_wait()? {
+                return Err(worker.failed(&format!("it ended by itself ({status})")));
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGKILL, and another one in its place.
+    ///
+    /// # Errors
+    ///
+    /// When there is no other one.
+    pub(crate) fn kill(&mut self, place: usize) -> Result<(), BoxError> {
+        let new = self.one_more()?;
+        // One that is frozen says nothing: what it said before counts.
+        self.slots[place].ask();
+        let mut old = std::mem::replace(&mut self.slots[place], new);
+        old.child.kill()?;
+        old.child.wait()?;
+        self.tally.kills += 1;
+        self.tally.add(old.said);
+        Ok(())
+    }
+
+    pub(crate) fn freeze(&self, place: usize) -> Result<(), BoxError> {
+        signal(&self.slots[place].child, "STOP")
+    }
+
+    pub(crate) fn thaw(&self, place: usize) -> Result<(), BoxError> {
+        signal(&self.slots[place].child, "CONT")
+    }
+
+    /// SIGTERM, in the middle of its work, and another one in its place when it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end, or not as it should.
+    pub(crate) fn end(&mut self, place: usize, twice: bool) -> Result<(), BoxError> {
+        let new = self.one_more()?;
+        let mut old = std::mem::replace(&mut self.slots[place], new);
+        // One that has only begun knows nothing of signals yet.
+        signal(&old.child, "CONT")?;
+        signal(&old.child, "TERM")?;
+        if twice {
+            thread::sleep(Duration::from_millis(100));
+            signal(&old.child, "TERM")?;
+        }
+        self.tally.add(old.ended(twice)?);
+        Ok(())
+    }
+
+    /// SIGTERM to all of them, and waits for each.
+    ///
+    /// # Errors
+    ///
+    /// When one does not end, or not as it should.
+    pub(crate) fn end_all(&mut self) -> Result<(), BoxError> {
+        for worker in &self.slots {
+            signal(&worker.child, "TERM")?;
+        }
+        for mut worker in self.slots.drain(..) {
+            self.tally.add(worker.ended(false)?);
+        }
+        Ok(())
+    }
+
+    /// What they said, those that have ended.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for worker in &mut self.slots {
+            // One that has ended cannot be killed.
+            let _ = worker.child.kill();
+            let _ = worker.child.wait();
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, (taken, lost): (u64, u64)) {
+        self.taken += taken;
+        self.lost += lost;
+    }
+}
+
+impl Worker {
+    /// Waits for its end, and returns what it said of all its time.
+    fn ended(&mut self, twice: bool) -> Result<(u64, u64), BoxError> {
+        let began = Instant::now();
+        let status = loop {
+            match self.child.try_wait()? {
+                Some(status) => break status,
+                None if began.elapsed() > END => {
+                    let _ = self.child.kill();
+                    let _ = self.child.wait();
+                    return Err(self.failed(&format!("it did not end within {END:?}")));
+                }
+                None => thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        match status.code() {
+            Some(DONE) => {}
+            Some(CANCELLED) if twice => {}
+            _ => return Err(self.failed(&format!("it ended with {status}"))),
+        }
+        debug_assert_eq!(status.signal(), None);
+        Ok(self.report().unwrap_or(self.said))
+    }
+
+    /// Asks it for its metrics, if it answers.
+    fn ask(&mut self) {
+        let Some(address) = self.metrics() else { return };
+        let Ok(page) = http::get(address, "/metrics") else { return };
+        let sum = |name: &str| {
+            let samples = page.lines().filter(|line| line.starts_with(name));
+            let values = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+            values.sum()
+        };
+        self.said = (sum(TAKEN), sum(LOST));
+    }
+
+    /// Where it serves them, as its log says.
+    fn metrics(&self) -> Option<SocketAddr> {
+        let fields = self.fields().find(|fields| fields["metrics"].is_string())?;
+        fields["metrics"].as_str()?.parse().ok()
+    }
+
+    /// What it said at its end.
+    fn report(&self) -> Option<(u64, u64)> {
+        let fields = self.fields().last()?;
+        Some((fields["taken"].as_u64()?, fields["lost"].as_u64()?))
+    }
+
+    /// The fields of each event in its log.
+    fn fields(&self) -> impl Iterator<Item = Value> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.map(|mut event| event["fields"].take()).collect::<Vec<_>>().into_iter()
+    }
+
+    fn failed(&self, how: &str) -> BoxError {
+        format!("{}: {how}", self.log.display()).into()
+    }
+}
