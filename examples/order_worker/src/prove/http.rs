@@ -38,6 +38,8 @@ fn call(server: SocketAddr, method: &str, path: &str) -> io::Result<String> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     match head.split_whitespace().nth(1) {
         Some("200") => Ok(body.to_owned()),
-        _ => Err(io::Error::other(format!("{method} {path}: {}", head.lines().next().unwrap_or("")))),
+        _ => {
+            Err(io::Error::other(format!("{method} {path}: {}", head.lines().next().unwrap_or(""))))
+        }
     }
 }

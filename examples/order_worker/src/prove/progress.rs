@@ -97,7 +97,8 @@ impl Progress {
     pub(crate) fn add(&mut self, line: Line) -> Result<(), ProgressError> {
         if let Some(file) = &self.file {
             let failed = |error| ProgressError::File(file.clone(), error);
-            let mut file = OpenOptions::new().append(true).create(true).open(file).map_err(failed)?;
+            let mut file =
+                OpenOptions::new().append(true).create(true).open(file).map_err(failed)?;
             file.write_all(format!("{line}\n").as_bytes()).map_err(failed)?;
         }
         self.lines.push(line);

@@ -42,12 +42,8 @@ impl Proxy {
     pub(crate) fn start(server: SocketAddr, delay: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            server,
-            delay,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let shared =
+            Arc::new(Shared { server, delay, state: Mutex::default(), changed: Condvar::new() });
         let accepting = Arc::clone(&shared);
         thread::Builder::new().name("proxy".to_owned()).spawn(move || {
             for client in listener.incoming() {
@@ -181,8 +177,8 @@ mod tests {
         client
     }
 
-    fn ask(mut client: &TcpStream, word: &[u8; 4]) -> io::Result<[u8; 4]> {
-        client.write_all(word)?;
+    fn ask(mut client: &TcpStream, word: [u8; 4]) -> io::Result<[u8; 4]> {
+        client.write_all(&word)?;
         let mut answer = [0; 4];
         client.read_exact(&mut answer)?;
         Ok(answer)
@@ -192,8 +188,8 @@ mod tests {
     fn what_goes_through_arrives_unchanged() {
         let proxy = echo();
         let client = connect(&proxy);
-        for word in [b"ping", b"pong"] {
-            assert_eq!(&ask(&client, word).unwrap(), word);
+        for word in [*b"ping", *b"pong"] {
+            assert_eq!(ask(&client, word).unwrap(), word);
         }
     }
 
@@ -201,22 +197,22 @@ mod tests {
     fn a_connection_that_is_cut_ends_and_the_next_one_works() {
         let proxy = echo();
         let client = connect(&proxy);
-        ask(&client, b"ping").unwrap();
+        ask(&client, *b"ping").unwrap();
         proxy.cut();
-        assert_ne!(ask(&client, b"ping").unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(&ask(&connect(&proxy), b"ping").unwrap(), b"ping");
+        assert_ne!(ask(&client, *b"ping").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(&ask(&connect(&proxy), *b"ping").unwrap(), b"ping");
     }
 
     #[test]
     fn what_is_stalled_arrives_when_it_goes_on() {
         let proxy = echo();
         let client = connect(&proxy);
-        ask(&client, b"ping").unwrap();
+        ask(&client, *b"ping").unwrap();
         proxy.stall();
         let later = connect(&proxy);
         for client in [&client, &later] {
             client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-            let held = ask(client, b"held").unwrap_err().kind();
+            let held = ask(client, *b"held").unwrap_err().kind();
             assert!(matches!(held, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{held}");
         }
         proxy.go_on();
@@ -232,10 +228,10 @@ mod tests {
     fn nothing_listens_when_it_is_dropped() {
         let proxy = echo();
         let client = connect(&proxy);
-        ask(&client, b"ping").unwrap();
+        ask(&client, *b"ping").unwrap();
         let address = proxy.address();
         drop(proxy);
-        assert_ne!(ask(&client, b"ping").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_ne!(ask(&client, *b"ping").unwrap_err().kind(), io::ErrorKind::WouldBlock);
         // The thread of the listener has been woken, and ends.
         while TcpStream::connect(address).is_ok() {
             thread::yield_now();

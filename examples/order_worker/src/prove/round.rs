@@ -128,9 +128,13 @@ impl<'a> Round<'a> {
         self.note("messages flow");
         let flowing = Instant::now();
         for &(moment, action) in &self.plan.actions {
-            while flowing.elapsed() < moment {
+            loop {
                 workers.check()?;
-                thread::sleep(Duration::from_millis(10).min(moment - flowing.elapsed().min(moment)));
+                let left = moment.saturating_sub(flowing.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                thread::sleep(left.min(Duration::from_millis(20)));
             }
             self.note(&format!("{action:?}"));
             self.act(action, workers).map_err(|error| format!("{action:?}: {error}"))?;

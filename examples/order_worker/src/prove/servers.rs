@@ -19,7 +19,7 @@ use super::http;
 use super::proxy::Proxy;
 
 /// How long a server may take until it can be reached.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// How late each piece of the store's traffic is, in both directions: without it a round's orders are
 /// handled before anything can be done to them.
@@ -67,7 +67,11 @@ impl Programs {
     /// When it has not said so.
     pub(crate) fn find() -> Result<Self, BoxError> {
         let path = |variable: &str| {
-            let missing = || format!("{variable} is not set; `.ci/prove ROUNDS` installs the servers and sets it");
+            let missing = || {
+                format!(
+                    "{variable} is not set; `.ci/prove ROUNDS` installs the servers and sets it"
+                )
+            };
             env::var_os(variable).map(PathBuf::from).ok_or_else(missing)
         };
         Ok(Self {
@@ -213,9 +217,7 @@ impl Server {
     }
 
     /// On a port that is free now; where somebody else takes it meanwhile, on another one.
-    fn start_new(
-        mut server: impl FnMut(u16) -> Result<Self, BoxError>,
-    ) -> Result<Self, BoxError> {
+    fn start_new(mut server: impl FnMut(u16) -> Result<Self, BoxError>) -> Result<Self, BoxError> {
         let mut tries = 0..4;
         loop {
             let mut server = server(free_port()?)?;

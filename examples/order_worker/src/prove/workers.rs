@@ -242,6 +242,7 @@ impl Worker {
     }
 
     fn failed(&self, how: &str) -> BoxError {
-        format!("{}: {how}", self.log.display()).into()
+        let log = self.log.file_name().unwrap_or_default();
+        format!("{}: {how}", log.display()).into()
     }
 }
