@@ -1,5 +1,6 @@
 //! Orders from Kafka, SQS, PostgreSQL and files at once, in one worker that may be killed.
 
+mod audit;
 mod cli;
 mod config;
 mod drain;
@@ -62,8 +63,9 @@ fn run(options: &Options) -> Result<ExitCode, BoxError> {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Audit(it) => {
-                let _ = Config::read(&it.config)?;
-                Ok(ExitCode::SUCCESS)
+                let audit = audit::audit(&Config::read(&it.config)?).await?;
+                println!("{audit}");
+                Ok(if audit.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
             }
             Command::Prove(it) => prove::prove(it).map(|()| ExitCode::SUCCESS),
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 
-pub(crate) use transaction::{Row, Transaction, Value};
+pub(crate) use transaction::{Transaction, Value};
 pub(crate) use trouble::StoreError;
 
 /// How long another one's transaction on a file of `SQLite`'s is waited for.

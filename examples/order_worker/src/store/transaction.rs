@@ -60,6 +60,7 @@ impl Transaction {
                 let begin = "begin isolation level repeatable read read only";
                 Ok(Self::Postgres(Session::begin(pool, begin).await?))
             }
+            // It sees the database as it is at the first look.
             Store::Sqlite(pool) => Ok(Self::Sqlite(pool.begin().await?)),
         }
     }
