@@ -4,8 +4,11 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long an answer may take.
-const WAIT: Duration = Duration::from_secs(5);
+/// How long a worker's answer may take: one that is frozen gives none.
+const WORKER: Duration = Duration::from_millis(500);
+
+/// How long a server's may.
+const SERVER: Duration = Duration::from_secs(10);
 
 /// A `PUT` without a body.
 ///
@@ -13,7 +16,7 @@ const WAIT: Duration = Duration::from_secs(5);
 ///
 /// When the server does not answer, or does not say that it is done.
 pub(crate) fn put(server: SocketAddr, path: &str) -> io::Result<()> {
-    call(server, "PUT", path).map(drop)
+    call(server, "PUT", path, SERVER).map(drop)
 }
 
 /// The body of a page.
@@ -22,12 +25,12 @@ pub(crate) fn put(server: SocketAddr, path: &str) -> io::Result<()> {
 ///
 /// When the server does not answer, or does not have it.
 pub(crate) fn get(server: SocketAddr, path: &str) -> io::Result<String> {
-    call(server, "GET", path)
+    call(server, "GET", path, WORKER)
 }
 
-fn call(server: SocketAddr, method: &str, path: &str) -> io::Result<String> {
-    let mut connection = TcpStream::connect_timeout(&server, WAIT)?;
-    connection.set_read_timeout(Some(WAIT))?;
+fn call(server: SocketAddr, method: &str, path: &str, wait: Duration) -> io::Result<String> {
+    let mut connection = TcpStream::connect_timeout(&server, wait)?;
+    connection.set_read_timeout(Some(wait))?;
     // HTTP/1.0: the server closes the connection behind its answer, and sends it in one piece.
     let request = format!(
         "{method} {path} HTTP/1.0\r\nHost: {server}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

@@ -52,6 +52,10 @@ pub(crate) struct Prove {
     /// How many rounds are run at once, each job with servers of its own
     #[arg(long, value_name = "J", default_value = "1", value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: u8,
+
+    /// Keep the diary and the logs of clean rounds, too
+    #[arg(long)]
+    keep: bool,
 }
 
 /// What the jobs share.
@@ -79,7 +83,7 @@ pub(crate) fn prove(options: &Prove) -> Result<(), BoxError> {
         thread::scope(|scope| {
             for _ in 0..options.jobs {
                 scope.spawn(|| {
-                    if let Err(error) = job(&programs, &shared) {
+                    if let Err(error) = job(&programs, &shared, options.keep) {
                         lock(&shared).failed.get_or_insert(error);
                     }
                 });
@@ -94,7 +98,7 @@ pub(crate) fn prove(options: &Prove) -> Result<(), BoxError> {
 }
 
 /// One round after another. The servers are this thread's: they end when it does.
-fn job(programs: &Programs, shared: &Mutex<Shared>) -> Result<(), BoxError> {
+fn job(programs: &Programs, shared: &Mutex<Shared>, keep: bool) -> Result<(), BoxError> {
     // The file of this program, also when another one was built in its place meanwhile.
     let program = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
     let folder = Folder::take()?;
@@ -126,6 +130,7 @@ fn job(programs: &Programs, shared: &Mutex<Shared>) -> Result<(), BoxError> {
         println!("{line}");
         lock(shared).progress.add(line)?;
         match result {
+            Ok(_) if keep => println!("  kept in {}", folder.keep(&round, seed)?.display()),
             Ok(_) => fs::remove_dir_all(round)?,
             Err(error) => {
                 let kept = folder.keep(&round, seed)?.display().to_string();

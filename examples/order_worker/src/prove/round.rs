@@ -83,9 +83,14 @@ impl<'a> Round<'a> {
     fn produce_and_drain(&mut self) -> Result<Counts, BoxError> {
         let create = format!("create database {}", self.database());
         sql::execute(&self.servers.database("postgres"), &create)?;
-        let fast = self.configure("fast.toml", &[KAFKA, POSTGRES])?;
-        let sqs = self.configure("sqs.toml", &[SQS])?;
-        let all = self.configure("all.toml", &[KAFKA, POSTGRES, SQS])?;
+        // The delay on the way to the store is for the workers alone.
+        let store = self.servers.database(&self.database());
+        let fast = self.configure("fast.toml", &store, &[KAFKA, POSTGRES])?;
+        let sqs = self.configure("sqs.toml", &store, &[SQS])?;
+        let audited = self.configure("audit.toml", &store, &[KAFKA, POSTGRES, SQS])?;
+        let store = self.servers.proxy(Line::Store).address();
+        let store = database_at(store, &self.database());
+        let all = self.configure("work.toml", &store, &[KAFKA, POSTGRES, SQS])?;
         // The workers need what `produce` makes: topics, queues and tables.
         self.produce(&fast, ORDERS)?;
         self.produce(&sqs, ORDERS_SQS)?;
@@ -95,7 +100,7 @@ impl<'a> Round<'a> {
         self.note("all inflicted");
         loop {
             workers.check()?;
-            match self.audit(&all) {
+            match self.audit(&audited) {
                 Ok(()) => break,
                 Err(findings) if self.began.elapsed() > ROUND => return Err(findings),
                 Err(_) => thread::sleep(Duration::from_millis(300)),
@@ -104,14 +109,14 @@ impl<'a> Round<'a> {
         self.note("the audit is clean");
         workers.end_all()?;
         self.note("the workers have ended");
-        self.audit(&all)?;
+        self.audit(&audited)?;
         let tally = workers.tally();
         let messages = u64::from(2 * ORDERS + ORDERS_SQS);
         Ok(Counts {
             messages,
             kills: tally.kills,
             fenced: tally.lost,
-            redelivered: tally.taken.saturating_sub(messages),
+            redelivered: tally.fetched.saturating_sub(messages),
         })
     }
 
@@ -170,11 +175,11 @@ impl<'a> Round<'a> {
         format!("round_{}", self.plan.seed)
     }
 
-    fn configure(&self, file: &str, sources: &[&str]) -> Result<PathBuf, BoxError> {
+    fn configure(&self, file: &str, store: &str, sources: &[&str]) -> Result<PathBuf, BoxError> {
         let name = self.database();
         let address = |line| self.servers.proxy(line).address().to_string();
         let text = format!("{WORKER}\n{}", sources.join("\n"))
-            .replace("STORE", &database_at(self.servers.proxy(Line::Store).address(), &name))
+            .replace("STORE", store)
             .replace("ROWS", &database_at(self.servers.proxy(Line::Rows).address(), &name))
             .replace("BROKER", &address(Line::Kafka))
             .replace("SQS", &address(Line::Sqs))

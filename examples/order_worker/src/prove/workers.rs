@@ -1,7 +1,7 @@
 //! The workers of a round: processes of this program, three at a time.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -20,9 +20,9 @@ pub(crate) const WORKERS: usize = 3;
 /// How long one may take to end when it is asked to, beyond what it may take to finish what runs.
 const END: Duration = Duration::from_secs(30);
 
-/// Of the metrics: the messages taken from sources, and those of them that were lost.
-const TAKEN: &str = "order_worker_taken";
-const LOST: &str = "order_worker_lost";
+/// Of the metrics: the messages fetched from sources, and those of them that were lost.
+const FETCHED: &str = "order_worker_fetched_total";
+const LOST: &str = "order_worker_settled_total{outcome=\"lost\"}";
 
 /// What ended by itself, or otherwise than it was asked to.
 const DONE: i32 = 0;
@@ -33,8 +33,8 @@ const CANCELLED: i32 = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) kills: u64,
-    /// Messages taken from the sources.
-    pub(crate) taken: u64,
+    /// Messages fetched from the sources.
+    pub(crate) fetched: u64,
     /// Receipts that were no longer theirs.
     pub(crate) lost: u64,
 }
@@ -180,8 +180,8 @@ impl Drop for Workers {
 }
 
 impl Tally {
-    fn add(&mut self, (taken, lost): (u64, u64)) {
-        self.taken += taken;
+    fn add(&mut self, (fetched, lost): (u64, u64)) {
+        self.fetched += fetched;
         self.lost += lost;
     }
 }
@@ -214,31 +214,32 @@ impl Worker {
     fn ask(&mut self) {
         let Some(address) = self.metrics() else { return };
         let Ok(page) = http::get(address, "/metrics") else { return };
-        let sum = |name: &str| {
-            let samples = page.lines().filter(|line| line.starts_with(name));
-            let values = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-            values.sum()
+        let value = |name: &str| {
+            let rest = page.lines().find_map(|line| line.strip_prefix(name));
+            rest.and_then(|rest| rest.trim().parse().ok()).unwrap_or_default()
         };
-        self.said = (sum(TAKEN), sum(LOST));
+        self.said = (value(FETCHED), value(LOST));
     }
 
     /// Where it serves them, as its log says.
     fn metrics(&self) -> Option<SocketAddr> {
-        let fields = self.fields().find(|fields| fields["metrics"].is_string())?;
-        fields["metrics"].as_str()?.parse().ok()
+        let port = self.event("metrics")?["port"].as_u64()?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.try_into().ok()?)))
     }
 
     /// What it said at its end.
     fn report(&self) -> Option<(u64, u64)> {
-        let fields = self.fields().last()?;
-        Some((fields["taken"].as_u64()?, fields["lost"].as_u64()?))
+        let report = self.event("report")?;
+        Some((report["fetched"].as_u64()?, report["lost"].as_u64()?))
     }
 
-    /// The fields of each event in its log.
-    fn fields(&self) -> impl Iterator<Item = Value> {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.map(|mut event| event["fields"].take()).collect::<Vec<_>>().into_iter()
+    /// An event in its log.
+    fn event(&self, name: &str) -> Option<Value> {
+        let log = fs::read_to_string(&self.log).ok()?;
+        let mut events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events
+            .find(|event| event["fields"]["event"] == name)
+            .map(|mut event| event["fields"].take())
     }
 
     fn failed(&self, how: &str) -> BoxError {
