@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ impl<'a> Round<'a> {
         loop {
             workers.check()?;
             match self.audit(&audited) {
-                Ok(()) => break,
+                Ok(_) => break,
                 Err(findings) if self.began.elapsed() > ROUND => return Err(findings),
                 Err(_) => thread::sleep(Duration::from_millis(300)),
             }
@@ -109,7 +109,7 @@ impl<'a> Round<'a> {
         self.note("the audit is clean");
         workers.end_all()?;
         self.note("the workers have ended");
-        self.audit(&audited)?;
+        let given_up = self.audit(&audited)?;
         let tally = workers.tally();
         let messages = u64::from(2 * ORDERS + ORDERS_SQS);
         Ok(Counts {
@@ -117,6 +117,7 @@ impl<'a> Round<'a> {
             kills: tally.kills,
             fenced: tally.lost,
             redelivered: tally.fetched.saturating_sub(messages),
+            given_up,
         })
     }
 
@@ -204,20 +205,22 @@ impl<'a> Round<'a> {
         Err(format!("produce: {status}; see {}", log.display()).into())
     }
 
-    /// Asks the store and the servers.
+    /// Asks the store and the servers. Returns how many of the dead letters are valid orders.
     ///
     /// # Errors
     ///
     /// What the audit says, if it is not clean.
-    fn audit(&self, config: &Path) -> Result<(), BoxError> {
-        let mut command: Command = dying_with_us(self.program, None);
+    fn audit(&self, config: &Path) -> Result<u64, BoxError> {
+        let mut command = dying_with_us(self.program, None);
         command.args(["--log", "warn", "audit", "--config"]).arg(config);
         let output = command.stdin(Stdio::null()).output()?;
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let valid = text.lines().filter_map(|line| line.strip_suffix(" are valid orders"));
+        let valid = valid.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
         text += &String::from_utf8_lossy(&output.stderr);
         let _ = writeln!(text, "{}", output.status);
         fs::write(self.folder.join("audit.txt"), &text)?;
-        if output.status.success() { Ok(()) } else { Err(format!("audit:\n{text}").into()) }
+        if output.status.success() { Ok(valid) } else { Err(format!("audit:\n{text}").into()) }
     }
 
     fn note(&mut self, what: &str) {
