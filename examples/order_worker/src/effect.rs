@@ -64,9 +64,9 @@ impl Mark {
     ) -> Result<Option<Token>, StoreError> {
         let sql = "select state, undo_key from tokens where message = $1";
         let rows = transaction.rows(sql, &[Text(&self.message)]).await?;
-        let token = rows.first().map(|row| {
-            Ok(Token { is_done: row.text(0)? == "done", undo_key: row.text(1)? })
-        });
+        let token = rows
+            .first()
+            .map(|row| Ok(Token { is_done: row.text(0)? == "done", undo_key: row.text(1)? }));
         token.transpose()
     }
 
@@ -173,3 +173,6 @@ pub(crate) async fn bury(
     transaction.commit().await?;
     Ok(stays)
 }
+
+#[cfg(test)]
+mod tests;

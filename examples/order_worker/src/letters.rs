@@ -71,7 +71,8 @@ impl Letters {
                 Origin::Line(line) => Some(line),
                 _ => None,
             });
-            let line = line.or_else(|| letter.raw::<Arc<[u8]>>()).ok_or("the letter has no line")?;
+            let line =
+                line.or_else(|| letter.raw::<Arc<[u8]>>()).ok_or("the letter has no line")?;
             files.put(Arc::clone(line)).await?;
         }
         Ok(())

@@ -37,7 +37,12 @@ impl Metrics {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| format!("{}: {error}", say()))?;
         let port = listener.local_addr()?.port();
-        tracing::info!(event = "metrics", port, "serving http://{}/metrics", listener.local_addr()?);
+        tracing::info!(
+            event = "metrics",
+            port,
+            "serving http://{}/metrics",
+            listener.local_addr()?
+        );
         let progress = progress.clone();
         Ok(Self(smol::spawn(async move {
             loop {
@@ -73,7 +78,8 @@ async fn answer(stream: smol::net::TcpStream, page: PrometheusHandle, progress: 
         response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
         Ok::<_, Infallible>(response)
     });
-    if let Err(error) = http1::Builder::new().serve_connection(FuturesIo::new(stream), service).await
+    if let Err(error) =
+        http1::Builder::new().serve_connection(FuturesIo::new(stream), service).await
     {
         tracing::debug!("/metrics: {error}");
     }

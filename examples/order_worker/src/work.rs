@@ -108,7 +108,11 @@ fn tell(drained: &Drained, stop: &Stop) -> Ended {
     let ended = match drained.error() {
         None if drained.left == 0 => Ended::AsAsked,
         Some(error) if error.code() == ErrorCode::Canceled && stop.undo().is_cancelled() => {
-            if drained.left == 0 { Ended::Undone } else { Ended::Failed }
+            if drained.left == 0 {
+                Ended::Undone
+            } else {
+                Ended::Failed
+            }
         }
         _ => Ended::Failed,
     };

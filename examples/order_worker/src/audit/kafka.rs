@@ -59,7 +59,8 @@ fn read_topic(source: &KafkaSource, topic: &str) -> Result<Log, BoxError> {
         partitions.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     consumer.assign(&partitions)?;
-    let (mut log, mut at_end) = (Log { bodies: Vec::new(), ends: vec![0; count] }, vec![false; count]);
+    let (mut log, mut at_end) =
+        (Log { bodies: Vec::new(), ends: vec![0; count] }, vec![false; count]);
     let began = Instant::now();
     while at_end.contains(&false) {
         match consumer.poll(Duration::from_millis(200)) {
@@ -77,7 +78,9 @@ fn read_topic(source: &KafkaSource, topic: &str) -> Result<Log, BoxError> {
             None => {}
         }
         if began.elapsed() > PATIENCE {
-            return Err(format!("the broker did not let the topic {topic} be read to its end").into());
+            return Err(
+                format!("the broker did not let the topic {topic} be read to its end").into()
+            );
         }
     }
     Ok(log)

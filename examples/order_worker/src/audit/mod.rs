@@ -105,7 +105,10 @@ impl fmt::Display for Audit {
         )?;
         for row in &self.rows {
             let Row { source, produced, done, dead, unsent, wrong, .. } = row;
-            writeln!(f, "{source:width$} {produced:>9} {done:>9} {dead:>9} {unsent:>9} {wrong:>9}")?;
+            writeln!(
+                f,
+                "{source:width$} {produced:>9} {done:>9} {dead:>9} {unsent:>9} {wrong:>9}"
+            )?;
         }
         for Row { source, dead_and_valid, .. } in &self.rows {
             if *dead_and_valid > 0 {

@@ -52,7 +52,8 @@ async fn counts(client: &Client, url: &str) -> Result<[u64; 3], BoxError> {
     let attributes = answer.attributes.unwrap_or_default();
     let mut counts = [0; 3];
     for (count, which) in counts.iter_mut().zip(&which) {
-        let text = attributes.get(which).ok_or_else(|| format!("{url} does not say its {which}"))?;
+        let text =
+            attributes.get(which).ok_or_else(|| format!("{url} does not say its {which}"))?;
         *count = text.parse()?;
     }
     Ok(counts)

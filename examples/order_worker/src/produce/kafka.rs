@@ -50,7 +50,9 @@ impl Topic {
         for made in admin.create_topics(&topics, &options).await? {
             match made {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => return Err(format!("making the topic {topic}: {code}").into()),
+                Err((topic, code)) => {
+                    return Err(format!("making the topic {topic}: {code}").into());
+                }
             }
         }
         let mut config = source.client();

@@ -43,8 +43,11 @@ impl<'a> Sqs<'a> {
             let made = made.map_err(|error| format!("making {name}: {}", error_text(&error)))?;
             let at = made.queue_url().unwrap_or_default();
             if path(at) != path(url) {
-                return Err(format!("the queue {name} is at {at}, and the configuration says {url}: \
-                    type that there").into());
+                return Err(format!(
+                    "the queue {name} is at {at}, and the configuration says {url}: \
+                    type that there"
+                )
+                .into());
             }
         }
         Ok(Self { client, url: &source.url })
@@ -75,7 +78,9 @@ impl<'a> Sqs<'a> {
             let sent = sent.map_err(|error| error_text(&error))?;
             if let Some(failed) = sent.failed().first() {
                 let why = failed.message().unwrap_or_default();
-                return Err(format!("{} of {} not sent: {why}", sent.failed().len(), orders.len()).into());
+                return Err(
+                    format!("{} of {} not sent: {why}", sent.failed().len(), orders.len()).into()
+                );
             }
         }
         Ok(())

@@ -107,7 +107,9 @@ impl Files {
             .map_err(|error| format!("cannot read the folder {}: {error}", folder.display()))?;
         if found.is_empty() {
             let folder = folder.display();
-            return Err(format!("there are no .jsonl files in {folder}: `produce` makes some").into());
+            return Err(
+                format!("there are no .jsonl files in {folder}: `produce` makes some").into()
+            );
         }
         let feed = |path| Arc::new(Feed { path, ours: Mutex::default() });
         Ok(Self(found.into_iter().map(feed).collect()))

@@ -37,6 +37,8 @@ fn credentials(endpoint: &str) -> Result<(String, String), BoxError> {
         (Ok(key), Ok(secret)) => Ok((key, secret)),
         // An emulator takes any.
         _ if is_here => Ok(("key".to_owned(), "secret".to_owned())),
-        _ => Err("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into()),
+        _ => {
+            Err("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into())
+        }
     }
 }
