@@ -5,6 +5,7 @@
 //! it.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -150,16 +151,21 @@ impl fmt::Display for Plan {
     }
 }
 
-/// The actions of one fault. Messages flow for about ten seconds.
+/// The actions of one fault.
 fn draw(fault: Fault, random: &mut Rng, actions: &mut Vec<(Duration, Action)>) {
     let worker = random.usize(0..WORKERS);
     let line = Line::ALL[random.usize(0..Line::ALL.len())];
-    let start = milliseconds(random, 200..7_000);
+    let start = match fault {
+        Fault::KillKafka => milliseconds(random, flow(Line::Kafka)),
+        Fault::FreezeSqs => milliseconds(random, flow(Line::Sqs)),
+        Fault::Stall => milliseconds(random, flow(line)),
+        _ => milliseconds(random, flow(Line::Store)),
+    };
     let mut during = |length, begin, end| actions.extend([(start, begin), (start + length, end)]);
     match fault {
         Fault::KillWorker => {
             for _ in 0..random.u32(1..4) {
-                let moment = milliseconds(random, 200..8_000);
+                let moment = milliseconds(random, flow(Line::Store));
                 actions.push((moment, Action::Kill(random.usize(0..WORKERS))));
             }
         }
@@ -179,10 +185,9 @@ fn draw(fault: Fault, random: &mut Rng, actions: &mut Vec<(Duration, Action)>) {
             during(length, Action::FreezeSqs, Action::ThawSqs);
         }
         Fault::Cut => {
-            for _ in 0..random.u32(1..4) {
-                let moment = milliseconds(random, 200..8_000);
+            for _ in 0..random.u32(1..5) {
                 let line = Line::ALL[random.usize(0..Line::ALL.len())];
-                actions.push((moment, Action::Cut(line)));
+                actions.push((milliseconds(random, flow(line)), Action::Cut(line)));
             }
         }
         Fault::Stall => {
@@ -199,6 +204,16 @@ fn draw(fault: Fault, random: &mut Rng, actions: &mut Vec<(Duration, Action)>) {
     }
 }
 
-fn milliseconds(random: &mut Rng, range: std::ops::Range<u64>) -> Duration {
+/// When something flows there, as it was seen: SQS has few messages, and a group of Kafka's needs three
+/// seconds until it has its partitions.
+fn flow(line: Line) -> Range<u64> {
+    match line {
+        Line::Store | Line::Rows => 100..7_000,
+        Line::Kafka => 1_500..8_000,
+        Line::Sqs => 100..2_500,
+    }
+}
+
+fn milliseconds(random: &mut Rng, range: Range<u64>) -> Duration {
     Duration::from_millis(random.u64(range))
 }
