@@ -26,6 +26,8 @@ pub(crate) enum Unhandled {
     Store { order: String, action: &'static str, source: StoreError },
     #[error("order {0}: the message has no transport that would settle it")]
     NoTransport(String),
+    #[error("order {0}: was told to stop")]
+    Stopped(String),
 }
 
 impl Unhandled {
@@ -74,7 +76,12 @@ impl Worker {
         message: Message,
         step: StepContext,
     ) -> Result<Answer, Unhandled> {
-        match self.steps(&message, &step).await {
+        // A second signal does not wait for a store that does not answer.
+        let stopped = async {
+            step.cancellation().cancelled().await;
+            Err(Stop::Failed(Unhandled::Stopped(message.order().id.clone())))
+        };
+        match smol::future::or(stopped, self.steps(&message, &step)).await {
             Ok(()) => Ok(Answer::Done),
             Err(Stop::With(answer)) => Ok(answer),
             Err(Stop::Failed(error)) => Err(error),

@@ -120,6 +120,7 @@ impl fmt::Display for Audit {
         }
         match self.findings.len() {
             0 => write!(f, "clean"),
+            1 => write!(f, "1 finding"),
             count => write!(f, "{count} findings"),
         }
     }

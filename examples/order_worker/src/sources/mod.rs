@@ -103,10 +103,10 @@ impl Sources {
                 self.links.push(Box::new(link));
             }
             Source::Files(source) => {
+                let link = link(Files::open(&source.folder)?, worker);
                 let lines = DeadLines::open(&source.folder);
                 let lines = lines.map_err(|error| format!("its dead letters: {error}"))?;
                 self.files.insert(name.clone(), lines);
-                let link = link(Files::open(&source.folder)?, worker);
                 let partitions = link.transport().partitions();
                 self.fixed.extend(partitions.map(|partition| {
                     link.partition(partition).named(&*name).decoded(Message::of_line).erased()
