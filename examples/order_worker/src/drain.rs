@@ -21,7 +21,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Storing a dead letter has no limit of the drain's: whoever stores it waits for its place.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const FOR_EVER: Duration = Duration::from_hours(365 * 24);
 
 /// How a drain ended.
 pub(crate) struct Drained {

@@ -73,7 +73,7 @@ async fn feed(store: &Store, source: &Source, orders: &[Produced]) -> Result<(),
 enum Sender<'a> {
     Kafka(kafka::Topic),
     Sqs(queues::Sqs<'a>),
-    Postgres(queues::Rows),
+    Postgres(Box<queues::Rows>),
     Files(queues::Lines),
 }
 
@@ -83,7 +83,9 @@ impl<'a> Sender<'a> {
         Ok(match source {
             Source::Kafka(kafka) => Self::Kafka(kafka::Topic::open(kafka).await?),
             Source::Sqs(sqs) => Self::Sqs(queues::Sqs::open(sqs).await?),
-            Source::Postgres(postgres) => Self::Postgres(queues::Rows::open(postgres).await?),
+            Source::Postgres(postgres) => {
+                Self::Postgres(Box::new(queues::Rows::open(postgres).await?))
+            }
             Source::Files(files) => Self::Files(queues::Lines::open(files)?),
         })
     }

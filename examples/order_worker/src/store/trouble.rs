@@ -10,7 +10,7 @@ impl StoreError {
     /// has a character that no text may have. Everything else is trouble that passes, or that
     /// somebody has to mend; the order is as good as before.
     pub(crate) fn is_about_the_order(&self) -> bool {
-        let code = self.0.as_database_error().and_then(|error| error.code());
+        let code = self.0.as_database_error().and_then(sqlx::error::DatabaseError::code);
         // Classes of PostgreSQL: data exception, integrity constraint. SQLite: too big, constraint.
         code.is_some_and(|code| match &*code {
             code if code.len() == 5 => code.starts_with("22") || code.starts_with("23"),

@@ -70,7 +70,9 @@ lease = "6s"
         let row = format!("{source}        60        54         6         0         0");
         assert!(text.contains(&row), "{text}");
     }
-    others.iter().for_each(|worker| worker.terminate());
+    for worker in &others {
+        worker.terminate();
+    }
     for worker in others {
         let (status, last) = worker.ends();
         assert_eq!(status.code(), Some(0), "{last}");
