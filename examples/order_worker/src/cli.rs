@@ -64,9 +64,9 @@ pub(crate) struct Produce {
 
 const EXIT_CODES: &str = "\
 Exit code:
-  0  work: a signal ended it, and all that was begun is done or given back
+  0  work: a signal ended it, and all that was begun is done, or undone and given back
      produce: all is sent; audit: all holds
-  1  work: the drain failed, or not all that it had could be given back (it comes again by itself)
+  1  work: the drain failed, or something could not be undone (its message comes again and finishes it)
      audit: something does not hold: each finding is a line
   2  an option, the configuration or a server does not let it begin, or audit come to an end
-  3  work: a second signal ended it; what ran was undone and given back";
+  3  work: a second signal ended it, or finish_within was over; what ran was undone and given back";

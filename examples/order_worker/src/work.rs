@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use watershed::{BoxError, ErrorCode, FanInReport, Progress};
+use watershed::{BoxError, Error, ErrorCode, FanInReport, Progress};
 
 use crate::config::Config;
 use crate::drain::{self, Drained};
@@ -18,9 +18,9 @@ use crate::worker::Worker;
 pub(crate) enum Ended {
     /// By a signal, with everything done or given back.
     AsAsked,
-    /// By a second signal: what ran was undone.
+    /// By a second signal, or because the time for finishing was over: what ran was undone.
     Undone,
-    /// The drain failed, or not all could be given back.
+    /// The drain failed, or not all could be undone.
     Failed,
 }
 
@@ -105,16 +105,17 @@ async fn patiently<T>(
 fn tell(drained: &Drained, stop: &Stop) -> Ended {
     let report = drained.report();
     let Counts { accepted, released, rejected, lost, unknown, abandoned } = Counts::of(report);
+    let was_cut_short = |error: &Error| match error.code() {
+        ErrorCode::Canceled => stop.undo().is_cancelled(),
+        // Of finishing: there is no other time limit.
+        ErrorCode::Timeout => stop.finish().is_cancelled(),
+        _ => false,
+    };
     let ended = match drained.error() {
-        None if drained.left == 0 => Ended::AsAsked,
-        Some(error) if error.code() == ErrorCode::Canceled && stop.undo().is_cancelled() => {
-            if drained.left == 0 {
-                Ended::Undone
-            } else {
-                Ended::Failed
-            }
-        }
-        _ => Ended::Failed,
+        _ if drained.left > 0 => Ended::Failed,
+        None => Ended::AsAsked,
+        Some(error) if was_cut_short(error) => Ended::Undone,
+        Some(_) => Ended::Failed,
     };
     let error = drained.error().map(|error| format!("{error:#}"));
     tracing::info!(

@@ -133,6 +133,12 @@ impl Source {
             Self::Kafka(source) if source.partitions < 1 => {
                 wrong("a topic has at least one partition", "partitions = 3")
             }
+            Self::Kafka(source) if source.client.contains_key("bootstrap.servers") => {
+                wrong("`client` says where the brokers are", "brokers = \"127.0.0.1:9092\"")
+            }
+            Self::Kafka(source) if source.client.contains_key("group.id") => {
+                wrong("`client` says the group", "group = \"order-workers\"")
+            }
             Self::Kafka(source) if source.topic == source.dead_topic => {
                 wrong("its dead letters would be orders again", "dead_topic = \"orders.dead\"")
             }

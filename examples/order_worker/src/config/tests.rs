@@ -59,6 +59,13 @@ fn what_means_nothing_here_is_no_configuration() {
         (format!("{STORE}{FILES}{FILES}"), "two sources have the name \"files\": type name = "),
         (
             format!(
+                "{STORE}[[source]]\nkind = \"kafka\"\nbrokers = \"a\"\ntopic = \"b\"\ngroup = \"c\"\n\
+                dead_topic = \"d\"\nclient = {{ \"group.id\" = \"e\" }}"
+            ),
+            "source \"kafka\": `client` says the group: type group = ",
+        ),
+        (
+            format!(
                 "{STORE}[[source]]\nkind = \"sqs\"\nurl = \"http://a/1/b\"\n\
                 dead_letter_url = \"http://a/1/b\"\nendpoint = \"http://a\"\nregion = \"here\""
             ),

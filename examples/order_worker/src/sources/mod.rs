@@ -16,7 +16,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use watershed::channels::AnySource;
 use watershed::transport::{Link, Ticket, Transport};
-use watershed::{BoxError, Source as _};
+use watershed::{BoxError, RetryPolicy, Source as _};
 use watershed_kafka::rdkafka::ClientConfig;
 use watershed_kafka::{Consumer, DeadLetters};
 use watershed_postgres::LeasedRows;
@@ -43,6 +43,9 @@ pub(crate) struct Sources {
 
 /// How many connections a queue needs: one that is held, one for a fetch, and one to spare.
 const QUEUE_CONNECTIONS: u32 = 3;
+
+/// After how many failures in a row a source is slowed down.
+const SLOW_AFTER: u32 = 50;
 
 /// How soon an empty table is asked again.
 const ASKS_EVERY: Duration = Duration::from_millis(200);
@@ -118,9 +121,14 @@ impl Sources {
     }
 }
 
-/// A server that goes away is waited for, as long as it takes.
+/// A server that goes away is waited for, as long as it takes. The store being away is no failure of a
+/// message here, so many that fail one after another are poison, and a slow source would not help.
 fn link<T: Transport>(transport: T, worker: &Worker) -> Link<T> {
-    Link::new(transport).settle_within(worker.settle_within).revoke_within(worker.finish_within)
+    let slow = RetryPolicy::exponential(u32::MAX, Duration::from_millis(100));
+    Link::new(transport)
+        .settle_within(worker.settle_within)
+        .revoke_within(worker.finish_within)
+        .slow_down_after(SLOW_AFTER, slow.cap(Duration::from_secs(1)))
 }
 
 /// An error with what has caused it.
