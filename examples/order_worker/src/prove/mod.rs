@@ -137,7 +137,7 @@ fn job(programs: &Programs, shared: &Mutex<Shared>, keep: bool) -> Result<(), Bo
                 return Err(format!(
                     "round {seed} is not clean: {error}\nWhat there is of it: less {kept}/diary.txt \
                      {kept}/audit.txt {kept}/worker-*.log {kept}/store.sql\n\
-                     To run it again: .ci/prove 1 /tmp/again.txt --seed {seed}"
+                     To run it again: .ci/prove 1 --seed {seed} --keep"
                 )
                 .into());
             }
