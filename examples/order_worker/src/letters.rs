@@ -15,6 +15,7 @@ use watershed_kafka::rdkafka::message::OwnedMessage;
 
 use crate::effect;
 use crate::message::{Message, Origin};
+use crate::sources::error_text;
 use crate::sources::files::DeadLines;
 use crate::store::Store;
 
@@ -43,7 +44,8 @@ impl Letters {
         loop {
             match self.try_to(&letter, message.as_ref()).await {
                 Err(error) if passes(&error) => {
-                    tracing::warn!(source, order, "cannot be put aside yet: {error:#}");
+                    let why = error_text(&*error);
+                    tracing::warn!(source, order, "cannot be put aside yet: {why}");
                     smol::Timer::after(self.again_after).await;
                 }
                 result => return result,

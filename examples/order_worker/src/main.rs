@@ -1,4 +1,7 @@
 //! Orders from Kafka, SQS, PostgreSQL and files at once, in one worker that may be killed.
+//!
+//! Read `worker` first: it has the handler. Then `effect` (what is done and undone), `store` (why an undo
+//! is not overtaken), `sources` and `drain`. `produce` feeds, `audit` proves, `prove` breaks.
 
 mod audit;
 mod cli;

@@ -16,7 +16,10 @@ use smol_hyper::rt::FuturesIo;
 use watershed::{BoxError, Clock, Progress, SystemClock};
 
 /// Serves `/metrics` as long as it is kept.
-pub(crate) struct Metrics(#[allow(dead_code, reason = "the task ends with it")] smol::Task<()>);
+pub(crate) struct Metrics {
+    /// It ends when this is dropped.
+    _serving: smol::Task<()>,
+}
 
 impl Metrics {
     /// Counts from now on, and serves the counts at this address; the log says which port it got.
@@ -44,7 +47,7 @@ impl Metrics {
             listener.local_addr()?
         );
         let progress = progress.clone();
-        Ok(Self(smol::spawn(async move {
+        let serving = smol::spawn(async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
@@ -58,7 +61,8 @@ impl Metrics {
                     }
                 }
             }
-        })))
+        });
+        Ok(Self { _serving: serving })
     }
 }
 
@@ -101,7 +105,8 @@ fn tell(progress: &Progress) {
         counter!("order_worker_settled_total", "outcome" => outcome).absolute(count);
     }
     counter!("order_worker_troubles_total").absolute(report.troubles());
-    let unsettled = report.fetched() - settled.iter().map(|(_, count)| count).sum::<u64>();
+    let ended: u64 = settled.iter().map(|(_, count)| count).sum();
+    let unsettled = report.fetched().saturating_sub(ended);
     gauge!("order_worker_unsettled").set(count(unsettled));
     gauge!("order_worker_in_flight").set(count(report.in_flight()));
     gauge!("order_worker_waiting").set(count(report.waiting()));

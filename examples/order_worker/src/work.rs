@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use watershed::{BoxError, Error, ErrorCode, FanInReport, Progress};
+use watershed::{BoxError, Error, ErrorCode, Progress};
 
 use crate::config::Config;
 use crate::drain::{self, Drained};
@@ -104,7 +104,6 @@ async fn patiently<T>(
 /// Writes the last line of the log, which has the whole report.
 fn tell(drained: &Drained, stop: &Stop) -> Ended {
     let report = drained.report();
-    let Counts { accepted, released, rejected, lost, unknown, abandoned } = Counts::of(report);
     let was_cut_short = |error: &Error| match error.code() {
         ErrorCode::Canceled => stop.undo().is_cancelled(),
         // Of finishing: there is no other time limit.
@@ -123,12 +122,12 @@ fn tell(drained: &Drained, stop: &Stop) -> Ended {
         ended = ?ended,
         error,
         fetched = report.fetched(),
-        accepted,
-        released,
-        rejected,
-        lost,
-        unknown,
-        abandoned,
+        accepted = report.accepted(),
+        released = report.released(),
+        rejected = report.rejected(),
+        lost = report.lost(),
+        unknown = report.unknown(),
+        abandoned = report.abandoned(),
         troubles = report.troubles(),
         attempts = report.attempts(),
         not_undone = drained.left,
@@ -136,27 +135,4 @@ fn tell(drained: &Drained, stop: &Stop) -> Ended {
         "ended"
     );
     ended
-}
-
-/// Where the messages are that were fetched.
-struct Counts {
-    accepted: u64,
-    released: u64,
-    rejected: u64,
-    lost: u64,
-    unknown: u64,
-    abandoned: u64,
-}
-
-impl Counts {
-    fn of(report: &FanInReport) -> Self {
-        Self {
-            accepted: report.accepted(),
-            released: report.released(),
-            rejected: report.rejected(),
-            lost: report.lost(),
-            unknown: report.unknown(),
-            abandoned: report.abandoned(),
-        }
-    }
 }

@@ -7,6 +7,7 @@ use watershed::{Answer, Error, StepContext, labelled};
 use crate::effect::{Mark, Step, Taken};
 use crate::message::Message;
 use crate::order::Invalid;
+use crate::sources::error_text;
 use crate::store::{Store, StoreError};
 
 /// What the handlers of all messages share.
@@ -133,7 +134,8 @@ impl Worker {
                 }
                 // That the store is not there says nothing about the order: it is tried again as if it
                 // had not been, as long as it takes.
-                tracing::warn!(order, "cannot {action}, tried again later: {source}");
+                let why = error_text(&source);
+                tracing::warn!(order, "cannot {action}, tried again later: {why}");
                 Err(Stop::With(Answer::Later(self.store_retry)))
             }
         }

@@ -48,7 +48,10 @@ fn outsider(source: &KafkaSource) -> Result<BaseConsumer, BoxError> {
 /// of where that is (its watermark) is not asked for: not all of them know.
 fn read_topic(source: &KafkaSource, topic: &str) -> Result<Log, BoxError> {
     let consumer = outsider(source)?;
-    let known = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let known = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(|error| {
+        let brokers = &source.brokers;
+        format!("no broker answers at {brokers}: start one, or mend `brokers`: {error}")
+    })?;
     let count = known.topics().iter().find(|it| it.name() == topic && it.error().is_none());
     let count = count.map_or(0, |topic| topic.partitions().len());
     if count == 0 {

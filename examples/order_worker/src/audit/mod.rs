@@ -81,6 +81,7 @@ pub(crate) async fn audit(config: &Config) -> Result<Audit, BoxError> {
     }
     // Last, so that an order that was taken from its source meanwhile is not missed.
     let store = Store::open(&config.store.url, 1, PATIENCE)?;
+    store.reach().await?;
     let kept = store::read(&store).await?;
     store.close().await;
     Ok(compare::compare(&kept, &held))

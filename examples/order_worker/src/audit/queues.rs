@@ -17,6 +17,7 @@ use super::Held;
 use crate::config::{FilesSource, PostgresSource, SqsSource};
 use crate::produce::PATIENCE;
 use crate::sources::{error_text, files, sqs};
+use crate::store::reach;
 
 /// How long a letter is away while the others are read.
 const LOOK: i32 = 30;
@@ -109,6 +110,7 @@ async fn letters(client: &Client, url: &str) -> Result<Vec<Vec<u8>>, BoxError> {
 ///
 /// When the database does not answer, or there is no such table.
 pub(super) async fn read_postgres(source: &PostgresSource) -> Result<Held, BoxError> {
+    reach(&source.url).await?;
     let pool = source.pool(PATIENCE)?;
     let sql = format!("select count(*) from {}", quoted(&source.table));
     let left: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&pool).await?;

@@ -47,7 +47,11 @@ impl Topic {
         let topic = |name, partitions| NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let topics = [topic(&source.topic, source.partitions), topic(&source.dead_topic, 1)];
         let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-        for made in admin.create_topics(&topics, &options).await? {
+        let made = admin.create_topics(&topics, &options).await.map_err(|error| {
+            let brokers = &source.brokers;
+            format!("no broker answers at {brokers}: start one, or mend `brokers`: {error}")
+        })?;
+        for made in made {
             match made {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {

@@ -18,6 +18,7 @@ use futures::future::try_join_all;
 use watershed::BoxError;
 
 use crate::config::{Config, Source};
+use crate::sources::error_text;
 use crate::store::{Store, StoreError, Value};
 pub(crate) use orders::Produced;
 
@@ -52,7 +53,9 @@ pub(crate) async fn produce(
     let feeds = config.sources.iter().map(async |source| {
         let orders = orders::orders(source.name(), &prefix, count, poison);
         let sent = feed(&store, source, &orders).await;
-        sent.map(|()| orders.len()).map_err(|error| format!("source {:?}: {error}", source.name()))
+        let named =
+            |error: BoxError| format!("source {:?}: {}", source.name(), error_text(&*error));
+        sent.map(|()| orders.len()).map_err(named)
     });
     let sent = try_join_all(feeds).await?;
     store.close().await;

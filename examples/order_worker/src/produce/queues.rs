@@ -14,6 +14,7 @@ use super::{PATIENCE, Produced};
 use crate::config::{FilesSource, PostgresSource, SqsSource};
 use crate::order::{FEEDS, Order};
 use crate::sources::{error_text, files, sqs};
+use crate::store::reach;
 
 /// A queue of SQS.
 pub(super) struct Sqs<'a> {
@@ -112,6 +113,7 @@ impl Rows {
     ///
     /// When the database does not.
     pub(super) async fn open(source: &PostgresSource) -> Result<Self, BoxError> {
+        reach(&source.url).await?;
         let pool = source.pool(PATIENCE)?;
         let queue = source.queue(pool.clone());
         queue.create().await?;

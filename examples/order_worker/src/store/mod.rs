@@ -10,13 +10,14 @@ mod transaction;
 mod trouble;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 
 pub(crate) use transaction::{Transaction, Value};
-pub(crate) use trouble::StoreError;
+pub(crate) use trouble::{StoreError, reach};
 
 /// How long another one's transaction on a file of `SQLite`'s is waited for.
 const BUSY: Duration = Duration::from_secs(5);
@@ -24,7 +25,8 @@ const BUSY: Duration = Duration::from_secs(5);
 /// The database. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) enum Store {
-    Postgres(PgPool),
+    /// With its URL.
+    Postgres(PgPool, Arc<str>),
     Sqlite(SqlitePool),
 }
 
@@ -54,7 +56,19 @@ impl Store {
             ("idle_in_transaction_session_timeout", &limit),
         ]);
         let pool = PgPoolOptions::new().max_connections(most).acquire_timeout(patience / 2);
-        Ok(Self::Postgres(pool.connect_lazy_with(options)))
+        Ok(Self::Postgres(pool.connect_lazy_with(options), url.into()))
+    }
+
+    /// Whether it is there.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, with the reason.
+    pub(crate) async fn reach(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Postgres(_, url) => reach(url).await,
+            Self::Sqlite(pool) => Ok(drop(pool.acquire().await?)),
+        }
     }
 
     /// Makes the tables that are missing.
@@ -63,6 +77,7 @@ impl Store {
     ///
     /// When the database fails.
     pub(crate) async fn create_tables(&self) -> Result<(), StoreError> {
+        self.reach().await?;
         let mut transaction = self.begin("the tables of the order worker").await?;
         for statement in schema::statements(self) {
             transaction.run(statement, &[]).await?;
@@ -98,7 +113,7 @@ impl Store {
     /// Gives back what is open.
     pub(crate) async fn close(&self) {
         match self {
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(pool, _) => pool.close().await,
             Self::Sqlite(pool) => pool.close().await,
         }
     }

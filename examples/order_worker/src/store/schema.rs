@@ -33,7 +33,7 @@ const TABLES: [&str; 4] = [
 /// What makes the tables, as the database has it.
 pub(super) fn statements(store: &Store) -> impl Iterator<Item = String> {
     let (identity, bytes) = match store {
-        Store::Postgres(_) => ("bigint generated always as identity", "bytea"),
+        Store::Postgres(..) => ("bigint generated always as identity", "bytea"),
         Store::Sqlite(_) => ("integer", "blob"),
     };
     TABLES.iter().map(move |sql| sql.replace("IDENTITY", identity).replace("BYTES", bytes))

@@ -45,7 +45,7 @@ pub(crate) enum Row {
 impl Transaction {
     pub(super) async fn begin(store: &Store) -> Result<Self, StoreError> {
         match store {
-            Store::Postgres(pool) => {
+            Store::Postgres(pool, _) => {
                 let begin = "begin isolation level read committed";
                 Ok(Self::Postgres(Session::begin(pool, begin).await?))
             }
@@ -56,7 +56,7 @@ impl Transaction {
 
     pub(super) async fn begin_look(store: &Store) -> Result<Self, StoreError> {
         match store {
-            Store::Postgres(pool) => {
+            Store::Postgres(pool, _) => {
                 let begin = "begin isolation level repeatable read read only";
                 Ok(Self::Postgres(Session::begin(pool, begin).await?))
             }
