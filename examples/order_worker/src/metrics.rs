@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use metrics::{counter, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use smol::net::TcpListener;
 use smol_hyper::rt::FuturesIo;
@@ -37,6 +37,7 @@ impl Metrics {
         let recorder = PrometheusBuilder::new().build_recorder();
         let page = recorder.handle();
         metrics::set_global_recorder(recorder)?;
+        describe();
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|error| format!("{}: {error}", say()))?;
         let port = listener.local_addr()?.port();
@@ -64,6 +65,18 @@ impl Metrics {
         });
         Ok(Self { _serving: serving })
     }
+}
+
+fn describe() {
+    describe_counter!("order_worker_fetched_total", "Messages that were fetched.");
+    describe_counter!("order_worker_settled_total", "Messages that have ended, by outcome.");
+    describe_counter!("order_worker_troubles_total", "Calls of sources that failed and passed.");
+    describe_counter!("order_worker_messages_total", "Messages by source, and their attempts.");
+    describe_gauge!("order_worker_unsettled", "Messages that were fetched and have not ended.");
+    describe_gauge!("order_worker_in_flight", "Messages that are with a handler, or undone.");
+    describe_gauge!("order_worker_waiting", "Messages that wait for their next attempt.");
+    let silent = "Since the source that is silent for longest has answered.";
+    describe_gauge!("order_worker_last_answer_seconds", silent);
 }
 
 /// Answers the requests of one connection.

@@ -6,6 +6,8 @@
 //! - `trouble`: what an error of it means
 
 mod schema;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod trouble;
 
