@@ -69,7 +69,10 @@ impl Store {
     pub(crate) async fn reach(&self) -> Result<(), StoreError> {
         match self {
             Self::Postgres(_, url) => reach(url).await,
-            Self::Sqlite(pool) => Ok(drop(pool.acquire().await?)),
+            Self::Sqlite(pool) => {
+                pool.acquire().await?;
+                Ok(())
+            }
         }
     }
 

@@ -12,6 +12,9 @@ use crate::effect::{Mark, Step, Taken};
 /// Longer than a statement takes.
 const A_WHILE: Duration = Duration::from_millis(500);
 
+/// Longer than a busy machine takes for a connection.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// A store in a schema of its own, on the server that is there for the tests.
 async fn store(name: &str, patience: Duration) -> Option<Store> {
     let Ok(url) = env::var("WATERSHED_POSTGRES_URL") else {
@@ -42,7 +45,7 @@ async fn tokens(store: &Store) -> usize {
 #[test]
 fn an_undo_does_not_overtake_the_commit_of_what_it_is_to_undo() {
     smol::block_on(async {
-        let Some(store) = store("late", Duration::from_secs(20)).await else { return };
+        let Some(store) = store("late", 5 * PATIENCE).await else { return };
         // A step whose handler was dropped, and whose commit is still on its way.
         let mut late = store.begin("order").await.unwrap();
         let sql = "insert into tokens (message, source, state, undo_key)
@@ -63,7 +66,7 @@ fn an_undo_does_not_overtake_the_commit_of_what_it_is_to_undo() {
 #[test]
 fn a_transaction_that_is_dropped_or_left_holds_up_nobody() {
     smol::block_on(async {
-        let Some(store) = store("left", A_WHILE).await else { return };
+        let Some(store) = store("left", PATIENCE).await else { return };
         let sql = "insert into tokens (message, source, state, undo_key)
             values ('order', 'kafka', 'begun', 'a')";
         let mut dropped = store.begin("order").await.unwrap();
