@@ -90,8 +90,8 @@ impl DeadLetters {
         Ok(Self { producer, topic, limit })
     }
 
-    /// Stores a letter: `record` says which record a decoded message was. One that could not be decoded
-    /// is in the letter.
+    /// Stores a letter: `record` says which record a decoded message was, or `None` where it is of
+    /// another source. One that could not be decoded is in the letter.
     ///
     /// # Errors
     ///
@@ -102,12 +102,16 @@ impl DeadLetters {
     /// # Cancel safety
     ///
     /// The letter may be stored.
-    pub async fn store<M>(
+    pub async fn store<'a, M, R>(
         &self,
-        letter: &Letter<M>,
-        record: impl for<'a> FnOnce(&'a M) -> &'a OwnedMessage,
-    ) -> Result<(), Error> {
-        let record = letter.message().map(record).or_else(|| letter.raw());
+        letter: &'a Letter<M>,
+        record: impl FnOnce(&'a M) -> R,
+    ) -> Result<(), Error>
+    where
+        R: Into<Option<&'a OwnedMessage>>,
+    {
+        let record = letter.message().and_then(|message| record(message).into());
+        let record = record.or_else(|| letter.raw());
         let record = record.ok_or_else(|| Error::validation("the letter has no record"))?;
         let added = added(record, letter.attempts(), letter.error());
         let headers = record.headers().cloned();

@@ -52,9 +52,12 @@ pub(crate) fn outcome(cause: KafkaError) -> Settled {
     let code = cause.rdkafka_error_code();
     let error = error("the position was not committed", cause);
     match code {
-        // The broker has said no.
+        // The broker has said no. An older generation: what was on its way when a cooperative rebalance
+        // came, and its partition has stayed here. Nobody else gets the message then, so it is sent
+        // again. (Outside of a rebalance the client has lost its assignment by that, and says so.)
         Some(
             Code::RebalanceInProgress
+            | Code::IllegalGeneration
             | Code::CoordinatorLoadInProgress
             | Code::CoordinatorNotAvailable
             | Code::NotCoordinator
@@ -69,8 +72,7 @@ pub(crate) fn outcome(cause: KafkaError) -> Settled {
             | Code::WaitingForCoordinator,
         ) => Settled::Refused(error),
         Some(
-            Code::IllegalGeneration
-            | Code::UnknownMemberId
+            Code::UnknownMemberId
             | Code::FencedInstanceId
             | Code::Fenced
             | Code::AssignmentLost
@@ -102,13 +104,14 @@ mod tests {
     fn only_what_the_broker_refused_is_refused() {
         for code in [
             Code::RebalanceInProgress,
+            Code::IllegalGeneration,
             Code::CoordinatorLoadInProgress,
             Code::CoordinatorNotAvailable,
             Code::NotCoordinator,
         ] {
             assert!(matches!(outcome_of(code), Settled::Refused(_)), "{code:?}");
         }
-        for code in [Code::IllegalGeneration, Code::UnknownMemberId, Code::FencedInstanceId] {
+        for code in [Code::UnknownMemberId, Code::FencedInstanceId] {
             assert!(matches!(outcome_of(code), Settled::Lost(_)), "{code:?}");
         }
         for code in [
