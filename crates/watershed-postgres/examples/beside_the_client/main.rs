@@ -1,112 +1,139 @@
-//! How many messages a second: this crate, and loops written by hand with the same guarantee.
-//!
-//! The guarantee: a message is leased, handled, and deleted behind that; whoever dies in between has
-//! not lost it. The handler does nothing, so all that is measured is the queue.
+//! Messages a second with each of them deleted behind its handler: a drain with everything on beside
+//! loops of one's own over `sqlx`; and how that grows with processes.
 //!
 //! ```text
-//! .ci/postgres cargo run --release -p watershed-postgres --example throughput
+//! .ci/postgres cargo run --release -p watershed-postgres --example beside_the_client
+//! .ci/postgres cargo run --release -p watershed-postgres --example beside_the_client -- scale
 //! ```
+//!
+//! Arguments: `[ROUNDS [TIMES [ONLY]]]` (7 rounds; times as many messages; only contenders of that name),
+//! or `scale [ROUNDS]`.
 
-use std::time::{Duration, Instant};
+#[path = "../../../../benches/brokers/contest.rs"]
+mod contest;
+mod drain;
+mod loops;
+mod scale;
+#[path = "../../../../benches/brokers/stopwatch.rs"]
+mod stopwatch;
+mod table;
+#[path = "../../../../benches/brokers/workers.rs"]
+mod workers;
 
-use sqlx::AssertSqlSafe;
-use sqlx::Row;
-use sqlx::postgres::{PgPool, PgPoolOptions};
-use watershed::transport::Link;
-use watershed::{BoxError, StepContext, fan_in};
-use watershed_postgres::{LeasedRows, NewRow};
+use std::time::Duration;
 
-const TABLE: &str = "throughput_example";
+use contest::{Contender, Promise, Settings, contest};
+use drain::Drain;
+use table::Table;
+use watershed::BoxError;
+
+/// How many rows are leased, handled and deleted at once.
+const AT_ONCE: i64 = 100;
 
 fn main() -> Result<(), BoxError> {
+    let mut arguments = std::env::args().skip(1).peekable();
     let url = std::env::var("WATERSHED_POSTGRES_URL").map_err(
         |_| "WATERSHED_POSTGRES_URL says where PostgreSQL is; `.ci/postgres` starts one",
     )?;
-    let messages = std::env::args().nth(1).map_or(Ok(2_000), |count| count.parse())?;
-    smol::block_on(run(&url, messages))
-}
-
-async fn run(url: &str, messages: usize) -> Result<(), BoxError> {
-    let pool = PgPoolOptions::new().max_connections(8).connect(url).await?;
-    println!("| | messages/s |\n| --- | --- |");
-    for at_once in [1, 100] {
-        let how = if at_once == 1 { "one by one" } else { "100 at once" };
-        let time = timed(&pool, messages, async || by_hand(&pool, at_once).await).await?;
-        print_row(&format!("by hand, {how}"), messages, time);
-        let time = timed(&pool, messages, async || drained(&pool, usize::try_from(at_once)?).await)
-            .await?;
-        print_row(&format!("a drain, {how}"), messages, time);
+    match arguments.peek().map(String::as_str) {
+        Some("scale") => return scale::measure(&url, arguments.skip(1)),
+        Some("work") => return scale::work(&url, arguments.skip(1)),
+        _ => {}
     }
-    drop_tables(&pool).await
+    let settings = Settings::of(arguments)?;
+    one_by_one(&url, &settings)?;
+    in_batches("PostgreSQL, in batches", &url, Duration::ZERO, &settings)?;
+    let call = Duration::from_millis(1);
+    in_batches("PostgreSQL, calls of 1 ms, 100 at once", &url, call, &settings)
 }
 
-fn print_row(what: &str, messages: usize, time: Duration) {
-    let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-    println!("| {what} | {:.0} |", f64::from(messages) / time.as_secs_f64());
-}
-
-/// Fills the queue, and measures how long it takes to empty it.
-async fn timed(
-    pool: &PgPool,
-    messages: usize,
-    work: impl AsyncFnOnce() -> Result<usize, BoxError>,
+/// Fills a table, and times how long it takes to empty it.
+fn timed(
+    url: &str,
+    messages: u32,
+    run: impl AsyncFnOnce(&Table) -> Result<Duration, BoxError>,
 ) -> Result<Duration, BoxError> {
-    drop_tables(pool).await?;
-    let queue = LeasedRows::new(pool.clone(), TABLE);
-    queue.create().await?;
-    let mut transaction = pool.begin().await?;
-    queue.enqueue(&mut transaction, vec![NewRow::new("{}"); messages]).await?;
-    transaction.commit().await?;
-    let began = Instant::now();
-    let done = work().await?;
-    let time = began.elapsed();
-    if done == messages { Ok(time) } else { Err(format!("{done} of {messages}").into()) }
+    smol::block_on(async {
+        let table = Table::filled(url, messages).await?;
+        let took = run(&table).await?;
+        table.is_empty().await?;
+        table.drop().await?;
+        Ok(took)
+    })
 }
 
-/// A loop as one writes it: lease, handle, delete, and again.
-async fn by_hand(pool: &PgPool, at_once: i64) -> Result<usize, BoxError> {
-    let claim = format!(
-        "with picked as materialized (
-            select id from {TABLE} where not_before <= clock_timestamp() order by id limit $1
-            for update skip locked
-        )
-        update {TABLE} as it set token = token + 1, deliveries = deliveries + 1,
-            not_before = clock_timestamp() + interval '30 s'
-        from picked where it.id = picked.id returning it.id, it.token, it.body"
-    );
-    let accept = format!(
-        "delete from {TABLE} as it using unnest($1::bigint[], $2::bigint[]) as asked (id, token)
-            where it.id = asked.id and it.token = asked.token"
-    );
-    let (mut connection, mut done) = (pool.acquire().await?, 0);
-    loop {
-        let claim = sqlx::query(AssertSqlSafe(claim.as_str())).bind(at_once);
-        let rows = claim.fetch_all(&mut *connection).await?;
-        if rows.is_empty() {
-            return Ok(done);
-        }
-        done += rows.len();
-        let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
-        let tokens: Vec<i64> = rows.iter().map(|row| row.get(1)).collect();
-        let accept = sqlx::query(AssertSqlSafe(accept.as_str())).bind(ids).bind(tokens);
-        accept.execute(&mut *connection).await?;
-    }
+/// The delete of each row is committed before the next one is handled.
+fn one_by_one(url: &str, settings: &Settings) -> Result<(), BoxError> {
+    let call = Duration::ZERO;
+    let drain = Drain { at_once: 1, unsettled: 1, call };
+    let piped = Drain { at_once: 1, unsettled: 1_024, call };
+    let contenders = vec![
+        Contender::new("watershed", Promise::Ours, |messages| {
+            timed(url, messages, async |table| drain.run(table).await)
+        }),
+        Contender::new("a transaction around each handler", Promise::Same, |messages| {
+            timed(url, messages, async |table| loops::in_transaction(table, 1, call).await)
+        }),
+        Contender::new("lease, handle, delete", Promise::Same, |messages| {
+            timed(url, messages, async |table| loops::leased(table, 1, call).await)
+        }),
+        Contender::new(
+            "lease 16, `for_each_concurrent(1)`, delete each",
+            Promise::Same,
+            |messages| {
+                timed(url, messages, async |table| loops::concurrent(table, 16, 1, call).await)
+            },
+        ),
+        Contender::new(
+            "watershed, as it is by itself",
+            Promise::Less("the next row is handled while the last one is deleted"),
+            |messages| timed(url, messages, async |table| piped.run(table).await),
+        ),
+        Contender::new(
+            "deleted when claimed",
+            Promise::Less("what a crash, or an error, leaves half done is gone"),
+            |messages| {
+                timed(url, messages, async |table| {
+                    loops::deleted_when_claimed(table, 1, call).await
+                })
+            },
+        ),
+    ];
+    contest("PostgreSQL, one by one", 600, settings, contenders)
 }
 
-async fn drained(pool: &PgPool, at_once: usize) -> Result<usize, BoxError> {
-    let queue = LeasedRows::new(pool.clone(), TABLE).prefetch(at_once).batch(at_once);
-    // The end is seen by a fetch that brings nothing.
-    let link = Link::new(queue.asks_every(Duration::from_millis(1)));
-    let context = StepContext::new("throughput");
-    let drain = fan_in(&context, [link.source()], async |_, _| Ok::<_, BoxError>(()));
-    let report = drain.unordered().concurrency(at_once).until_idle().await?;
-    Ok(usize::try_from(report.accepted())?)
-}
-
-async fn drop_tables(pool: &PgPool) -> Result<(), BoxError> {
-    for table in [TABLE.to_owned(), format!("{TABLE}_dead")] {
-        let drop = AssertSqlSafe(format!("drop table if exists {table}"));
-        sqlx::query(drop).execute(pool).await?;
-    }
-    Ok(())
+/// A hundred rows are in hand at once, and deleted in one statement.
+fn in_batches(title: &str, url: &str, call: Duration, settings: &Settings) -> Result<(), BoxError> {
+    let drain = Drain { at_once: usize::try_from(AT_ONCE)?, unsettled: 1_024, call };
+    let contenders = vec![
+        Contender::new("watershed, 100 at once", Promise::Ours, |messages| {
+            timed(url, messages, async |table| drain.run(table).await)
+        }),
+        Contender::new("a transaction around every 100", Promise::Same, |messages| {
+            timed(url, messages, async |table| loops::in_transaction(table, AT_ONCE, call).await)
+        }),
+        Contender::new("lease 100, handle, delete 100", Promise::Same, |messages| {
+            timed(url, messages, async |table| loops::leased(table, AT_ONCE, call).await)
+        }),
+        Contender::new(
+            "lease 100, `for_each_concurrent(100)`, delete each",
+            Promise::Same,
+            |messages| {
+                let at_once = drain.at_once;
+                timed(url, messages, async |table| {
+                    loops::concurrent(table, AT_ONCE, at_once, call).await
+                })
+            },
+        ),
+        Contender::new(
+            "100 deleted when claimed",
+            Promise::Less("what a crash, or an error, leaves half done is gone"),
+            |messages| {
+                timed(url, messages, async |table| {
+                    loops::deleted_when_claimed(table, AT_ONCE, call).await
+                })
+            },
+        ),
+    ];
+    contest(title, 10_000, settings, contenders)
 }
