@@ -13,8 +13,8 @@ pub(crate) enum Promise {
     Ours,
     /// Each settled behind its handler, and confirmed.
     Same,
-    /// Less than that, and what it costs.
-    Less(&'static str),
+    /// Not one of those, and why: mostly that it promises less, and what that costs.
+    Apart(&'static str),
 }
 
 /// Handles so many messages, and says how long that took from the first one to the last confirmed
@@ -109,7 +109,7 @@ pub(crate) fn contest(
         let name = match it.promise {
             Promise::Ours => format!("**{}**", it.name),
             Promise::Same => it.name.to_owned(),
-            Promise::Less(price) => format!("*{}*: {price}", it.name),
+            Promise::Apart(price) => format!("*{}*: {price}", it.name),
         };
         let [median, least, most] = [*median, least, most].map(grouped);
         println!("| {name} | {median} | {least} to {most} | {ratio} |");

@@ -65,19 +65,19 @@ fn one_by_one(server: &str, settings: &Settings) -> Result<(), BoxError> {
         ),
         Contender::new(
             "watershed, as it is by itself",
-            Promise::Less("the next message is handled while the last one is committed"),
+            Promise::Apart("the next message is handled while the last one is committed"),
             |messages| piped.run(&topic(messages)?),
         ),
         Contender::new(
             "asynchronous commit of each",
-            Promise::Less(
+            Promise::Apart(
                 "nobody hears of one that is refused; a crash repeats what had no answer",
             ),
             |messages| loops::unconfirmed(&topic(messages)?, 1),
         ),
         Contender::new(
             "auto-commit",
-            Promise::Less(
+            Promise::Apart(
                 "what a crash, or an error, leaves half done is committed, and never comes again; what \
                  was done in the last 5 s comes again",
             ),
@@ -98,12 +98,12 @@ fn in_batches(server: &str, settings: &Settings) -> Result<(), BoxError> {
         }),
         Contender::new(
             "asynchronous commit of every 100",
-            Promise::Less(
+            Promise::Apart(
                 "nobody hears of one that is refused; a crash repeats what had no answer",
             ),
             |messages| loops::unconfirmed(&topic(messages)?, every),
         ),
-        Contender::new("auto-commit", Promise::Less("as above"), |messages| {
+        Contender::new("auto-commit", Promise::Apart("as above"), |messages| {
             loops::automatic(&topic(messages)?)
         }),
     ]);

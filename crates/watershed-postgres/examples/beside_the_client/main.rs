@@ -86,12 +86,12 @@ fn one_by_one(url: &str, settings: &Settings) -> Result<(), BoxError> {
         ),
         Contender::new(
             "watershed, as it is by itself",
-            Promise::Less("the next row is handled while the last one is deleted"),
+            Promise::Apart("the next row is handled while the last one is deleted"),
             |messages| timed(url, messages, async |table| piped.run(table).await),
         ),
         Contender::new(
             "deleted when claimed",
-            Promise::Less("what a crash, or an error, leaves half done is gone"),
+            Promise::Apart("what a crash, or an error, leaves half done is gone"),
             |messages| {
                 timed(url, messages, async |table| {
                     loops::deleted_when_claimed(table, 1, call).await
@@ -127,7 +127,7 @@ fn in_batches(title: &str, url: &str, call: Duration, settings: &Settings) -> Re
         ),
         Contender::new(
             "100 deleted when claimed",
-            Promise::Less("what a crash, or an error, leaves half done is gone"),
+            Promise::Apart("what a crash, or an error, leaves half done is gone"),
             |messages| {
                 timed(url, messages, async |table| {
                     loops::deleted_when_claimed(table, AT_ONCE, call).await

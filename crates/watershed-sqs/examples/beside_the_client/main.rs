@@ -99,7 +99,7 @@ fn one_by_one(settings: &Settings) -> Result<(), BoxError> {
         }),
         Contender::new(
             "watershed, as it is by itself",
-            Promise::Less("the next message is handled while the last one is deleted"),
+            Promise::Apart("the next message is handled while the last one is deleted"),
             |messages| piped.run(&orders(messages)),
         ),
     ];
@@ -119,7 +119,7 @@ fn in_batches(
         Contender::new("watershed, 8 sources", Promise::Ours, |messages| {
             drain.run(&orders(messages))
         }),
-        Contender::new("watershed, 1 source", Promise::Less("one receive at a time"), |messages| {
+        Contender::new("watershed, 1 source", Promise::Apart("one receive at a time"), |messages| {
             one.run(&orders(messages))
         }),
         Contender::new("receive 10, delete 10", Promise::Same, |messages| {
