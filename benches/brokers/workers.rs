@@ -21,7 +21,7 @@ const WAITS: Duration = Duration::from_millis(2);
 const MESSAGES: u32 = 3_000;
 
 /// How long everything may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 pub(crate) async fn handle() {
     smol::Timer::after(WAITS).await;
@@ -163,6 +163,11 @@ fn listen(number: usize, output: impl Read, sender: &Sender<Said>) {
     let _ = sender.send(Said::Gone(number));
 }
 
+/// This process can be given something to do.
+pub(crate) fn is_ready() {
+    say("ready");
+}
+
 /// One of the processes.
 pub(crate) struct Worker {
     shutdown: CancellationSource,
@@ -182,10 +187,6 @@ impl Worker {
 
     pub(crate) fn shutdown(&self) -> CancellationToken {
         self.shutdown.token()
-    }
-
-    pub(crate) fn is_ready(&self) {
-        say("ready");
     }
 
     /// The drain, while it is said how far it is.
@@ -214,10 +215,8 @@ impl Worker {
             None
         })
         .await;
-        match ended {
-            Some(report) => Ok(drop(report?)),
-            None => Ok(()),
-        }
+        ended.transpose()?;
+        Ok(())
     }
 }
 

@@ -81,7 +81,8 @@ pub(crate) async fn delete(client: &Client, url: &str, handles: &[&str]) -> Vec<
         let call = client.delete_message_batch().queue_url(url);
         async move {
             let call = call.set_entries(Some(entries.map_err(incomplete)?));
-            let answer = call.send().await;
+            // Large, as every call of the SDK is.
+            let answer = Box::pin(call.send()).await;
             let answer = answer.map_err(|error| Refusal::of_call(what, name, error))?;
             let done = answer.successful.into_iter().map(|entry| entry.id).collect();
             Ok((done, answer.failed))
@@ -102,7 +103,8 @@ pub(crate) async fn hide(client: &Client, url: &str, messages: &[(&str, i32)]) -
         let call = client.change_message_visibility_batch().queue_url(url);
         async move {
             let call = call.set_entries(Some(entries.map_err(incomplete)?));
-            let answer = call.send().await;
+            // Large, as every call of the SDK is.
+            let answer = Box::pin(call.send()).await;
             let answer = answer.map_err(|error| Refusal::of_call(what, name, error))?;
             let done = answer.successful.into_iter().map(|entry| entry.id).collect();
             Ok((done, answer.failed))

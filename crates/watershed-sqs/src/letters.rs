@@ -150,7 +150,7 @@ async fn send(
         let call = client.send_message_batch().queue_url(to);
         async move {
             let call = call.set_entries(Some(entries.map_err(incomplete)?));
-            let answer = call.send().await;
+            let answer = Box::pin(call.send()).await;
             let answer = answer.map_err(|error| Refusal::of_call(what, name, error))?;
             let done = answer.successful.into_iter().map(|entry| entry.id).collect();
             Ok((done, answer.failed))

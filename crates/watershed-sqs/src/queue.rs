@@ -96,6 +96,7 @@ impl Receipt {
 
 impl Queue {
     /// The queue at `url`, by a client that knows its region, credentials, HTTP client and time limits.
+    #[allow(clippy::needless_pass_by_value, reason = "what is handed over is used by the queue")]
     pub fn new(client: Client, url: impl Into<String>) -> Self {
         Self {
             client: once(&client),

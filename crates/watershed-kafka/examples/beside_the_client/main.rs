@@ -118,10 +118,7 @@ fn with_calls(server: &str, settings: &Settings) -> Result<(), BoxError> {
 }
 
 /// Those that handle a hundred messages at once.
-fn at_once<'a>(
-    topic: &'a impl Fn(u32) -> Result<Topic, BoxError>,
-    call: Duration,
-) -> Vec<Contender<'a>> {
+fn at_once(topic: &impl Fn(u32) -> Result<Topic, BoxError>, call: Duration) -> Vec<Contender<'_>> {
     let drain = Drain { at_once: AT_ONCE, unsettled: 1_024, call };
     vec![
         Contender::new("watershed, 100 at once", Promise::Ours, move |messages| {

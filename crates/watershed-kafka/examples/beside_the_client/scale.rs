@@ -48,7 +48,7 @@ pub(crate) fn work(
         let assigned = link.assigned().inspect(|_| {
             opened += 1;
             if opened == share + 1 {
-                worker.is_ready();
+                workers::is_ready();
             }
         });
         let drain = fan_in(&context, [], async |record: OwnedMessage, _| {

@@ -174,8 +174,6 @@ async fn deleted(
         tokens.push(row.try_get::<i64, _>("token")?);
     }
     let delete = sqlx::query(AssertSqlSafe(delete)).bind(ids).bind(tokens);
-    match delete.execute(connection).await?.rows_affected() == rows.len() as u64 {
-        true => Ok(()),
-        false => Err("a row was no longer ours".into()),
-    }
+    let gone = delete.execute(connection).await?.rows_affected();
+    if gone == rows.len() as u64 { Ok(()) } else { Err("a row was no longer ours".into()) }
 }

@@ -30,7 +30,7 @@ pub(crate) fn work(url: &str, mut arguments: impl Iterator<Item = String>) -> Re
         let table = Table::open(url, name).await?;
         let link = Link::new(table.queue().listen());
         let orders = link.source().named("orders");
-        worker.is_ready();
+        workers::is_ready();
         let context = StepContext::new("worker");
         let drained = fan_in(&context, [orders], async |body: Vec<u8>, _| {
             std::hint::black_box(body);

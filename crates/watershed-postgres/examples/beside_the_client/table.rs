@@ -39,7 +39,7 @@ impl Table {
         let bodies: Vec<_> = (0..messages).map(|number| number.to_string()).collect();
         // Whoever listens is told.
         let queue = self.queue().listen();
-        queue.enqueue(&mut transaction, bodies.iter().map(|body| NewRow::new(body))).await?;
+        queue.enqueue(&mut transaction, bodies.iter().map(NewRow::new)).await?;
         transaction.commit().await?;
         // What filled it is on the disk before anybody is measured.
         sqlx::query("checkpoint").execute(&self.pool).await?;

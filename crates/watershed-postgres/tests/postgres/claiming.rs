@@ -54,7 +54,10 @@ fn no_statement_reads_the_table_from_its_beginning_to_its_end() {
             where relid = 'orders'::regclass";
         let began = Instant::now();
         while server.text(told).await != "true" {
-            assert!(began.elapsed() < Duration::from_secs(30), "the leases, renewals and deletes are not told");
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the leases, renewals and deletes are not told"
+            );
         }
         let read = "select seq_tup_read::text from pg_stat_user_tables
             where relid = 'orders'::regclass";

@@ -119,9 +119,11 @@ fn in_batches(
         Contender::new("watershed, 8 sources", Promise::Ours, |messages| {
             drain.run(&orders(messages))
         }),
-        Contender::new("watershed, 1 source", Promise::Apart("one receive at a time"), |messages| {
-            one.run(&orders(messages))
-        }),
+        Contender::new(
+            "watershed, 1 source",
+            Promise::Apart("one receive at a time"),
+            |messages| one.run(&orders(messages)),
+        ),
         Contender::new("receive 10, delete 10", Promise::Same, |messages| {
             loops::by_tens(&orders(messages), 1, call)
         }),

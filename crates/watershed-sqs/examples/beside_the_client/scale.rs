@@ -41,7 +41,7 @@ pub(crate) fn work(mut arguments: impl Iterator<Item = String>) -> Result<(), Bo
     let context = StepContext::new("worker");
     smol::block_on(async {
         let orders = link.source().named("orders");
-        worker.is_ready();
+        workers::is_ready();
         let drained = fan_in(&context, [orders], async |message: Message, _| {
             std::hint::black_box(message);
             workers::handle().await;
