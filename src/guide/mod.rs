@@ -25,6 +25,7 @@
 //!
 //! - [`acknowledging`]: messages of a broker, a queue or a log, and what becomes of them
 //! - [`writing_an_adapter`]: a transport of your own
+//! - [`scaling`]: more than one process, what to set for a thousand, and what settling costs
 //! - [`shutdown`]: stopping in good order
 //! - [`progress`]: watching a drain while it runs
 //! - [`testing`]: time by hand with `ManualClock`, and every schedule by seed
@@ -41,7 +42,10 @@
 //! - the compiler refuses what you wrote: [`compile_errors`]
 //!
 //! For those who know something else already: [`from_dotnet`] (and [`parity`] with it, test by test),
-//! [`from_futures`], [`from_go`].
+//! [`from_futures`], [`from_go`]; from rust-rdkafka, `aws-sdk-sqs` or a `skip locked` queue: the pages
+//! `coming_from` of [`watershed-kafka`](https://docs.rs/watershed-kafka),
+//! [`watershed-sqs`](https://docs.rs/watershed-sqs) and
+//! [`watershed-postgres`](https://docs.rs/watershed-postgres).
 
 pub mod acknowledging;
 pub mod batching;
@@ -70,6 +74,7 @@ pub mod progress;
 pub mod rates;
 pub mod reliability;
 pub mod retries;
+pub mod scaling;
 pub mod shutdown;
 pub mod testing;
 pub mod under_tokio;

@@ -16,7 +16,7 @@ use crate::errors::{error, lasts, not_ours, outcome};
 use crate::group::Client;
 use crate::member::Command;
 
-/// What the member has looked at, and what is still to be committed of it.
+/// What was looked at, and what is still to be committed of it.
 pub(crate) struct Request {
     /// By position in the batch.
     pub(crate) receipts: Vec<(usize, Receipt)>,
@@ -46,9 +46,11 @@ fn commit_all(client: &Client, shared: &Shared, receiver: &Receiver<Request>) {
         let outcomes = commit(client, shared, &all);
         let is_confirmed = |settled: &Settled| matches!(settled, Settled::Confirmed);
         let answered = all.iter().zip(&outcomes);
-        let answered = answered.map(|((_, receipt), it)| (receipt.clone(), is_confirmed(it)));
-        // The member knows before the drain does: it may be asked about it at once.
-        let _ = shared.commands.send(Command::Committed(answered.collect()));
+        let answered = answered.map(|((_, receipt), it)| (receipt, is_confirmed(it)));
+        // Noted before the drain knows: it may be asked about it at once.
+        if shared.ours().committed(answered) {
+            let _ = shared.commands.send(Command::Look);
+        }
         for (((at, place), _), settled) in all.iter().zip(outcomes) {
             requests[*at].settled[*place] = Some(settled);
         }

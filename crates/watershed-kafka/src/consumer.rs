@@ -22,6 +22,7 @@ use watershed::{CancellationSource, CancellationToken, Error, ErrorCode};
 
 use crate::errors::{closed, is_gone, trouble};
 use crate::member::{Command, Member};
+use crate::ours::Ours;
 use crate::partition::{Partition, Read};
 use crate::setup::{Setup, Start};
 
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) caught_up: CancellationSource,
     pub(crate) passed_over: AtomicU64,
     partitions: Mutex<HashMap<Assignment, Arc<Partition>>>,
+    ours: Mutex<Ours>,
     /// Nothing can be reached: it is told to whoever waits for a message.
     trouble: Mutex<Option<Error>>,
 }
@@ -73,6 +75,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn partitions(&self) -> MutexGuard<'_, HashMap<Assignment, Arc<Partition>>> {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ours(&self) -> MutexGuard<'_, Ours> {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn trouble(&self) -> MutexGuard<'_, Option<Error>> {
@@ -147,6 +153,7 @@ impl Consumer {
             caught_up: CancellationSource::new(),
             passed_over: AtomicU64::new(0),
             partitions: Mutex::default(),
+            ours: Mutex::default(),
             trouble: Mutex::default(),
         };
         Ok(Self {
@@ -295,11 +302,16 @@ impl Transport for Consumer {
         }
     }
 
-    /// The member's thread commits and seeks, so that no commit meets a revocation.
+    /// What is to be committed is looked at here, and goes to the thread that commits. Seeks wait for the
+    /// client: the member's thread does that.
     async fn settle(&self, batch: Vec<(Receipt, Verdict)>) -> Vec<Settled> {
         let count = batch.len();
         let (answer, settled) = oneshot::channel();
-        if self.shared.commands.send(Command::Settle(batch, answer)).is_err() {
+        let seeks = batch.iter().any(|(_, verdict)| matches!(verdict, Verdict::Release { .. }));
+        if !seeks {
+            let receipts = batch.into_iter().map(|(receipt, _)| receipt).enumerate().collect();
+            self.shared.ours().commit(receipts, (0..count).map(|_| None).collect(), answer);
+        } else if self.shared.commands.send(Command::Settle(batch, answer)).is_err() {
             // A thread that is gone has left the group: nothing is ours.
             return (0..count).map(|_| Settled::Lost(closed())).collect();
         }

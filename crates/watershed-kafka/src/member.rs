@@ -2,12 +2,12 @@
 //! gives partitions up, so none of these happens in the middle of another.
 //!
 //! It waits for commands and for the client's events, which send one; the interval is for what has
-//! sent none, and keeps the consumer in its group whatever the drain does.
+//! sent none, and keeps the consumer in its group whatever the drain does. Commits do not pass through it:
+//! what is ours is behind a lock, which it holds where it gives something up.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
@@ -18,11 +18,10 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use watershed::transport::{Assignment, Event, Settled, Trouble, Verdict};
 use watershed::{Error, ErrorCode};
 
-use crate::committing::{self, Request};
+use crate::committing;
 use crate::consumer::{Receipt, Shared};
 use crate::errors::{error, lasts};
 use crate::group::{Client, Group};
-use crate::partition::Partition;
 use crate::positions::partitions_of;
 use crate::rebalance::Pending;
 use crate::setup::Setup;
@@ -37,8 +36,6 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
 pub(crate) enum Command {
     Settle(Vec<(Receipt, Verdict)>, oneshot::Sender<Vec<Settled>>),
-    /// What was committed has its answer, and whether that was a yes.
-    Committed(Vec<(Receipt, bool)>),
     /// Nothing of the partition is open any more.
     GivenUp(Assignment),
     /// The log does not hold what was to be read.
@@ -48,29 +45,16 @@ pub(crate) enum Command {
     Look,
 }
 
-/// A partition that is ours, and what is committed of it.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) partition: Arc<Partition>,
-    /// The offset behind the last message that is committed.
-    pub(crate) committed: i64,
-    /// How many commits of it have no answer yet.
-    pub(crate) committing: usize,
-}
-
 pub(crate) struct Member {
     pub(crate) setup: Setup,
     pub(crate) shared: Arc<Shared>,
     commands: Receiver<Command>,
-    client: Option<Arc<Client>>,
+    pub(crate) client: Option<Arc<Client>>,
     /// How many partitions the topics had when it joined.
     pub(crate) partitions: usize,
-    /// By the number that the library has for a partition.
-    pub(crate) held: BTreeMap<u32, Held>,
     /// Never comes again.
     pub(crate) generation: u64,
     pub(crate) pending: Option<Pending>,
-    pub(crate) commits: Option<Sender<Request>>,
     /// Nothing could be reached; asked again then.
     look_again: Option<Instant>,
     leaves: bool,
@@ -85,10 +69,8 @@ impl Member {
             commands,
             client: None,
             partitions: 0,
-            held: BTreeMap::new(),
             generation: 0,
             pending: None,
-            commits: None,
             look_again: None,
             leaves: false,
             left: None,
@@ -121,16 +103,14 @@ impl Member {
         self.client = Some(Arc::clone(&client));
         let commits = committing::start(Arc::clone(&client), Arc::clone(&self.shared));
         let commits = commits.map_err(|cause| Error::from_error(ErrorCode::Source, cause))?;
-        self.commits = Some(commits);
+        self.shared.ours().open = Some((Arc::clone(&client), commits));
         while !self.leaves {
             self.obey(TICK);
             self.hear(&client)?;
             self.rebalance(&client)?;
             self.look(&client);
             let now = Instant::now();
-            for held in self.held.values() {
-                held.partition.tick(now);
-            }
+            self.shared.ours().partitions().for_each(|partition| partition.tick(now));
             self.note_the_end();
         }
         Ok(())
@@ -183,7 +163,6 @@ impl Member {
         for command in commands {
             match command {
                 Command::Settle(batch, answer) => self.settle(batch, answer),
-                Command::Committed(answered) => self.committed(&answered),
                 Command::GivenUp(assignment) => self.given_up(assignment),
                 Command::Explain(assignment, cause, answer) => {
                     let _ = answer.send(self.explain(assignment, cause));
@@ -228,7 +207,7 @@ impl Member {
     fn in_trouble(&mut self, error: Error) {
         *self.shared.trouble() = Some(error);
         self.look_again.get_or_insert_with(|| Instant::now() + AGAIN);
-        self.held.values().for_each(|held| held.partition.wake());
+        self.shared.ours().partitions().for_each(|partition| partition.wake());
     }
 
     /// Whether the brokers are there again.
@@ -249,18 +228,10 @@ impl Member {
 
     /// Says so when all that is ours was read to its end and is committed.
     fn note_the_end(&self) {
-        let is_done = |held: &Held| {
-            let (next, at_end) = held.partition.position();
-            at_end && held.committed >= next
-        };
         let is_settled = self.setup.until_empty && self.pending.is_none();
-        if is_settled && !self.held.is_empty() && self.held.values().all(is_done) {
+        if is_settled && self.shared.ours().is_read_and_committed() {
             self.shared.caught_up.cancel();
         }
-    }
-
-    pub(crate) fn client(&self) -> Option<Arc<Client>> {
-        self.client.clone()
     }
 
     /// Leaves the group. From here on the client's questions are answered as they come, so that it may be
@@ -270,8 +241,7 @@ impl Member {
         for partition in std::mem::take(&mut *self.shared.partitions()).into_values() {
             partition.close();
         }
-        self.held.clear();
-        self.commits = None;
+        self.shared.ours().close();
         let Some(client) = self.client.take() else { return Ok(()) };
         client.context().leave();
         self.answer_for_good(&client);

@@ -1,6 +1,6 @@
 //! One partition that is assigned: read by the drain without waiting, and closed by the member.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ struct Reading {
     failed: Option<KafkaError>,
     /// Until when somebody waits.
     until: Option<Instant>,
+    /// The id of the last message: the next one begins with the same topic and partition.
+    id: String,
 }
 
 /// What there is to be read.
@@ -62,7 +64,8 @@ impl Partition {
         let woken = Arc::clone(&waker);
         queue.set_nonempty_callback(move || woken.wake());
         let queue = Some(queue);
-        let reading = Reading { queue, next, at_end: false, failed: None, until: None };
+        let id = format!("{topic}/{number}/");
+        let reading = Reading { queue, next, at_end: false, failed: None, until: None, id };
         let (topic, reading) = (Arc::clone(topic), Mutex::new(reading));
         Some(Arc::new(Self { assignment, topic, number, bytes_at_once, reading, waker }))
     }
@@ -83,7 +86,7 @@ impl Partition {
         if let Some(error) = reading.failed.take() {
             return Read::Failed(error);
         }
-        let Reading { queue: Some(queue), next, at_end, failed, .. } = &mut *reading else {
+        let Reading { queue: Some(queue), next, at_end, failed, id, .. } = &mut *reading else {
             return Read::Closed;
         };
         let (mut messages, mut bytes) = (Vec::new(), 0);
@@ -93,7 +96,11 @@ impl Partition {
                     *next = message.offset() + 1;
                     *at_end = false;
                     bytes += message.payload_len() + message.key_len();
-                    messages.push(self.received(&message));
+                    if messages.is_empty() {
+                        // They are large: a vector that grows would copy each of them twice.
+                        messages.reserve_exact(at_most);
+                    }
+                    messages.push(self.received(&message, id));
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     *at_end = true;
@@ -119,22 +126,31 @@ impl Partition {
         Read::Nothing
     }
 
-    fn received(&self, message: &BorrowedMessage<'_>) -> Received<OwnedMessage, Receipt> {
+    /// `id`: that of an earlier message, which becomes that of this one.
+    fn received(
+        &self,
+        message: &BorrowedMessage<'_>,
+        id: &mut String,
+    ) -> Received<OwnedMessage, Receipt> {
         let offset = message.offset();
         let (topic, partition) = (Arc::clone(&self.topic), self.number);
-        let id = format!("{topic}/{partition}/{offset}").into();
+        id.truncate(id.rfind('/').map_or(0, |slash| slash + 1));
+        // A string takes whatever is written to it.
+        let _ = write!(id, "{offset}");
+        // The client looks for headers each time that it is asked: in the copy they have been found.
+        let message = message.detach();
         let headers = message.headers().map(|headers| {
             let headers = headers.iter();
             headers.map(|it| (it.key.to_owned(), it.value.unwrap_or_default().to_vec())).collect()
         });
         let facts = Facts {
-            id: Some(id),
+            id: Some(id.as_str().into()),
             assignment: self.assignment,
             headers: headers.unwrap_or_default(),
             ..Facts::default()
         };
         let receipt = Receipt { assignment: self.assignment, topic, partition, offset };
-        Received::new(message.detach(), receipt).with_facts(facts)
+        Received::new(message, receipt).with_facts(facts)
     }
 
     /// The offset behind the last message that was read, and whether the end was behind it.

@@ -103,13 +103,12 @@ impl Member {
 
     /// Why a position cannot be read from.
     pub(crate) fn explain(&self, assignment: Assignment, cause: KafkaError) -> Trouble {
-        let held = self.held.get(&assignment.partition);
-        let Some(held) = held.filter(|held| held.partition.assignment == assignment) else {
+        let Some(partition) = self.shared.ours().partition(assignment) else {
             return Trouble::Passes(not_ours());
         };
-        let Some(client) = self.client() else { return Trouble::Lasts(closed()) };
-        let (topic, number) = (&held.partition.topic, held.partition.number);
-        let (position, _) = held.partition.position();
+        let Some(client) = &self.client else { return Trouble::Lasts(closed()) };
+        let (topic, number) = (&partition.topic, partition.number);
+        let (position, _) = partition.position();
         let what = format!("partition {number} of `{topic}` does not hold position {position}");
         match client.fetch_watermarks(topic, number, ANSWER_WITHIN) {
             Ok((first, end)) => {

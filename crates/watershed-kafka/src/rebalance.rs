@@ -9,10 +9,9 @@ use rdkafka::consumer::Consumer as _;
 use watershed::transport::{Assignment, Event, Revocation, Trouble};
 use watershed::{Error, ErrorCode};
 
-use crate::consumer::Shared;
 use crate::errors::{error, not_ours};
 use crate::group::{Change, Client, Place, give, take_away};
-use crate::member::{Command, Held, Member};
+use crate::member::{Command, Member};
 use crate::partition::Partition;
 
 /// A question of the group's that is not answered yet.
@@ -67,11 +66,15 @@ impl Member {
                     self.lose(&places);
                     open.clear();
                 }
-                // What is on its way was ours when it was sent.
-                if !open.is_empty() || self.commits_any(&places) {
+                if !open.is_empty() {
                     return Ok(Some(Pending::Revoke { places, open }));
                 }
-                self.take_away(client, &places).map(|()| None)
+                // What is on its way was ours when it was sent.
+                let given_up = self.shared.ours().give_up(&places);
+                let Some(given_up) = given_up else {
+                    return Ok(Some(Pending::Revoke { places, open }));
+                };
+                self.take_away(client, &places, given_up).map(|()| None)
             }
         }
     }
@@ -93,7 +96,7 @@ impl Member {
                 return Err(Error::new(ErrorCode::Source, text));
             };
             self.shared.partitions().insert(assignment, Arc::clone(&partition));
-            self.held.insert(number, Held { partition, committed: position, committing: 0 });
+            self.shared.ours().add(partition, position);
             assigned.push(assignment);
         }
         give(client, &tpl).map_err(|cause| error("assigning partitions", cause))?;
@@ -121,7 +124,7 @@ impl Member {
             self.lose(&places);
             return Pending::Revoke { places, open };
         }
-        open.extend(self.assignments_of(&places));
+        open.extend(self.shared.ours().assignments_of(&places));
         for assignment in &open {
             let (commands, assignment) = (self.shared.commands.clone(), *assignment);
             let revocation = Revocation::new(assignment, move |_| {
@@ -140,31 +143,22 @@ impl Member {
         }
     }
 
-    fn held_of(&self, places: &[Place]) -> impl Iterator<Item = &Held> {
-        self.held.values().filter(|held| {
-            let Partition { topic, number, .. } = &*held.partition;
-            places.iter().any(|(name, partition)| **topic == **name && number == partition)
-        })
-    }
-
-    fn assignments_of(&self, places: &[Place]) -> Vec<Assignment> {
-        self.held_of(places).map(|held| held.partition.assignment).collect()
-    }
-
-    fn commits_any(&self, places: &[Place]) -> bool {
-        self.held_of(places).any(|held| held.committing > 0)
-    }
-
     fn lose(&self, places: &[Place]) {
-        for assignment in self.assignments_of(places) {
+        let lost = self.shared.ours().assignments_of(places);
+        for assignment in lost {
             self.shared.notices.tell(Event::Lost(assignment, not_ours()));
         }
     }
 
-    fn take_away(&mut self, client: &Client, places: &[Place]) -> Result<(), Error> {
-        for assignment in self.assignments_of(places) {
-            self.held.remove(&assignment.partition);
-            close(&self.shared, assignment);
+    fn take_away(
+        &self,
+        client: &Client,
+        places: &[Place],
+        given_up: Vec<Arc<Partition>>,
+    ) -> Result<(), Error> {
+        for partition in given_up {
+            self.shared.partitions().remove(&partition.assignment);
+            partition.close();
         }
         let taken = take_away(client, &list(places));
         taken.map_err(|cause| error("giving partitions up", cause))
@@ -186,13 +180,6 @@ impl Member {
                 Pending::Revoke { places, .. } => take_away(client, &list(&places)),
             };
         }
-    }
-}
-
-fn close(shared: &Shared, assignment: Assignment) {
-    let partition = shared.partitions().remove(&assignment);
-    if let Some(partition) = partition {
-        partition.close();
     }
 }
 

@@ -14,5 +14,8 @@ mod queue;
 mod statements;
 mod transport;
 
+#[doc = include_str!("coming_from.md")]
+pub mod coming_from {}
+
 pub use lease::Lease;
 pub use queue::{LeasedRows, NewRow};

@@ -91,17 +91,18 @@ impl LeasedRows {
         statements: &Arc<Statements>,
         row: &PgRow,
     ) -> Result<(i64, Received<Vec<u8>, Lease>), sqlx::Error> {
-        let (id, token) = (row.try_get("id")?, row.try_get("token")?);
+        // By place: a name is looked for in each row anew.
+        let (id, token) = (row.try_get(0)?, row.try_get(1)?);
         let drain = self.options.names.key.is_some().then(|| self.notices.clone());
         let receipt = Lease { id, token, statements: Arc::clone(statements), drain };
-        let key: Option<String> = row.try_get("key")?;
+        let key: Option<String> = row.try_get(4)?;
         let facts = Facts {
             id: Some(id.to_string().into()),
-            deliveries: u32::try_from(row.try_get::<i32, _>("deliveries")?).ok(),
+            deliveries: u32::try_from(row.try_get::<i32, _>(2)?).ok(),
             group: key.map(Into::into),
             ..Facts::default()
         };
-        let received = Received::new(row.try_get("body")?, receipt);
+        let received = Received::new(row.try_get(3)?, receipt);
         Ok((id, received.leased_for(self.options.lease).with_facts(facts)))
     }
 
@@ -116,8 +117,7 @@ impl LeasedRows {
         let rows = lent.run(statement).await;
         *held = Some(lent).filter(Lent::is_sound);
         drop(held);
-        let answer =
-            |row: PgRow| Ok(((row.try_get("id")?, row.try_get("token")?), row.try_get("done")?));
+        let answer = |row: PgRow| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?));
         rows?.into_iter().map(answer).collect::<Result<_, _>>().map_err(Failed::behind_commit)
     }
 }

@@ -6,7 +6,7 @@
 use std::future::Future;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::config::{Builder, Config, retry::RetryConfig};
+use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
 };
@@ -19,8 +19,11 @@ pub(crate) type Answer = Result<(), Refusal>;
 /// The entries of a call that were done, by their ids, and those that were not.
 pub(crate) type Answers = (Vec<String>, Vec<BatchResultErrorEntry>);
 
-pub(crate) fn once() -> Builder {
-    Config::builder().retry_config(RetryConfig::disabled())
+/// The same client, which tries nothing again. One for all calls: an override of each is applied anew by
+/// each.
+pub(crate) fn once(client: &Client) -> Client {
+    let config = client.config().to_builder().retry_config(RetryConfig::disabled());
+    Client::from_conf(config.build())
 }
 
 /// The name of a queue, as its address ends.
@@ -77,8 +80,9 @@ pub(crate) async fn delete(client: &Client, url: &str, handles: &[&str]) -> Vec<
         let entries: Result<Vec<_>, _> = entries.collect();
         let call = client.delete_message_batch().queue_url(url);
         async move {
-            let call = call.set_entries(Some(entries.map_err(incomplete)?)).customize();
-            let answer = call.config_override(once()).send().await;
+            let call = call.set_entries(Some(entries.map_err(incomplete)?));
+            // Large, as every call of the SDK is.
+            let answer = Box::pin(call.send()).await;
             let answer = answer.map_err(|error| Refusal::of_call(what, name, error))?;
             let done = answer.successful.into_iter().map(|entry| entry.id).collect();
             Ok((done, answer.failed))
@@ -98,8 +102,9 @@ pub(crate) async fn hide(client: &Client, url: &str, messages: &[(&str, i32)]) -
         let entries: Result<Vec<_>, _> = entries.collect();
         let call = client.change_message_visibility_batch().queue_url(url);
         async move {
-            let call = call.set_entries(Some(entries.map_err(incomplete)?)).customize();
-            let answer = call.config_override(once()).send().await;
+            let call = call.set_entries(Some(entries.map_err(incomplete)?));
+            // Large, as every call of the SDK is.
+            let answer = Box::pin(call.send()).await;
             let answer = answer.map_err(|error| Refusal::of_call(what, name, error))?;
             let done = answer.successful.into_iter().map(|entry| entry.id).collect();
             Ok((done, answer.failed))

@@ -16,7 +16,7 @@ use aws_sdk_sqs::types::{
 use watershed::Error;
 
 use crate::answers::{Refusal, Why};
-use crate::calls::{Answer, each, incomplete, name, once};
+use crate::calls::{Answer, each, incomplete, name};
 use crate::redrive::attribute;
 
 /// The attribute that says what a message has failed with, and how long it may be in bytes.
@@ -149,8 +149,8 @@ async fn send(
         let entries: Result<Vec<_>, _> = entries.collect();
         let call = client.send_message_batch().queue_url(to);
         async move {
-            let call = call.set_entries(Some(entries.map_err(incomplete)?)).customize();
-            let answer = call.config_override(once()).send().await;
+            let call = call.set_entries(Some(entries.map_err(incomplete)?));
+            let answer = Box::pin(call.send()).await;
             let answer = answer.map_err(|error| Refusal::of_call(what, name, error))?;
             let done = answer.successful.into_iter().map(|entry| entry.id).collect();
             Ok((done, answer.failed))

@@ -12,5 +12,8 @@ mod letters;
 mod queue;
 mod redrive;
 
+#[doc = include_str!("coming_from.md")]
+pub mod coming_from {}
+
 pub use aws_sdk_sqs;
 pub use queue::{Queue, Receipt};

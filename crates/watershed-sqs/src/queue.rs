@@ -96,9 +96,10 @@ impl Receipt {
 
 impl Queue {
     /// The queue at `url`, by a client that knows its region, credentials, HTTP client and time limits.
+    #[allow(clippy::needless_pass_by_value, reason = "what is handed over is used by the queue")]
     pub fn new(client: Client, url: impl Into<String>) -> Self {
         Self {
-            client,
+            client: once(&client),
             url: url.into(),
             visibility: Duration::from_mins(1),
             wait: None,
@@ -269,7 +270,8 @@ impl Transport for Queue {
         let able = if self.letters.is_some() { able.rejects() } else { able };
         let able = if self.redriven { able.redrives() } else { able };
         let able = if is_fifo(&self.url) { able.groups() } else { able };
-        able.batches_of(BATCH).prefetches(BATCH)
+        // More are fetched when half of them are left: so each receive, which is paid for, is for ten.
+        able.batches_of(BATCH).prefetches(2 * BATCH)
     }
 
     async fn fetch(&self, want: Want) -> Fetched<Message, Receipt> {
@@ -291,8 +293,6 @@ impl Transport for Queue {
             .wait_time_seconds(i32::try_from(wait.as_secs()).unwrap_or(0))
             .message_system_attribute_names(MessageSystemAttributeName::All)
             .message_attribute_names("All")
-            .customize()
-            .config_override(once())
             .send()
             .await;
         // A stop in between changes nothing: the service may have leased messages by now.

@@ -6,7 +6,7 @@ use watershed::Error;
 use watershed::transport::Trouble;
 
 use crate::answers::Refusal;
-use crate::calls::{name, once};
+use crate::calls::name;
 
 /// After how many receives the queue puts a message aside, if it does.
 pub(crate) async fn max_receives(client: &Client, url: &str) -> Result<Option<u32>, Trouble> {
@@ -28,7 +28,7 @@ pub(crate) async fn attribute(
     which: QueueAttributeName,
 ) -> Result<Option<String>, Refusal> {
     let call = client.get_queue_attributes().queue_url(url).attribute_names(which.clone());
-    let answer = call.customize().config_override(once()).send().await;
+    let answer = call.send().await;
     let refused = |error| Refusal::of_call("reading an attribute of", name(url), error);
     Ok(answer.map_err(refused)?.attributes.and_then(|mut attributes| attributes.remove(&which)))
 }

@@ -33,6 +33,40 @@ fn a_claim_leases_exactly_what_it_returns_and_at_most_what_was_asked_for() {
 }
 
 #[test]
+fn no_statement_reads_the_table_from_its_beginning_to_its_end() {
+    on_server(async |server| {
+        let pool = pool_of(5, server.options());
+        let queue = server.queue_on(pool.clone());
+        queue.create().await.unwrap();
+        // Few enough for a planner to think that reading all of them is cheaper than finding a hundred.
+        put_many(&queue, &server, 5_000).await;
+        for _ in 0..10 {
+            let rows = fetch(&queue, 100).await;
+            let leases = rows.iter().map(|row| row.lease.clone()).collect();
+            assert_eq!(queue.renew(leases).await.len(), 100);
+            let outcomes = settle(&queue, &rows, Verdict::Accept).await;
+            assert_eq!(letters(&outcomes), "C".repeat(100));
+        }
+        queue.close().await.unwrap();
+        // A session tells what it has read when it ends.
+        pool.close().await;
+        let told = "select (n_tup_upd = 2000 and n_tup_del = 1000)::text from pg_stat_user_tables
+            where relid = 'orders'::regclass";
+        let began = Instant::now();
+        while server.text(told).await != "true" {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the leases, renewals and deletes are not told"
+            );
+        }
+        let read = "select seq_tup_read::text from pg_stat_user_tables
+            where relid = 'orders'::regclass";
+        let read: u64 = server.text(read).await.parse().unwrap();
+        assert!(read < 5_000, "{read} rows were read one after another");
+    });
+}
+
+#[test]
 fn claims_at_once_share_the_rows_and_wait_for_nobody() {
     on_server(async |server| {
         let queues: Vec<_> = (0..4).map(|_| server.queue()).collect();
