@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Transport;
+use super::calls::Calls;
 use super::fetching::Fetches;
 use super::hub::Hub;
 use super::leases::Renewals;
-use super::sending::Calls;
 use super::state::{Due, State};
 use crate::clock::{Alarm, Clock, Tick};
 use crate::error::Error;
@@ -22,7 +22,7 @@ const ROUNDS: usize = 64;
 pub(super) struct Driver<T: Transport> {
     pub(super) fetches: Fetches<T>,
     pub(super) renewals: Renewals,
-    pub(super) calls: Calls,
+    pub(super) calls: Calls<T>,
     timer: Option<Alarm>,
 }
 

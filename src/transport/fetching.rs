@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 use super::Transport;
 use super::driver::Look;
 use super::entries::{Entry, Lease, Phase};
@@ -22,7 +24,7 @@ const LONGEST_FETCH: Duration = Duration::from_secs(20);
 type FetchedBy<T> = Fetched<<T as Transport>::Message, <T as Transport>::Receipt>;
 
 /// The fetches that are with the transport: for which source, and when they were requested.
-pub(super) struct Fetches<T: Transport>(InFlight<(u64, Tick), FetchedBy<T>>);
+pub(super) struct Fetches<T: Transport>(InFlight<(u64, Tick), BoxFuture<'static, FetchedBy<T>>>);
 
 impl<T: Transport> Default for Fetches<T> {
     fn default() -> Self {
@@ -40,7 +42,7 @@ impl<T: Transport> Fetches<T> {
         while let Some((part, want, within)) = look.hub.change(State::next_fetch) {
             let deadline = look.now + want.wait + within;
             let transport = Arc::clone(look.hub.transport());
-            let call = async move { transport.fetch(want).await };
+            let call = Box::pin(async move { transport.fetch(want).await });
             self.0.push((part, look.now), deadline, call, cx);
             moved = true;
         }

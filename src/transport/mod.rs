@@ -59,9 +59,11 @@
 // - `hub`: a transport as its drain sees it; `aside`: what it does when its lock is free
 // - `state`, `entries`, `part`, `prefix`, `groups`: the receipts, and the sources they came by;
 //   `in_order`, `losing`: how they end; `room`: who may take one
-// - `driver`, with `in_flight`: `fetching`, `leases`, `sending`, `revoking`: what goes on meanwhile
+// - `driver`, with `in_flight` and `seat`: `fetching`, `leases`, `calls` with `sending`, `revoking`: what
+//   goes on meanwhile
 
 mod aside;
+mod calls;
 mod driver;
 mod entries;
 mod events;
@@ -79,6 +81,7 @@ mod prefix;
 mod received;
 mod revoking;
 mod room;
+mod seat;
 mod sending;
 mod source;
 mod state;

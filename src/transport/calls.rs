@@ -1,0 +1,199 @@
+//! The settlements that are with the transport.
+//!
+//! Where each message is a call of its own, whatever is done for a call is done for each message. So
+//! batches are gathered under one lock until there are many, those that are answered at once are told
+//! under one, and what they are gathered in is used again: a call has the vector that the transport is
+//! given, the one that it returns, and no third.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::Context;
+
+use super::Transport;
+use super::driver::Look;
+use super::in_flight::{Ended, InFlight, ended_at_once};
+use super::seat::{Seat, seat};
+use crate::clock::Tick;
+use crate::panics;
+use crate::settlement::{Key, Settled, Verdict};
+
+/// What one verdict of a call is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum About {
+    Message(Key),
+    /// A commit or a seek of this partition.
+    Partition(u64),
+}
+
+/// Batches for the transport, one behind another.
+pub(super) struct Batches<R> {
+    about: Vec<About>,
+    verdicts: Vec<(Arc<R>, Verdict)>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+}
+
+impl<R> Default for Batches<R> {
+    fn default() -> Self {
+        Self { about: Vec::new(), verdicts: Vec::new(), ends: Vec::new() }
+    }
+}
+
+impl<R> Batches<R> {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// How many are in the one that is gathered.
+    pub(super) fn open(&self) -> usize {
+        self.about.len() - self.ends.last().copied().unwrap_or(0)
+    }
+
+    pub(super) fn push(&mut self, about: About, receipt: Arc<R>, verdict: Verdict) {
+        self.about.push(about);
+        self.verdicts.push((receipt, verdict));
+    }
+
+    /// The one that is gathered is one, if there is anything in it.
+    pub(super) fn close(&mut self) -> bool {
+        let any = self.open() > 0;
+        if any {
+            self.ends.push(self.about.len());
+        }
+        any
+    }
+
+    /// Takes out what was gathered and is no batch.
+    pub(super) fn take_open(&mut self) -> impl DoubleEndedIterator<Item = About> + use<'_, R> {
+        let from = self.about.len() - self.open();
+        self.verdicts.truncate(from);
+        self.about.drain(from..)
+    }
+
+    fn clear(&mut self) {
+        self.about.clear();
+        self.ends.clear();
+        panics::drop_each(self.verdicts.drain(..));
+    }
+}
+
+type Batch<T> = Vec<(<T as Transport>::Receipt, Verdict)>;
+
+/// The settlements that are with the transport.
+pub(super) struct Calls<T: Transport> {
+    in_flight: InFlight<Vec<About>, Seat<Batch<T>, Vec<Settled>>>,
+    /// Where the next call is made.
+    seat: Option<Seat<Batch<T>, Vec<Settled>>>,
+    /// What is gathered in a poll: empty between two.
+    batches: Batches<T::Receipt>,
+    answers: Vec<(Range<usize>, Vec<Settled>)>,
+}
+
+impl<T: Transport> Default for Calls<T> {
+    fn default() -> Self {
+        Self {
+            in_flight: InFlight::default(),
+            seat: None,
+            batches: Batches::default(),
+            answers: Vec::new(),
+        }
+    }
+}
+
+impl<T: Transport> Calls<T> {
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        self.in_flight.deadline()
+    }
+
+    pub(super) fn poll(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
+        let gathers = !self.in_flight.is_empty();
+        let batches = &mut self.batches;
+        let within = look.hub.change(|state| {
+            state.next_batches(gathers, batches);
+            state.options.settle_within
+        });
+        let mut moved = !self.batches.is_empty();
+        if moved {
+            self.call_each(look, look.now + within, cx);
+        }
+        while let Some((about, ended)) = self.in_flight.poll(look.now, cx) {
+            moved = true;
+            let answers = answers(ended);
+            look.hub.change(|state| state.answered(&about, answers, look.now));
+        }
+        moved
+    }
+
+    /// Makes the calls that were gathered, and tells the answers of those that have one at once.
+    fn call_each(&mut self, look: &Look<'_, T>, deadline: Tick, cx: &mut Context<'_>) {
+        let mut from = 0;
+        for at in 0..self.batches.ends.len() {
+            let of = from..self.batches.ends[at];
+            from = of.end;
+            let verdicts = &self.batches.verdicts[of.clone()];
+            let copied = look.copy(|| {
+                let mine =
+                    |(it, verdict): &(Arc<_>, Verdict)| (T::Receipt::clone(it), verdict.clone());
+                verdicts.iter().map(mine).collect()
+            });
+            let answers = match copied {
+                Some(batch) => self.call(look, batch, of.clone(), deadline, cx),
+                None => Some(Vec::new()),
+            };
+            self.answers.extend(answers.map(|answers| (of, answers)));
+        }
+        let Self { batches, answers, .. } = self;
+        look.hub.change(|state| {
+            for (of, answers) in answers.drain(..) {
+                state.answered(&batches.about[of], answers, look.now);
+            }
+        });
+        batches.clear();
+    }
+
+    /// Makes a call, and keeps one that has no answer at once.
+    fn call(
+        &mut self,
+        look: &Look<'_, T>,
+        batch: Batch<T>,
+        of: Range<usize>,
+        deadline: Tick,
+        cx: &mut Context<'_>,
+    ) -> Option<Vec<Settled>> {
+        let mut seat = self.seat.take().unwrap_or_else(|| {
+            let transport = Arc::clone(look.hub.transport());
+            seat(move |batch| {
+                let transport = Arc::clone(&transport);
+                async move { transport.settle(batch).await }
+            })
+        });
+        seat.as_mut().begin(batch);
+        match ended_at_once(&mut seat, cx) {
+            None => {
+                self.in_flight.keep(self.batches.about[of].to_vec(), deadline, seat);
+                None
+            }
+            Some(Ended::Answered(answers)) => {
+                self.seat = Some(seat);
+                Some(answers)
+            }
+            Some(ended) => {
+                panics::drop_each([seat]);
+                Some(answers(ended))
+            }
+        }
+    }
+}
+
+fn answers(ended: Ended<Vec<Settled>>) -> Vec<Settled> {
+    match ended {
+        Ended::Answered(answers) => answers,
+        // Nobody knows what became of it.
+        Ended::Late | Ended::Panicked(_) => Vec::new(),
+    }
+}
