@@ -11,6 +11,7 @@ use std::task::Context;
 
 use super::Transport;
 use super::driver::Look;
+use super::entries::Kept;
 use super::in_flight::{Ended, InFlight, ended_at_once};
 use super::seat::{Seat, seat};
 use crate::clock::Tick;
@@ -25,17 +26,27 @@ pub(super) enum About {
     Partition(u64),
 }
 
+/// What is about to be said of one receipt.
+pub(super) struct Spoken<R> {
+    pub(super) about: About,
+    /// Back with its entry when there is an answer.
+    pub(super) receipt: Option<Kept<R>>,
+    verdict: Option<Verdict>,
+}
+
+/// What a call has said something of.
+pub(super) type Called<R> = (About, Option<Kept<R>>);
+
 /// Batches for the transport, one behind another.
 pub(super) struct Batches<R> {
-    about: Vec<About>,
-    verdicts: Vec<(Arc<R>, Verdict)>,
+    spoken: Vec<Spoken<R>>,
     /// Where each of them ends.
     ends: Vec<usize>,
 }
 
 impl<R> Default for Batches<R> {
     fn default() -> Self {
-        Self { about: Vec::new(), verdicts: Vec::new(), ends: Vec::new() }
+        Self { spoken: Vec::new(), ends: Vec::new() }
     }
 }
 
@@ -51,34 +62,36 @@ impl<R> Batches<R> {
 
     /// How many are in the one that is gathered.
     pub(super) fn open(&self) -> usize {
-        self.about.len() - self.ends.last().copied().unwrap_or(0)
+        self.spoken.len() - self.ends.last().copied().unwrap_or(0)
     }
 
-    pub(super) fn push(&mut self, about: About, receipt: Arc<R>, verdict: Verdict) {
-        self.about.push(about);
-        self.verdicts.push((receipt, verdict));
+    pub(super) fn push(&mut self, about: About, receipt: Option<Kept<R>>, verdict: Verdict) {
+        self.spoken.push(Spoken { about, receipt, verdict: Some(verdict) });
     }
 
     /// The one that is gathered is one, if there is anything in it.
     pub(super) fn close(&mut self) -> bool {
         let any = self.open() > 0;
         if any {
-            self.ends.push(self.about.len());
+            self.ends.push(self.spoken.len());
         }
         any
     }
 
     /// Takes out what was gathered and is no batch.
-    pub(super) fn take_open(&mut self) -> impl DoubleEndedIterator<Item = About> + use<'_, R> {
-        let from = self.about.len() - self.open();
-        self.verdicts.truncate(from);
-        self.about.drain(from..)
+    pub(super) fn take_open(&mut self) -> impl DoubleEndedIterator<Item = Spoken<R>> + use<'_, R> {
+        let from = self.spoken.len() - self.open();
+        self.spoken.drain(from..)
+    }
+
+    /// Those of one batch. What they were said of is not here any more.
+    fn called(&mut self, of: Range<usize>) -> impl Iterator<Item = Called<R>> + use<'_, R> {
+        self.spoken[of].iter_mut().map(|it| (it.about, it.receipt.take()))
     }
 
     fn clear(&mut self) {
-        self.about.clear();
         self.ends.clear();
-        panics::drop_each(self.verdicts.drain(..));
+        panics::drop_each(self.spoken.drain(..));
     }
 }
 
@@ -86,7 +99,7 @@ type Batch<T> = Vec<(<T as Transport>::Receipt, Verdict)>;
 
 /// The settlements that are with the transport.
 pub(super) struct Calls<T: Transport> {
-    in_flight: InFlight<Vec<About>, Seat<Batch<T>, Vec<Settled>>>,
+    in_flight: InFlight<Vec<Called<T::Receipt>>, Seat<Batch<T>, Vec<Settled>>>,
     /// Where the next call is made.
     seat: Option<Seat<Batch<T>, Vec<Settled>>>,
     /// What is gathered in a poll: empty between two.
@@ -121,10 +134,10 @@ impl<T: Transport> Calls<T> {
         if moved {
             self.call_each(look, look.now + within, cx);
         }
-        while let Some((about, ended)) = self.in_flight.poll(look.now, cx) {
+        while let Some((called, ended)) = self.in_flight.poll(look.now, cx) {
             moved = true;
             let answers = answers(ended);
-            look.hub.change(|state| state.answered(&about, answers, look.now));
+            look.hub.change(|state| state.answered(called.into_iter(), answers, look.now));
         }
         moved
     }
@@ -135,13 +148,13 @@ impl<T: Transport> Calls<T> {
         for at in 0..self.batches.ends.len() {
             let of = from..self.batches.ends[at];
             from = of.end;
-            let verdicts = &self.batches.verdicts[of.clone()];
+            let spoken = &mut self.batches.spoken[of.clone()];
             let copied = look.copy(|| {
                 let mine =
-                    |(it, verdict): &(Arc<_>, Verdict)| (T::Receipt::clone(it), verdict.clone());
-                verdicts.iter().map(mine).collect()
+                    |it: &mut Spoken<_>| Some((it.receipt.as_ref()?.copy(), it.verdict.take()?));
+                spoken.iter_mut().map(mine).collect::<Option<_>>()
             });
-            let answers = match copied {
+            let answers = match copied.flatten() {
                 Some(batch) => self.call(look, batch, of.clone(), deadline, cx),
                 None => Some(Vec::new()),
             };
@@ -150,7 +163,7 @@ impl<T: Transport> Calls<T> {
         let Self { batches, answers, .. } = self;
         look.hub.change(|state| {
             for (of, answers) in answers.drain(..) {
-                state.answered(&batches.about[of], answers, look.now);
+                state.answered(batches.called(of), answers, look.now);
             }
         });
         batches.clear();
@@ -175,7 +188,8 @@ impl<T: Transport> Calls<T> {
         seat.as_mut().begin(batch);
         match ended_at_once(&mut seat, cx) {
             None => {
-                self.in_flight.keep(self.batches.about[of].to_vec(), deadline, seat);
+                let called = self.batches.called(of).collect();
+                self.in_flight.keep(called, deadline, seat);
                 None
             }
             Some(Ended::Answered(answers)) => {

@@ -245,20 +245,7 @@ impl<T: Transport> State<T> {
             self.shortest_lease = Some(self.shortest_lease.map_or(term, |least| least.min(term)));
             Lease::new(requested, term, renews)
         });
-        let key = self.entries.insert(Entry {
-            receipt: Arc::new(receipt),
-            facts,
-            part,
-            place: 0,
-            phase: Phase::Buffered,
-            verdict: Verdict::UNTOUCHED,
-            tag: None,
-            lease,
-            in_hand: false,
-            waits_for_renewal: false,
-            maybe: false,
-            refused: None,
-        });
+        let key = self.entries.insert(Entry::new(part, receipt, facts, lease));
         self.counts.fetched += 1;
         self.joins_group(key);
         self.set_alarm(lease.next, Due::Lease(key));
@@ -281,7 +268,7 @@ impl<T: Transport> State<T> {
         let waits = self.waits_for_group(key);
         if let Some(entry) = self.entries.get_mut(key) {
             entry.phase = Phase::Decided;
-            entry.verdict = verdict.fit(&self.able);
+            entry.verdict = verdict.fit(&self.able).into();
             self.unsettled += 1;
             if !waits {
                 self.outbox.push_back(key);

@@ -80,11 +80,11 @@ impl<M> Groups<M> {
 
 impl<T: Transport> State<T> {
     fn group_of(&self, key: Key) -> Option<Arc<str>> {
-        self.entries.get(key)?.facts.group.clone()
+        self.entries.get(key)?.facts().group.clone()
     }
 
     fn group(&self, key: Key) -> Option<&Group<T::Message>> {
-        self.groups.groups.get(self.entries.get(key)?.facts.group.as_ref()?)
+        self.groups.groups.get(self.entries.get(key)?.facts().group.as_ref()?)
     }
 
     /// A message was fetched.
@@ -121,7 +121,7 @@ impl<T: Transport> State<T> {
     /// Whoever is behind it in its group waits.
     fn is_in_hand(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let group = entry.facts.group.as_ref();
+        let group = entry.facts().group.as_ref();
         if let Some(group) = group.and_then(|name| self.groups.groups.get_mut(name)) {
             if !std::mem::replace(&mut entry.in_hand, true) {
                 group.in_hand += 1;
@@ -132,7 +132,7 @@ impl<T: Transport> State<T> {
 
     /// One was taken. Returns its place in its group.
     pub(super) fn taken_in_group(&mut self, key: Key) -> Option<u64> {
-        let name = self.entries.get(key)?.facts.group.as_ref()?;
+        let name = self.entries.get(key)?.facts().group.as_ref()?;
         let group = self.groups.groups.get_mut(name)?;
         group.taken += 1;
         Some(group.taken - 1)
@@ -148,7 +148,7 @@ impl<T: Transport> State<T> {
     pub(super) fn lets_go_on(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.in_hand) else { return };
         entry.in_hand = false;
-        let Some(name) = entry.facts.group.clone() else { return };
+        let Some(name) = entry.facts().group.clone() else { return };
         if let Some(group) = self.groups.groups.get_mut(&name) {
             group.in_hand -= 1;
         }
@@ -238,7 +238,7 @@ impl<T: Transport> State<T> {
             let message = part.buffer.remove(at).map(|(message, _)| message);
             return self.aside.messages.extend(message);
         }
-        let name = self.entries.get(key).and_then(|entry| entry.facts.group.as_ref());
+        let name = self.entries.get(key).and_then(|entry| entry.facts().group.as_ref());
         let Some(group) = name.and_then(|name| self.groups.groups.get_mut(name)) else { return };
         if let Some(at) = group.held.iter().position(|(_, other, _)| *other == key) {
             part.held -= 1;
@@ -294,7 +294,7 @@ impl<T: Transport> State<T> {
             self.next_in_group(name);
         } else if let Some(last) = group.open.back().copied() {
             let entry = self.entries.get(last).filter(|entry| entry.phase == Phase::Decided);
-            if entry.is_some_and(|entry| matches!(entry.verdict, Verdict::Release { .. })) {
+            if entry.is_some_and(|entry| entry.verdict.is_release()) {
                 self.outbox.push_back(last);
                 self.wake_driver();
             }

@@ -230,10 +230,9 @@ impl<T: Transport> Desk for Hub<T> {
 
     fn keep(&self, key: Key) {
         self.change(|state| {
-            if let Some(entry) = state.entries.get(key) {
+            if let Some(entry) = state.entries.get_mut(key) {
                 // In prefix order whoever reads next goes on from there.
-                if !state.able.prefix {
-                    let receipt = Arc::clone(&entry.receipt);
+                if let Some(receipt) = if state.able.prefix { None } else { entry.share() } {
                     state.kept.insert(key, receipt);
                 }
                 state.abandon(key);
@@ -293,15 +292,15 @@ impl<T: Transport> Desk for Hub<T> {
 
     fn facts(&self, key: Key) -> Facts {
         let state = self.state.lock();
-        state.entries.get(key).map(|entry| entry.facts.clone()).unwrap_or_default()
+        state.entries.get(key).map(|entry| entry.facts().clone()).unwrap_or_default()
     }
 
     fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>> {
         let receipt = {
-            let state = self.state.lock();
-            let entry = state.entries.get(key)?;
+            let mut state = self.state.lock();
+            let entry = state.entries.get_mut(key)?;
             let is_open = matches!(entry.phase, Phase::Taken | Phase::ByHand);
-            is_open.then(|| Arc::clone(&entry.receipt))?
+            if is_open { entry.share()? } else { return None }
         };
         Some(Box::new(T::Receipt::clone(&receipt)))
     }

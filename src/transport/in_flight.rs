@@ -28,7 +28,10 @@ struct Call<A, F> {
     future: Option<Abortable<F>>,
 }
 
-impl<A: Unpin, F: Future + Unpin> Future for Call<A, F> {
+/// What it is about is never pinned.
+impl<A, F: Unpin> Unpin for Call<A, F> {}
+
+impl<A, F: Future + Unpin> Future for Call<A, F> {
     type Output = ((Tick, u64), Option<A>, Ended<F::Output>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -87,7 +90,7 @@ pub(super) fn ended_at_once<F: Future + Unpin>(
     }
 }
 
-impl<A: Unpin, F: Future + Unpin> InFlight<A, F> {
+impl<A, F: Future + Unpin> InFlight<A, F> {
     pub(super) fn is_empty(&self) -> bool {
         self.calls.is_empty() && self.ended.is_empty()
     }

@@ -99,7 +99,7 @@ impl<T: Transport> State<T> {
             }
             entry.lease.calling = true;
             keys.push(key);
-            receipts.push(Arc::clone(&entry.receipt));
+            receipts.extend(entry.share());
         }
         (!keys.is_empty()).then_some((keys, receipts, self.options.settle_within))
     }

@@ -1,10 +1,8 @@
 //! Verdicts on their way: in batches, and in prefix order one call of a partition at a time.
 
-use std::sync::Arc;
-
 use super::Transport;
-use super::calls::{About, Batches};
-use super::entries::Phase;
+use super::calls::{About, Batches, Called, Spoken};
+use super::entries::{Entry, Kept, Phase, Said};
 use super::options::back_off;
 use super::prefix::{Due as PrefixDue, Sent};
 use super::state::{Due, End, State, no_answer};
@@ -52,13 +50,13 @@ impl<T: Transport> State<T> {
                 continue;
             }
             entry.phase = Phase::Sending;
-            batches.push(About::Message(key), Arc::clone(&entry.receipt), entry.verdict.clone());
+            batches.push(About::Message(key), entry.receipt.take(), entry.verdict.verdict());
         }
         if batches.open() < least {
-            for about in batches.take_open().rev() {
+            for Spoken { about, receipt, .. } in batches.take_open().rev() {
                 let About::Message(key) = about else { continue };
                 if let Some(entry) = self.entries.get_mut(key) {
-                    entry.phase = Phase::Decided;
+                    (entry.phase, entry.receipt) = (Phase::Decided, receipt);
                 }
                 self.outbox.push_front(key);
             }
@@ -89,8 +87,8 @@ impl<T: Transport> State<T> {
                 }
                 PrefixDue::Commit => {
                     let keys = std::mem::take(&mut prefix.ready);
-                    let last = keys.last().and_then(|key| self.entries.get(*key));
-                    let Some(receipt) = last.map(|entry| entry.receipt.clone()) else { continue };
+                    let last = keys.last().and_then(|key| self.entries.get_mut(*key));
+                    let Some(receipt) = last.and_then(Entry::share) else { continue };
                     for key in &keys {
                         if let Some(entry) = self.entries.get_mut(*key) {
                             entry.phase = Phase::Sending;
@@ -109,24 +107,39 @@ impl<T: Transport> State<T> {
                 PrefixDue::Seek(key) => {
                     let Some(entry) = self.entries.get_mut(key) else { continue };
                     entry.phase = Phase::Sending;
-                    (Sent::Seek(key), entry.receipt.clone(), entry.verdict.clone())
+                    let Some(receipt) = entry.share() else { continue };
+                    (Sent::Seek(key), receipt, entry.verdict.verdict())
                 }
             };
             prefix.sent = Some(sent);
-            batches.push(About::Partition(id), receipt, verdict);
+            batches.push(About::Partition(id), Some(Kept::Shared(receipt)), verdict);
         }
         batches.close()
     }
 
     /// The outcomes of a batch.
-    pub(super) fn answered(&mut self, about: &[About], answers: Vec<Settled>, now: Tick) {
+    pub(super) fn answered(
+        &mut self,
+        called: impl Iterator<Item = Called<T::Receipt>>,
+        answers: Vec<Settled>,
+        now: Tick,
+    ) {
         self.hears(now, answers.iter().any(|answer| !matches!(answer, Settled::Unknown(_))));
         let mut answers = answers.into_iter();
-        for about in about {
+        for (about, receipt) in called {
             let answer = answers.next().unwrap_or_else(|| Settled::Unknown(no_answer()));
-            match *about {
-                About::Message(key) => self.message_answered(key, answer, now),
-                About::Partition(id) => self.partition_answered(id, answer, now),
+            match about {
+                About::Message(key) => {
+                    match self.entries.get_mut(key) {
+                        Some(entry) => entry.receipt = receipt,
+                        None => self.aside.receipts.extend(receipt),
+                    }
+                    self.message_answered(key, answer, now);
+                }
+                About::Partition(id) => {
+                    self.aside.receipts.extend(receipt);
+                    self.partition_answered(id, answer, now);
+                }
             }
         }
     }
@@ -199,13 +212,14 @@ impl<T: Transport> State<T> {
         if moved && end == End::Settled {
             // What was fetched before is gone, and an end that was seen was another one.
             part.ended = ends || part.left;
-            self.aside.receipts.extend(self.rewinds.remove(&part.assignment));
+            let rewind = self.rewinds.remove(&part.assignment);
+            self.aside.receipts.extend(rewind.map(Kept::Shared));
         }
         match sent {
             Sent::Commit(keys) => keys.into_iter().for_each(|key| self.conclude(key, end)),
             Sent::Seek(key) if end == End::Unknown => {
                 // A release that was refused to the end is nobody's.
-                if let Some(receipt) = self.entries.get(key).map(|entry| entry.receipt.clone()) {
+                if let Some(receipt) = self.entries.get_mut(key).and_then(Entry::share) {
                     // In front of whatever a fetch has brought meanwhile.
                     self.rewind_to(id, receipt);
                 }
@@ -237,7 +251,7 @@ impl<T: Transport> State<T> {
         self.is_in_trouble(error);
         let within = self.options.settle_within;
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let (since, times) = entry.refused.get_or_insert((now, 0));
+        let (since, times) = &mut **entry.refused.get_or_insert_with(|| Box::new((now, 0)));
         *times += 1;
         let again = now + back_off(*times);
         if again <= *since + within {
@@ -246,8 +260,8 @@ impl<T: Transport> State<T> {
             return self.set_alarm(again, Due::Again(key));
         }
         let (part, place, tag) = (entry.part, entry.place, entry.tag);
-        let group = entry.facts.group.clone();
-        if !matches!(entry.verdict, Verdict::Accept) {
+        let group = entry.facts().group.clone();
+        if !matches!(entry.verdict, Said::Accept) {
             return self.conclude(key, End::Abandoned);
         }
         let taken = self.parts.get(&part).map_or(u64::MAX, |part| part.taken);

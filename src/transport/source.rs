@@ -128,7 +128,7 @@ impl<T: Transport> State<T> {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             (entry.phase, entry.place) = (Phase::Taken, place);
             let lease = entry.lease;
-            let deliveries = entry.facts.deliveries.unwrap_or(0);
+            let deliveries = entry.facts().deliveries.unwrap_or(0);
             self.want(id);
             if now >= lease.expires {
                 self.aside.messages.push(message);
@@ -152,7 +152,7 @@ impl<T: Transport> State<T> {
         let Some(most) = self.options.max_deliveries.filter(|_| !self.gathers) else { return true };
         let Some(part) = self.parts.get(&id) else { return true };
         let next = part.buffer.front().and_then(|(_, key)| self.entries.get(*key));
-        let is_last = next.is_some_and(|it| most > 1 && it.facts.deliveries == Some(most));
+        let is_last = next.is_some_and(|it| most > 1 && it.facts().deliveries == Some(most));
         if !part.alone && !is_last {
             return true;
         }

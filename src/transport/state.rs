@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Transport;
 use super::aside::Aside;
-use super::entries::{Entries, Entry, Ids, Phase};
+use super::entries::{Entries, Entry, Ids, Phase, Said};
 use super::groups::{EndedInGroup, Groups};
 use super::options::Options;
 use super::part::Part;
@@ -213,9 +213,9 @@ impl<T: Transport> State<T> {
             (End::Lost, _) => &mut counts.lost,
             (End::Unknown, _) => &mut counts.unknown,
             (End::Abandoned, _) => &mut counts.abandoned,
-            (End::Settled, Verdict::Accept) => &mut counts.accepted,
-            (End::Settled, Verdict::Reject { .. }) => &mut counts.rejected,
-            (End::Settled, _) => &mut counts.released,
+            (End::Settled, Said::Accept) => &mut counts.accepted,
+            (End::Settled, verdict) if verdict.is_release() => &mut counts.released,
+            (End::Settled, _) => &mut counts.rejected,
         };
         *count += 1;
         if matches!(entry.phase, Phase::Decided | Phase::Sending) {
@@ -229,7 +229,7 @@ impl<T: Transport> State<T> {
             self.news.push_back(News::Concluded(tag));
             self.wake_driver();
         }
-        if let Some(id) = &entry.facts.id {
+        if let Some(id) = &entry.facts().id {
             if self.ids.get(id) == Some(&key) {
                 if end == End::Lost && entry.phase == Phase::Taken {
                     self.lost.insert(key, Arc::clone(id));
@@ -238,11 +238,11 @@ impl<T: Transport> State<T> {
                 }
             }
         }
-        if let Some(group) = &entry.facts.group {
+        if let Some(group) = &entry.facts().group {
             let worked_on = end == End::Lost && entry.phase == Phase::Taken;
             let ended = EndedInGroup { in_hand: entry.in_hand, worked_on };
             self.leaves_group(group, key, ended);
-            if !is_gone && !matches!(entry.verdict, Verdict::Release { .. }) {
+            if !is_gone && !entry.verdict.is_release() {
                 self.shows_the_next(entry.part);
             }
         }
@@ -254,7 +254,7 @@ impl<T: Transport> State<T> {
             self.has_left(part_id);
         }
         if std::mem::needs_drop::<T::Receipt>() {
-            self.aside.receipts.push(entry.receipt);
+            self.aside.receipts.extend(entry.receipt);
         }
         self.end_part(part_id);
     }
