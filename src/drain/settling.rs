@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 
 use super::slot::{Ended, Job, Slot};
@@ -73,6 +72,7 @@ pub(super) fn settle_failed<C: Drains>(
         return Gone::Back;
     };
     let deliveries = delivered.facts().iter().filter_map(|facts| facts.deliveries).max();
+    let able = delivered.receipts().first().map(|(desk, _)| desk.able());
     let retry = shared.settings.retry.as_ref().filter(|_| !interrupted);
     let after = retry.map(|retry| retry.delay_after(deliveries.unwrap_or(1)));
     if undone && (interrupted || is_message) {
@@ -84,7 +84,6 @@ pub(super) fn settle_failed<C: Drains>(
         return Gone::Back;
     }
     // It cannot be handled, or cannot be undone: to come again does not help it.
-    let able = delivered.receipts().first().map(|(desk, _)| desk.able());
     match able {
         Some(able) if able.rejects => {
             job.settle(&Verdict::Reject { error: error.clone() });
@@ -136,7 +135,7 @@ impl<C: Drains> Slot<C> {
         let touched = this.step.take_if(|lent| lent.is_touched() || !lent.is_home());
         let tag = touched.map(|step| {
             *this.stop = None;
-            state.settling.add(step, Arc::clone(delivered))
+            state.settling.add(step, delivered.clone())
         });
         ticket.give(&Verdict::Accept, Given { tag, handled: Handled::Well });
     }

@@ -132,9 +132,15 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// The verdict on a message.
     fn give(&self, key: Key, verdict: Verdict, given: Given);
 
-    /// The handler begins to settle by itself: its own answer counts, not that of a renewal. Or it has
-    /// not settled after all.
-    fn by_hand(&self, key: Key, settles: bool);
+    /// The handler settles by itself, and this is how that goes so far: its own answer counts, not that
+    /// of a renewal. Or it has not settled after all.
+    fn by_hand(&self, key: Key, outcome: Option<Settled>);
+
+    /// Whether the handler has settled by itself, or is about to.
+    fn is_by_hand(&self, key: Key) -> bool;
+
+    /// How the handler's own settlement went, if it made one.
+    fn take_by_hand(&self, key: Key) -> Option<Settled>;
 
     /// The handler has settled by itself, with this outcome.
     fn settled_by_hand(&self, key: Key, outcome: &Settled);

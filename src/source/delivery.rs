@@ -30,7 +30,9 @@ pub trait Receipt: sealed::Sealed + Default + Send + 'static {
     /// The right to settle, if there is one.
     fn into_ticket(self) -> Ticket;
 
-    fn delivered(&self) -> Option<&Arc<Delivered>>;
+    fn delivered(&self) -> Option<&Delivered>;
+
+    fn delivered_mut(&mut self) -> Option<&mut Delivered>;
 }
 
 /// The receipt of a source that nobody settles with: every stream. It has no size.
@@ -60,7 +62,12 @@ impl Receipt for Unsettled {
     }
 
     #[inline]
-    fn delivered(&self) -> Option<&Arc<Delivered>> {
+    fn delivered(&self) -> Option<&Delivered> {
+        None
+    }
+
+    #[inline]
+    fn delivered_mut(&mut self) -> Option<&mut Delivered> {
         None
     }
 }
@@ -76,8 +83,14 @@ impl Receipt for Ticket {
         self
     }
 
-    fn delivered(&self) -> Option<&Arc<Delivered>> {
+    #[inline]
+    fn delivered(&self) -> Option<&Delivered> {
         Ticket::delivered(self)
+    }
+
+    #[inline]
+    fn delivered_mut(&mut self) -> Option<&mut Delivered> {
+        Ticket::delivered_mut(self)
     }
 }
 

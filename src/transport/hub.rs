@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ pub(super) struct Hub<T: Transport> {
     pub(super) notices: Notices,
     able: Able,
     state: Lock<State<T>>,
+    /// How many handlers have settled by themselves, of whom the drain has not heard: nearly always
+    /// none, so that nobody takes the lock to ask.
+    hands: AtomicUsize,
     /// Out while it is polled.
     driver: Lock<Option<Box<Driver<T>>>>,
     /// That of the drain's context.
@@ -48,6 +52,7 @@ impl<T: Transport> Hub<T> {
             notices,
             able,
             state: Lock::new(State::new(able)),
+            hands: AtomicUsize::new(0),
             driver: Lock::new(Some(Box::default())),
             clock: Lock::new(Arc::new(SystemClock::new())),
         })
@@ -67,6 +72,10 @@ impl<T: Transport> Hub<T> {
 
     pub(super) fn set(&self, change: impl FnOnce(&mut Options)) {
         change(&mut self.state.lock().options);
+    }
+
+    fn any_by_hand(&self) -> bool {
+        self.hands.load(Ordering::Acquire) > 0
     }
 
     /// Looks at the state under its lock.
@@ -209,8 +218,29 @@ impl<T: Transport> Desk for Hub<T> {
         self.change(|state| state.give(key, verdict, given, now));
     }
 
-    fn by_hand(&self, key: Key, settles: bool) {
-        self.change(|state| state.by_hand(key, settles));
+    fn by_hand(&self, key: Key, outcome: Option<Settled>) {
+        let old = self.change(|state| {
+            let old = state.set_by_hand(key, outcome);
+            self.hands.store(state.by_hand.len(), Ordering::Release);
+            old
+        });
+        panics::drop_each(old);
+    }
+
+    fn is_by_hand(&self, key: Key) -> bool {
+        self.any_by_hand() && self.look(|state| state.by_hand.contains_key(&key))
+    }
+
+    #[inline]
+    fn take_by_hand(&self, key: Key) -> Option<Settled> {
+        if !self.any_by_hand() {
+            return None;
+        }
+        self.change(|state| {
+            let outcome = state.by_hand.remove(&key);
+            self.hands.store(state.by_hand.len(), Ordering::Release);
+            outcome
+        })
     }
 
     fn settled_by_hand(&self, key: Key, outcome: &Settled) {
@@ -225,10 +255,12 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn abandon(&self, key: Key) {
+        panics::drop_each(self.take_by_hand(key));
         self.change(|state| state.abandon(key));
     }
 
     fn keep(&self, key: Key) {
+        panics::drop_each(self.take_by_hand(key));
         self.change(|state| {
             if let Some(entry) = state.entries.get_mut(key) {
                 // In prefix order whoever reads next goes on from there.

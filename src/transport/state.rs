@@ -18,7 +18,9 @@ use super::part::Part;
 use super::room::Room;
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
-use crate::settlement::{Able, Assignment, Given, Handled, Key, News, Settlements, Tag, Verdict};
+use crate::settlement::{
+    Able, Assignment, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
+};
 
 #[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub(super) struct State<T: Transport> {
@@ -69,6 +71,8 @@ pub(super) struct State<T: Transport> {
     /// Messages that were lost in work, until they are undone: the source, and the partition, of which in
     /// prefix order nothing is taken before that.
     pub(super) lost_in_work: BTreeMap<Key, (u64, u32)>,
+    /// How handlers have settled by themselves so far, of messages that the drain has.
+    pub(super) by_hand: HashMap<Key, Settled>,
     /// Receipts of messages whose drain is gone, for those who undo them.
     pub(super) kept: HashMap<Key, Arc<T::Receipt>>,
     /// Sources that somebody has.
@@ -130,6 +134,7 @@ impl<T: Transport> State<T> {
             giving_up: BTreeSet::new(),
             rewinds: HashMap::new(),
             lost_in_work: BTreeMap::new(),
+            by_hand: HashMap::new(),
             kept: HashMap::new(),
             sources: 0,
             stopped: false,
@@ -338,17 +343,26 @@ impl<T: Transport> State<T> {
         }
     }
 
-    /// The handler settles by itself, or has not after all.
-    pub(super) fn by_hand(&mut self, key: Key, settles: bool) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        match (entry.phase, settles) {
-            (Phase::Taken, true) => entry.phase = Phase::ByHand,
-            (Phase::ByHand, false) => {
+    /// The handler settles by itself, or has not after all. Returns what is not known any more.
+    pub(super) fn set_by_hand(&mut self, key: Key, outcome: Option<Settled>) -> Option<Settled> {
+        let Some(outcome) = outcome else {
+            let entry = self.entries.get_mut(key).filter(|entry| entry.phase == Phase::ByHand);
+            if let Some(entry) = entry {
                 entry.phase = Phase::Taken;
                 self.mind_lease(key);
             }
-            _ => {}
+            return self.by_hand.remove(&key);
+        };
+        // What is lost is with the drain until it is undone.
+        let mut is_with_the_drain =
+            self.lost_in_work.contains_key(&key) || self.by_hand.contains_key(&key);
+        if let Some(entry) = self.entries.get_mut(key) {
+            is_with_the_drain |= matches!(entry.phase, Phase::Taken | Phase::ByHand);
+            if entry.phase == Phase::Taken {
+                entry.phase = Phase::ByHand;
+            }
         }
+        if is_with_the_drain { self.by_hand.insert(key, outcome) } else { Some(outcome) }
     }
 
     /// Whether the receipt is still ours.
