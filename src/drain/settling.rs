@@ -124,7 +124,18 @@ pub(super) fn abandon_ticket<C: Drains>(
 impl<C: Drains> Slot<C> {
     /// The message was handled: its transport is told, and its step waits for the answer if anything
     /// was staged.
-    pub(super) fn accept(self: Pin<&mut Self>, _: &mut Info, state: &mut State<C>) {
+    #[inline]
+    pub(super) fn accept(mut self: Pin<&mut Self>, state: &mut State<C>) {
+        let this = self.as_mut().project();
+        let step = this.step.as_ref();
+        let is_touched = step.is_some_and(|lent| lent.is_touched() || !lent.is_home());
+        if is_touched || !this.job.as_mut().is_some_and(|job| job.receipt.accept()) {
+            self.give_accept(state);
+        }
+    }
+
+    #[inline(never)]
+    fn give_accept(self: Pin<&mut Self>, state: &mut State<C>) {
         let this = self.project();
         let Some(job) = this.job.as_mut() else { return };
         let ticket = std::mem::take(&mut job.receipt).into_ticket();

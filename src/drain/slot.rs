@@ -304,7 +304,7 @@ impl<C: Drains> Slot<C> {
         shared: &Shared<C>,
     ) -> Ended<C> {
         if C::Receipt::SETTLES {
-            self.as_mut().accept(info, state);
+            self.as_mut().accept(state);
         }
         let this = self.as_mut().project();
         // What was kept for another attempt is the user's, and the message has been handled.

@@ -132,6 +132,10 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// The verdict on a message.
     fn give(&self, key: Key, verdict: Verdict, given: Given);
 
+    /// The message was handled, and there is nothing to be undone: the same as to give that, for less,
+    /// where the drain that drives the transport says it while it is polled. `false`: it has to be given.
+    fn accept(&self, key: Key) -> bool;
+
     /// The handler settles by itself, and this is how that goes so far: its own answer counts, not that
     /// of a renewal. Or it has not settled after all.
     fn by_hand(&self, key: Key, outcome: Option<Settled>);

@@ -92,6 +92,17 @@ impl Ticket {
         std::mem::take(&mut self.0).give(verdict, given);
     }
 
+    /// It was handled, and there is nothing to be undone. `false`: it has to be given.
+    #[inline]
+    pub(crate) fn accept(&mut self) -> bool {
+        let Receipts::One((desk, key)) = &self.0.receipts else { return false };
+        let is_accepted = desk.accept(*key);
+        if is_accepted {
+            self.0.receipts = Receipts::None;
+        }
+        is_accepted
+    }
+
     /// The handler has settled all of them.
     pub(crate) fn settled_by_hand(mut self, outcome: &Settled) {
         std::mem::take(&mut self.0).settled_by_hand(outcome);

@@ -27,6 +27,9 @@ pub trait Receipt: sealed::Sealed + Default + Send + 'static {
     /// Several messages become one, as in a window: whoever settles that one settles all of them.
     fn join(&mut self, other: Self);
 
+    /// It was handled, and there is nothing to be undone: whether that is all there is to be said.
+    fn accept(&mut self) -> bool;
+
     /// The right to settle, if there is one.
     fn into_ticket(self) -> Ticket;
 
@@ -57,6 +60,11 @@ impl Receipt for Unsettled {
     fn join(&mut self, Self: Self) {}
 
     #[inline]
+    fn accept(&mut self) -> bool {
+        true
+    }
+
+    #[inline]
     fn into_ticket(self) -> Ticket {
         Ticket::default()
     }
@@ -77,6 +85,11 @@ impl Receipt for Ticket {
 
     fn join(&mut self, other: Self) {
         self.absorb(other);
+    }
+
+    #[inline]
+    fn accept(&mut self) -> bool {
+        Ticket::accept(self)
     }
 
     fn into_ticket(self) -> Ticket {

@@ -220,6 +220,13 @@ impl<R> Entries<R> {
         self.slots.len() - self.vacant.len()
     }
 
+    /// The number with these two parts.
+    #[inline]
+    pub(super) fn key(&self, place: u32, turn: u32) -> Key {
+        Key { desk: self.desk, place, turn }
+    }
+
+    #[inline]
     pub(super) fn insert(&mut self, entry: Entry<R>) -> Key {
         if let Some(place) = self.vacant.pop() {
             let slot = &mut self.slots[place as usize];

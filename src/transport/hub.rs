@@ -14,6 +14,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 
 use super::Transport;
+use super::accepts::Accepts;
 use super::aside::Aside;
 use super::driver::Driver;
 use super::entries::Phase;
@@ -29,6 +30,7 @@ use crate::panics;
 use crate::settlement::{
     Able, Assignment, Desk, Facts, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
 };
+use crate::sync::MutexGuard;
 
 pub(super) struct Hub<T: Transport> {
     transport: Arc<T>,
@@ -38,6 +40,7 @@ pub(super) struct Hub<T: Transport> {
     /// How many handlers have settled by themselves, of whom the drain has not heard: nearly always
     /// none, so that nobody takes the lock to ask.
     hands: AtomicUsize,
+    accepts: Accepts,
     /// Out while it is polled.
     driver: Lock<Option<Box<Driver<T>>>>,
     /// That of the drain's context.
@@ -53,6 +56,7 @@ impl<T: Transport> Hub<T> {
             able,
             state: Lock::new(State::new(able)),
             hands: AtomicUsize::new(0),
+            accepts: Accepts::default(),
             driver: Lock::new(Some(Box::default())),
             clock: Lock::new(Arc::new(SystemClock::new())),
         })
@@ -70,8 +74,16 @@ impl<T: Transport> Hub<T> {
         Arc::clone(&self.clock.lock())
     }
 
+    /// The state, with all that was accepted so far.
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        let mut state = self.state.lock();
+        self.accepts.take_each(|place, turn| state.accept(place, turn));
+        state
+    }
+
     pub(super) fn set(&self, change: impl FnOnce(&mut Options)) {
-        change(&mut self.state.lock().options);
+        change(&mut self.lock().options);
     }
 
     fn any_by_hand(&self) -> bool {
@@ -80,12 +92,12 @@ impl<T: Transport> Hub<T> {
 
     /// Looks at the state under its lock.
     pub(super) fn look<R>(&self, look: impl FnOnce(&State<T>) -> R) -> R {
-        look(&self.state.lock())
+        look(&self.lock())
     }
 
     /// Changes the state under its lock, and does afterwards what is somebody else's code.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let result = change(&mut state);
         if state.aside.is_empty() {
             return result;
@@ -160,7 +172,7 @@ impl<T: Transport> Desk for Hub<T> {
         message_timeout: Option<Duration>,
         budget: Duration,
     ) -> Result<(), Error> {
-        self.state.lock().options.check()?;
+        self.lock().options.check()?;
         clock.check()?;
         if self.able.leases && !self.able.renews && message_timeout.is_none() {
             let text = "a transport whose leases cannot be renewed needs a `message_timeout`";
@@ -205,17 +217,22 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn is_quiet(&self) -> bool {
-        self.state.lock().is_quiet()
+        self.lock().is_quiet()
     }
 
     fn is_idle(&self) -> bool {
-        self.state.lock().is_idle()
+        self.lock().is_idle()
     }
 
     fn give(&self, key: Key, verdict: Verdict, given: Given) {
         let badly = given.handled == Handled::Badly;
         let now = if badly { self.clock().now() } else { Tick::ZERO };
         self.change(|state| state.give(key, verdict, given, now));
+    }
+
+    #[inline]
+    fn accept(&self, key: Key) -> bool {
+        !self.any_by_hand() && self.accepts.leave(key)
     }
 
     fn by_hand(&self, key: Key, outcome: Option<Settled>) {
@@ -293,43 +310,43 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn forget_kept(&self, key: Key) {
-        let receipt = self.state.lock().kept.remove(&key);
+        let receipt = self.lock().kept.remove(&key);
         panics::drop_each(receipt);
     }
 
     fn gathers(&self) {
-        self.state.lock().gathers = true;
+        self.lock().gathers = true;
     }
 
     fn largest_window(&self) -> usize {
-        let options = &self.state.lock().options;
+        let options = &self.lock().options;
         let ahead = if self.able.prefix { options.max_ahead } else { usize::MAX };
         options.max_unsettled.min(ahead).min(self.able.prefetch)
     }
 
     fn is_asked_back(&self, key: Key) -> bool {
-        self.state.lock().is_asked_back(key)
+        self.lock().is_asked_back(key)
     }
 
     fn is_ours(&self, key: Key) -> bool {
         let now = self.clock().now();
-        self.state.lock().is_ours(key, now)
+        self.lock().is_ours(key, now)
     }
 
     fn may_begin(&self, key: Key) -> bool {
         let now = self.clock().now();
-        let state = self.state.lock();
+        let state = self.lock();
         state.is_ours(key, now) && !state.is_asked_back(key) && !state.group_goes_back(key)
     }
 
     fn facts(&self, key: Key) -> Facts {
-        let state = self.state.lock();
+        let state = self.lock();
         state.entries.get(key).map(|entry| entry.facts().clone()).unwrap_or_default()
     }
 
     fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>> {
         let receipt = {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             let entry = state.entries.get_mut(key)?;
             let is_open = matches!(entry.phase, Phase::Taken | Phase::ByHand);
             if is_open { entry.share()? } else { return None }
@@ -338,12 +355,12 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn is_used(&self) -> bool {
-        let state = self.state.lock();
+        let state = self.lock();
         state.sources > 0 || !state.kept.is_empty()
     }
 
     fn close(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {
-        let within = self.state.lock().options.settle_within;
+        let within = self.lock().options.settle_within;
         Box::pin(async move {
             let closed = self.within(within, self.transport.close()).await;
             closed.unwrap_or_else(|| Err(Error::timeout("closing the transport", within)))
@@ -351,7 +368,7 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn settlements(&self) -> Settlements {
-        self.state.lock().counts
+        self.lock().counts
     }
 }
 

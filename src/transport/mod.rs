@@ -56,12 +56,13 @@
 
 // - `received`: what a transport is asked for and what it brings; `events`: what it tells unasked
 // - `link`: a transport that is connected, and its sources; `options`: what can be said of it
-// - `hub`: a transport as its drain sees it; `aside`: what it does when its lock is free
+// - `hub`: a transport as its drain sees it; `accepts`: what it takes in with its lock, `aside`: what it does when its lock is free
 // - `state`, `entries`, `part`, `prefix`, `groups`: the receipts, and the sources they came by;
 //   `in_order`, `losing`: how they end; `room`: who may take one
 // - `driver`, with `in_flight` and `seat`: `fetching`, `leases`, `calls` with `sending`, `revoking`: what
 //   goes on meanwhile
 
+mod accepts;
 mod aside;
 mod calls;
 mod driver;

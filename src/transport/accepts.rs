@@ -1,0 +1,62 @@
+//! Accepts on their way to the state of a transport, without its lock.
+//!
+//! Nearly every message is handled, has nothing to undo, and is accepted; the next thing that happens at
+//! its transport is that another message is taken, under the lock. So its number is left here, which is
+//! two stores, and whoever has the lock next takes it in first: nobody ever sees a state without it, and
+//! a message has one lock in all instead of two. (A lock that nobody waits for is 12 to 14 ns.)
+//!
+//! Only the drain that drives the transport leaves anything here, while it is polled, and it drives its
+//! transports behind that: so there is one writer at a time, and nobody has to be woken.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::settlement::Key;
+
+/// How many there is room for. Between two messages there is one.
+const ROOM: usize = 32;
+
+pub(super) struct Accepts {
+    ring: [AtomicU64; ROOM],
+    /// How many were left here so far, and how many of them were taken in.
+    left: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+impl Default for Accepts {
+    fn default() -> Self {
+        let (left, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { ring: [const { AtomicU64::new(0) }; ROOM], left, taken }
+    }
+}
+
+impl Accepts {
+    /// Leaves one here, if there is room.
+    #[inline]
+    pub(super) fn leave(&self, key: Key) -> bool {
+        let left = self.left.load(Ordering::Relaxed);
+        if left.wrapping_sub(self.taken.load(Ordering::Acquire)) >= ROOM {
+            return false;
+        }
+        let number = u64::from(key.place) << 32 | u64::from(key.turn);
+        self.ring[left % ROOM].store(number, Ordering::Relaxed);
+        self.left.store(left.wrapping_add(1), Ordering::Release);
+        true
+    }
+
+    /// Takes in what is here. For whoever has the lock.
+    #[inline]
+    pub(super) fn take_each(&self, mut take: impl FnMut(u32, u32)) {
+        let left = self.left.load(Ordering::Acquire);
+        let mut taken = self.taken.load(Ordering::Relaxed);
+        if taken == left {
+            return;
+        }
+        while taken != left {
+            let number = self.ring[taken % ROOM].load(Ordering::Relaxed);
+            #[allow(clippy::cast_possible_truncation, reason = "it is two of this size")]
+            take((number >> 32) as u32, number as u32);
+            taken = taken.wrapping_add(1);
+        }
+        self.taken.store(taken, Ordering::Release);
+    }
+}
