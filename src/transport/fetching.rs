@@ -186,21 +186,15 @@ impl<T: Transport> State<T> {
                 self.rewind(id, Arc::new(receipt));
                 continue;
             }
-            let of = facts.id.as_ref().filter(|_| !self.able.prefix);
-            if let Some(earlier) = of.and_then(|id| self.ids.get(id)).copied() {
-                // That it comes again proves that the earlier delivery is lost.
-                self.lose(earlier);
-            }
-            // It is not begun before that one is undone, or settled.
-            let of = facts.id.as_ref().filter(|_| !self.able.prefix);
-            let is_here = of.is_some_and(|id| self.ids.contains_key(id));
-            let key = self.add_entry(id, requested, receipt, lease, facts);
+            let is_here =
+                !self.able.prefix && facts.id.as_ref().is_some_and(|id| self.comes_again(id));
+            let (key, expires) = self.add_entry(id, requested, receipt, lease, facts);
             if is_here {
                 self.aside.messages.push(message);
                 let after = Some(self.able.asks_every);
                 self.give_back(key, Verdict::Release { after, begun: false });
                 self.rest(id, now);
-            } else if stale || now >= self.entries.get(key).map_or(Tick::MAX, |e| e.lease.expires) {
+            } else if stale || now >= expires {
                 self.aside.messages.push(message);
                 self.give_back(key, Verdict::UNTOUCHED);
                 self.rest(id, now);
@@ -208,6 +202,15 @@ impl<T: Transport> State<T> {
                 self.queue_up(id, message, key, now);
             }
         }
+    }
+
+    /// That it comes again proves that an earlier delivery of it is lost. Returns whether that is here
+    /// all the same: this one is not begun before that one is undone, or settled.
+    fn comes_again(&mut self, id: &Arc<str>) -> bool {
+        if let Some(earlier) = self.ids.get(id).copied() {
+            self.lose(earlier);
+        }
+        self.ids.contains_key(id)
     }
 
     /// There may be messages: it does not wait for its time, unless that is because it has failed.
@@ -238,7 +241,7 @@ impl<T: Transport> State<T> {
         receipt: T::Receipt,
         lease: Option<Duration>,
         facts: crate::settlement::Facts,
-    ) -> Key {
+    ) -> (Key, Tick) {
         let renews = self.able.renews;
         let id = facts.id.clone();
         let lease = lease.map_or(Lease::NONE, |term| {
@@ -255,7 +258,7 @@ impl<T: Transport> State<T> {
         if let Some(part) = self.parts.get_mut(&part) {
             part.open += 1;
         }
-        key
+        (key, lease.expires)
     }
 
     /// Gives back what nobody has taken, behind what came after it in its group.
@@ -318,7 +321,7 @@ impl<T: Transport> State<T> {
             self.aside.messages.push(message);
             if !self.able.prefix {
                 let facts = crate::settlement::Facts { id: None, ..facts };
-                let key = self.add_entry(0, requested, receipt, lease, facts);
+                let (key, _) = self.add_entry(0, requested, receipt, lease, facts);
                 self.give_back(key, Verdict::UNTOUCHED);
             }
         }

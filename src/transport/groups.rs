@@ -97,7 +97,10 @@ impl<T: Transport> State<T> {
     /// A message was fetched that may be handled: it is handed out, or waits for its group.
     pub(super) fn queue_up(&mut self, id: u64, message: T::Message, key: Key, now: Tick) {
         let group = self.group_of(key).and_then(|name| self.groups.groups.get_mut(&name));
-        let Some(group) = group else { return self.hand_out(id, message, key) };
+        let Some(group) = group else {
+            self.buffer(id, message, key);
+            return;
+        };
         if group.goes_back {
             self.aside.messages.push(message);
             self.give_back(key, Verdict::UNTOUCHED);
@@ -113,9 +116,18 @@ impl<T: Transport> State<T> {
     }
 
     fn hand_out(&mut self, id: u64, message: T::Message, key: Key) {
-        let Some(part) = self.parts.get_mut(&id) else { return self.aside.messages.push(message) };
+        if self.buffer(id, message, key) {
+            self.is_in_hand(key);
+        }
+    }
+
+    fn buffer(&mut self, id: u64, message: T::Message, key: Key) -> bool {
+        let Some(part) = self.parts.get_mut(&id) else {
+            self.aside.messages.push(message);
+            return false;
+        };
         part.buffer.push_back((message, key));
-        self.is_in_hand(key);
+        true
     }
 
     /// Whoever is behind it in its group waits.
