@@ -14,6 +14,7 @@ use super::driver::Look;
 use super::entries::Kept;
 use super::in_flight::{Ended, InFlight, ended_at_once};
 use super::seat::{Seat, seat};
+use super::state::no_answer;
 use crate::clock::Tick;
 use crate::panics;
 use crate::settlement::{Key, Settled, Verdict};
@@ -28,10 +29,17 @@ pub(super) enum About {
 
 /// What is about to be said of one receipt.
 pub(super) struct Spoken<R> {
-    pub(super) about: About,
+    /// Nothing where a call is kept that says it.
+    about: Option<About>,
     /// Back with its entry when there is an answer.
-    pub(super) receipt: Option<Kept<R>>,
+    receipt: Option<Kept<R>>,
     verdict: Option<Verdict>,
+}
+
+impl<R> Spoken<R> {
+    pub(super) fn take(&mut self) -> Option<Called<R>> {
+        Some((self.about.take()?, self.receipt.take()))
+    }
 }
 
 /// What a call has said something of.
@@ -66,7 +74,7 @@ impl<R> Batches<R> {
     }
 
     pub(super) fn push(&mut self, about: About, receipt: Option<Kept<R>>, verdict: Verdict) {
-        self.spoken.push(Spoken { about, receipt, verdict: Some(verdict) });
+        self.spoken.push(Spoken { about: Some(about), receipt, verdict: Some(verdict) });
     }
 
     /// The one that is gathered is one, if there is anything in it.
@@ -78,15 +86,15 @@ impl<R> Batches<R> {
         any
     }
 
-    /// Takes out what was gathered and is no batch.
-    pub(super) fn take_open(&mut self) -> impl DoubleEndedIterator<Item = Spoken<R>> + use<'_, R> {
+    /// Takes out what was gathered and is no batch, the last one first.
+    pub(super) fn take_open(&mut self) -> impl Iterator<Item = Called<R>> + use<'_, R> {
         let from = self.spoken.len() - self.open();
-        self.spoken.drain(from..)
+        self.spoken.drain(from..).rev().filter_map(|mut it| it.take())
     }
 
-    /// Those of one batch. What they were said of is not here any more.
-    fn called(&mut self, of: Range<usize>) -> impl Iterator<Item = Called<R>> + use<'_, R> {
-        self.spoken[of].iter_mut().map(|it| (it.about, it.receipt.take()))
+    /// Those whose calls are not kept.
+    fn called(&mut self) -> impl Iterator<Item = Called<R>> + use<'_, R> {
+        self.spoken.iter_mut().filter_map(Spoken::take)
     }
 
     fn clear(&mut self) {
@@ -104,7 +112,7 @@ pub(super) struct Calls<T: Transport> {
     seat: Option<Seat<Batch<T>, Vec<Settled>>>,
     /// What is gathered in a poll: empty between two.
     batches: Batches<T::Receipt>,
-    answers: Vec<(Range<usize>, Vec<Settled>)>,
+    answers: Vec<Settled>,
 }
 
 impl<T: Transport> Default for Calls<T> {
@@ -136,7 +144,7 @@ impl<T: Transport> Calls<T> {
         }
         while let Some((called, ended)) = self.in_flight.poll(look.now, cx) {
             moved = true;
-            let answers = answers(ended);
+            let answers = answers(ended, called.len());
             look.hub.change(|state| state.answered(called.into_iter(), answers, look.now));
         }
         moved
@@ -150,22 +158,19 @@ impl<T: Transport> Calls<T> {
             from = of.end;
             let spoken = &mut self.batches.spoken[of.clone()];
             let copied = look.copy(|| {
-                let mine =
-                    |it: &mut Spoken<_>| Some((it.receipt.as_ref()?.copy(), it.verdict.take()?));
-                spoken.iter_mut().map(mine).collect::<Option<_>>()
+                let mut batch = Vec::with_capacity(spoken.len());
+                for Spoken { receipt, verdict, .. } in spoken {
+                    batch.push((receipt.as_ref()?.copy(), verdict.take()?));
+                }
+                Some(batch)
             });
-            let answers = match copied.flatten() {
-                Some(batch) => self.call(look, batch, of.clone(), deadline, cx),
-                None => Some(Vec::new()),
-            };
-            self.answers.extend(answers.map(|answers| (of, answers)));
+            match copied.flatten() {
+                Some(batch) => self.call(look, batch, of, deadline, cx),
+                None => self.answers.extend(answers(Ended::Late, of.len())),
+            }
         }
         let Self { batches, answers, .. } = self;
-        look.hub.change(|state| {
-            for (of, answers) in answers.drain(..) {
-                state.answered(batches.called(of), answers, look.now);
-            }
-        });
+        look.hub.change(|state| state.answered(batches.called(), answers.drain(..), look.now));
         batches.clear();
     }
 
@@ -177,7 +182,7 @@ impl<T: Transport> Calls<T> {
         of: Range<usize>,
         deadline: Tick,
         cx: &mut Context<'_>,
-    ) -> Option<Vec<Settled>> {
+    ) {
         let mut seat = self.seat.take().unwrap_or_else(|| {
             let transport = Arc::clone(look.hub.transport());
             seat(move |batch| {
@@ -186,28 +191,28 @@ impl<T: Transport> Calls<T> {
             })
         });
         seat.as_mut().begin(batch);
-        match ended_at_once(&mut seat, cx) {
-            None => {
-                let called = self.batches.called(of).collect();
-                self.in_flight.keep(called, deadline, seat);
-                None
-            }
-            Some(Ended::Answered(answers)) => {
-                self.seat = Some(seat);
-                Some(answers)
-            }
-            Some(ended) => {
-                panics::drop_each([seat]);
-                Some(answers(ended))
-            }
+        let Some(ended) = ended_at_once(&mut seat, cx) else {
+            let called = self.batches.spoken[of].iter_mut().filter_map(Spoken::take).collect();
+            return self.in_flight.keep(called, deadline, seat);
+        };
+        match &ended {
+            Ended::Answered(_) => self.seat = Some(seat),
+            Ended::Late | Ended::Panicked(_) => panics::drop_each([seat]),
         }
+        self.answers.extend(answers(ended, of.len()));
     }
 }
 
-fn answers(ended: Ended<Vec<Settled>>) -> Vec<Settled> {
-    match ended {
+/// So many answers; what is missing is unknown.
+fn answers(ended: Ended<Vec<Settled>>, count: usize) -> impl Iterator<Item = Settled> {
+    let mut answers = match ended {
         Ended::Answered(answers) => answers,
         // Nobody knows what became of it.
         Ended::Late | Ended::Panicked(_) => Vec::new(),
+    };
+    if answers.len() > count {
+        panics::drop_each(answers.drain(count..));
     }
+    answers.resize_with(count, || Settled::Unknown(no_answer()));
+    answers.into_iter()
 }

@@ -48,6 +48,7 @@ pub(super) struct Entry<R> {
 
 impl<R> Entry<R> {
     /// One that was fetched just now.
+    #[inline]
     pub(super) fn new(part: u64, receipt: R, facts: Facts, lease: Lease) -> Self {
         Self {
             receipt: Some(Kept::Own(receipt)),
@@ -251,6 +252,7 @@ impl<R> Entries<R> {
         slot.entry.as_mut().filter(|_| slot.turn == key.turn)
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, key: Key) -> Option<Entry<R>> {
         let slot = self.slots.get_mut(key.place as usize).filter(|slot| slot.turn == key.turn)?;
         let entry = slot.entry.take()?;

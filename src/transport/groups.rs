@@ -13,7 +13,7 @@ use super::Transport;
 use super::entries::Phase;
 use super::state::State;
 use crate::clock::Tick;
-use crate::settlement::{Key, News, Verdict};
+use crate::settlement::{Facts, Key, News, Verdict};
 
 /// Messages by group, as long as any of theirs is open.
 pub(super) struct Groups<M> {
@@ -70,6 +70,14 @@ impl<M> Group<M> {
 }
 
 impl<M> Groups<M> {
+    /// One was taken. Returns its place in its group.
+    #[inline]
+    pub(super) fn taken(&mut self, facts: &Facts) -> Option<u64> {
+        let group = self.groups.get_mut(facts.group.as_ref()?)?;
+        group.taken += 1;
+        Some(group.taken - 1)
+    }
+
     /// Nobody drives the transport any more. Returns what was held.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = M> + use<M> {
         self.lost.clear();
@@ -140,14 +148,6 @@ impl<T: Transport> State<T> {
                 group.part = entry.part;
             }
         }
-    }
-
-    /// One was taken. Returns its place in its group.
-    pub(super) fn taken_in_group(&mut self, key: Key) -> Option<u64> {
-        let name = self.entries.get(key)?.facts().group.as_ref()?;
-        let group = self.groups.groups.get_mut(name)?;
-        group.taken += 1;
-        Some(group.taken - 1)
     }
 
     /// How many of its group were taken after it.

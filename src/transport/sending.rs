@@ -1,11 +1,11 @@
 //! Verdicts on their way: in batches, and in prefix order one call of a partition at a time.
 
 use super::Transport;
-use super::calls::{About, Batches, Called, Spoken};
+use super::calls::{About, Batches, Called};
 use super::entries::{Entry, Kept, Phase, Said};
 use super::options::back_off;
 use super::prefix::{Due as PrefixDue, Sent};
-use super::state::{Due, End, State, no_answer};
+use super::state::{Due, End, State};
 use crate::clock::Tick;
 use crate::error::Error;
 use crate::settlement::{Key, News, Settled, Verdict};
@@ -53,7 +53,7 @@ impl<T: Transport> State<T> {
             batches.push(About::Message(key), entry.receipt.take(), entry.verdict.verdict());
         }
         if batches.open() < least {
-            for Spoken { about, receipt, .. } in batches.take_open().rev() {
+            for (about, receipt) in batches.take_open() {
                 let About::Message(key) = about else { continue };
                 if let Some(entry) = self.entries.get_mut(key) {
                     (entry.phase, entry.receipt) = (Phase::Decided, receipt);
@@ -117,17 +117,16 @@ impl<T: Transport> State<T> {
         batches.close()
     }
 
-    /// The outcomes of a batch.
+    /// The outcomes of batches.
     pub(super) fn answered(
         &mut self,
         called: impl Iterator<Item = Called<T::Receipt>>,
-        answers: Vec<Settled>,
+        answers: impl Iterator<Item = Settled>,
         now: Tick,
     ) {
-        self.hears(now, answers.iter().any(|answer| !matches!(answer, Settled::Unknown(_))));
-        let mut answers = answers.into_iter();
-        for (about, receipt) in called {
-            let answer = answers.next().unwrap_or_else(|| Settled::Unknown(no_answer()));
+        let mut is_heard = false;
+        for ((about, receipt), answer) in called.zip(answers) {
+            is_heard |= !matches!(answer, Settled::Unknown(_));
             match about {
                 About::Message(key) => {
                     match self.entries.get_mut(key) {
@@ -142,6 +141,7 @@ impl<T: Transport> State<T> {
                 }
             }
         }
+        self.hears(now, is_heard);
     }
 
     fn message_answered(&mut self, key: Key, answer: Settled, now: Tick) {

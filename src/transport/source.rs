@@ -112,9 +112,9 @@ impl<T: Transport> State<T> {
                 None => part.taken - 1,
             };
             let is_low = part.buffer.len() <= self.able.prefetch / 2;
-            let place = self.taken_in_group(key).unwrap_or(place);
             let (least, most) = (self.least_lease, self.options.max_deliveries);
             let Some(entry) = self.entries.get_mut(key) else { continue };
+            let place = self.groups.taken(entry.facts()).unwrap_or(place);
             (entry.phase, entry.place) = (Phase::Taken, place);
             let lease = entry.lease;
             let deliveries = entry.facts().deliveries.unwrap_or(0);
