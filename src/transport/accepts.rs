@@ -60,3 +60,37 @@ impl Accepts {
         self.taken.store(taken, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(place: u32) -> Key {
+        Key { desk: 0, place, turn: place + 7 }
+    }
+
+    fn take(accepts: &Accepts) -> Vec<(u32, u32)> {
+        let mut taken = Vec::new();
+        accepts.take_each(|place, turn| taken.push((place, turn)));
+        taken
+    }
+
+    #[test]
+    fn what_is_left_is_taken_once_and_in_order_round_and_round() {
+        let accepts = Accepts::default();
+        for first in (0..10 * 20).step_by(20) {
+            assert!((first..first + 20).all(|place| accepts.leave(key(place))));
+            let left: Vec<_> = (first..first + 20).map(|place| (place, place + 7)).collect();
+            assert_eq!(take(&accepts), left);
+            assert_eq!(take(&accepts), []);
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_where_there_is_no_room() {
+        let accepts = Accepts::default();
+        let left = (0..100).take_while(|place| accepts.leave(key(*place))).count();
+        assert_eq!((left, take(&accepts).len()), (ROOM, ROOM));
+        assert!(accepts.leave(key(1)));
+    }
+}

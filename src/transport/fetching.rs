@@ -243,18 +243,19 @@ impl<T: Transport> State<T> {
         facts: crate::settlement::Facts,
     ) -> (Key, Tick) {
         let renews = self.able.renews;
-        let id = facts.id.clone();
+        let is_known = facts.is_known();
         let lease = lease.map_or(Lease::NONE, |term| {
             self.shortest_lease = Some(self.shortest_lease.map_or(term, |least| least.min(term)));
             Lease::new(requested, term, renews)
         });
         let key = self.entries.insert(Entry::new(part, receipt, facts, lease));
         self.counts.fetched += 1;
-        self.joins_group(key);
-        self.set_alarm(lease.next, Due::Lease(key));
-        if let Some(id) = id {
-            self.ids.entry(id).or_insert(key);
+        if is_known {
+            self.joins_group(key);
+            let id = self.entries.get(key).and_then(|entry| entry.facts().id.clone());
+            id.map(|id| self.ids.entry(id).or_insert(key));
         }
+        self.set_alarm(lease.next, Due::Lease(key));
         if let Some(part) = self.parts.get_mut(&part) {
             part.open += 1;
         }
