@@ -8,9 +8,9 @@
 
 #[path = "../../tests/proof/model/program.rs"]
 mod program;
-#[path = "../../tests/proof/model/reference.rs"]
+#[path = "../../tests/proof/model/reference/mod.rs"]
 mod reference;
-#[path = "../../tests/proof/model/run.rs"]
+#[path = "../../tests/proof/model/run/mod.rs"]
 mod run;
 
 mod group;

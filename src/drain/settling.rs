@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::slot::{Ended, Job, Slot};
 use super::state::{Info, Shared, State};
 use super::types::Drains;
 use crate::error::Error;
 use crate::panics;
-use crate::settlement::{Given, Handled, Key, Settled, Ticket, Verdict};
+use crate::settlement::{Delivered, Given, Handled, Key, Settled, Ticket, Verdict};
 use crate::source::Receipt;
 use crate::step::LentStep;
 
@@ -72,7 +73,6 @@ pub(super) fn settle_failed<C: Drains>(
         return Gone::Back;
     };
     let deliveries = delivered.facts().iter().filter_map(|facts| facts.deliveries).max();
-    let able = delivered.receipts().first().map(|(desk, _)| desk.able());
     let retry = shared.settings.retry.as_ref().filter(|_| !interrupted);
     let after = retry.map(|retry| retry.delay_after(deliveries.unwrap_or(1)));
     if undone && (interrupted || is_message) {
@@ -84,18 +84,28 @@ pub(super) fn settle_failed<C: Drains>(
         return Gone::Back;
     }
     // It cannot be handled, or cannot be undone: to come again does not help it.
-    match able {
-        Some(able) if able.rejects => {
-            job.settle(&Verdict::Reject { error: error.clone() });
+    match put_aside(delivered, error, after) {
+        Some(verdict) => {
+            job.settle(&verdict);
             Gone::Aside
         }
-        Some(able) if able.redrives => {
-            // It counts as begun, or it would never have come too often.
-            job.settle(&Verdict::Release { after, begun: true });
-            Gone::Aside
-        }
-        _ => Gone::Nowhere,
+        None => Gone::Nowhere,
     }
+}
+
+/// The verdict on a message that is to come to no handler again, where its transport keeps such, or puts
+/// them aside when they have come too often.
+pub(super) fn put_aside(
+    delivered: &Delivered,
+    error: &Error,
+    after: Option<Duration>,
+) -> Option<Verdict> {
+    let able = delivered.receipts().first().map(|(desk, _)| desk.able())?;
+    if able.rejects {
+        return Some(Verdict::Reject { error: error.clone() });
+    }
+    // It counts as begun, or it would never have come too often.
+    able.redrives.then_some(Verdict::Release { after, begun: true })
 }
 
 /// The message of a drain that is over: it is released by whoever undoes what its handler did, which

@@ -30,7 +30,7 @@ use crate::lock::Lock;
 use crate::operation::Limits;
 use crate::origin::{SourceId, SourceName, SourceRef};
 use crate::panics;
-use crate::source::{Source, Urgency};
+use crate::source::{Profile, Source, Urgency};
 use crate::step::StepContext;
 use crate::sync::atomic::AtomicUsize;
 use crate::undo::DrainScope;
@@ -179,7 +179,8 @@ impl<C: Drains> Running<C> {
             let mut bank = Bank::new(&running.shared, &mut state);
             bank.reserve(most);
             for source in sources.by_ref().take(most) {
-                let arrival = running.arrival(&mut state, source);
+                let profile = source.profile();
+                let arrival = running.arrival(&mut state, source, profile);
                 bank.admit(arrival, &mut state);
             }
             running.banks.push(Box::new(bank));
@@ -190,19 +191,28 @@ impl<C: Drains> Running<C> {
         running
     }
 
-    /// Sends a source to a bank that has room for it.
-    fn add_source(&mut self, state: &mut State<C>, source: C::Source) {
-        let arrival = self.arrival(state, source);
+    /// Sends a source to a bank that has room for it. One that has to go back to its owner is returned.
+    fn add_source(&mut self, state: &mut State<C>, source: C::Source) -> Option<C::Source> {
+        let profile = source.profile();
+        if self.refuses(state, &profile) {
+            return Some(source);
+        }
+        let arrival = self.arrival(state, source, profile);
         if let Some(arrival) = state.banks.send(arrival) {
             self.banks.push(Box::new(Bank::new(&self.shared, state)));
             // The new bank has room.
             let _ = state.banks.send(arrival);
         }
+        None
     }
 
     /// Gives a source its number, its name and its row in the report.
-    fn arrival(&mut self, state: &mut State<C>, source: C::Source) -> Arrival<C::Source> {
-        let profile = source.profile();
+    fn arrival(
+        &mut self,
+        state: &mut State<C>,
+        source: C::Source,
+        profile: Profile,
+    ) -> Arrival<C::Source> {
         let id = profile.id.unwrap_or_else(SourceId::next);
         let origin = SourceRef { id, name: SourceName::new(profile.name.clone(), self.sources) };
         self.sources += 1;
@@ -242,9 +252,10 @@ impl<C: Drains> Running<C> {
             match incoming.as_mut().poll_next(cx) {
                 Poll::Ready(Some(source)) => {
                     let mut state = self.shared.take().ok_or_else(state_is_gone)?;
-                    self.add_source(&mut state, source);
+                    let refused = self.add_source(&mut state, source);
                     self.shared.tell(&state);
                     self.shared.put(state);
+                    panics::drop_each(refused);
                 }
                 Poll::Ready(None) => self.incoming = None,
                 Poll::Pending => return Ok(()),

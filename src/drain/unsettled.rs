@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::order::Order;
-use super::settling::is_lost;
+use super::settling::{is_lost, put_aside};
 use super::slot::Job;
 use super::state::{Shared, State};
 use super::types::{DrainTypes, Drains};
@@ -227,12 +227,15 @@ impl<C: Drains> State<C> {
         self.settling.undoing.retain(|other| *other != tag);
         let Some(mut record) = self.settling.remove(tag) else { return };
         record.rollback = None;
+        let verdict = match &undone {
+            Ok(()) => Some(Verdict::UNDONE),
+            Err(error) => put_aside(&record.delivered, error, None),
+        };
         for (desk, key) in record.delivered.receipts() {
             self.settling.lost.remove(key);
-            if undone.is_ok() {
-                desk.give(*key, Verdict::UNDONE, Given::default());
-            } else {
-                desk.abandon(*key);
+            match &verdict {
+                Some(verdict) => desk.give(*key, verdict.clone(), Given::default()),
+                None => desk.abandon(*key),
             }
         }
         if undone.is_err() {

@@ -55,17 +55,11 @@ impl<C: Drains> Running<C> {
                 continue;
             }
             let settings = &self.shared.settings;
-            let commits = match settings.commit {
-                None if self.first || self.sources == 1 => {
-                    state.commit = Commit::Message;
-                    true
-                }
-                None => state.commit == Commit::Message,
-                Some(commit) => commit == Commit::Message,
-            };
-            if !commits {
-                let text = "a drain whose messages are settled commits each of them by itself";
-                return Err(Error::validation(text));
+            if settings.commit.is_none() && (self.first || self.sources == 1) {
+                state.commit = Commit::Message;
+            }
+            if state.commit != Commit::Message {
+                return Err(not_by_message());
             }
             if self.shared.policy.runs_nothing() {
                 let text = "a message that is settled has to be undone before it is given back";
@@ -82,6 +76,18 @@ impl<C: Drains> Running<C> {
             self.transports.desks.push(Arc::clone(desk));
         }
         Ok(())
+    }
+
+    /// Whether the source has to go back to its owner, who is told: it came to a drain that commits
+    /// otherwise, and goes on without it.
+    pub(super) fn refuses(&self, state: &State<C>, profile: &Profile) -> bool {
+        let is_late = !self.first && (self.sources > 0 || self.shared.settings.commit.is_some());
+        let is_late = is_late && state.commit != Commit::Message;
+        let refusal = profile.refusal.as_ref().filter(|_| is_late);
+        if let Some(refusal) = refusal {
+            refusal.refuse(not_by_message());
+        }
+        refusal.is_some()
     }
 
     /// A poll of a drain that settles its messages.
@@ -302,6 +308,10 @@ impl Closing {
             Err(first) => Err(first.with_related([error])),
         };
     }
+}
+
+fn not_by_message() -> Error {
+    Error::validation("a drain whose messages are settled commits each of them by itself")
 }
 
 /// # Errors

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::Source;
+use super::live::Refusal;
 use crate::error::Error;
 use crate::origin::SourceId;
 use crate::settlement::{Delivered, Desk, Ticket};
@@ -200,6 +201,8 @@ pub struct Profile {
     pub invalid: Option<Error>,
     /// The source can be paused and removed.
     pub live: bool,
+    /// Where its owner hears that the drain cannot settle with its transport.
+    pub refusal: Option<Arc<Refusal>>,
     /// The source takes what it does not yield at once.
     pub gathers: bool,
     /// Its transport keeps order by group: it yields nothing that is not to be handled at once.
@@ -218,6 +221,7 @@ impl Default for Profile {
             rate: None,
             invalid: None,
             live: false,
+            refusal: None,
             gathers: false,
             groups: false,
             desks: Vec::new(),

@@ -74,6 +74,46 @@ pub(super) enum Turn {
     Wait,
 }
 
+/// Takes the last of what had failed before the rollback `id` joined, which is run again one by one: since
+/// which rollback that is so. None: nothing is left, or what runs has to end before.
+pub(super) fn take_again(
+    session: &mut Session,
+    id: u64,
+    idle: bool,
+    next: &mut Columns,
+) -> Option<u64> {
+    loop {
+        let (since, actions) = session.again_for(id)?;
+        let Some(index) = actions.last_of_all(false) else {
+            actions.take_last(1, next);
+            return Some(since);
+        };
+        if !idle {
+            return None;
+        }
+        let after = actions.comes_after(index).to_vec();
+        if !session.has_failed(&after) {
+            let (since, actions) = session.again_for(id)?;
+            actions.take_last(1, next);
+            return Some(since);
+        }
+        let mut failed = Columns::default();
+        let (_, actions) = session.again_for(id)?;
+        let failure = give_up(actions, index, &mut failed);
+        session.failed.append(&mut failed);
+        session.add_failures([failure]);
+    }
+}
+
+/// Moves an action to what has failed.
+fn give_up(from: &mut Columns, index: usize, failed: &mut Columns) -> FailedAction {
+    let (number, (label, registered_at)) = (from.number(index), from.describe(index));
+    let text = "what comes before it could not be undone";
+    let error = Error::new(ErrorCode::Compensation, text);
+    from.move_last(index, failed);
+    FailedAction { number, label, registered_at, attempts: 0, error }
+}
+
 /// Whose turn it is among those that are staged. Actions whose others are still here have failed.
 pub(super) fn turn(
     session: &mut Session,
@@ -100,11 +140,7 @@ pub(super) fn turn(
         if !is_here {
             return Turn::Alone;
         }
-        let (number, (label, registered_at)) = (staged.number(index), staged.describe(index));
-        let text = "what comes before it could not be undone";
-        let error = Error::new(ErrorCode::Compensation, text);
-        let failure = FailedAction { number, label, registered_at, attempts: 0, error };
-        staged.move_last(index, &mut session.failed);
+        let failure = give_up(staged, index, &mut session.failed);
         session.add_failures([failure]);
         if staged.is_empty() {
             return Turn::Usual(0);

@@ -11,7 +11,7 @@ use futures::{FutureExt, Stream, StreamExt, stream};
 use watershed::channels::{
     LiveSource, LiveSources, Merge, SourceEnd, SourceHandle, Window, live, merge,
 };
-use watershed::{Source, StepContext};
+use watershed::{ErrorCode, Source, StepContext};
 
 fn context() -> StepContext {
     StepContext::new("t")
@@ -168,7 +168,8 @@ fn a_source_that_no_drain_takes_comes_back() {
         let source = handle.remove().now_or_never().expect("at once").expect("it is whole");
         assert_eq!(block_on(source.count()), 2);
     }
-    let source = live.add(stream::iter([3, 4])).expect_err("nobody takes it");
+    let (source, error) = live.add(stream::iter([3, 4])).expect_err("nobody takes it");
+    assert_eq!(error.code(), ErrorCode::ChannelCompleted);
     assert_eq!(block_on(source.count()), 2);
 }
 

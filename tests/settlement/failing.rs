@@ -1,7 +1,9 @@
 //! Messages that fail: undone, and then given back, or stored and rejected.
 
+use std::future::IntoFuture;
 use std::sync::Mutex;
 
+use futures::FutureExt;
 use watershed::testing::{QueueCall, ScriptedQueue, Simulation};
 use watershed::transport::{Able, Verdict};
 use watershed::{
@@ -400,4 +402,44 @@ fn what_cannot_be_decoded_neither_slows_down_nor_makes_up_for_failures() {
             .unwrap();
     assert_sum(&report);
     assert_eq!(at, [(0, 0), (2, 0), (4, 60), (6, 60)]);
+}
+
+/// Rule 7.4: also where a rollback joins another one, and what has failed before is run again.
+#[test]
+fn a_message_is_not_given_back_by_a_rollback_that_joins_while_its_undo_fails() {
+    let (simulation, shop, context) = stage(1);
+    let link = shop.link();
+    let gate = CancellationSource::new();
+    let token = gate.token();
+    context.register_compensation(move || {
+        let token = token.clone();
+        async move { token.cancelled().await }
+    });
+    let mut drain = Box::pin(
+        fan_in(&context, [link.source()], async |_, step: StepContext| {
+            step.register_compensation(|| async { Err("it cannot be undone") });
+            std::future::pending::<Result<(), BoxError>>().await
+        })
+        .into_future(),
+    );
+    let mut polls = 0;
+    while context.scope().len() < 2 && polls < 100 {
+        assert!(drain.as_mut().now_or_never().is_none());
+        polls += 1;
+    }
+    drop(drain);
+    assert_eq!(context.scope().len(), 3, "the release is below the undo");
+    let policy = CompensationPolicy::sequential_reverse();
+    let mut first = context.roll_back(&policy).into_future().boxed_local();
+    assert!((&mut first).now_or_never().is_none(), "the first action waits");
+    let mut second = context.roll_back(&policy).into_future().boxed_local();
+    assert!((&mut second).now_or_never().is_none());
+    gate.cancel();
+    let (first, second) = run(&simulation, async { futures::join!(first, second) });
+    for ended in [first, second] {
+        let failure = ended.unwrap_err();
+        assert_eq!(failure.report().failures().len(), 2, "the undo, and the release behind it");
+    }
+    assert!(shop.verdicts().is_empty(), "it is not given back");
+    assert_eq!(context.scope().len(), 2);
 }

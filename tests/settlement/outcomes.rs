@@ -84,6 +84,29 @@ fn an_accept_that_is_refused_to_the_end_is_undone_and_released() {
     shop.check_all(1);
 }
 
+/// Rules 7.3 and 7.4: where it cannot be undone it is put aside, if the transport keeps such, and the action
+/// stays staged.
+#[test]
+fn a_message_whose_accept_is_refused_and_that_cannot_be_undone_is_put_aside() {
+    for keeps in [false, true] {
+        let (simulation, shop, context) = stage(1);
+        let shop = if keeps { shop.with_able(able().rejects()) } else { shop };
+        shop.queue.settles([Says::Refused; 5]);
+        let link = shop.link().settle_within(SECOND);
+        let drain = fan_in(&context, [link.source()], async |_, step: watershed::StepContext| {
+            step.register_compensation(|| async { Err("it cannot be undone") });
+            Ok::<_, BoxError>(())
+        });
+        let failure = run(&simulation, drain).unwrap_err();
+        assert_sum(failure.report());
+        let report = failure.report();
+        let expected = if keeps { (1, 0) } else { (0, 1) };
+        assert_eq!((report.rejected(), report.abandoned()), expected, "{report:?}");
+        assert_eq!(shop.queue.rejected().len(), usize::from(keeps));
+        assert_eq!(context.scope().len(), 1, "the action stays staged");
+    }
+}
+
 /// Rule 7.3: where a later one has begun, its effects stay.
 #[test]
 fn a_refused_accept_behind_which_another_has_begun_is_unknown() {

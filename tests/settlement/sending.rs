@@ -382,6 +382,41 @@ fn a_settling_source_that_comes_to_another_commit_is_refused() {
     assert!(shop.queue.calls().is_empty());
 }
 
+/// Rule 7.9: `add` gives it back with the error, the first one by its handle, and the drain goes on.
+#[test]
+fn a_settling_source_that_its_owner_holds_is_given_back() {
+    for explicit in [false, true] {
+        let (simulation, shop, context) = stage(1);
+        let link = shop.link();
+        let (live, incoming) = channels::live();
+        let plain =
+            || mixed((futures::stream::iter([7_u32]), link.source())).into_iter().next().unwrap();
+        if !explicit {
+            let _first = live.add(plain());
+        }
+        let world = simulation.world().clone();
+        let (first, second, last) = (link.source().erased(), link.source().erased(), plain());
+        let adds = simulation.spawn("adds", async move {
+            world.clock().sleep_until(world.clock().now() + SECOND).await;
+            let handle = live.add(first).expect("it is not known yet");
+            assert_eq!(handle.ended().await, channels::SourceEnd::Refused);
+            let back = handle.remove().await.expect("it is given back");
+            let (back_at_once, error) = live.add(second).expect_err("it is known now");
+            assert_eq!(error.code(), ErrorCode::Validation);
+            drop((back, back_at_once));
+            let plain = live.add(last).expect("a plain one is welcome");
+            assert_eq!(plain.ended().await, channels::SourceEnd::Drained);
+        });
+        let drain = fan_in(&context, Vec::new(), async |_, _| Ok::<_, BoxError>(()));
+        let drain = drain.incoming(incoming);
+        let drain = if explicit { drain.commit(Commit::Pipeline) } else { drain };
+        let report = run(&simulation, drain).unwrap();
+        assert_eq!(report.handled(), if explicit { 1 } else { 2 });
+        assert!(shop.queue.calls().is_empty());
+        drop(adds);
+    }
+}
+
 /// Rule 7.9: with the commit of each message it may come later.
 #[test]
 fn a_settling_source_may_come_later() {

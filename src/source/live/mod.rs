@@ -9,6 +9,7 @@ mod control;
 mod handle;
 #[cfg(all(test, watershed_loom))]
 mod proof;
+mod refusal;
 mod registry;
 mod wrapper;
 
@@ -23,11 +24,13 @@ use pin_project_lite::pin_project;
 pub use handle::{Ended, SourceHandle};
 pub use wrapper::LiveSource;
 
-use super::Source;
+use super::{Receipt, Source};
+use crate::error::{Error, ErrorCode};
 use crate::origin::SourceId;
 use crate::panics::{self, ContainedWaker};
 use crate::sync::Arc;
 use control::Control;
+pub(crate) use refusal::Refusal;
 use registry::Registry;
 
 /// A way to add sources to a drain while it runs, and the stream to hand to
@@ -58,7 +61,7 @@ use registry::Registry;
 pub fn live<S: Source>() -> (LiveSources<S>, IncomingSources<S>) {
     let (sender, receiver) = async_channel::unbounded();
     let incoming = IncomingSources { receiver, waker: None };
-    (LiveSources { sender, registry: Arc::default() }, incoming)
+    (LiveSources { sender, registry: Arc::default(), refusal: std::sync::Arc::default() }, incoming)
 }
 
 /// Adds sources to a drain that runs, see [`live`]. Clones add to the same drain.
@@ -73,6 +76,7 @@ pub fn live<S: Source>() -> (LiveSources<S>, IncomingSources<S>) {
 pub struct LiveSources<S> {
     sender: Sender<LiveSource<S>>,
     registry: Arc<Registry<S>>,
+    refusal: std::sync::Arc<Refusal>,
 }
 
 impl<S: Source> LiveSources<S> {
@@ -81,23 +85,37 @@ impl<S: Source> LiveSources<S> {
     ///
     /// # Errors
     ///
-    /// The source itself, when the drain has ended or was asked to.
+    /// The source itself, and why: [`ErrorCode::ChannelCompleted`](crate::ErrorCode::ChannelCompleted)
+    /// when the drain has ended or was asked to, [`ErrorCode::Validation`](crate::ErrorCode::Validation)
+    /// when it settles with a transport and the drain cannot, because it has another
+    /// [`Commit`](crate::Commit) than one for each message. The drain says so when it takes the first
+    /// such source; that one comes back by its handle, as [`SourceEnd::Refused`], and without a handle it is
+    /// a fault of the drain.
     ///
     /// ```
     /// let (live, _incoming) = watershed::channels::live();
     /// let handle = live.add(futures::stream::iter([1])).unwrap();
     /// assert!(!handle.is_paused());
     /// ```
-    pub fn add(&self, source: S) -> Result<SourceHandle<S>, Pin<Box<S>>> {
+    pub fn add(&self, source: S) -> Result<SourceHandle<S>, (Pin<Box<S>>, Error)> {
+        let source = Box::pin(source);
+        if S::Receipt::SETTLES {
+            if let Some(error) = self.refusal.error().filter(|_| settles(&*source)) {
+                return Err((source, error));
+            }
+        }
         let control = Arc::new(Control::new(SourceId::next()));
         // Before it is sent: it may be drained, and leave the list, at once.
         self.registry.insert(&control);
-        let live = LiveSource::new(Box::pin(source), &control, &self.registry);
+        let live = LiveSource::new(source, &control, &self.registry, &self.refusal);
+        let handle = SourceHandle::new(control);
         match self.sender.try_send(live) {
-            Ok(()) => Ok(SourceHandle::new(control)),
+            Ok(()) => Ok(handle),
             Err(refused) => match refused.into_inner().into_source() {
-                Some(source) => Err(source),
-                None => Ok(SourceHandle::new(control)),
+                Some(source) => {
+                    Err((source, Error::new(ErrorCode::ChannelCompleted, "the drain has ended")))
+                }
+                None => Ok(handle),
             },
         }
     }
@@ -117,9 +135,18 @@ impl<S: Source> LiveSources<S> {
     }
 }
 
+/// Whether messages of the source are settled with a transport.
+fn settles<S: Source>(source: &S) -> bool {
+    S::Receipt::SETTLES && !source.profile().desks.is_empty()
+}
+
 impl<S> Clone for LiveSources<S> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), registry: Arc::clone(&self.registry) }
+        Self {
+            sender: self.sender.clone(),
+            registry: Arc::clone(&self.registry),
+            refusal: std::sync::Arc::clone(&self.refusal),
+        }
     }
 }
 
@@ -128,7 +155,7 @@ impl<S> fmt::Debug for LiveSources<S> {
         f.debug_struct("LiveSources")
             .field("there", &self.registry.len())
             .field("waiting", &self.sender.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -197,6 +224,8 @@ pub enum SourceEnd {
     Removed,
     /// Its drain ended, or never began.
     Abandoned,
+    /// It settles with a transport, and its drain does not commit each message by itself.
+    Refused,
     /// It has not ended: the one that waits is a handler of this very source, which ends only when
     /// that handler has.
     NotYet,

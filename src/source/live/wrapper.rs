@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use super::super::{DeliveryOf, Gate, Hold, Polled, Profile, Source};
 use super::SourceEnd;
 use super::control::{Control, Wish};
+use super::refusal::Refusal;
 use super::registry::Registry;
 use crate::panics;
 use crate::sync::Arc;
@@ -30,27 +31,35 @@ pub struct LiveSource<S> {
     source: Option<Pin<Box<S>>>,
     control: Arc<Control<S>>,
     registry: Arc<Registry<S>>,
+    refusal: std::sync::Arc<Refusal>,
     /// The waker that was left with the control last.
     registered: Option<Waker>,
     /// What the source knows of that: nothing before its first gate, for it may come from another drain.
     hold: Option<Hold>,
+    /// Whether it has a transport.
+    settles: bool,
 }
 
-impl<S> LiveSource<S> {
+impl<S: Source> LiveSource<S> {
     pub(super) fn new(
         source: Pin<Box<S>>,
         control: &Arc<Control<S>>,
         registry: &Arc<Registry<S>>,
+        refusal: &std::sync::Arc<Refusal>,
     ) -> Self {
         Self {
+            settles: super::settles(&*source),
             source: Some(source),
             control: Arc::clone(control),
             registry: Arc::clone(registry),
+            refusal: std::sync::Arc::clone(refusal),
             registered: None,
             hold: None,
         }
     }
+}
 
+impl<S> LiveSource<S> {
     /// The source itself, of which nobody has a handle.
     pub(super) fn into_source(mut self) -> Option<Pin<Box<S>>> {
         self.source.take()
@@ -134,7 +143,11 @@ impl<S: Source> Source for LiveSource<S> {
 
     fn profile(&self) -> Profile {
         let profile = self.source.as_ref().map(|source| source.profile());
-        Profile { id: Some(self.control.id), live: true, ..profile.unwrap_or_default() }
+        // The list and the source itself have it, too: without a handle nobody would hear of it.
+        let is_held = self.settles && Arc::strong_count(&self.control) > 2;
+        let refusal = is_held.then(|| std::sync::Arc::clone(&self.refusal));
+        let id = Some(self.control.id);
+        Profile { id, live: true, refusal, ..profile.unwrap_or_default() }
     }
 }
 
@@ -146,6 +159,7 @@ impl<S> Drop for LiveSource<S> {
         let how = match &source {
             None => SourceEnd::Drained,
             Some(_) if self.control.wished() == Wish::Remove => SourceEnd::Removed,
+            Some(_) if self.settles && self.refusal.error().is_some() => SourceEnd::Refused,
             Some(_) => SourceEnd::Abandoned,
         };
         self.control.finish(how, source);

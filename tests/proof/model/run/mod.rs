@@ -1,11 +1,12 @@
 //! Running a program: in a simulation, with everything it does told to the model.
 
+mod told;
+
 use std::cell::Cell;
-use std::future::{Future, IntoFuture, Ready};
-use std::pin::Pin;
+use std::future::{IntoFuture, Ready};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, LocalBoxFuture, TryFutureExt, join_all};
@@ -14,12 +15,14 @@ use watershed::testing::{Event, Script, Simulation, World};
 use watershed::timers::with_timeout;
 use watershed::{
     Action, BoxError, CancellationSource, CancellationToken, Clock, Compensated, CompensationScope,
-    Error, Failure as Failed, FanIn, FanInReport, Letter, Reservation, Sleep, Source, StepContext,
-    fan_in, labelled, with_step,
+    Error, Failure as Failed, FanIn, FanInReport, Letter, Reservation, Source, StepContext, fan_in,
+    labelled, with_step,
 };
 
+pub use self::told::Told;
+use self::told::{Attempt, Child, Closing, Cutter, DrainTold, Handling, Operating};
 use super::program::{
-    Act, Bytes, Cut, Drain, End, Failure, Message, Op, Plan, Policy, Program, Rollback,
+    Act, Bytes, Drain, End, Failure, Message, Op, Plan, Policy, Program, Rollback,
 };
 use super::reference::{Book, Broke, EffectId, Ended, FrameId, Numbers, ROOT};
 
@@ -614,185 +617,3 @@ async fn punctual(world: &World, book: &Book, yields: u64, wait: Option<Duration
 }
 
 // Guards, which tell the model what was dropped.
-
-struct Attempt {
-    book: Book,
-    effect: EffectId,
-    ended: bool,
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.book.lock().drop_attempt(self.effect);
-        }
-    }
-}
-
-struct Handling {
-    book: Book,
-    message: FrameId,
-    ended: bool,
-}
-
-impl Handling {
-    fn end(&mut self, end: Ended) {
-        self.ended = true;
-        self.book.lock().handler_ended(self.message, end);
-    }
-}
-
-impl Drop for Handling {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.book.lock().handler_ended(self.message, Ended::Dropped);
-        }
-    }
-}
-
-struct Operating {
-    book: Book,
-    frame: FrameId,
-    ended: Rc<Cell<Option<bool>>>,
-}
-
-impl Drop for Operating {
-    fn drop(&mut self) {
-        if self.ended.get().is_none() {
-            self.book.lock().operation_dropped(self.frame);
-        }
-    }
-}
-
-struct Closing {
-    book: Book,
-    frame: FrameId,
-}
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.book.lock().close(self.frame);
-    }
-}
-
-/// A scope that is absorbed wherever its owner stops.
-struct Child {
-    scope: CompensationScope,
-    step: StepContext,
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        self.step.scope().absorb(&self.scope);
-    }
-}
-
-/// A drain that tells how it ended.
-struct DrainTold {
-    book: Book,
-    drain: FrameId,
-    scripts: Vec<Script<Item>>,
-    ended: Option<LocalBoxFuture<'static, Result<FanInReport, Error>>>,
-    begun: bool,
-}
-
-impl Future for DrainTold {
-    type Output = Result<FanInReport, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if !std::mem::replace(&mut this.begun, true) {
-            this.book.lock().drain_began(this.drain);
-        }
-        let Some(drain) = &mut this.ended else { return Poll::Pending };
-        let result = std::task::ready!(drain.as_mut().poll(cx));
-        this.ended = None;
-        let rest: Vec<_> = this.scripts.iter().map(|script| script.rest().len()).collect();
-        this.book.lock().drain_ended(this.drain, &result, &rest);
-        Poll::Ready(result)
-    }
-}
-
-impl Drop for DrainTold {
-    fn drop(&mut self) {
-        if let Some(drain) = self.ended.take() {
-            drop(drain);
-            self.book.lock().drain_dropped(self.drain);
-        }
-    }
-}
-
-/// A rollback that tells when it is polled and how it ended.
-pub struct Told {
-    book: Book,
-    number: usize,
-    token: CancellationToken,
-    rollback: Option<watershed::Rollback>,
-}
-
-impl Future for Told {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        let Some(rollback) = &mut this.rollback else { return Poll::Pending };
-        this.book.lock().join(this.number);
-        let poll = Pin::new(rollback).poll(cx);
-        let result = std::task::ready!(poll);
-        this.rollback = None;
-        let cancelled = this.token.is_cancelled();
-        this.book.lock().rollback_ended(this.number, &result, cancelled);
-        Poll::Ready(())
-    }
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if let Some(rollback) = self.rollback.take() {
-            drop(rollback);
-            self.book.lock().rollback_dropped(self.number);
-        }
-    }
-}
-
-/// Drops a future after some polls, or when its time has come.
-struct Cutter<T> {
-    future: Option<LocalBoxFuture<'static, T>>,
-    polls: Option<u64>,
-    after: Option<Sleep>,
-}
-
-impl<T> Cutter<T> {
-    fn new(world: &World, future: LocalBoxFuture<'static, T>, cut: Option<Cut>) -> Self {
-        let (polls, after) = match cut {
-            None => (None, None),
-            Some(Cut::Polls(polls)) => (Some(polls), None),
-            Some(Cut::After(wait)) => {
-                (None, Some(world.clock().sleep_until(world.clock().now() + wait)))
-            }
-        };
-        Self { future: Some(future), polls, after }
-    }
-}
-
-impl<T> Future for Cutter<T> {
-    type Output = Option<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let this = &mut *self;
-        let over = this.after.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
-        let Some(future) = &mut this.future else { return Poll::Pending };
-        if !over && this.polls != Some(0) {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                this.future = None;
-                return Poll::Ready(Some(output));
-            }
-            this.polls = this.polls.map(|polls| polls - 1);
-        }
-        if over || this.polls == Some(0) {
-            this.future = None;
-            return Poll::Ready(None);
-        }
-        Poll::Pending
-    }
-}

@@ -6,21 +6,25 @@
 //! noted in the [`Shop`], whose points can fail. [`Scenario::settle`] rolls back what is left, and
 //! compares what became of every message and every effect with what the rules say.
 
+mod shop;
+
 use std::collections::BTreeSet;
-use std::future::{Future, IntoFuture};
+use std::future::IntoFuture;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, Once, Weak};
+use std::sync::{Arc, Mutex, Once, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::{Either, LocalBoxFuture, select};
+use futures::future::LocalBoxFuture;
 use futures::{FutureExt, Stream, TryFutureExt};
-use watershed::testing::{Fault, FaultPoints, Ledger, Script, Simulation, World};
+use watershed::testing::{Fault, FaultPoints, Ledger, Script, Simulation};
 use watershed::{
-    Action, BoxError, CancellationSource, CancellationToken, Clock, Commit, CompensationPolicy,
-    Error, ErrorCode, Failure, FanInReport, OnFailure, RollbackReport, Source, StepContext, fan_in,
-    labelled,
+    BoxError, CancellationSource, CancellationToken, Clock, Commit, CompensationPolicy, Error,
+    ErrorCode, Failure, FanInReport, OnFailure, RollbackReport, Source, StepContext, fan_in,
 };
+
+pub(crate) use shop::Shop;
+use shop::{Book, Guard, Guarded, InFlight, Letter};
 
 pub(crate) type Ended = Result<FanInReport, Error>;
 
@@ -67,180 +71,6 @@ impl Case {
         let with_commit =
             move |handlers| commits.into_iter().flat_map(move |commit| with_mode(handlers, commit));
         handlers.into_iter().flat_map(with_commit)
-    }
-}
-
-/// What the handlers talk to, and everything that happened there. Clones are the same shop.
-#[derive(Clone)]
-pub(crate) struct Shop {
-    world: World,
-    ledger: Ledger<Effect>,
-    book: Arc<Mutex<Book>>,
-    faults: Option<FaultPoints>,
-}
-
-/// What happened, in order.
-#[derive(Default)]
-pub(crate) struct Book {
-    /// Messages whose handler was called, and whose handler returned `Ok`, or `Err`.
-    pub(crate) started: Vec<u32>,
-    /// Messages whose handler was called when the drain had a reason to end.
-    late: Vec<u32>,
-    pub(crate) accepted: Vec<u32>,
-    pub(crate) failed: Vec<u32>,
-    in_flight: usize,
-    /// The most handlers that ran at once.
-    pub(crate) most_in_flight: usize,
-    /// Whether the declined message failed before the fault fired.
-    declined_first: bool,
-    registered: Vec<Effect>,
-    withdrawn: BTreeSet<Effect>,
-    /// Compensations that began, and that came to their end.
-    begun: Vec<Effect>,
-    pub(crate) undone: Vec<Effect>,
-    /// Messages that were rolled back alone, and whether that went well.
-    dead_letters: Vec<Letter>,
-    /// No further point fails: what comes now is the test itself.
-    over: bool,
-}
-
-/// A message that was rolled back alone.
-struct Letter {
-    number: u32,
-    code: ErrorCode,
-    /// How many errors it told of.
-    told: usize,
-    undone: bool,
-}
-
-impl Shop {
-    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("no panic under the lock")
-    }
-
-    /// Comes to a point that may fail.
-    pub(crate) fn reach(&self, point: impl Into<String>) -> Result<(), BoxError> {
-        match &self.faults {
-            Some(faults) if !self.book().over => faults.reach(point),
-            _ => Ok(()),
-        }
-    }
-
-    fn guard(&self, point: impl Into<String>) -> Guard {
-        Guard { shop: self.clone(), point: point.into() }
-    }
-
-    /// The compensation of an effect. One that was reserved may find nothing to undo.
-    fn undoing(&self, effect: Effect, reserved: bool) -> impl Action {
-        let (shop, state) = (self.clone(), self.guard(format!("state of {effect:?}")));
-        let action = move || {
-            shop.book().begun.push(effect);
-            let called = state.shop.reach(format!("action {effect:?} called"));
-            let (shop, pause) = (shop.clone(), shop.world.pause());
-            let future = async move {
-                called?;
-                pause.await;
-                shop.reach(format!("action {effect:?} polled"))?;
-                shop.book().undone.push(effect);
-                if !reserved || shop.ledger.open().contains(&effect) {
-                    shop.ledger.undone(effect);
-                }
-                Ok::<_, BoxError>(())
-            };
-            Guarded(future.boxed(), state.shop.guard(format!("attempt of {effect:?}")))
-        };
-        labelled(format!("{effect:?}"), action)
-    }
-
-    async fn handle(
-        self,
-        message: Message,
-        called: Called,
-        case: Case,
-        step: StepContext,
-    ) -> Handled {
-        let number = message.number;
-        called?;
-        self.pause(number, &step).await?;
-        self.reach(format!("handler {number} before its effect"))?;
-        self.ledger.done((number, 0));
-        self.book().registered.push((number, 0));
-        step.register_compensation(self.undoing((number, 0), false));
-        self.pause(number, &step).await?;
-        self.reach(format!("handler {number} behind its effect"))?;
-        self.book().registered.push((number, 1));
-        let reservation = step.reserve(self.undoing((number, 1), true));
-        self.pause(number, &step).await?;
-        self.reach(format!("handler {number} with a reservation"))?;
-        if number % 3 == 0 {
-            self.book().withdrawn.insert((number, 1));
-            assert!(reservation.disarm(), "it is staged");
-        } else {
-            self.ledger.done((number, 1));
-            drop(reservation);
-        }
-        self.pause(number, &step).await?;
-        self.reach(format!("handler {number} at its end"))?;
-        if case.declines && number == 2 {
-            let mut book = self.book();
-            book.declined_first =
-                self.faults.as_ref().is_none_or(|faults| faults.fired().is_none());
-            return Err("declined".into());
-        }
-        drop(message);
-        Ok(())
-    }
-
-    /// Waits as the seed wants it; every other message gives up when it is told to stop.
-    async fn pause(&self, number: u32, step: &StepContext) -> Handled {
-        let pause = self.world.pause();
-        if number % 2 == 0 {
-            pause.await;
-            return Ok(());
-        }
-        match select(pause, step.cancellation().cancelled()).await {
-            Either::Left(_) => Ok(()),
-            Either::Right(_) => Err("told to stop".into()),
-        }
-    }
-}
-
-type Called = Result<(), BoxError>;
-type Handled = Result<(), BoxError>;
-
-/// Comes to a point when it is dropped.
-struct Guard {
-    shop: Shop,
-    point: String,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(faults) = &self.shop.faults {
-            if !self.shop.book().over {
-                faults.reach_infallible(format!("drop of {}", self.point));
-            }
-        }
-    }
-}
-
-/// A future that something goes with which is dropped after it.
-struct Guarded<F>(F, #[expect(dead_code, reason = "it is there to be dropped")] Guard);
-
-impl<F: Future + Unpin> Future for Guarded<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.0.poll_unpin(cx)
-    }
-}
-
-/// A handler that has not ended.
-struct InFlight(Shop);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.book().in_flight -= 1;
     }
 }
 
