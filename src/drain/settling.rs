@@ -33,12 +33,12 @@ impl<C: Drains> Job<C> {
 
     /// Whether its transport wants the message back: it is not tried again.
     pub(super) fn is_asked_back(&self) -> bool {
-        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(|it| it.is_asked_back())
+        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(Delivered::is_asked_back)
     }
 
     /// Whether it is settled by whoever has its step.
     pub(super) fn is_by_hand(&self) -> bool {
-        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(|it| it.is_by_hand())
+        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(Delivered::is_by_hand)
     }
 
     /// Gives the verdict on the message, if it has a transport.

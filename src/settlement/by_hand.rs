@@ -20,7 +20,7 @@ impl Settling {
     /// tried: the drain settles the message as usual, so a handler whose transaction was undone with
     /// it returns an error. With `Ok` the message is accepted.
     pub fn ended(self, outcome: Settled) {
-        self.0.set_by_hand(match &outcome {
+        self.0.set_by_hand(match outcome {
             Settled::Refused(_) => None,
             outcome => Some(outcome),
         });
@@ -67,7 +67,7 @@ impl StepContext {
             return Err(Error::validation("the message has no transport to be settled with"));
         };
         let unknown = Error::new(ErrorCode::Unspecified, "the handler did not say how it settled");
-        delivered.set_by_hand(Some(&Settled::Unknown(unknown)));
+        delivered.set_by_hand(Some(Settled::Unknown(unknown)));
         Ok(Settling(delivered))
     }
 

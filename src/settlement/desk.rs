@@ -20,6 +20,21 @@ pub struct Key {
     pub(crate) turn: u32,
 }
 
+impl Key {
+    /// What tells it from all others of its desk.
+    #[inline]
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.place) << 32 | u64::from(self.turn)
+    }
+
+    /// The one with this number at a desk.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "the number is two of this size")]
+    pub(crate) fn at_desk(desk: u32, number: u64) -> Self {
+        Self { desk, place: (number >> 32) as u32, turn: number as u32 }
+    }
+}
+
 /// What the drain keeps of a message until it is settled: the number of its record.
 pub(crate) type Tag = u32;
 

@@ -129,11 +129,10 @@ impl Delivered {
         match &self.receipts {
             Receipts::None => step.set_delivery(None),
             // Most messages of a slot come from one desk.
-            Receipts::One((desk, Key { desk: number, place, turn })) => {
-                let of_desk = u64::from(*place) << 32 | u64::from(*turn);
-                step.set_receipt(*number, of_desk, || {
-                    Arc::new(Deliverer { desk: Arc::clone(desk), number: *number })
-                });
+            Receipts::One((desk, key)) => {
+                let number = key.desk;
+                let deliverer = || Arc::new(Deliverer { desk: Arc::clone(desk), number }) as _;
+                step.set_receipt(number, key.number(), deliverer);
             }
             Receipts::Many(_) => step.set_delivery(Some(Arc::new(self.clone()))),
         }
@@ -145,8 +144,7 @@ impl Delivered {
             Ok(many) => return Some(Self::clone(&many)),
             Err(other) => other.downcast::<Deliverer>().ok()?,
         };
-        let (place, turn) = ((receipt >> 32) as u32, (receipt & u64::from(u32::MAX)) as u32);
-        let key = Key { desk: one.number, place, turn };
+        let key = Key::at_desk(one.number, receipt);
         Some(Self { receipts: Receipts::One((Arc::clone(&one.desk), key)), order: 0 })
     }
 
@@ -203,9 +201,10 @@ impl Delivered {
         self.receipts().iter().any(|(desk, key)| !desk.is_ours(*key))
     }
 
-    pub(super) fn set_by_hand(&self, outcome: Option<&Settled>) {
-        for (desk, key) in self.receipts() {
-            desk.by_hand(*key, outcome.cloned());
+    pub(super) fn set_by_hand(&self, outcome: Option<Settled>) {
+        let outcomes = std::iter::repeat_n(outcome, self.receipts().len());
+        for ((desk, key), outcome) in self.receipts().iter().zip(outcomes) {
+            desk.by_hand(*key, outcome);
         }
     }
 
@@ -217,7 +216,8 @@ impl Delivered {
     /// How the handler's own settlement went, if it made one.
     pub(crate) fn take_by_hand(&self) -> Option<Settled> {
         // All of a window have the same.
-        self.receipts().iter().filter_map(|(desk, key)| desk.take_by_hand(*key)).last()
+        let taken = self.receipts().iter().filter_map(|(desk, key)| desk.take_by_hand(*key));
+        taken.reduce(|first, _| first)
     }
 }
 

@@ -105,11 +105,14 @@ impl<R> Batches<R> {
 
 type Batch<T> = Vec<(<T as Transport>::Receipt, Verdict)>;
 
+/// Where a settlement is made.
+type SeatOf<T> = Seat<Batch<T>, Vec<Settled>>;
+
 /// The settlements that are with the transport.
 pub(super) struct Calls<T: Transport> {
-    in_flight: InFlight<Vec<Called<T::Receipt>>, Seat<Batch<T>, Vec<Settled>>>,
+    in_flight: InFlight<Vec<Called<T::Receipt>>, SeatOf<T>>,
     /// Where the next call is made.
-    seat: Option<Seat<Batch<T>, Vec<Settled>>>,
+    seat: Option<SeatOf<T>>,
     /// What is gathered in a poll: empty between two.
     batches: Batches<T::Receipt>,
     answers: Vec<Settled>,

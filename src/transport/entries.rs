@@ -221,10 +221,10 @@ impl<R> Entries<R> {
         self.slots.len() - self.vacant.len()
     }
 
-    /// The number with these two parts.
+    /// The one with this number.
     #[inline]
-    pub(super) fn key(&self, place: u32, turn: u32) -> Key {
-        Key { desk: self.desk, place, turn }
+    pub(super) fn key(&self, number: u64) -> Key {
+        Key::at_desk(self.desk, number)
     }
 
     #[inline]

@@ -78,7 +78,7 @@ impl<T: Transport> Hub<T> {
     #[inline]
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         let mut state = self.state.lock();
-        self.accepts.take_each(|place, turn| state.accept(place, turn));
+        self.accepts.take_each(|number| state.accept(number));
         state
     }
 

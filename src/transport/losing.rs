@@ -1,8 +1,7 @@
-//! Messages that end without a verdict: what is no longer ours, what its handler has settled, and what
-//! nobody will settle.
+//! Messages that end without a verdict: what is no longer ours, and what nobody will settle.
 
 use super::Transport;
-use super::entries::{Entry, Kept, Phase, Said};
+use super::entries::{Entry, Kept, Phase};
 use super::part::Part;
 use super::state::{End, State};
 use crate::settlement::{Assignment, Key, News};
@@ -86,25 +85,6 @@ impl<T: Transport> State<T> {
         }
         self.move_back(id);
         self.go_on_in_order(id);
-    }
-
-    /// The handler has settled by itself.
-    pub(super) fn settled_by_hand(&mut self, key: Key, end: End) {
-        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
-        if !matches!(entry.phase, Phase::Taken | Phase::ByHand) {
-            return;
-        }
-        entry.verdict = Said::Accept;
-        let (part, place) = (entry.part, entry.place);
-        let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
-        if let Some(prefix) = prefix {
-            // The position still has to pass it.
-            entry.phase = Phase::Decided;
-            self.unsettled += 1;
-            prefix.done(place);
-            return self.go_on_in_order(part);
-        }
-        self.conclude(key, end);
     }
 
     /// What was lost is undone: it may be begun once more.

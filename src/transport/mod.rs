@@ -58,12 +58,13 @@
 // - `link`: a transport that is connected, and its sources; `options`: what can be said of it
 // - `hub`: a transport as its drain sees it; `accepts`: what it takes in with its lock, `aside`: what it does when its lock is free
 // - `state`, `entries`, `part`, `prefix`, `groups`: the receipts, and the sources they came by;
-//   `in_order`, `losing`: how they end; `room`: who may take one
+//   `in_order`, `losing`, `by_hand`: how they end; `room`: who may take one
 // - `driver`, with `in_flight` and `seat`: `fetching`, `leases`, `calls` with `sending`, `revoking`: what
 //   goes on meanwhile
 
 mod accepts;
 mod aside;
+mod by_hand;
 mod calls;
 mod driver;
 mod entries;

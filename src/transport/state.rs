@@ -57,7 +57,7 @@ pub(super) struct State<T: Transport> {
     /// Those of them that are with the transport, where each is settled by itself.
     pub(super) sending: usize,
     /// The last handler of some source has failed.
-    failing: bool,
+    pub(super) failing: bool,
     /// Partitions that nobody has taken as a source.
     pub(super) assigned: VecDeque<u64>,
     pub(super) assigned_waker: Option<Waker>,
@@ -316,27 +316,6 @@ impl<T: Transport> State<T> {
         self.wake_driver();
     }
 
-    /// The message with this number was handled, and there is nothing to be undone: the same as
-    /// [`give`](Self::give) says, in the fewest steps where nobody waits for it. The drain does not have
-    /// to be woken.
-    #[inline]
-    pub(super) fn accept(&mut self, place: u32, turn: u32) {
-        let key = self.entries.key(place, turn);
-        let is_usual = !self.able.prefix && !self.failing && self.options.max_deliveries.is_none();
-        let entry = self
-            .entries
-            .get_mut(key)
-            .filter(|entry| is_usual && entry.phase == Phase::Taken && !entry.in_hand);
-        let Some(entry) = entry else {
-            let given = Given { tag: None, handled: Handled::Well };
-            return self.give(key, Verdict::Accept, given, Tick::ZERO);
-        };
-        entry.phase = Phase::Decided;
-        entry.verdict = Said::Accept;
-        self.unsettled += 1;
-        self.outbox.push_back(key);
-    }
-
     /// The drain has the message again, to undo it.
     pub(super) fn take_back(&mut self, key: Key) -> Option<Tag> {
         let entry = self.entries.get_mut(key)?;
@@ -366,28 +345,6 @@ impl<T: Transport> State<T> {
         if let Some(part) = self.parts.get_mut(&id) {
             part.failures = 0;
         }
-    }
-
-    /// The handler settles by itself, or has not after all. Returns what is not known any more.
-    pub(super) fn set_by_hand(&mut self, key: Key, outcome: Option<Settled>) -> Option<Settled> {
-        let Some(outcome) = outcome else {
-            let entry = self.entries.get_mut(key).filter(|entry| entry.phase == Phase::ByHand);
-            if let Some(entry) = entry {
-                entry.phase = Phase::Taken;
-                self.mind_lease(key);
-            }
-            return self.by_hand.remove(&key);
-        };
-        // What is lost is with the drain until it is undone.
-        let mut is_with_the_drain =
-            self.lost_in_work.contains_key(&key) || self.by_hand.contains_key(&key);
-        if let Some(entry) = self.entries.get_mut(key) {
-            is_with_the_drain |= matches!(entry.phase, Phase::Taken | Phase::ByHand);
-            if entry.phase == Phase::Taken {
-                entry.phase = Phase::ByHand;
-            }
-        }
-        if is_with_the_drain { self.by_hand.insert(key, outcome) } else { Some(outcome) }
     }
 
     /// Whether the receipt is still ours.
