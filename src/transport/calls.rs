@@ -7,12 +7,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use super::Transport;
 use super::driver::Look;
 use super::entries::Kept;
-use super::in_flight::{Ended, InFlight, ended_at_once};
+use super::in_flight::{Ended, InFlight};
 use super::seat::{Seat, seat};
 use super::state::no_answer;
 use crate::clock::Tick;
@@ -103,6 +103,9 @@ impl<R> Batches<R> {
     }
 }
 
+/// How often a poll gathers, before others have their turn.
+const TIMES: usize = 8;
+
 type Batch<T> = Vec<(<T as Transport>::Receipt, Verdict)>;
 
 /// Where a settlement is made.
@@ -135,20 +138,30 @@ impl<T: Transport> Calls<T> {
     }
 
     pub(super) fn poll(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
-        let gathers = !self.in_flight.is_empty();
-        let batches = &mut self.batches;
-        let within = look.hub.change(|state| {
-            state.next_batches(gathers, batches);
-            state.options.settle_within
-        });
-        let mut moved = !self.batches.is_empty();
-        if moved {
+        let mut moved = false;
+        for _ in 0..TIMES {
+            let gathers = !self.in_flight.is_empty();
+            let batches = &mut self.batches;
+            let within = look.hub.change(|state| {
+                state.next_batches(gathers, batches);
+                state.options.settle_within
+            });
+            if self.batches.is_empty() {
+                break;
+            }
+            moved = true;
             self.call_each(look, look.now + within, cx);
         }
         while let Some((called, ended)) = self.in_flight.poll(look.now, cx) {
             moved = true;
-            let answers = answers(ended, called.len());
-            look.hub.change(|state| state.answered(called.into_iter(), answers, look.now));
+            let answers = match ended {
+                Ended::Answered(answers) => answers,
+                // Nobody knows what became of it.
+                Ended::Late | Ended::Panicked(_) => Vec::new(),
+            };
+            let told = &mut self.answers;
+            tell(answers, called.len(), told);
+            look.hub.change(|state| state.answered(called.into_iter(), told.drain(..), look.now));
         }
         moved
     }
@@ -169,7 +182,7 @@ impl<T: Transport> Calls<T> {
             });
             match copied.flatten() {
                 Some(batch) => self.call(look, batch, of, deadline, cx),
-                None => self.answers.extend(answers(Ended::Late, of.len())),
+                None => tell(Vec::new(), of.len(), &mut self.answers),
             }
         }
         let Self { batches, answers, .. } = self;
@@ -193,29 +206,33 @@ impl<T: Transport> Calls<T> {
                 async move { transport.settle(batch).await }
             })
         });
-        seat.as_mut().begin(batch);
-        let Some(ended) = ended_at_once(&mut seat, cx) else {
-            let called = self.batches.spoken[of].iter_mut().filter_map(Spoken::take).collect();
-            return self.in_flight.keep(called, deadline, seat);
-        };
-        match &ended {
-            Ended::Answered(_) => self.seat = Some(seat),
-            Ended::Late | Ended::Panicked(_) => panics::drop_each([seat]),
+        let told = &mut self.answers;
+        // Told in there: to hand a vector out through each of these is a third of what a call costs.
+        let polled = panics::contain(|| {
+            seat.as_mut().begin(batch);
+            seat.as_mut().poll(cx).map(|answers| tell(answers, of.len(), told))
+        });
+        match polled {
+            Ok(Poll::Ready(())) => self.seat = Some(seat),
+            Ok(Poll::Pending) => {
+                let called = self.batches.spoken[of].iter_mut().filter_map(Spoken::take).collect();
+                self.in_flight.keep(called, deadline, seat);
+            }
+            Err(_) => {
+                panics::drop_each([seat]);
+                // Nobody knows what became of it.
+                tell(Vec::new(), of.len(), told);
+            }
         }
-        self.answers.extend(answers(ended, of.len()));
     }
 }
 
-/// So many answers; what is missing is unknown.
-fn answers(ended: Ended<Vec<Settled>>, count: usize) -> impl Iterator<Item = Settled> {
-    let mut answers = match ended {
-        Ended::Answered(answers) => answers,
-        // Nobody knows what became of it.
-        Ended::Late | Ended::Panicked(_) => Vec::new(),
-    };
+/// Tells so many answers; what is missing is unknown.
+fn tell(mut answers: Vec<Settled>, count: usize, told: &mut Vec<Settled>) {
     if answers.len() > count {
         panics::drop_each(answers.drain(count..));
     }
-    answers.resize_with(count, || Settled::Unknown(no_answer()));
-    answers.into_iter()
+    let missing = count - answers.len();
+    told.append(&mut answers);
+    told.extend((0..missing).map(|_| Settled::Unknown(no_answer())));
 }

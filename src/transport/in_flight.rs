@@ -78,8 +78,8 @@ impl<A, F: Future + Unpin> Default for InFlight<A, F> {
     }
 }
 
-/// Polls a call that has just begun. `None`: it has to wait, and is to be [kept](InFlight::keep).
-pub(super) fn ended_at_once<F: Future + Unpin>(
+/// Polls a call that has just begun. `None`: it has to wait.
+fn ended_at_once<F: Future + Unpin>(
     call: &mut F,
     cx: &mut Context<'_>,
 ) -> Option<Ended<F::Output>> {

@@ -10,8 +10,8 @@ use crate::clock::Tick;
 use crate::error::Error;
 use crate::settlement::{Key, News, Settled, Verdict};
 
-/// How many calls are made under one lock.
-const AT_ONCE: usize = 256;
+/// How many calls are gathered under one lock: few enough for what they say to stay in the cache.
+const AT_ONCE: usize = 32;
 
 impl<T: Transport> State<T> {
     /// The next batches. Where others are on their way, only full ones: one call gathers while another
