@@ -207,7 +207,7 @@ impl<T: Transport> Calls<T> {
             })
         });
         let told = &mut self.answers;
-        // Told in there: to hand a vector out through each of these is a third of what a call costs.
+        // Told in there: handed out, the vector would be moved from one result into the next.
         let polled = panics::contain(|| {
             seat.as_mut().begin(batch);
             seat.as_mut().poll(cx).map(|answers| tell(answers, of.len(), told))
