@@ -16,7 +16,7 @@ use crate::clock::Tick;
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
 use crate::panics;
-use crate::settlement::Verdict;
+use crate::settlement::{Delivered, Verdict};
 use crate::source::Receipt;
 use crate::undo::{ActionOutput, RollbackReport};
 
@@ -196,7 +196,7 @@ impl<C: Drains> Slot<C> {
         let (number, attempts) = (job.number, job.begun);
         let (told, source) = (error.clone(), info.origin.clone());
         let (raw, is_undone) = (this.raw.take(), undone.is_ok());
-        let deliveries = job.receipt.delivered().map(|it| it.facts()).unwrap_or_default();
+        let deliveries = job.receipt.delivered().map(Delivered::facts).unwrap_or_default();
         let rollback = undone;
         let letter =
             Letter { message, raw, deliveries, error: told, source, number, attempts, rollback };

@@ -13,6 +13,7 @@ use crate::clock::Tick;
 use crate::diagnostics::COUNTERS;
 use crate::error::Error;
 use crate::panics;
+use crate::settlement::Delivered;
 use crate::source::Receipt;
 
 impl<C: Drains> Slot<C> {
@@ -119,7 +120,7 @@ impl<C: Drains> Slot<C> {
             state.ask_to_look();
         }
         let settles = C::Receipt::SETTLES && job.receipt.delivered().is_some();
-        if let Some(outcome) = job.receipt.delivered().and_then(|it| it.take_by_hand()) {
+        if let Some(outcome) = job.receipt.delivered().and_then(Delivered::take_by_hand) {
             return self.failed_behind_its_settlement(&outcome, error, info, state, shared);
         }
         let last = cancelled || info.leaving || !state.is_running() || state.hold;

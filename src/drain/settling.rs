@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -34,12 +33,12 @@ impl<C: Drains> Job<C> {
 
     /// Whether its transport wants the message back: it is not tried again.
     pub(super) fn is_asked_back(&self) -> bool {
-        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(|it| it.is_asked_back())
+        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(Delivered::is_asked_back)
     }
 
     /// Whether it is settled by whoever has its step.
     pub(super) fn is_by_hand(&self) -> bool {
-        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(|it| it.is_by_hand())
+        C::Receipt::SETTLES && self.receipt.delivered().is_some_and(Delivered::is_by_hand)
     }
 
     /// Gives the verdict on the message, if it has a transport.
@@ -135,7 +134,18 @@ pub(super) fn abandon_ticket<C: Drains>(
 impl<C: Drains> Slot<C> {
     /// The message was handled: its transport is told, and its step waits for the answer if anything
     /// was staged.
-    pub(super) fn accept(self: Pin<&mut Self>, _: &mut Info, state: &mut State<C>) {
+    #[inline]
+    pub(super) fn accept(mut self: Pin<&mut Self>, state: &mut State<C>) {
+        let this = self.as_mut().project();
+        let step = this.step.as_ref();
+        let is_touched = step.is_some_and(|lent| lent.is_touched() || !lent.is_home());
+        if is_touched || !this.job.as_mut().is_some_and(|job| job.receipt.accept()) {
+            self.give_accept(state);
+        }
+    }
+
+    #[inline(never)]
+    fn give_accept(self: Pin<&mut Self>, state: &mut State<C>) {
         let this = self.project();
         let Some(job) = this.job.as_mut() else { return };
         let ticket = std::mem::take(&mut job.receipt).into_ticket();
@@ -146,7 +156,7 @@ impl<C: Drains> Slot<C> {
         let touched = this.step.take_if(|lent| lent.is_touched() || !lent.is_home());
         let tag = touched.map(|step| {
             *this.stop = None;
-            state.settling.add(step, Arc::clone(delivered))
+            state.settling.add(step, delivered.clone())
         });
         ticket.give(&Verdict::Accept, Given { tag, handled: Handled::Well });
     }

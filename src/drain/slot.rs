@@ -23,7 +23,6 @@ use crate::diagnostics::trace::MessageSpan;
 use crate::error::Error;
 use crate::outcome::HandlerOutput;
 use crate::panics;
-use crate::settlement::Delivered;
 use crate::source::{Raw, Receipt};
 use crate::step::LentStep;
 
@@ -172,13 +171,16 @@ impl<C: Drains> Slot<C> {
             *this.deadline = shared.now() + timeout;
         }
         if C::Receipt::SETTLES {
-            let delivered = this.job.as_ref().and_then(|job| job.receipt.delivered());
+            let delivered = this.job.as_mut().and_then(|job| job.receipt.delivered_mut());
             if delivered.is_some() && this.stop.is_none() {
                 let stop = CancellationSource::new();
                 lent.set_token(&CancellationToken::linked([shared.token.clone(), stop.token()]));
                 *this.stop = Some(stop);
             }
-            lent.set_delivery(delivered.map(|delivered| Delivered::begin(delivered) as _));
+            match delivered {
+                Some(delivered) => delivered.begin(lent),
+                None => lent.set_delivery(None),
+            }
         }
         let step = lent.begin(&info.origin, number, attempt);
         lent.arm();
@@ -302,13 +304,15 @@ impl<C: Drains> Slot<C> {
         shared: &Shared<C>,
     ) -> Ended<C> {
         if C::Receipt::SETTLES {
-            self.as_mut().accept(info, state);
+            self.as_mut().accept(state);
         }
         let this = self.as_mut().project();
         // What was kept for another attempt is the user's, and the message has been handled.
-        if let Some(message) = this.job.take().and_then(|job| job.message) {
+        if let Some(message) = this.job.as_mut().and_then(|job| job.message.take()) {
             panics::drop_contained(|| drop(message));
         }
+        // In place: to move it out first costs more than to drop it.
+        *this.job = None;
         *this.deadline = Tick::MAX;
         if shared.settings.message_timeout.is_some() {
             *this.stop = None;

@@ -34,7 +34,7 @@ pub(super) struct Unsettled<C: DrainTypes> {
 /// A message that was handled, and what it staged.
 pub(super) struct Record<C: DrainTypes> {
     step: LentStep,
-    delivered: Arc<Delivered>,
+    delivered: Delivered,
     /// Receipts without an outcome, and those of them that were refused.
     left: usize,
     refused: Vec<Key>,
@@ -62,7 +62,7 @@ impl<C: DrainTypes> Unsettled<C> {
         self.records.len() == self.vacant.len()
     }
 
-    pub(super) fn add(&mut self, step: LentStep, delivered: Arc<Delivered>) -> Tag {
+    pub(super) fn add(&mut self, step: LentStep, delivered: Delivered) -> Tag {
         let left = delivered.receipts().len();
         let refused = Vec::new();
         let (key, has_followers, rollback) = (None, false, None);
@@ -163,7 +163,7 @@ impl<C: Drains> State<C> {
         }
         let text = "the accept was refused, and others behind it have begun";
         let unknown = Settled::Unknown(Error::validation(text));
-        let delivered = Arc::clone(&record.delivered);
+        let delivered = record.delivered.clone();
         for (desk, _) in delivered.receipts().iter().filter(|(_, other)| *other == key) {
             desk.settled_by_hand(key, &unknown);
         }
@@ -198,7 +198,7 @@ impl<C: Drains> State<C> {
             let refused = std::mem::take(&mut record.refused);
             record.left -= refused.len();
             let unknown = Settled::Unknown(Error::validation("others of its window were accepted"));
-            let delivered = Arc::clone(&record.delivered);
+            let delivered = record.delivered.clone();
             for (desk, key) in delivered.receipts().iter().filter(|(_, key)| refused.contains(key))
             {
                 desk.settled_by_hand(*key, &unknown);
@@ -258,7 +258,8 @@ impl<C: Drains> State<C> {
             let back = record.delivered.receipts().iter().all(|(_, key)| is_back(key));
             if back {
                 let number = record.delivered.order();
-                let release = crate::settlement::Release::new(&record.delivered);
+                let release =
+                    crate::settlement::Release::new(std::mem::take(&mut record.delivered));
                 record.step.scope().stage_behind(number, release);
             } else {
                 for (desk, key) in record.delivered.receipts() {

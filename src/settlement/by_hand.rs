@@ -1,7 +1,7 @@
 //! Handlers that settle their message themselves, inside a transaction of their own.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use super::desk::Key;
 use super::ticket::Delivered;
@@ -13,7 +13,7 @@ use crate::step::StepContext;
 /// [`ended`](Settling::ended), its outcome is unknown.
 #[derive(Debug)]
 #[must_use = "dropped, the outcome of the settlement is unknown"]
-pub struct Settling(Arc<Delivered>);
+pub struct Settling(Delivered);
 
 impl Settling {
     /// How the settlement went. One that was [refused](Settled::Refused) is as if it had not been
@@ -35,8 +35,8 @@ fn process() -> u64 {
 
 /// Of a message that has a transport.
 impl StepContext {
-    fn delivered(&self) -> Option<Arc<Delivered>> {
-        self.delivery()?.downcast().ok()
+    fn delivered(&self) -> Option<Delivered> {
+        Delivered::of_step(self.delivery()?)
     }
 
     /// What the transport knows of the step's message; of a window, of each of its messages. Empty

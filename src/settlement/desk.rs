@@ -20,6 +20,21 @@ pub struct Key {
     pub(crate) turn: u32,
 }
 
+impl Key {
+    /// What tells it from all others of its desk.
+    #[inline]
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.place) << 32 | u64::from(self.turn)
+    }
+
+    /// The one with this number at a desk.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "the number is two of this size")]
+    pub(crate) fn at_desk(desk: u32, number: u64) -> Self {
+        Self { desk, place: (number >> 32) as u32, turn: number as u32 }
+    }
+}
+
 /// What the drain keeps of a message until it is settled: the number of its record.
 pub(crate) type Tag = u32;
 
@@ -132,9 +147,19 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// The verdict on a message.
     fn give(&self, key: Key, verdict: Verdict, given: Given);
 
-    /// The handler begins to settle by itself: its own answer counts, not that of a renewal. Or it has
-    /// not settled after all.
-    fn by_hand(&self, key: Key, settles: bool);
+    /// The message was handled, and there is nothing to be undone: the same as to give that, for less,
+    /// where the drain that drives the transport says it while it is polled. `false`: it has to be given.
+    fn accept(&self, key: Key) -> bool;
+
+    /// The handler settles by itself, and this is how that goes so far: its own answer counts, not that
+    /// of a renewal. Or it has not settled after all.
+    fn by_hand(&self, key: Key, outcome: Option<Settled>);
+
+    /// Whether the handler has settled by itself, or is about to.
+    fn is_by_hand(&self, key: Key) -> bool;
+
+    /// How the handler's own settlement went, if it made one.
+    fn take_by_hand(&self, key: Key) -> Option<Settled>;
 
     /// The handler has settled by itself, with this outcome.
     fn settled_by_hand(&self, key: Key, outcome: &Settled);

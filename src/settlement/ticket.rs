@@ -2,14 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use smallvec::SmallVec;
 
 use super::desk::{Desk, Given, Key};
 use super::words::{Facts, Settled, Verdict};
 use crate::error::Error;
-use crate::lock::Lock;
+use crate::step::{Delivery, LentStep};
 use crate::undo::{self, Action, Undoing};
 
 /// What the messages of a source are settled by that has a transport, see
@@ -17,150 +14,218 @@ use crate::undo::{self, Action, Undoing};
 ///
 /// One of a window stands for all its messages, and one of a source without a transport for none.
 #[derive(Default)]
-pub struct Ticket(Option<Arc<Delivered>>);
+pub struct Ticket(Delivered);
 
 /// A message as its transport delivered it; a window, with all of its messages.
+///
+/// It has no allocation of its own where it is one message: what a handler settles by itself is known
+/// to the desk.
+#[derive(Clone, Default)]
 pub struct Delivered {
-    receipts: SmallVec<[(Arc<dyn Desk>, Key); 1]>,
-    /// The handler has said that it settles by itself, and how that went so far. Most never do: it is
-    /// looked at without the lock first.
-    by_hand: Lock<Option<Settled>>,
-    has_settled: AtomicBool,
+    receipts: Receipts,
     /// See [`Delivered::order`].
-    order: AtomicU64,
+    order: u64,
+}
+
+/// Numbers of receipts, and the desks where they are known.
+#[derive(Clone, Default)]
+enum Receipts {
+    #[default]
+    None,
+    One((Arc<dyn Desk>, Key)),
+    Many(Vec<(Arc<dyn Desk>, Key)>),
+}
+
+impl Receipts {
+    #[inline]
+    fn all(&self) -> &[(Arc<dyn Desk>, Key)] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    fn append(&mut self, other: Self) {
+        *self = match (std::mem::take(self), other) {
+            (Self::None, other) => other,
+            (own, Self::None) => own,
+            (Self::One(one), Self::One(other)) => Self::Many(vec![one, other]),
+            (Self::One(one), Self::Many(mut many)) => {
+                many.insert(0, one);
+                Self::Many(many)
+            }
+            (Self::Many(mut many), Self::One(one)) => {
+                many.push(one);
+                Self::Many(many)
+            }
+            (Self::Many(mut many), Self::Many(others)) => {
+                many.extend(others);
+                Self::Many(many)
+            }
+        };
+    }
 }
 
 impl Ticket {
     pub(crate) fn new(desk: Arc<dyn Desk>, key: Key) -> Self {
-        let mut receipts = SmallVec::new();
-        receipts.push((desk, key));
-        Self(Some(Arc::new(Delivered {
-            receipts,
-            by_hand: Lock::new(None),
-            has_settled: AtomicBool::new(false),
-            order: AtomicU64::new(0),
-        })))
+        Self(Delivered { receipts: Receipts::One((desk, key)), order: 0 })
     }
 
     /// Whoever settles this one settles the other as well.
     pub(crate) fn absorb(&mut self, mut other: Self) {
-        let Some(own) = self.0.as_mut().and_then(Arc::get_mut) else {
-            std::mem::swap(self, &mut other);
-            return;
-        };
-        if let Some(Ok(other)) = other.0.take().map(Arc::try_unwrap) {
-            own.receipts.extend(other.receipts);
-        }
+        self.0.receipts.append(std::mem::take(&mut other.0.receipts));
     }
 
-    pub(crate) fn delivered(&self) -> Option<&Arc<Delivered>> {
-        self.0.as_ref()
+    #[inline]
+    pub(crate) fn delivered(&self) -> Option<&Delivered> {
+        (!self.0.receipts().is_empty()).then_some(&self.0)
+    }
+
+    #[inline]
+    pub(crate) fn delivered_mut(&mut self) -> Option<&mut Delivered> {
+        (!self.0.receipts().is_empty()).then_some(&mut self.0)
     }
 
     /// One verdict for all.
     pub(crate) fn give(mut self, verdict: &Verdict, given: Given) {
-        if let Some(delivered) = self.0.take() {
-            delivered.give(verdict, given);
+        std::mem::take(&mut self.0).give(verdict, given);
+    }
+
+    /// It was handled, and there is nothing to be undone. `false`: it has to be given.
+    #[inline]
+    pub(crate) fn accept(&mut self) -> bool {
+        let Receipts::One((desk, key)) = &self.0.receipts else { return false };
+        let is_accepted = desk.accept(*key);
+        if is_accepted {
+            self.0.receipts = Receipts::None;
         }
+        is_accepted
     }
 
     /// The handler has settled all of them.
     pub(crate) fn settled_by_hand(mut self, outcome: &Settled) {
-        if let Some(delivered) = self.0.take() {
-            delivered.settled_by_hand(outcome);
-        }
+        std::mem::take(&mut self.0).settled_by_hand(outcome);
     }
 
     /// What releases the message once all that was done for it is undone.
     pub(crate) fn into_release(mut self) -> Option<Release> {
-        self.0.take().map(|delivered| Release::new(&delivered))
+        let delivered = std::mem::take(&mut self.0);
+        (!delivered.receipts().is_empty()).then(|| Release::new(delivered))
     }
 }
 
+/// Who has delivered the message of a step: which one of theirs it is is the step's number.
+struct Deliverer {
+    desk: Arc<dyn Desk>,
+    number: u32,
+}
+
 impl Delivered {
-    /// A handler is about to be called: what it stages comes behind this.
-    pub(crate) fn begin(delivered: &Arc<Self>) -> Arc<Self> {
-        delivered.order.store(undo::next_order(), Ordering::Relaxed);
-        Arc::clone(delivered)
+    /// A handler is about to be called, with this step: what it stages comes behind this.
+    #[inline]
+    pub(crate) fn begin(&mut self, step: &mut LentStep) {
+        self.order = undo::next_order();
+        match &self.receipts {
+            Receipts::None => step.set_delivery(None),
+            // Most messages of a slot come from one desk.
+            Receipts::One((desk, key)) => {
+                let number = key.desk;
+                let deliverer = || Arc::new(Deliverer { desk: Arc::clone(desk), number }) as _;
+                step.set_receipt(number, key.number(), deliverer);
+            }
+            Receipts::Many(_) => step.set_delivery(Some(Arc::new(self.clone()))),
+        }
+    }
+
+    /// What a step says of its message.
+    pub(super) fn of_step((delivery, receipt): (Delivery, u64)) -> Option<Self> {
+        let one = match delivery.downcast::<Self>() {
+            Ok(many) => return Some(Self::clone(&many)),
+            Err(other) => other.downcast::<Deliverer>().ok()?,
+        };
+        let key = Key::at_desk(one.number, receipt);
+        Some(Self { receipts: Receipts::One((Arc::clone(&one.desk), key)), order: 0 })
     }
 
     /// The number of what releases the message, below all that its handler stages.
     pub(crate) fn order(&self) -> u64 {
-        match self.order.load(Ordering::Relaxed) {
+        match self.order {
             0 => undo::next_order(),
             number => number,
         }
     }
 
+    #[inline]
     pub(crate) fn receipts(&self) -> &[(Arc<dyn Desk>, Key)] {
-        &self.receipts
+        self.receipts.all()
     }
 
     /// One verdict for all of them, unless whoever has a step of it has settled it meanwhile.
-    pub(crate) fn give(&self, verdict: &Verdict, given: Given) {
+    fn give(&self, verdict: &Verdict, given: Given) {
         if let Some(outcome) = self.take_by_hand() {
             return self.settled_by_hand(&outcome);
         }
-        for (desk, key) in &self.receipts {
+        for (desk, key) in self.receipts() {
             desk.give(*key, verdict.clone(), given);
         }
     }
 
     fn settled_by_hand(&self, outcome: &Settled) {
-        for (desk, key) in &self.receipts {
+        for (desk, key) in self.receipts() {
             desk.settled_by_hand(*key, outcome);
         }
     }
 
     pub(crate) fn facts(&self) -> Vec<Facts> {
-        self.receipts.iter().map(|(desk, key)| desk.facts(*key)).collect()
+        self.receipts().iter().map(|(desk, key)| desk.facts(*key)).collect()
     }
 
     /// Whether any of its receipts is to be given back rather than tried again.
     pub(crate) fn is_asked_back(&self) -> bool {
-        self.receipts.iter().any(|(desk, key)| desk.is_asked_back(*key))
+        self.receipts().iter().any(|(desk, key)| desk.is_asked_back(*key))
     }
 
     /// Whether nothing of it is lost, asked back, or behind a message of its group that goes back.
     pub(crate) fn may_begin(&self) -> bool {
-        self.receipts.iter().all(|(desk, key)| desk.may_begin(*key))
+        self.receipts().iter().all(|(desk, key)| desk.may_begin(*key))
     }
 
     /// Whether its transport keeps order by group.
     pub(crate) fn is_grouped(&self) -> bool {
-        self.receipts.iter().any(|(desk, _)| desk.able().groups)
+        self.receipts().iter().any(|(desk, _)| desk.able().groups)
     }
 
     /// Whether any of its receipts is no longer ours.
     pub(crate) fn is_lost(&self) -> bool {
-        self.receipts.iter().any(|(desk, key)| !desk.is_ours(*key))
+        self.receipts().iter().any(|(desk, key)| !desk.is_ours(*key))
     }
 
     pub(super) fn set_by_hand(&self, outcome: Option<Settled>) {
-        let settles = outcome.is_some();
-        let old = std::mem::replace(&mut *self.by_hand.lock(), outcome);
-        self.has_settled.store(true, Ordering::Release);
-        drop(old);
-        for (desk, key) in &self.receipts {
-            desk.by_hand(*key, settles);
+        let outcomes = std::iter::repeat_n(outcome, self.receipts().len());
+        for ((desk, key), outcome) in self.receipts().iter().zip(outcomes) {
+            desk.by_hand(*key, outcome);
         }
     }
 
     /// Whether the handler has settled it, or is about to.
     pub(crate) fn is_by_hand(&self) -> bool {
-        self.has_settled.load(Ordering::Acquire) && self.by_hand.lock().is_some()
+        self.receipts().iter().any(|(desk, key)| desk.is_by_hand(*key))
     }
 
     /// How the handler's own settlement went, if it made one.
     pub(crate) fn take_by_hand(&self) -> Option<Settled> {
-        self.has_settled.load(Ordering::Acquire).then(|| self.by_hand.lock().take())?
+        // All of a window have the same.
+        let taken = self.receipts().iter().filter_map(|(desk, key)| desk.take_by_hand(*key));
+        taken.reduce(|first, _| first)
     }
 }
 
 /// A ticket that goes away settles nothing: nobody will.
 impl Drop for Ticket {
+    #[inline]
     fn drop(&mut self) {
-        for (desk, key) in self.0.take().iter().flat_map(|delivered| &delivered.receipts) {
+        for (desk, key) in self.0.receipts() {
             desk.abandon(*key);
         }
     }
@@ -168,35 +233,36 @@ impl Drop for Ticket {
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let receipts = self.0.iter().flat_map(|delivered| &delivered.receipts);
-        f.debug_list().entries(receipts.map(|(_, key)| key)).finish()
+        f.debug_list().entries(self.0.receipts().iter().map(|(_, key)| key)).finish()
     }
 }
 
 impl fmt::Debug for Delivered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivered").field("receipts", &self.receipts.len()).finish_non_exhaustive()
+        f.debug_struct("Delivered")
+            .field("receipts", &self.receipts().len())
+            .finish_non_exhaustive()
     }
 }
 
 /// Releases a message whose drain is gone, as the last of its compensations.
 #[derive(Debug)]
-pub(crate) struct Release(Arc<Delivered>);
+pub(crate) struct Release(Delivered);
 
 impl Release {
-    pub(crate) fn new(delivered: &Arc<Delivered>) -> Self {
-        for (desk, key) in &delivered.receipts {
+    pub(crate) fn new(delivered: Delivered) -> Self {
+        for (desk, key) in delivered.receipts() {
             desk.keep(*key);
         }
-        Self(Arc::clone(delivered))
+        Self(delivered)
     }
 }
 
 impl Action for Release {
     fn attempt(&mut self, _: &Undoing) -> impl Future<Output = Result<(), Error>> + Send + 'static {
-        let delivered = Arc::clone(&self.0);
+        let delivered = self.0.clone();
         async move {
-            for (desk, key) in &delivered.receipts {
+            for (desk, key) in delivered.receipts() {
                 if let Settled::Refused(error) = Arc::clone(desk).release_kept(*key).await {
                     return Err(error);
                 }
@@ -212,7 +278,7 @@ impl Action for Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        for (desk, key) in &self.0.receipts {
+        for (desk, key) in self.0.receipts() {
             desk.forget_kept(*key);
         }
     }

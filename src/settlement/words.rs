@@ -99,6 +99,26 @@ pub struct Facts {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
+impl Facts {
+    /// Nothing is known.
+    pub(crate) const NONE: Self = Self {
+        id: None,
+        deliveries: None,
+        assignment: Assignment { partition: 0, generation: 0 },
+        group: None,
+        headers: Vec::new(),
+    };
+
+    pub(crate) fn is_known(&self) -> bool {
+        let Self { id, deliveries, assignment, group, headers } = self;
+        id.is_some()
+            || deliveries.is_some()
+            || group.is_some()
+            || !headers.is_empty()
+            || *assignment != Assignment::default()
+    }
+}
+
 /// What a transport can do: each method says one thing of it. It may depend on how the transport is
 /// set up, so it is a value.
 ///

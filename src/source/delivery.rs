@@ -28,10 +28,15 @@ pub trait Receipt: sealed::Sealed + Default + Send + 'static {
     /// Several messages become one, as in a window: whoever settles that one settles all of them.
     fn join(&mut self, other: Self);
 
+    /// It was handled, and there is nothing to be undone: whether that is all there is to be said.
+    fn accept(&mut self) -> bool;
+
     /// The right to settle, if there is one.
     fn into_ticket(self) -> Ticket;
 
-    fn delivered(&self) -> Option<&Arc<Delivered>>;
+    fn delivered(&self) -> Option<&Delivered>;
+
+    fn delivered_mut(&mut self) -> Option<&mut Delivered>;
 }
 
 /// The receipt of a source that nobody settles with: every stream. It has no size.
@@ -56,12 +61,22 @@ impl Receipt for Unsettled {
     fn join(&mut self, Self: Self) {}
 
     #[inline]
+    fn accept(&mut self) -> bool {
+        true
+    }
+
+    #[inline]
     fn into_ticket(self) -> Ticket {
         Ticket::default()
     }
 
     #[inline]
-    fn delivered(&self) -> Option<&Arc<Delivered>> {
+    fn delivered(&self) -> Option<&Delivered> {
+        None
+    }
+
+    #[inline]
+    fn delivered_mut(&mut self) -> Option<&mut Delivered> {
         None
     }
 }
@@ -73,12 +88,23 @@ impl Receipt for Ticket {
         self.absorb(other);
     }
 
+    #[inline]
+    fn accept(&mut self) -> bool {
+        Ticket::accept(self)
+    }
+
     fn into_ticket(self) -> Ticket {
         self
     }
 
-    fn delivered(&self) -> Option<&Arc<Delivered>> {
+    #[inline]
+    fn delivered(&self) -> Option<&Delivered> {
         Ticket::delivered(self)
+    }
+
+    #[inline]
+    fn delivered_mut(&mut self) -> Option<&mut Delivered> {
+        Ticket::delivered_mut(self)
     }
 }
 

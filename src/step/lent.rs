@@ -112,6 +112,8 @@ pub(crate) struct LentStep {
     scope: MessageScope,
     /// A message has begun whose end was not told so far.
     begun: bool,
+    /// The number of who has delivered its last message, where that can deliver another one.
+    deliverer: Option<u32>,
 }
 
 impl LentStep {
@@ -129,9 +131,10 @@ impl LentStep {
             message: AtomicU64::new(0),
             attempt: AtomicU32::new(0),
             delivery: Lock::default(),
+            receipt: AtomicU64::new(0),
             lent: true,
         });
-        Self { own, spare: None, scope: MessageScope::new(drain), begun: false }
+        Self { own, spare: None, scope: MessageScope::new(drain), begun: false, deliverer: None }
     }
 
     /// Lends the step for one attempt at a message. A message before it whose end was not told has
@@ -153,8 +156,25 @@ impl LentStep {
         })
     }
 
-    /// Says what the next message is settled by.
-    pub(crate) fn set_delivery(&self, delivery: Option<Delivery>) {
+    /// Says who has delivered the next message, and which one of theirs it is.
+    #[inline]
+    pub(crate) fn set_receipt(
+        &mut self,
+        deliverer: u32,
+        receipt: u64,
+        make: impl FnOnce() -> Delivery,
+    ) {
+        if self.deliverer != Some(deliverer) {
+            self.set_delivery(Some(make()));
+            self.deliverer = Some(deliverer);
+        }
+        self.own.receipt.store(receipt, Ordering::Relaxed);
+    }
+
+    /// Says who has delivered the next message, and no other.
+    #[cold]
+    pub(crate) fn set_delivery(&mut self, delivery: Option<Delivery>) {
+        self.deliverer = None;
         let old = std::mem::replace(&mut *self.own.delivery.lock(), delivery);
         drop(old);
     }

@@ -53,7 +53,7 @@ pub struct StepContext {
     inner: Option<Counted<Inner>>,
 }
 
-/// What a message is settled by, of whatever type.
+/// Who has delivered a message, of whatever type.
 pub(crate) type Delivery = Arc<dyn Any + Send + Sync>;
 
 struct Inner {
@@ -66,8 +66,9 @@ struct Inner {
     /// The number of the message, 0 outside a drain.
     message: AtomicU64,
     attempt: AtomicU32,
-    /// What its message is settled by, where it has a transport.
+    /// Who has delivered its message, where it has a transport, and the number of its receipt there.
     delivery: Lock<Option<Delivery>>,
+    receipt: AtomicU64,
     /// It belongs to a drain, which lends it to its handlers; see [`lent`].
     lent: bool,
 }
@@ -90,6 +91,7 @@ impl Clone for Inner {
             message: AtomicU64::new(self.message.load(Ordering::Relaxed)),
             attempt: AtomicU32::new(self.attempt.load(Ordering::Relaxed)),
             delivery: Lock::new(self.delivery.lock().clone()),
+            receipt: AtomicU64::new(self.receipt.load(Ordering::Relaxed)),
             lent: false,
         }
     }
@@ -133,6 +135,7 @@ impl StepContext {
             message: AtomicU64::new(0),
             attempt: AtomicU32::new(0),
             delivery: Lock::default(),
+            receipt: AtomicU64::new(0),
             lent: false,
         };
         Self { inner: Some(Counted::new(inner)) }
@@ -340,9 +343,11 @@ impl StepContext {
 
 /// What a settlement asks of a step.
 impl StepContext {
-    /// What the step's message is settled by.
-    pub(crate) fn delivery(&self) -> Option<Delivery> {
-        self.inner().delivery.lock().clone()
+    /// Who has delivered the step's message, and the number of its receipt there.
+    pub(crate) fn delivery(&self) -> Option<(Delivery, u64)> {
+        let inner = self.inner();
+        let delivery = inner.delivery.lock().clone()?;
+        Some((delivery, inner.receipt.load(Ordering::Relaxed)))
     }
 }
 

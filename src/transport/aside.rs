@@ -1,9 +1,9 @@
 //! Somebody else's code, put aside until the lock of a transport is free.
 
-use std::sync::Arc;
 use std::task::Waker;
 
 use super::Transport;
+use super::entries::Kept;
 use super::part::Part;
 use crate::error::Error;
 
@@ -14,7 +14,7 @@ pub(super) struct Aside<T: Transport> {
     /// Those in whose place another one waits.
     pub(super) old_wakers: Vec<Waker>,
     pub(super) messages: Vec<T::Message>,
-    pub(super) receipts: Vec<Arc<T::Receipt>>,
+    pub(super) receipts: Vec<Kept<T::Receipt>>,
     pub(super) parts: Vec<Part<T::Message>>,
     pub(super) errors: Vec<Error>,
 }

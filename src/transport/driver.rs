@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Transport;
+use super::calls::Calls;
 use super::fetching::Fetches;
 use super::hub::Hub;
 use super::leases::Renewals;
-use super::sending::Calls;
 use super::state::{Due, State};
 use crate::clock::{Alarm, Clock, Tick};
 use crate::error::Error;
@@ -22,7 +22,7 @@ const ROUNDS: usize = 64;
 pub(super) struct Driver<T: Transport> {
     pub(super) fetches: Fetches<T>,
     pub(super) renewals: Renewals,
-    pub(super) calls: Calls,
+    pub(super) calls: Calls<T>,
     timer: Option<Alarm>,
 }
 
@@ -90,7 +90,9 @@ impl<T: Transport> Driver<T> {
         Poll::Pending
     }
 
-    /// Ready: something has become due.
+    /// Ready: something has become due, or may have. What is due next moves with each call that ends,
+    /// while nearly nothing is ever given up: a timer that is too early is kept, and only looked at when
+    /// it rings.
     fn poll_timer(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> Poll<()> {
         let due = look.hub.change(|state| state.alarms.peek().map(|Reverse((at, _))| *at));
         let deadlines =
@@ -99,10 +101,13 @@ impl<T: Transport> Driver<T> {
             self.timer = None;
             return Poll::Pending;
         };
-        if self.timer.as_ref().is_none_or(|timer| timer.tick() != next) {
-            self.timer = Some(Alarm::at(&look.clock, next));
+        let kept = self.timer.take().filter(|timer| timer.tick() <= next);
+        let timer = self.timer.insert(kept.unwrap_or_else(|| Alarm::at(&look.clock, next)));
+        let polled = timer.poll(cx);
+        if polled.is_ready() {
+            self.timer = None;
         }
-        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.poll(cx))
+        polled
     }
 }
 

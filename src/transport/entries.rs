@@ -22,16 +22,18 @@ pub(super) enum Phase {
     Sending,
 }
 
-/// A receipt, from the fetch to its outcome.
+/// A receipt, from the fetch to its outcome. It is as large as what is not settled: what few messages
+/// have is elsewhere.
 pub(super) struct Entry<R> {
-    /// Cloned for a call, which is the adapter's code and not for under a lock.
-    pub(super) receipt: Arc<R>,
-    pub(super) facts: Facts,
+    /// Not here while its settlement is with the transport.
+    pub(super) receipt: Option<Kept<R>>,
+    /// Nothing where nothing is known.
+    facts: Option<Box<Facts>>,
     /// The source it came by, and its place among what was taken there.
     pub(super) part: u64,
     pub(super) place: u64,
     pub(super) phase: Phase,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: Said,
     pub(super) tag: Option<Tag>,
     pub(super) lease: Lease,
     /// Nothing behind it in its group is handled.
@@ -41,13 +43,105 @@ pub(super) struct Entry<R> {
     /// In prefix order: it was sent, and nobody knows whether it was applied.
     pub(super) maybe: bool,
     /// When the verdict was refused for the first time, and how often.
-    pub(super) refused: Option<(Tick, u32)>,
+    pub(super) refused: Option<Box<(Tick, u32)>>,
+}
+
+impl<R> Entry<R> {
+    /// One that was fetched just now.
+    #[inline]
+    pub(super) fn new(part: u64, receipt: R, facts: Facts, lease: Lease) -> Self {
+        Self {
+            receipt: Some(Kept::Own(receipt)),
+            facts: facts.is_known().then(|| Box::new(facts)),
+            part,
+            place: 0,
+            phase: Phase::Buffered,
+            verdict: Said::Release { begun: false },
+            tag: None,
+            lease,
+            in_hand: false,
+            waits_for_renewal: false,
+            maybe: false,
+            refused: None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn facts(&self) -> &Facts {
+        static NOTHING: Facts = Facts::NONE;
+        self.facts.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// The receipt for somebody who uses it while others may.
+    pub(super) fn share(&mut self) -> Option<Arc<R>> {
+        let shared = match self.receipt.take()? {
+            Kept::Own(receipt) => Arc::new(receipt),
+            Kept::Shared(receipt) => receipt,
+        };
+        self.receipt = Some(Kept::Shared(Arc::clone(&shared)));
+        Some(shared)
+    }
+}
+
+/// A receipt, cloned for a call, which is the adapter's code and not for under a lock. Most are never
+/// shared, and have no allocation of their own.
+pub(super) enum Kept<R> {
+    Own(R),
+    Shared(Arc<R>),
+}
+
+impl<R: Clone> Kept<R> {
+    pub(super) fn copy(&self) -> R {
+        match self {
+            Self::Own(receipt) => receipt.clone(),
+            Self::Shared(receipt) => R::clone(receipt),
+        }
+    }
+}
+
+/// A verdict in half of its size.
+pub(super) enum Said {
+    Accept,
+    /// At once.
+    Release {
+        begun: bool,
+    },
+    Other(Box<Verdict>),
+}
+
+impl Said {
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Accept => Verdict::Accept,
+            Self::Release { begun } => Verdict::Release { after: None, begun: *begun },
+            Self::Other(verdict) => Verdict::clone(verdict),
+        }
+    }
+
+    pub(super) fn is_release(&self) -> bool {
+        match self {
+            Self::Accept => false,
+            Self::Release { .. } => true,
+            Self::Other(verdict) => matches!(**verdict, Verdict::Release { .. }),
+        }
+    }
+}
+
+impl From<Verdict> for Said {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Accept => Self::Accept,
+            Verdict::Release { after: None, begun } => Self::Release { begun },
+            verdict => Self::Other(Box::new(verdict)),
+        }
+    }
 }
 
 /// For how long a message is ours.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
-    pub(super) term: Duration,
+    /// In nanoseconds.
+    term: u64,
     /// [`Tick::MAX`]: for ever.
     pub(super) expires: Tick,
     /// When something is to be done about it.
@@ -61,7 +155,7 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) const NONE: Self = Self {
-        term: Duration::ZERO,
+        term: 0,
         expires: Tick::MAX,
         next: Tick::MAX,
         renewing: false,
@@ -73,6 +167,7 @@ impl Lease {
     pub(super) fn new(requested: Tick, term: Duration, renewable: bool) -> Self {
         let expires = requested + term;
         let next = if renewable { requested + term / 3 } else { expires };
+        let term = u64::try_from(term.as_nanos()).unwrap_or(u64::MAX);
         Self { term, expires, next, renewing: false, calling: false, renewable }
     }
 
@@ -83,7 +178,7 @@ impl Lease {
 
     /// The same after a renewal that failed: tried again soon, as long as it is ours.
     pub(super) fn not_renewed(self, now: Tick) -> Self {
-        let soon = now + self.term / 12;
+        let soon = now + Duration::from_nanos(self.term / 12);
         Self { renewing: false, next: soon.min(self.expires), ..self }
     }
 
@@ -126,6 +221,13 @@ impl<R> Entries<R> {
         self.slots.len() - self.vacant.len()
     }
 
+    /// The one with this number.
+    #[inline]
+    pub(super) fn key(&self, number: u64) -> Key {
+        Key::at_desk(self.desk, number)
+    }
+
+    #[inline]
     pub(super) fn insert(&mut self, entry: Entry<R>) -> Key {
         if let Some(place) = self.vacant.pop() {
             let slot = &mut self.slots[place as usize];
@@ -150,6 +252,7 @@ impl<R> Entries<R> {
         slot.entry.as_mut().filter(|_| slot.turn == key.turn)
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, key: Key) -> Option<Entry<R>> {
         let slot = self.slots.get_mut(key.place as usize).filter(|slot| slot.turn == key.turn)?;
         let entry = slot.entry.take()?;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 use super::Transport;
 use super::driver::Look;
 use super::entries::{Entry, Lease, Phase};
@@ -22,7 +24,7 @@ const LONGEST_FETCH: Duration = Duration::from_secs(20);
 type FetchedBy<T> = Fetched<<T as Transport>::Message, <T as Transport>::Receipt>;
 
 /// The fetches that are with the transport: for which source, and when they were requested.
-pub(super) struct Fetches<T: Transport>(InFlight<(u64, Tick), FetchedBy<T>>);
+pub(super) struct Fetches<T: Transport>(InFlight<(u64, Tick), BoxFuture<'static, FetchedBy<T>>>);
 
 impl<T: Transport> Default for Fetches<T> {
     fn default() -> Self {
@@ -40,7 +42,7 @@ impl<T: Transport> Fetches<T> {
         while let Some((part, want, within)) = look.hub.change(State::next_fetch) {
             let deadline = look.now + want.wait + within;
             let transport = Arc::clone(look.hub.transport());
-            let call = async move { transport.fetch(want).await };
+            let call = Box::pin(async move { transport.fetch(want).await });
             self.0.push((part, look.now), deadline, call, cx);
             moved = true;
         }
@@ -184,21 +186,15 @@ impl<T: Transport> State<T> {
                 self.rewind(id, Arc::new(receipt));
                 continue;
             }
-            let of = facts.id.as_ref().filter(|_| !self.able.prefix);
-            if let Some(earlier) = of.and_then(|id| self.ids.get(id)).copied() {
-                // That it comes again proves that the earlier delivery is lost.
-                self.lose(earlier);
-            }
-            // It is not begun before that one is undone, or settled.
-            let of = facts.id.as_ref().filter(|_| !self.able.prefix);
-            let is_here = of.is_some_and(|id| self.ids.contains_key(id));
-            let key = self.add_entry(id, requested, receipt, lease, facts);
+            let is_here =
+                !self.able.prefix && facts.id.as_ref().is_some_and(|id| self.comes_again(id));
+            let (key, expires) = self.add_entry(id, requested, receipt, lease, facts);
             if is_here {
                 self.aside.messages.push(message);
                 let after = Some(self.able.asks_every);
                 self.give_back(key, Verdict::Release { after, begun: false });
                 self.rest(id, now);
-            } else if stale || now >= self.entries.get(key).map_or(Tick::MAX, |e| e.lease.expires) {
+            } else if stale || now >= expires {
                 self.aside.messages.push(message);
                 self.give_back(key, Verdict::UNTOUCHED);
                 self.rest(id, now);
@@ -206,6 +202,15 @@ impl<T: Transport> State<T> {
                 self.queue_up(id, message, key, now);
             }
         }
+    }
+
+    /// That it comes again proves that an earlier delivery of it is lost. Returns whether that is here
+    /// all the same: this one is not begun before that one is undone, or settled.
+    fn comes_again(&mut self, id: &Arc<str>) -> bool {
+        if let Some(earlier) = self.ids.get(id).copied() {
+            self.lose(earlier);
+        }
+        self.ids.contains_key(id)
     }
 
     /// There may be messages: it does not wait for its time, unless that is because it has failed.
@@ -236,37 +241,25 @@ impl<T: Transport> State<T> {
         receipt: T::Receipt,
         lease: Option<Duration>,
         facts: crate::settlement::Facts,
-    ) -> Key {
+    ) -> (Key, Tick) {
         let renews = self.able.renews;
-        let id = facts.id.clone();
+        let is_known = facts.is_known();
         let lease = lease.map_or(Lease::NONE, |term| {
             self.shortest_lease = Some(self.shortest_lease.map_or(term, |least| least.min(term)));
             Lease::new(requested, term, renews)
         });
-        let key = self.entries.insert(Entry {
-            receipt: Arc::new(receipt),
-            facts,
-            part,
-            place: 0,
-            phase: Phase::Buffered,
-            verdict: Verdict::UNTOUCHED,
-            tag: None,
-            lease,
-            in_hand: false,
-            waits_for_renewal: false,
-            maybe: false,
-            refused: None,
-        });
+        let key = self.entries.insert(Entry::new(part, receipt, facts, lease));
         self.counts.fetched += 1;
-        self.joins_group(key);
-        self.set_alarm(lease.next, Due::Lease(key));
-        if let Some(id) = id {
-            self.ids.entry(id).or_insert(key);
+        if is_known {
+            self.joins_group(key);
+            let id = self.entries.get(key).and_then(|entry| entry.facts().id.clone());
+            id.map(|id| self.ids.entry(id).or_insert(key));
         }
+        self.set_alarm(lease.next, Due::Lease(key));
         if let Some(part) = self.parts.get_mut(&part) {
             part.open += 1;
         }
-        key
+        (key, lease.expires)
     }
 
     /// Gives back what nobody has taken, behind what came after it in its group.
@@ -279,7 +272,7 @@ impl<T: Transport> State<T> {
         let waits = self.waits_for_group(key);
         if let Some(entry) = self.entries.get_mut(key) {
             entry.phase = Phase::Decided;
-            entry.verdict = verdict.fit(&self.able);
+            entry.verdict = verdict.fit(&self.able).into();
             self.unsettled += 1;
             if !waits {
                 self.outbox.push_back(key);
@@ -329,7 +322,7 @@ impl<T: Transport> State<T> {
             self.aside.messages.push(message);
             if !self.able.prefix {
                 let facts = crate::settlement::Facts { id: None, ..facts };
-                let key = self.add_entry(0, requested, receipt, lease, facts);
+                let (key, _) = self.add_entry(0, requested, receipt, lease, facts);
                 self.give_back(key, Verdict::UNTOUCHED);
             }
         }

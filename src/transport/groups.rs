@@ -13,7 +13,7 @@ use super::Transport;
 use super::entries::Phase;
 use super::state::State;
 use crate::clock::Tick;
-use crate::settlement::{Key, News, Verdict};
+use crate::settlement::{Facts, Key, News, Verdict};
 
 /// Messages by group, as long as any of theirs is open.
 pub(super) struct Groups<M> {
@@ -70,6 +70,14 @@ impl<M> Group<M> {
 }
 
 impl<M> Groups<M> {
+    /// One was taken. Returns its place in its group.
+    #[inline]
+    pub(super) fn taken(&mut self, facts: &Facts) -> Option<u64> {
+        let group = self.groups.get_mut(facts.group.as_ref()?)?;
+        group.taken += 1;
+        Some(group.taken - 1)
+    }
+
     /// Nobody drives the transport any more. Returns what was held.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = M> + use<M> {
         self.lost.clear();
@@ -80,11 +88,11 @@ impl<M> Groups<M> {
 
 impl<T: Transport> State<T> {
     fn group_of(&self, key: Key) -> Option<Arc<str>> {
-        self.entries.get(key)?.facts.group.clone()
+        self.entries.get(key)?.facts().group.clone()
     }
 
     fn group(&self, key: Key) -> Option<&Group<T::Message>> {
-        self.groups.groups.get(self.entries.get(key)?.facts.group.as_ref()?)
+        self.groups.groups.get(self.entries.get(key)?.facts().group.as_ref()?)
     }
 
     /// A message was fetched.
@@ -97,7 +105,10 @@ impl<T: Transport> State<T> {
     /// A message was fetched that may be handled: it is handed out, or waits for its group.
     pub(super) fn queue_up(&mut self, id: u64, message: T::Message, key: Key, now: Tick) {
         let group = self.group_of(key).and_then(|name| self.groups.groups.get_mut(&name));
-        let Some(group) = group else { return self.hand_out(id, message, key) };
+        let Some(group) = group else {
+            self.buffer(id, message, key);
+            return;
+        };
         if group.goes_back {
             self.aside.messages.push(message);
             self.give_back(key, Verdict::UNTOUCHED);
@@ -113,29 +124,30 @@ impl<T: Transport> State<T> {
     }
 
     fn hand_out(&mut self, id: u64, message: T::Message, key: Key) {
-        let Some(part) = self.parts.get_mut(&id) else { return self.aside.messages.push(message) };
+        if self.buffer(id, message, key) {
+            self.is_in_hand(key);
+        }
+    }
+
+    fn buffer(&mut self, id: u64, message: T::Message, key: Key) -> bool {
+        let Some(part) = self.parts.get_mut(&id) else {
+            self.aside.messages.push(message);
+            return false;
+        };
         part.buffer.push_back((message, key));
-        self.is_in_hand(key);
+        true
     }
 
     /// Whoever is behind it in its group waits.
     fn is_in_hand(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let group = entry.facts.group.as_ref();
+        let group = entry.facts().group.as_ref();
         if let Some(group) = group.and_then(|name| self.groups.groups.get_mut(name)) {
             if !std::mem::replace(&mut entry.in_hand, true) {
                 group.in_hand += 1;
                 group.part = entry.part;
             }
         }
-    }
-
-    /// One was taken. Returns its place in its group.
-    pub(super) fn taken_in_group(&mut self, key: Key) -> Option<u64> {
-        let name = self.entries.get(key)?.facts.group.as_ref()?;
-        let group = self.groups.groups.get_mut(name)?;
-        group.taken += 1;
-        Some(group.taken - 1)
     }
 
     /// How many of its group were taken after it.
@@ -148,7 +160,7 @@ impl<T: Transport> State<T> {
     pub(super) fn lets_go_on(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.in_hand) else { return };
         entry.in_hand = false;
-        let Some(name) = entry.facts.group.clone() else { return };
+        let Some(name) = entry.facts().group.clone() else { return };
         if let Some(group) = self.groups.groups.get_mut(&name) {
             group.in_hand -= 1;
         }
@@ -238,7 +250,7 @@ impl<T: Transport> State<T> {
             let message = part.buffer.remove(at).map(|(message, _)| message);
             return self.aside.messages.extend(message);
         }
-        let name = self.entries.get(key).and_then(|entry| entry.facts.group.as_ref());
+        let name = self.entries.get(key).and_then(|entry| entry.facts().group.as_ref());
         let Some(group) = name.and_then(|name| self.groups.groups.get_mut(name)) else { return };
         if let Some(at) = group.held.iter().position(|(_, other, _)| *other == key) {
             part.held -= 1;
@@ -294,7 +306,7 @@ impl<T: Transport> State<T> {
             self.next_in_group(name);
         } else if let Some(last) = group.open.back().copied() {
             let entry = self.entries.get(last).filter(|entry| entry.phase == Phase::Decided);
-            if entry.is_some_and(|entry| matches!(entry.verdict, Verdict::Release { .. })) {
+            if entry.is_some_and(|entry| entry.verdict.is_release()) {
                 self.outbox.push_back(last);
                 self.wake_driver();
             }

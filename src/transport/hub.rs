@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 
 use super::Transport;
+use super::accepts::Accepts;
 use super::aside::Aside;
 use super::driver::Driver;
 use super::entries::Phase;
@@ -28,12 +30,17 @@ use crate::panics;
 use crate::settlement::{
     Able, Assignment, Desk, Facts, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
 };
+use crate::sync::MutexGuard;
 
 pub(super) struct Hub<T: Transport> {
     transport: Arc<T>,
     pub(super) notices: Notices,
     able: Able,
     state: Lock<State<T>>,
+    /// How many handlers have settled by themselves, of whom the drain has not heard: nearly always
+    /// none, so that nobody takes the lock to ask.
+    hands: AtomicUsize,
+    accepts: Accepts,
     /// Out while it is polled.
     driver: Lock<Option<Box<Driver<T>>>>,
     /// That of the drain's context.
@@ -48,6 +55,8 @@ impl<T: Transport> Hub<T> {
             notices,
             able,
             state: Lock::new(State::new(able)),
+            hands: AtomicUsize::new(0),
+            accepts: Accepts::default(),
             driver: Lock::new(Some(Box::default())),
             clock: Lock::new(Arc::new(SystemClock::new())),
         })
@@ -65,18 +74,30 @@ impl<T: Transport> Hub<T> {
         Arc::clone(&self.clock.lock())
     }
 
+    /// The state, with all that was accepted so far.
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        let mut state = self.state.lock();
+        self.accepts.take_each(|number| state.accept(number));
+        state
+    }
+
     pub(super) fn set(&self, change: impl FnOnce(&mut Options)) {
-        change(&mut self.state.lock().options);
+        change(&mut self.lock().options);
+    }
+
+    fn any_by_hand(&self) -> bool {
+        self.hands.load(Ordering::Acquire) > 0
     }
 
     /// Looks at the state under its lock.
     pub(super) fn look<R>(&self, look: impl FnOnce(&State<T>) -> R) -> R {
-        look(&self.state.lock())
+        look(&self.lock())
     }
 
     /// Changes the state under its lock, and does afterwards what is somebody else's code.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let result = change(&mut state);
         if state.aside.is_empty() {
             return result;
@@ -151,7 +172,7 @@ impl<T: Transport> Desk for Hub<T> {
         message_timeout: Option<Duration>,
         budget: Duration,
     ) -> Result<(), Error> {
-        self.state.lock().options.check()?;
+        self.lock().options.check()?;
         clock.check()?;
         if self.able.leases && !self.able.renews && message_timeout.is_none() {
             let text = "a transport whose leases cannot be renewed needs a `message_timeout`";
@@ -196,11 +217,11 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn is_quiet(&self) -> bool {
-        self.state.lock().is_quiet()
+        self.lock().is_quiet()
     }
 
     fn is_idle(&self) -> bool {
-        self.state.lock().is_idle()
+        self.lock().is_idle()
     }
 
     fn give(&self, key: Key, verdict: Verdict, given: Given) {
@@ -209,8 +230,34 @@ impl<T: Transport> Desk for Hub<T> {
         self.change(|state| state.give(key, verdict, given, now));
     }
 
-    fn by_hand(&self, key: Key, settles: bool) {
-        self.change(|state| state.by_hand(key, settles));
+    #[inline]
+    fn accept(&self, key: Key) -> bool {
+        !self.any_by_hand() && self.accepts.leave(key)
+    }
+
+    fn by_hand(&self, key: Key, outcome: Option<Settled>) {
+        let old = self.change(|state| {
+            let old = state.set_by_hand(key, outcome);
+            self.hands.store(state.by_hand.len(), Ordering::Release);
+            old
+        });
+        panics::drop_each(old);
+    }
+
+    fn is_by_hand(&self, key: Key) -> bool {
+        self.any_by_hand() && self.look(|state| state.by_hand.contains_key(&key))
+    }
+
+    #[inline]
+    fn take_by_hand(&self, key: Key) -> Option<Settled> {
+        if !self.any_by_hand() {
+            return None;
+        }
+        self.change(|state| {
+            let outcome = state.by_hand.remove(&key);
+            self.hands.store(state.by_hand.len(), Ordering::Release);
+            outcome
+        })
     }
 
     fn settled_by_hand(&self, key: Key, outcome: &Settled) {
@@ -225,15 +272,16 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn abandon(&self, key: Key) {
+        panics::drop_each(self.take_by_hand(key));
         self.change(|state| state.abandon(key));
     }
 
     fn keep(&self, key: Key) {
+        panics::drop_each(self.take_by_hand(key));
         self.change(|state| {
-            if let Some(entry) = state.entries.get(key) {
+            if let Some(entry) = state.entries.get_mut(key) {
                 // In prefix order whoever reads next goes on from there.
-                if !state.able.prefix {
-                    let receipt = Arc::clone(&entry.receipt);
+                if let Some(receipt) = if state.able.prefix { None } else { entry.share() } {
                     state.kept.insert(key, receipt);
                 }
                 state.abandon(key);
@@ -262,57 +310,57 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn forget_kept(&self, key: Key) {
-        let receipt = self.state.lock().kept.remove(&key);
+        let receipt = self.lock().kept.remove(&key);
         panics::drop_each(receipt);
     }
 
     fn gathers(&self) {
-        self.state.lock().gathers = true;
+        self.lock().gathers = true;
     }
 
     fn largest_window(&self) -> usize {
-        let options = &self.state.lock().options;
+        let options = &self.lock().options;
         let ahead = if self.able.prefix { options.max_ahead } else { usize::MAX };
         options.max_unsettled.min(ahead).min(self.able.prefetch)
     }
 
     fn is_asked_back(&self, key: Key) -> bool {
-        self.state.lock().is_asked_back(key)
+        self.lock().is_asked_back(key)
     }
 
     fn is_ours(&self, key: Key) -> bool {
         let now = self.clock().now();
-        self.state.lock().is_ours(key, now)
+        self.lock().is_ours(key, now)
     }
 
     fn may_begin(&self, key: Key) -> bool {
         let now = self.clock().now();
-        let state = self.state.lock();
+        let state = self.lock();
         state.is_ours(key, now) && !state.is_asked_back(key) && !state.group_goes_back(key)
     }
 
     fn facts(&self, key: Key) -> Facts {
-        let state = self.state.lock();
-        state.entries.get(key).map(|entry| entry.facts.clone()).unwrap_or_default()
+        let state = self.lock();
+        state.entries.get(key).map(|entry| entry.facts().clone()).unwrap_or_default()
     }
 
     fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>> {
         let receipt = {
-            let state = self.state.lock();
-            let entry = state.entries.get(key)?;
+            let mut state = self.lock();
+            let entry = state.entries.get_mut(key)?;
             let is_open = matches!(entry.phase, Phase::Taken | Phase::ByHand);
-            is_open.then(|| Arc::clone(&entry.receipt))?
+            if is_open { entry.share()? } else { return None }
         };
         Some(Box::new(T::Receipt::clone(&receipt)))
     }
 
     fn is_used(&self) -> bool {
-        let state = self.state.lock();
+        let state = self.lock();
         state.sources > 0 || !state.kept.is_empty()
     }
 
     fn close(self: Arc<Self>) -> BoxFuture<'static, Result<(), Error>> {
-        let within = self.state.lock().options.settle_within;
+        let within = self.lock().options.settle_within;
         Box::pin(async move {
             let closed = self.within(within, self.transport.close()).await;
             closed.unwrap_or_else(|| Err(Error::timeout("closing the transport", within)))
@@ -320,7 +368,7 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn settlements(&self) -> Settlements {
-        self.state.lock().counts
+        self.lock().counts
     }
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::StreamExt;
-use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt};
+use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
 
 use crate::clock::Tick;
@@ -21,15 +21,18 @@ pub(super) enum Ended<R> {
 }
 
 /// One call: whatever becomes of it, what it is about is told.
-struct Call<A, R> {
+struct Call<A, F> {
     key: (Tick, u64),
     about: Option<A>,
     /// There until it has ended.
-    future: Option<Abortable<BoxFuture<'static, R>>>,
+    future: Option<Abortable<F>>,
 }
 
-impl<A: Unpin, R> Future for Call<A, R> {
-    type Output = ((Tick, u64), Option<A>, Ended<R>);
+/// What it is about is never pinned.
+impl<A, F: Unpin> Unpin for Call<A, F> {}
+
+impl<A, F: Future + Unpin> Future for Call<A, F> {
+    type Output = ((Tick, u64), Option<A>, Ended<F::Output>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { key, about, future } = &mut *self;
@@ -49,22 +52,22 @@ impl<A: Unpin, R> Future for Call<A, R> {
 }
 
 /// A call that is dropped in flight is the transport's code as well.
-impl<A, R> Drop for Call<A, R> {
+impl<A, F> Drop for Call<A, F> {
     fn drop(&mut self) {
         panics::drop_each(self.future.take());
     }
 }
 
 /// Calls, each about something: only those that were woken are polled.
-pub(super) struct InFlight<A, R> {
-    calls: FuturesUnordered<Call<A, R>>,
+pub(super) struct InFlight<A, F: Future + Unpin> {
+    calls: FuturesUnordered<Call<A, F>>,
     /// Those that were answered at once.
-    ended: VecDeque<(A, Ended<R>)>,
+    ended: VecDeque<(A, Ended<F::Output>)>,
     deadlines: BTreeMap<(Tick, u64), AbortHandle>,
     made: u64,
 }
 
-impl<A, R> Default for InFlight<A, R> {
+impl<A, F: Future + Unpin> Default for InFlight<A, F> {
     fn default() -> Self {
         Self {
             calls: FuturesUnordered::new(),
@@ -75,7 +78,19 @@ impl<A, R> Default for InFlight<A, R> {
     }
 }
 
-impl<A: Unpin, R> InFlight<A, R> {
+/// Polls a call that has just begun. `None`: it has to wait.
+fn ended_at_once<F: Future + Unpin>(
+    call: &mut F,
+    cx: &mut Context<'_>,
+) -> Option<Ended<F::Output>> {
+    match panics::contain(|| Pin::new(call).poll(cx)) {
+        Ok(Poll::Pending) => None,
+        Ok(Poll::Ready(answer)) => Some(Ended::Answered(answer)),
+        Err(text) => Some(Ended::Panicked(text)),
+    }
+}
+
+impl<A, F: Future + Unpin> InFlight<A, F> {
     pub(super) fn is_empty(&self) -> bool {
         self.calls.is_empty() && self.ended.is_empty()
     }
@@ -85,26 +100,17 @@ impl<A: Unpin, R> InFlight<A, R> {
         self.deadlines.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Begins a call. One that is answered at once is not kept: that is half of its price where each
-    /// message is a call.
-    pub(super) fn push(
-        &mut self,
-        about: A,
-        deadline: Tick,
-        call: impl Future<Output = R> + Send + 'static,
-        cx: &mut Context<'_>,
-    ) {
-        let mut call = call.boxed();
-        let ended = match panics::contain(|| call.as_mut().poll(cx)) {
-            Ok(Poll::Pending) => return self.keep(about, deadline, call),
-            Ok(Poll::Ready(answer)) => Ended::Answered(answer),
-            Err(text) => Ended::Panicked(text),
+    /// Begins a call. One that is answered at once is not kept.
+    pub(super) fn push(&mut self, about: A, deadline: Tick, mut call: F, cx: &mut Context<'_>) {
+        let Some(ended) = ended_at_once(&mut call, cx) else {
+            return self.keep(about, deadline, call);
         };
         panics::drop_each([call]);
         self.ended.push_back((about, ended));
     }
 
-    fn keep(&mut self, about: A, deadline: Tick, call: BoxFuture<'static, R>) {
+    /// Keeps a call that has to wait.
+    pub(super) fn keep(&mut self, about: A, deadline: Tick, call: F) {
         self.made += 1;
         let key = (deadline, self.made);
         let (handle, registration) = AbortHandle::new_pair();
@@ -114,7 +120,11 @@ impl<A: Unpin, R> InFlight<A, R> {
     }
 
     /// The next one that has ended.
-    pub(super) fn poll(&mut self, now: Tick, cx: &mut Context<'_>) -> Option<(A, Ended<R>)> {
+    pub(super) fn poll(
+        &mut self,
+        now: Tick,
+        cx: &mut Context<'_>,
+    ) -> Option<(A, Ended<F::Output>)> {
         if let Some(ended) = self.ended.pop_front() {
             return Some(ended);
         }

@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::Transport;
+use super::entries::{self, Kept};
 use super::prefix::{Back, Prefix};
 use super::state::{End, State};
 use crate::settlement::{Key, News, Verdict};
@@ -15,7 +16,7 @@ impl<T: Transport> State<T> {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let (part, place) = (entry.part, entry.place);
         let is_release = matches!(verdict, Verdict::Release { .. });
-        entry.verdict = verdict.fit(&self.able);
+        entry.verdict = verdict.fit(&self.able).into();
         if !self.able.prefix {
             if is_release {
                 self.goes_back(key);
@@ -88,7 +89,7 @@ impl<T: Transport> State<T> {
         if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
             match self.rewinds.entry(part.assignment) {
                 Entry::Vacant(place) => drop(place.insert(receipt)),
-                Entry::Occupied(_) => self.aside.receipts.push(receipt),
+                Entry::Occupied(_) => self.aside.receipts.push(Kept::Shared(receipt)),
             }
         }
     }
@@ -96,7 +97,8 @@ impl<T: Transport> State<T> {
     /// The same, from in front of whatever was noted.
     pub(super) fn rewind_to(&mut self, id: u64, receipt: Arc<T::Receipt>) {
         if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
-            self.aside.receipts.extend(self.rewinds.insert(part.assignment, receipt));
+            let earlier = self.rewinds.insert(part.assignment, receipt).map(Kept::Shared);
+            self.aside.receipts.extend(earlier);
         }
     }
 
@@ -116,13 +118,14 @@ impl<T: Transport> State<T> {
             let Some(prefix) = &part.prefix else { continue };
             let keys = prefix.keys_before_stuck();
             let buffered = part.buffer.iter().map(|(_, key)| *key).filter(|_| !prefix.is_stuck());
-            let mut entries = keys.chain(buffered).filter_map(|key| self.entries.get(key));
-            if let Some(first) = entries.find(|entry| !entry.maybe) {
-                rewinds.push((part.assignment, first.receipt.clone()));
-            }
+            let is_first = |key: &Key| self.entries.get(*key).is_some_and(|entry| !entry.maybe);
+            let first = keys.chain(buffered).find(is_first);
+            rewinds.extend(first.map(|key| (part.assignment, key)));
         }
-        for (assignment, receipt) in rewinds {
-            self.aside.receipts.extend(self.rewinds.insert(assignment, receipt));
+        for (assignment, key) in rewinds {
+            let receipt = self.entries.get_mut(key).and_then(entries::Entry::share);
+            let earlier = receipt.and_then(|receipt| self.rewinds.insert(assignment, receipt));
+            self.aside.receipts.extend(earlier.map(Kept::Shared));
         }
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+
 use super::Transport;
 use super::driver::Look;
 use super::entries::Phase;
@@ -15,7 +17,7 @@ use crate::settlement::Key;
 
 /// The renewals that are with the transport: of which receipts, and when they were requested.
 #[derive(Default)]
-pub(super) struct Renewals(InFlight<(Vec<Key>, Tick), Vec<Renewed>>);
+pub(super) struct Renewals(InFlight<(Vec<Key>, Tick), BoxFuture<'static, Vec<Renewed>>>);
 
 impl Renewals {
     pub(super) fn deadline(&self) -> Option<Tick> {
@@ -34,7 +36,7 @@ impl Renewals {
                 look.hub.change(|state| state.renewed(keys, look.now, look.now, Vec::new()));
                 continue;
             };
-            let call = async move { transport.renew(receipts).await };
+            let call = Box::pin(async move { transport.renew(receipts).await });
             self.0.push((keys, look.now), look.now + within, call, cx);
             moved = true;
         }
@@ -97,7 +99,7 @@ impl<T: Transport> State<T> {
             }
             entry.lease.calling = true;
             keys.push(key);
-            receipts.push(Arc::clone(&entry.receipt));
+            receipts.extend(entry.share());
         }
         (!keys.is_empty()).then_some((keys, receipts, self.options.settle_within))
     }

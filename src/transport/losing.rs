@@ -1,13 +1,10 @@
-//! Messages that end without a verdict: what is no longer ours, what its handler has settled, and what
-//! nobody will settle.
-
-use std::sync::Arc;
+//! Messages that end without a verdict: what is no longer ours, and what nobody will settle.
 
 use super::Transport;
-use super::entries::Phase;
+use super::entries::{Entry, Kept, Phase};
 use super::part::Part;
 use super::state::{End, State};
-use crate::settlement::{Assignment, Key, News, Verdict};
+use crate::settlement::{Assignment, Key, News};
 
 impl<T: Transport> State<T> {
     /// The receipt is no longer ours.
@@ -58,27 +55,29 @@ impl<T: Transport> State<T> {
     /// A partition is not ours any more.
     pub(super) fn forget_assignment(&mut self, assignment: Assignment) {
         self.ours.remove(&assignment);
-        self.aside.receipts.extend(self.rewinds.remove(&assignment));
+        let rewind = self.rewinds.remove(&assignment).map(Kept::Shared);
+        self.aside.receipts.extend(rewind);
     }
 
     /// There is no verdict, and there will be none. In prefix order nothing behind it is settled.
     pub(super) fn abandon(&mut self, key: Key) {
-        let Some(entry) = self.entries.get(key) else { return self.is_undone(key) };
+        let in_order = self.able.prefix;
+        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
         let (id, phase, place) = (entry.part, entry.phase, entry.place);
         if phase == Phase::Sending {
             return;
         }
-        let receipt = Arc::clone(&entry.receipt);
+        let receipt = if in_order { entry.share() } else { None };
         self.conclude(key, End::Abandoned);
         let is_driven = !self.detached;
         let part = self.parts.get_mut(&id).filter(|part| is_driven && !part.lost);
         let Some(Part { prefix: Some(prefix), .. }) = part else { return };
         let behind = prefix.stick(place);
-        if prefix.is_first(place) {
+        if let Some(receipt) = receipt.filter(|_| prefix.is_first(place)) {
             self.rewind_to(id, receipt);
         }
         if let Some((other, in_front)) = behind {
-            let receipt = self.entries.get(other).map(|entry| Arc::clone(&entry.receipt));
+            let receipt = self.entries.get_mut(other).and_then(Entry::share);
             if let Some(receipt) = receipt.filter(|_| in_front) {
                 self.rewind_to(id, receipt);
             }
@@ -86,25 +85,6 @@ impl<T: Transport> State<T> {
         }
         self.move_back(id);
         self.go_on_in_order(id);
-    }
-
-    /// The handler has settled by itself.
-    pub(super) fn settled_by_hand(&mut self, key: Key, end: End) {
-        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
-        if !matches!(entry.phase, Phase::Taken | Phase::ByHand) {
-            return;
-        }
-        entry.verdict = Verdict::Accept;
-        let (part, place) = (entry.part, entry.place);
-        let prefix = self.parts.get_mut(&part).and_then(|part| part.prefix.as_mut());
-        if let Some(prefix) = prefix {
-            // The position still has to pass it.
-            entry.phase = Phase::Decided;
-            self.unsettled += 1;
-            prefix.done(place);
-            return self.go_on_in_order(part);
-        }
-        self.conclude(key, end);
     }
 
     /// What was lost is undone: it may be begun once more.

@@ -56,12 +56,16 @@
 
 // - `received`: what a transport is asked for and what it brings; `events`: what it tells unasked
 // - `link`: a transport that is connected, and its sources; `options`: what can be said of it
-// - `hub`: a transport as its drain sees it; `aside`: what it does when its lock is free
+// - `hub`: a transport as its drain sees it; `accepts`: what it takes in with its lock, `aside`: what it does when its lock is free
 // - `state`, `entries`, `part`, `prefix`, `groups`: the receipts, and the sources they came by;
-//   `in_order`, `losing`: how they end; `room`: who may take one
-// - `driver`, with `in_flight`: `fetching`, `leases`, `sending`, `revoking`: what goes on meanwhile
+//   `in_order`, `losing`, `by_hand`: how they end; `room`: who may take one
+// - `driver`, with `in_flight` and `seat`: `fetching`, `leases`, `calls` with `sending`, `revoking`: what
+//   goes on meanwhile
 
+mod accepts;
 mod aside;
+mod by_hand;
+mod calls;
 mod driver;
 mod entries;
 mod events;
@@ -79,6 +83,7 @@ mod prefix;
 mod received;
 mod revoking;
 mod room;
+mod seat;
 mod sending;
 mod source;
 mod state;

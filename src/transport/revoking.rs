@@ -3,7 +3,7 @@
 
 use super::Transport;
 use super::driver::Look;
-use super::entries::Phase;
+use super::entries::{Phase, Said};
 use super::events::{Event, Revocation};
 use super::part::{Part, Revoking};
 use super::state::{Due, End, State};
@@ -221,7 +221,7 @@ impl<T: Transport> State<T> {
                     let Some(entry) = self.entries.get_mut(key) else { continue };
                     if entry.maybe {
                         self.conclude(key, End::Unknown);
-                    } else if matches!(entry.verdict, crate::settlement::Verdict::Accept) {
+                    } else if matches!(entry.verdict, Said::Accept) {
                         entry.phase = Phase::Taken;
                         self.unsettled -= 1;
                         let tag = entry.tag.take();

@@ -1,88 +1,44 @@
 //! Verdicts on their way: in batches, and in prefix order one call of a partition at a time.
 
-use std::sync::Arc;
-use std::task::Context;
-use std::time::Duration;
-
 use super::Transport;
-use super::driver::Look;
-use super::entries::Phase;
-use super::in_flight::{Ended, InFlight};
+use super::calls::{About, Batches, Called};
+use super::entries::{Entry, Kept, Phase, Said};
 use super::options::back_off;
 use super::prefix::{Due as PrefixDue, Sent};
-use super::state::{Due, End, State, no_answer};
+use super::state::{Due, End, State};
 use crate::clock::Tick;
 use crate::error::Error;
 use crate::settlement::{Key, News, Settled, Verdict};
 
-/// The settlements that are with the transport.
-#[derive(Default)]
-pub(super) struct Calls(InFlight<Vec<About>, Vec<Settled>>);
-
-/// What one verdict of a call is about.
-#[derive(Clone, Copy, Debug)]
-enum About {
-    Message(Key),
-    /// A commit or a seek of this partition.
-    Partition(u64),
-}
-
-/// A batch for the transport, and how long it may take.
-type Batch<R> = (Vec<About>, Vec<(Arc<R>, Verdict)>, Duration);
-
-impl Calls {
-    pub(super) fn deadline(&self) -> Option<Tick> {
-        self.0.deadline()
-    }
-
-    pub(super) fn poll<T: Transport>(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        loop {
-            // One call gathers while another is on its way; more at once only where batches are full.
-            let gathers = !self.0.is_empty();
-            let batch = look.hub.change(|state| state.next_batch(gathers));
-            let Some((about, batch, within)) = batch else { break };
-            let transport = Arc::clone(look.hub.transport());
-            let copied = look.copy(|| {
-                let mine =
-                    |(it, verdict): &(Arc<_>, Verdict)| (T::Receipt::clone(it), verdict.clone());
-                batch.iter().map(mine).collect()
-            });
-            let Some(batch) = copied else {
-                look.hub.change(|state| state.answered(about, Vec::new(), look.now));
-                continue;
-            };
-            let call = async move { transport.settle(batch).await };
-            self.0.push(about, look.now + within, call, cx);
-            moved = true;
-        }
-        while let Some((about, ended)) = self.0.poll(look.now, cx) {
-            moved = true;
-            let answers = match ended {
-                Ended::Answered(answers) => answers,
-                // Nobody knows what became of it.
-                Ended::Late | Ended::Panicked(_) => Vec::new(),
-            };
-            look.hub.change(|state| state.answered(about, answers, look.now));
-        }
-        moved
-    }
-}
+/// How many calls are gathered under one lock: few enough for what they say to stay in the cache.
+const AT_ONCE: usize = 32;
 
 impl<T: Transport> State<T> {
-    /// The next batch; where others are on their way, only a full one.
-    fn next_batch(&mut self, gathers: bool) -> Option<Batch<T::Receipt>> {
-        if self.able.prefix {
-            return self.next_commits();
+    /// The next batches. Where others are on their way, only full ones: one call gathers while another
+    /// is on its way.
+    pub(super) fn next_batches(&mut self, gathers: bool, batches: &mut Batches<T::Receipt>) {
+        while batches.len() < AT_ONCE {
+            let is_full = gathers || !batches.is_empty();
+            let any = if self.able.prefix {
+                self.next_commits(batches)
+            } else {
+                self.next_batch(is_full, batches)
+            };
+            if !any {
+                return;
+            }
         }
+    }
+
+    /// Gathers a batch, if there is one; with `is_full` only of as many verdicts as may be in it.
+    fn next_batch(&mut self, is_full: bool, batches: &mut Batches<T::Receipt>) -> bool {
         let most = self.able.batch.min(self.options.max_unsettled);
         let room = most.min(self.options.max_unsettled.saturating_sub(self.sending));
-        let least = if gathers { most } else { 1 };
+        let least = if is_full { most } else { 1 };
         if self.outbox.len() < least || room < least {
-            return None;
+            return false;
         }
-        let mut keys = Vec::new();
-        while keys.len() < room {
+        while batches.open() < room {
             let Some(key) = self.outbox.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(key) else { continue };
             if entry.phase != Phase::Decided {
@@ -93,30 +49,26 @@ impl<T: Transport> State<T> {
                 entry.waits_for_renewal = true;
                 continue;
             }
-            keys.push(key);
-        }
-        if keys.len() < least {
-            keys.into_iter().rev().for_each(|key| self.outbox.push_front(key));
-            return None;
-        }
-        let (mut about, mut batch) = (Vec::new(), Vec::new());
-        for key in keys {
-            let Some(entry) = self.entries.get_mut(key) else { continue };
-            if entry.phase == Phase::Sending {
-                continue;
-            }
             entry.phase = Phase::Sending;
-            self.sending += 1;
-            about.push(About::Message(key));
-            batch.push((Arc::clone(&entry.receipt), entry.verdict.clone()));
+            batches.push(About::Message(key), entry.receipt.take(), entry.verdict.verdict());
         }
-        (!batch.is_empty()).then_some((about, batch, self.options.settle_within))
+        if batches.open() < least {
+            for (about, receipt) in batches.take_open() {
+                let About::Message(key) = about else { continue };
+                if let Some(entry) = self.entries.get_mut(key) {
+                    (entry.phase, entry.receipt) = (Phase::Decided, receipt);
+                }
+                self.outbox.push_front(key);
+            }
+            return false;
+        }
+        self.sending += batches.open();
+        batches.close()
     }
 
     /// In prefix order: what is to be sent for the partitions that have something.
-    fn next_commits(&mut self) -> Option<Batch<T::Receipt>> {
-        let (mut about, mut batch) = (Vec::new(), Vec::new());
-        while batch.len() < self.able.batch {
+    fn next_commits(&mut self, batches: &mut Batches<T::Receipt>) -> bool {
+        while batches.open() < self.able.batch {
             let Some(id) = self.commits.pop_front() else { break };
             let stopped = self.stopped;
             let Some(part) = self.parts.get_mut(&id).filter(|part| !part.lost) else { continue };
@@ -135,8 +87,8 @@ impl<T: Transport> State<T> {
                 }
                 PrefixDue::Commit => {
                     let keys = std::mem::take(&mut prefix.ready);
-                    let last = keys.last().and_then(|key| self.entries.get(*key));
-                    let Some(receipt) = last.map(|entry| entry.receipt.clone()) else { continue };
+                    let last = keys.last().and_then(|key| self.entries.get_mut(*key));
+                    let Some(receipt) = last.and_then(Entry::share) else { continue };
                     for key in &keys {
                         if let Some(entry) = self.entries.get_mut(*key) {
                             entry.phase = Phase::Sending;
@@ -155,27 +107,41 @@ impl<T: Transport> State<T> {
                 PrefixDue::Seek(key) => {
                     let Some(entry) = self.entries.get_mut(key) else { continue };
                     entry.phase = Phase::Sending;
-                    (Sent::Seek(key), entry.receipt.clone(), entry.verdict.clone())
+                    let Some(receipt) = entry.share() else { continue };
+                    (Sent::Seek(key), receipt, entry.verdict.verdict())
                 }
             };
             prefix.sent = Some(sent);
-            about.push(About::Partition(id));
-            batch.push((receipt, verdict));
+            batches.push(About::Partition(id), Some(Kept::Shared(receipt)), verdict);
         }
-        (!batch.is_empty()).then_some((about, batch, self.options.settle_within))
+        batches.close()
     }
 
-    /// The outcomes of a batch.
-    fn answered(&mut self, about: Vec<About>, answers: Vec<Settled>, now: Tick) {
-        self.hears(now, answers.iter().any(|answer| !matches!(answer, Settled::Unknown(_))));
-        let mut answers = answers.into_iter();
-        for about in about {
-            let answer = answers.next().unwrap_or_else(|| Settled::Unknown(no_answer()));
+    /// The outcomes of batches.
+    pub(super) fn answered(
+        &mut self,
+        called: impl Iterator<Item = Called<T::Receipt>>,
+        answers: impl Iterator<Item = Settled>,
+        now: Tick,
+    ) {
+        let mut is_heard = false;
+        for ((about, receipt), answer) in called.zip(answers) {
+            is_heard |= !matches!(answer, Settled::Unknown(_));
             match about {
-                About::Message(key) => self.message_answered(key, answer, now),
-                About::Partition(id) => self.partition_answered(id, answer, now),
+                About::Message(key) => {
+                    match self.entries.get_mut(key) {
+                        Some(entry) => entry.receipt = receipt,
+                        None => self.aside.receipts.extend(receipt),
+                    }
+                    self.message_answered(key, answer, now);
+                }
+                About::Partition(id) => {
+                    self.aside.receipts.extend(receipt);
+                    self.partition_answered(id, answer, now);
+                }
             }
         }
+        self.hears(now, is_heard);
     }
 
     fn message_answered(&mut self, key: Key, answer: Settled, now: Tick) {
@@ -246,13 +212,14 @@ impl<T: Transport> State<T> {
         if moved && end == End::Settled {
             // What was fetched before is gone, and an end that was seen was another one.
             part.ended = ends || part.left;
-            self.aside.receipts.extend(self.rewinds.remove(&part.assignment));
+            let rewind = self.rewinds.remove(&part.assignment);
+            self.aside.receipts.extend(rewind.map(Kept::Shared));
         }
         match sent {
             Sent::Commit(keys) => keys.into_iter().for_each(|key| self.conclude(key, end)),
             Sent::Seek(key) if end == End::Unknown => {
                 // A release that was refused to the end is nobody's.
-                if let Some(receipt) = self.entries.get(key).map(|entry| entry.receipt.clone()) {
+                if let Some(receipt) = self.entries.get_mut(key).and_then(Entry::share) {
                     // In front of whatever a fetch has brought meanwhile.
                     self.rewind_to(id, receipt);
                 }
@@ -284,7 +251,7 @@ impl<T: Transport> State<T> {
         self.is_in_trouble(error);
         let within = self.options.settle_within;
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let (since, times) = entry.refused.get_or_insert((now, 0));
+        let (since, times) = &mut **entry.refused.get_or_insert_with(|| Box::new((now, 0)));
         *times += 1;
         let again = now + back_off(*times);
         if again <= *since + within {
@@ -293,8 +260,8 @@ impl<T: Transport> State<T> {
             return self.set_alarm(again, Due::Again(key));
         }
         let (part, place, tag) = (entry.part, entry.place, entry.tag);
-        let group = entry.facts.group.clone();
-        if !matches!(entry.verdict, Verdict::Accept) {
+        let group = entry.facts().group.clone();
+        if !matches!(entry.verdict, Said::Accept) {
             return self.conclude(key, End::Abandoned);
         }
         let taken = self.parts.get(&part).map_or(u64::MAX, |part| part.taken);

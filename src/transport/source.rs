@@ -82,54 +82,45 @@ impl<T: Transport> State<T> {
     }
 
     /// What a source has. `waker`: whom to wake when it has more.
-    fn next(&mut self, id: u64, now: Tick, waker: Option<Waker>) -> Next<T::Message> {
+    fn next(&mut self, id: u64, now: Tick, waker: &mut Option<Waker>) -> Next<T::Message> {
         loop {
-            let Some(part) = self.parts.get_mut(&id) else { return Next::End };
+            let Some(mut part) = self.parts.get_mut(&id) else { return Next::End };
             if part.left || part.revoking.is_some() || part.keeper && self.stopped {
                 return Next::End;
             }
-            let partition = part.assignment.partition;
-            let is_undone = !self.able.prefix
-                || self.lost_in_work.values().all(|(_, other)| *other != partition);
-            let has_one = !part.buffer.is_empty();
-            let may_take = has_one && is_undone && part.may_take(self.options.max_ahead);
-            let may_take = may_take && self.may_be_next(id);
-            // Whoever waits for room has everything else.
-            let has_room = may_take && self.has_room_for(id, waker.is_some());
-            if !may_take {
-                self.leave_room_line(id);
-            }
-            let Some(part) = self.parts.get_mut(&id) else { return Next::End };
-            let Some((message, key)) = has_room.then(|| part.buffer.pop_front()).flatten() else {
-                let is_over = match &part.prefix {
-                    // What is not done may be given back, and comes again.
-                    Some(prefix) => prefix.is_over(part.ended),
-                    None => part.ended,
+            let has_one = !part.buffer.is_empty() && part.may_take(self.options.max_ahead);
+            // Nobody waits for room, and no message is tried alone: that is all there is to be asked.
+            let is_usual = self.room.waiting == 0
+                && self.unsettled < self.options.max_unsettled
+                && self.options.max_deliveries.is_none()
+                && self.lost_in_work.is_empty();
+            let taken = if has_one && is_usual {
+                part.buffer.pop_front()
+            } else {
+                let taken = match self.next_in_turn(id, has_one, waker) {
+                    Ok(taken) => taken,
+                    Err(next) => return next,
                 };
-                if is_over && part.buffer.is_empty() && part.held == 0 {
-                    return Next::End;
-                }
-                if waker.is_some() {
-                    self.aside.old_wakers.extend(std::mem::replace(&mut part.waker, waker));
-                    if may_take {
-                        self.lets_others_go();
-                    }
-                }
-                self.want(id);
-                return Next::Pending;
+                let Some(again) = self.parts.get_mut(&id) else { return Next::End };
+                part = again;
+                Some(taken)
             };
+            let Some((message, key)) = taken else { continue };
             part.taken += 1;
             let place = match &mut part.prefix {
                 Some(prefix) => prefix.take(key),
                 None => part.taken - 1,
             };
-            let place = self.taken_in_group(key).unwrap_or(place);
+            let is_low = part.buffer.len() <= self.able.prefetch / 2;
             let (least, most) = (self.least_lease, self.options.max_deliveries);
             let Some(entry) = self.entries.get_mut(key) else { continue };
+            let place = self.groups.taken(entry.facts()).unwrap_or(place);
             (entry.phase, entry.place) = (Phase::Taken, place);
             let lease = entry.lease;
-            let deliveries = entry.facts.deliveries.unwrap_or(0);
-            self.want(id);
+            let deliveries = entry.facts().deliveries.unwrap_or(0);
+            if is_low {
+                self.want(id);
+            }
             if now >= lease.expires {
                 self.aside.messages.push(message);
                 self.lose_taken(key);
@@ -146,13 +137,60 @@ impl<T: Transport> State<T> {
         }
     }
 
+    /// Takes the next one, if there is one, it may be next, and there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// What the source has instead.
+    #[inline(never)]
+    fn next_in_turn(
+        &mut self,
+        id: u64,
+        has_one: bool,
+        waker: &mut Option<Waker>,
+    ) -> Result<(T::Message, Key), Next<T::Message>> {
+        let partition = self.parts.get(&id).map(|part| part.assignment.partition);
+        let is_undone = !self.able.prefix
+            || self.lost_in_work.values().all(|(_, other)| Some(*other) != partition);
+        let may_take = has_one && is_undone && self.may_be_next(id);
+        // Whoever waits for room has everything else.
+        let has_room = may_take && self.has_room_for(id, waker.is_some());
+        if !may_take {
+            self.leave_room_line(id);
+        }
+        let Some(part) = self.parts.get_mut(&id) else { return Err(Next::End) };
+        let taken = if has_room { part.buffer.pop_front() } else { None };
+        taken.ok_or_else(|| self.has_none(id, may_take, waker))
+    }
+
+    /// Nothing can be taken.
+    fn has_none(&mut self, id: u64, may_take: bool, waker: &mut Option<Waker>) -> Next<T::Message> {
+        let Some(part) = self.parts.get_mut(&id) else { return Next::End };
+        let is_over = match &part.prefix {
+            // What is not done may be given back, and comes again.
+            Some(prefix) => prefix.is_over(part.ended),
+            None => part.ended,
+        };
+        if is_over && part.buffer.is_empty() && part.held == 0 {
+            return Next::End;
+        }
+        if waker.is_some() {
+            self.aside.old_wakers.extend(std::mem::replace(&mut part.waker, waker.take()));
+            if may_take {
+                self.lets_others_go();
+            }
+        }
+        self.want(id);
+        Next::Pending
+    }
+
     /// Whether the next one may be taken, as to what else of its source is in work. One at the limit of
     /// deliveries, which others in work may have brought there, is tried alone.
     fn may_be_next(&mut self, id: u64) -> bool {
         let Some(most) = self.options.max_deliveries.filter(|_| !self.gathers) else { return true };
         let Some(part) = self.parts.get(&id) else { return true };
         let next = part.buffer.front().and_then(|(_, key)| self.entries.get(*key));
-        let is_last = next.is_some_and(|it| most > 1 && it.facts.deliveries == Some(most));
+        let is_last = next.is_some_and(|it| most > 1 && it.facts().deliveries == Some(most));
         if !part.alone && !is_last {
             return true;
         }
@@ -220,11 +258,11 @@ impl<T: Transport> Source for TransportSource<T> {
             this.clock = Some(this.hub.clock());
         }
         let (part, now) = (this.part, now(this.clock.as_ref()));
-        let mut next = this.hub.change(|state| state.next(part, now, None));
+        let mut next = this.hub.change(|state| state.next(part, now, &mut None));
         if let Next::Pending = next {
             // The waker is somebody else's code: it is cloned outside the lock.
-            let waker = cx.waker().clone();
-            next = this.hub.change(|state| state.next(part, now, Some(waker)));
+            let mut waker = Some(cx.waker().clone());
+            next = this.hub.change(|state| state.next(part, now, &mut waker));
         }
         let (body, key) = match next {
             Next::Message(message, key) => (Body::Message(message), key),

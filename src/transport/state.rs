@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use super::Transport;
 use super::aside::Aside;
-use super::entries::{Entries, Entry, Ids, Phase};
+use super::entries::{Entries, Entry, Ids, Phase, Said};
 use super::groups::{EndedInGroup, Groups};
 use super::options::Options;
 use super::part::Part;
 use super::room::Room;
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
-use crate::settlement::{Able, Assignment, Given, Handled, Key, News, Settlements, Tag, Verdict};
+use crate::settlement::{
+    Able, Assignment, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
+};
 
 #[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub(super) struct State<T: Transport> {
@@ -55,7 +57,7 @@ pub(super) struct State<T: Transport> {
     /// Those of them that are with the transport, where each is settled by itself.
     pub(super) sending: usize,
     /// The last handler of some source has failed.
-    failing: bool,
+    pub(super) failing: bool,
     /// Partitions that nobody has taken as a source.
     pub(super) assigned: VecDeque<u64>,
     pub(super) assigned_waker: Option<Waker>,
@@ -69,6 +71,8 @@ pub(super) struct State<T: Transport> {
     /// Messages that were lost in work, until they are undone: the source, and the partition, of which in
     /// prefix order nothing is taken before that.
     pub(super) lost_in_work: BTreeMap<Key, (u64, u32)>,
+    /// How handlers have settled by themselves so far, of messages that the drain has.
+    pub(super) by_hand: HashMap<Key, Settled>,
     /// Receipts of messages whose drain is gone, for those who undo them.
     pub(super) kept: HashMap<Key, Arc<T::Receipt>>,
     /// Sources that somebody has.
@@ -130,6 +134,7 @@ impl<T: Transport> State<T> {
             giving_up: BTreeSet::new(),
             rewinds: HashMap::new(),
             lost_in_work: BTreeMap::new(),
+            by_hand: HashMap::new(),
             kept: HashMap::new(),
             sources: 0,
             stopped: false,
@@ -164,9 +169,10 @@ impl<T: Transport> State<T> {
     }
 
     pub(super) fn set_alarm(&mut self, at: Tick, due: Due) {
-        if at != Tick::MAX {
-            self.alarms.push(Reverse((at, due)));
+        if at == Tick::MAX {
+            return;
         }
+        self.alarms.push(Reverse((at, due)));
         if self.alarms.len() > 4 * self.entries.len() + 8 * self.parts.len() + 256 {
             self.forget_old_alarms();
         }
@@ -213,9 +219,9 @@ impl<T: Transport> State<T> {
             (End::Lost, _) => &mut counts.lost,
             (End::Unknown, _) => &mut counts.unknown,
             (End::Abandoned, _) => &mut counts.abandoned,
-            (End::Settled, Verdict::Accept) => &mut counts.accepted,
-            (End::Settled, Verdict::Reject { .. }) => &mut counts.rejected,
-            (End::Settled, _) => &mut counts.released,
+            (End::Settled, Said::Accept) => &mut counts.accepted,
+            (End::Settled, verdict) if verdict.is_release() => &mut counts.released,
+            (End::Settled, _) => &mut counts.rejected,
         };
         *count += 1;
         if matches!(entry.phase, Phase::Decided | Phase::Sending) {
@@ -229,7 +235,7 @@ impl<T: Transport> State<T> {
             self.news.push_back(News::Concluded(tag));
             self.wake_driver();
         }
-        if let Some(id) = &entry.facts.id {
+        if let Some(id) = &entry.facts().id {
             if self.ids.get(id) == Some(&key) {
                 if end == End::Lost && entry.phase == Phase::Taken {
                     self.lost.insert(key, Arc::clone(id));
@@ -238,25 +244,28 @@ impl<T: Transport> State<T> {
                 }
             }
         }
-        if let Some(group) = &entry.facts.group {
+        if let Some(group) = &entry.facts().group {
             let worked_on = end == End::Lost && entry.phase == Phase::Taken;
             let ended = EndedInGroup { in_hand: entry.in_hand, worked_on };
             self.leaves_group(group, key, ended);
-            if !is_gone && !matches!(entry.verdict, Verdict::Release { .. }) {
+            if !is_gone && !entry.verdict.is_release() {
                 self.shows_the_next(entry.part);
             }
         }
         let part_id = entry.part;
-        if let Some(part) = self.parts.get_mut(&part_id) {
+        let open = self.parts.get_mut(&part_id).map_or(0, |part| {
             part.open -= 1;
-        }
+            part.open
+        });
         if matches!(entry.phase, Phase::Taken | Phase::ByHand) {
             self.has_left(part_id);
         }
         if std::mem::needs_drop::<T::Receipt>() {
-            self.aside.receipts.push(entry.receipt);
+            self.aside.receipts.extend(entry.receipt);
         }
-        self.end_part(part_id);
+        if open == 0 {
+            self.end_part(part_id);
+        }
     }
 
     /// Nobody works on a message any more: one that is to be alone may be next.
@@ -335,19 +344,6 @@ impl<T: Transport> State<T> {
     fn forget_failures(&mut self, id: u64) {
         if let Some(part) = self.parts.get_mut(&id) {
             part.failures = 0;
-        }
-    }
-
-    /// The handler settles by itself, or has not after all.
-    pub(super) fn by_hand(&mut self, key: Key, settles: bool) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        match (entry.phase, settles) {
-            (Phase::Taken, true) => entry.phase = Phase::ByHand,
-            (Phase::ByHand, false) => {
-                entry.phase = Phase::Taken;
-                self.mind_lease(key);
-            }
-            _ => {}
         }
     }
 

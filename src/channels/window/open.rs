@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::{Alarm, Clock};
 use crate::error::Error;
 use crate::panics;
-use crate::settlement::{Desk, Given, Verdict};
+use crate::settlement::{Delivered, Desk, Given, Verdict};
 use crate::source::{Body, Delivery, Receipt};
 
 pub(super) struct Open<M, R> {
@@ -83,7 +83,7 @@ impl<M, R: Receipt> Open<M, R> {
     /// What is behind a message of its group that goes back goes back at once: that one waits for it.
     pub(super) fn forget_lost_groups(&mut self) {
         let first = self.receipts.front().and_then(Receipt::delivered);
-        if first.is_some_and(|delivered| delivered.is_grouped()) {
+        if first.is_some_and(Delivered::is_grouped) {
             self.forget_lost();
         }
     }
