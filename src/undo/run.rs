@@ -277,18 +277,18 @@ impl Run {
             // The columns of the actions before are used again.
             let mut next = if busy { Columns::default() } else { std::mem::take(taken) };
             let mut again = None;
-            if !staged.is_empty() {
+            if staged.is_empty() {
+                // One by one: each is put back where it was.
+                again = behind::take_again(session, driver.id, idle, &mut next);
+                if again.is_none() {
+                    return Next::Empty;
+                }
+            } else {
                 match behind::turn(session, staged, most, !batch, idle) {
                     Turn::Usual(0) | Turn::Wait => return Next::Empty,
                     Turn::Usual(most) => staged.take_last(most, &mut next),
                     Turn::Alone => staged.take_last(1, &mut next),
                     Turn::OthersFirst => staged.take_not_last(&mut next),
-                }
-            } else {
-                // One by one: each is put back where it was.
-                again = behind::take_again(session, driver.id, idle, &mut next);
-                if again.is_none() {
-                    return Next::Empty;
                 }
             }
             session.running += next.len();
