@@ -47,6 +47,13 @@ pub(crate) fn is_gone(cause: &KafkaError) -> bool {
     cause.rdkafka_error_code().is_some_and(|code| codes.contains(&code))
 }
 
+/// Whether the group is in another generation than this member, or does not know it any more.
+pub(crate) fn is_out_of_step(error: &Error) -> bool {
+    let codes = [Code::RebalanceInProgress, Code::IllegalGeneration, Code::UnknownMemberId];
+    let code = error.downcast_ref::<KafkaError>().and_then(KafkaError::rdkafka_error_code);
+    code.is_some_and(|code| codes.contains(&code))
+}
+
 /// What became of a commit that the client says has failed.
 pub(crate) fn outcome(cause: KafkaError) -> Settled {
     let code = cause.rdkafka_error_code();

@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer as _;
 use watershed::transport::{Assignment, Event, Revocation, Trouble};
 use watershed::{Error, ErrorCode};
 
-use crate::errors::{error, not_ours};
+use crate::errors::{error, is_out_of_step, not_ours};
 use crate::group::{Change, Client, Place, give, take_away};
 use crate::member::{Command, Member};
 use crate::partition::Partition;
@@ -17,13 +17,25 @@ use crate::partition::Partition;
 /// A question of the group's that is not answered yet.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    /// Where they start is asked again then.
-    Assign { places: Vec<Place>, again: Instant },
+    /// Where they start is asked again then. So often in a row the group was out of step with us.
+    Assign { places: Vec<Place>, again: Instant, out_of_step: u32 },
     /// These are still with the drain.
     Revoke { places: Vec<Place>, open: BTreeSet<Assignment> },
 }
 
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// A single such answer may be about a rebalance that has just ended.
+const MOST_OUT_OF_STEP: u32 = 3;
+
+const ASSIGNING: &str = "assigning partitions";
+const GIVING_UP: &str = "giving partitions up";
+
+impl Pending {
+    fn asked(places: Vec<Place>) -> Self {
+        Self::Assign { places, again: Instant::now(), out_of_step: 0 }
+    }
+}
 
 impl Member {
     /// Goes on with what the group asks.
@@ -32,9 +44,7 @@ impl Member {
             let pending = match self.pending.take() {
                 Some(pending) => pending,
                 None => match client.context().next() {
-                    Some(Change::Assign(places)) => {
-                        Pending::Assign { places, again: Instant::now() }
-                    }
+                    Some(Change::Assign(places)) => Pending::asked(places),
                     Some(Change::Revoke(places)) => self.revoke(client, places),
                     None => return Ok(()),
                 },
@@ -49,17 +59,8 @@ impl Member {
     /// Answers, where that is possible yet.
     fn answer(&mut self, client: &Arc<Client>, pending: Pending) -> Result<Option<Pending>, Error> {
         match pending {
-            Pending::Assign { places, again } if Instant::now() < again => {
-                Ok(Some(Pending::Assign { places, again }))
-            }
-            Pending::Assign { places, .. } => match self.start_positions(client, &places) {
-                Ok(positions) => self.assign(client, positions).map(|()| None),
-                Err(Trouble::Lasts(error)) => Err(error),
-                Err(Trouble::Passes(_)) => {
-                    let again = Instant::now() + AGAIN;
-                    Ok(Some(Pending::Assign { places, again }))
-                }
-            },
+            Pending::Assign { again, .. } if Instant::now() < again => Ok(Some(pending)),
+            Pending::Assign { places, out_of_step, .. } => self.start(client, places, out_of_step),
             Pending::Revoke { places, mut open } => {
                 if !open.is_empty() && client.assignment_lost() {
                     // It came too late; nothing more can be committed.
@@ -79,13 +80,39 @@ impl Member {
         }
     }
 
+    /// Takes partitions, if it is known where they start.
+    fn start(
+        &mut self,
+        client: &Arc<Client>,
+        places: Vec<Place>,
+        out_of_step: u32,
+    ) -> Result<Option<Pending>, Error> {
+        let error = match self.start_positions(client, &places) {
+            Ok(positions) => return self.assign(client, positions).map(|()| None),
+            Err(Trouble::Lasts(error)) => return Err(error),
+            Err(Trouble::Passes(error)) => error,
+        };
+        let out_of_step = if is_out_of_step(&error) { out_of_step + 1 } else { 0 };
+        if out_of_step < MOST_OUT_OF_STEP {
+            return Ok(Some(Pending::Assign {
+                places,
+                again: Instant::now() + AGAIN,
+                out_of_step,
+            }));
+        }
+        // The group has gone on without this member, and says so each time until it joins again. The
+        // client does that as soon as it has its answer: it takes none of them.
+        let none = give(client, &TopicPartitionList::new());
+        none.map(|()| None).map_err(|cause| self::error(ASSIGNING, cause))
+    }
+
     fn assign(&mut self, client: &Arc<Client>, positions: Vec<(Place, i64)>) -> Result<(), Error> {
         let mut tpl = TopicPartitionList::with_capacity(positions.len());
         let mut assigned = Vec::new();
         for ((topic, partition), position) in positions {
             let offset = rdkafka::Offset::Offset(position);
             let added = tpl.add_partition_offset(&topic, partition, offset);
-            added.map_err(|cause| error("assigning partitions", cause))?;
+            added.map_err(|cause| error(ASSIGNING, cause))?;
             self.generation += 1;
             let number = self.number(&topic, partition)?;
             let assignment = Assignment { partition: number, generation: self.generation };
@@ -99,7 +126,7 @@ impl Member {
             self.shared.ours().add(partition, position);
             assigned.push(assignment);
         }
-        give(client, &tpl).map_err(|cause| error("assigning partitions", cause))?;
+        give(client, &tpl).map_err(|cause| error(ASSIGNING, cause))?;
         for assignment in assigned {
             self.shared.notices.tell(Event::Assigned(assignment));
         }
@@ -160,8 +187,12 @@ impl Member {
             self.shared.partitions().remove(&partition.assignment);
             partition.close();
         }
-        let taken = take_away(client, &list(places));
-        taken.map_err(|cause| error("giving partitions up", cause))
+        // Of what it was never given the client would refuse all: see `is_out_of_step`.
+        let given = client.assignment().map_err(|cause| error(GIVING_UP, cause))?;
+        let is_given =
+            |(topic, partition): &&Place| given.find_partition(topic, *partition).is_some();
+        let places: Vec<_> = places.iter().filter(is_given).cloned().collect();
+        take_away(client, &list(&places)).map_err(|cause| error(GIVING_UP, cause))
     }
 
     /// The consumer leaves: what the group still waits for is given to it at once.
@@ -169,7 +200,7 @@ impl Member {
         let mut asked: Vec<_> = self.pending.take().into_iter().collect();
         while let Some(change) = client.context().next() {
             asked.push(match change {
-                Change::Assign(places) => Pending::Assign { places, again: Instant::now() },
+                Change::Assign(places) => Pending::asked(places),
                 Change::Revoke(places) => Pending::Revoke { places, open: BTreeSet::new() },
             });
         }

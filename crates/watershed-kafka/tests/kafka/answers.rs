@@ -139,6 +139,29 @@ fn a_commit_of_somebody_who_is_not_in_the_group_any_more_is_lost() -> Result<(),
     Ok(())
 }
 
+/// It has partitions and asks where they start, and the group goes on without it, for it was frozen or is
+/// slow. The client joins again when it has an answer, and not before.
+#[test]
+fn a_member_that_is_put_out_before_it_has_started_joins_again() -> Result<(), BoxError> {
+    for strategy in ["cooperative-sticky", "range"] {
+        for error in [
+            // The client itself is out of the group then, and its further commits fail.
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID,
+            // The next one succeeds.
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
+        ] {
+            let (cluster, broker) = mock(&[("orders", 2)])?;
+            broker.put("orders", 2, 0..4)?;
+            cluster.request_errors(RDKafkaApiKey::OffsetCommit, &[error]);
+            let mut member = broker.member(&unique("shop"));
+            member.set("partition.assignment.strategy", strategy);
+            let (report, messages) = until_empty(Consumer::new(member, ["orders"])?)?;
+            assert_eq!((report.accepted(), messages.len()), (4, 4), "{strategy}, {error:?}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn brokers_that_cannot_be_reached_end_the_drain_where_that_is_asked_for() -> Result<(), BoxError> {
     let (cluster, broker) = mock(&[("orders", 1)])?;
