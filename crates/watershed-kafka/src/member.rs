@@ -111,7 +111,9 @@ impl Member {
             self.look(&client);
             let now = Instant::now();
             let ours = self.shared.ours().partitions();
-            ours.iter().for_each(|partition| partition.tick(now));
+            for partition in &ours {
+                partition.tick(now);
+            }
             self.note_the_end();
         }
         Ok(())
@@ -209,7 +211,9 @@ impl Member {
         *self.shared.trouble() = Some(error);
         self.look_again.get_or_insert_with(|| Instant::now() + AGAIN);
         let ours = self.shared.ours().partitions();
-        ours.iter().for_each(|partition| partition.wake());
+        for partition in &ours {
+            partition.wake();
+        }
     }
 
     /// Whether the brokers are there again.
