@@ -110,7 +110,10 @@ impl Member {
             self.rebalance(&client)?;
             self.look(&client);
             let now = Instant::now();
-            self.shared.ours().partitions().for_each(|partition| partition.tick(now));
+            let ours = self.shared.ours().partitions();
+            for partition in &ours {
+                partition.tick(now);
+            }
             self.note_the_end();
         }
         Ok(())
@@ -207,7 +210,10 @@ impl Member {
     fn in_trouble(&mut self, error: Error) {
         *self.shared.trouble() = Some(error);
         self.look_again.get_or_insert_with(|| Instant::now() + AGAIN);
-        self.shared.ours().partitions().for_each(|partition| partition.wake());
+        let ours = self.shared.ours().partitions();
+        for partition in &ours {
+            partition.wake();
+        }
     }
 
     /// Whether the brokers are there again.

@@ -49,8 +49,9 @@ impl Ours {
         self.held.insert(number, Held { partition, committed, committing: 0 });
     }
 
-    pub(crate) fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
-        self.held.values().map(|held| &held.partition)
+    /// All that are ours, to be looked at when the lock is free: waking somebody is not our code.
+    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.held.values().map(|held| Arc::clone(&held.partition)).collect()
     }
 
     pub(crate) fn partition(&self, assignment: Assignment) -> Option<Arc<Partition>> {
@@ -60,7 +61,8 @@ impl Ours {
     }
 
     pub(crate) fn assignments_of(&self, places: &[Place]) -> Vec<Assignment> {
-        let partitions = self.partitions().filter(|partition| is_among(partition, places));
+        let partitions = self.held.values().map(|held| &held.partition);
+        let partitions = partitions.filter(|partition| is_among(partition, places));
         partitions.map(|partition| partition.assignment).collect()
     }
 
