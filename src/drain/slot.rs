@@ -308,11 +308,9 @@ impl<C: Drains> Slot<C> {
         }
         let this = self.as_mut().project();
         // What was kept for another attempt is the user's, and the message has been handled.
-        if let Some(message) = this.job.as_mut().and_then(|job| job.message.take()) {
+        if let Some(message) = this.job.take().and_then(|job| job.message) {
             panics::drop_contained(|| drop(message));
         }
-        // In place: to move it out first costs more than to drop it.
-        *this.job = None;
         *this.deadline = Tick::MAX;
         if shared.settings.message_timeout.is_some() {
             *this.stop = None;

@@ -16,7 +16,7 @@ use super::in_flight::{Ended, InFlight};
 use super::seat::{Seat, seat};
 use super::state::no_answer;
 use crate::clock::Tick;
-use crate::panics;
+use crate::panics::{self, HeldEach};
 use crate::settlement::{Key, Settled, Verdict};
 
 /// What one verdict of a call is about.
@@ -113,7 +113,8 @@ type SeatOf<T> = Seat<Batch<T>, Vec<Settled>>;
 
 /// The settlements that are with the transport.
 pub(super) struct Calls<T: Transport> {
-    in_flight: InFlight<Vec<Called<T::Receipt>>, SeatOf<T>>,
+    /// Receipts are the adapter's, and so is dropping them.
+    in_flight: InFlight<HeldEach<Called<T::Receipt>>, SeatOf<T>>,
     /// Where the next call is made.
     seat: Option<SeatOf<T>>,
     /// What is gathered in a poll: empty between two.
@@ -161,7 +162,8 @@ impl<T: Transport> Calls<T> {
             };
             let told = &mut self.answers;
             tell(answers, called.len(), told);
-            look.hub.change(|state| state.answered(called.into_iter(), told.drain(..), look.now));
+            let called = called.take().into_iter();
+            look.hub.change(|state| state.answered(called, told.drain(..), look.now));
         }
         moved
     }
