@@ -4,7 +4,7 @@
 //! cannot be read is put aside. At the end the tables are looked at, and dropped.
 //!
 //! ```text
-//! .ci/postgres cargo run -p watershed-postgres --example orders
+//! .ci/postgres cargo run -p watershed-postgres --example leased_orders
 //! ```
 
 use std::time::Duration;

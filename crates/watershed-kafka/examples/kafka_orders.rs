@@ -2,7 +2,7 @@
 //! shipped is in another topic.
 //!
 //! ```console
-//! $ .ci/kafka cargo run -p watershed-kafka --example orders
+//! $ .ci/kafka cargo run -p watershed-kafka --example kafka_orders
 //! ```
 //!
 //! With a broker of your own, set `WATERSHED_KAFKA` to its host and port; the topics `orders` and
