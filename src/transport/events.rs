@@ -24,6 +24,10 @@ pub enum Event {
     /// A partition was taken away: nothing of this generation, or of an earlier one, is settled any
     /// more.
     Lost(Assignment, Error),
+    /// Something failed for a reason that passes, where no call is there to say so: joining a group, say.
+    /// It is counted and told like the failure of a call; nothing else becomes of it, and where no drain
+    /// listens it is forgotten.
+    Trouble(Error),
     /// Something does not pass that a settlement or a renewal has found: the drain ends with it, and
     /// receipts stay what they are.
     Fault(Error),
@@ -92,6 +96,9 @@ impl fmt::Debug for Revocation {
 #[derive(Clone, Debug, Default)]
 pub struct Notices(Arc<Lock<Inbox>>);
 
+/// A failure that lasts is told of again and again.
+const MOST_TROUBLES: usize = 16;
+
 #[derive(Debug, Default)]
 struct Inbox {
     events: VecDeque<Event>,
@@ -116,6 +123,12 @@ impl Inbox {
         self.events.retain(|event| !is_about(event));
     }
 
+    /// How many troubles a drain that is slow to hear of them finds here at most.
+    fn has_room_for_trouble(&self) -> bool {
+        let troubles = self.events.iter().filter(|event| matches!(event, Event::Trouble(_)));
+        self.attached && troubles.count() < MOST_TROUBLES
+    }
+
     /// A partition is given up before a drain has heard of it: whoever has a source of it has to know.
     fn give_up(&mut self, gone: Assignment) {
         self.forget(gone);
@@ -137,8 +150,9 @@ impl Notices {
     /// that no drain can hear of is answered at once.
     pub fn tell(&self, event: Event) {
         let mut inbox = self.0.lock();
-        let mut unheard = None;
+        let (mut unheard, mut forgotten) = (None, None);
         match event {
+            event @ Event::Trouble(_) if !inbox.has_room_for_trouble() => forgotten = Some(event),
             Event::Revoked(revocation) if !inbox.attached => {
                 inbox.give_up(revocation.assignment);
                 unheard = Some(revocation);
@@ -152,7 +166,8 @@ impl Notices {
         }
         let waker = inbox.waker.take();
         drop(inbox);
-        // Both are somebody else's code.
+        // All of it is somebody else's code.
+        panics::drop_each(forgotten);
         drop(unheard);
         panics::wake_each(waker);
     }

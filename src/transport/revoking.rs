@@ -41,6 +41,10 @@ impl<T: Transport> State<T> {
     fn hear(&mut self, event: Event, now: Tick) -> Unanswered {
         match event {
             Event::Ready => self.ask_at_once(),
+            Event::Trouble(error) => {
+                self.counts.troubles += 1;
+                self.aside.errors.push(error);
+            }
             Event::Fault(error) => self.news.push_back(News::Fault(error)),
             Event::Assigned(assignment) => self.assign(assignment),
             Event::Revoked(revocation) => return (self.revoke(revocation, now), None),

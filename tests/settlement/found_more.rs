@@ -4,6 +4,7 @@ use std::future::{Future, IntoFuture};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
 use watershed::channels;
 use watershed::testing::{
     FetchAnswer, QueueCall, QueueReceipt, RenewalAnswer, ScriptedQueue, Simulation, World,
@@ -424,4 +425,26 @@ fn no_source_starves_while_too_many_verdicts_are_out() {
     let report = sim.run(drain.shutdown(token)).unwrap().unwrap();
     let handled: Vec<_> = report.sources().iter().map(|source| source.handled()).collect();
     assert!(handled.iter().all(|it| *it > 10), "{handled:?}");
+}
+
+/// Rule 7.23: what fails where no call is made is counted and told, and however much of it there is, no
+/// history is kept.
+#[test]
+fn a_trouble_that_no_call_has_is_counted() {
+    let notices = Notices::new();
+    let trouble = || transport::Event::Trouble(Error::validation("the group is not there yet"));
+    (0..1_000).for_each(|_| notices.tell(trouble()));
+    assert!(!format!("{notices:?}").contains("Trouble"), "nobody listens");
+    let link = Link::new(Hints(notices.clone(), Mutex::new(0)));
+    let simulation = Simulation::new(1);
+    let context = simulation.world().context("troubles");
+    let stop = CancellationSource::new();
+    let drain = fan_in(&context, [link.source()], async |_, _| Ok::<_, BoxError>(()));
+    let mut drain = Box::pin(drain.shutdown(stop.token()).into_future());
+    assert!(drain.as_mut().now_or_never().is_none());
+    (0..1_000).for_each(|_| notices.tell(trouble()));
+    assert!(format!("{notices:?}").len() < 10_000, "{notices:?}");
+    stop.cancel();
+    let report = simulation.run(drain).unwrap().unwrap();
+    assert!((1..=16).contains(&report.troubles()), "{}", report.troubles());
 }

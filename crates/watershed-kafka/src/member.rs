@@ -130,7 +130,10 @@ impl Member {
             match partitions_of(&outsider, &self.setup.topics) {
                 Ok(partitions) => return Ok(Some(partitions)),
                 Err(Trouble::Lasts(error)) => return Err(error),
-                Err(Trouble::Passes(_)) => self.obey(AGAIN),
+                Err(Trouble::Passes(error)) => {
+                    self.shared.notices.tell(Event::Trouble(error));
+                    self.obey(AGAIN);
+                }
             }
         }
         Ok(None)

@@ -93,6 +93,7 @@ impl Member {
             Err(Trouble::Passes(error)) => error,
         };
         let out_of_step = if is_out_of_step(&error) { out_of_step + 1 } else { 0 };
+        self.shared.notices.tell(Event::Trouble(error));
         if out_of_step < MOST_OUT_OF_STEP {
             return Ok(Some(Pending::Assign {
                 places,
