@@ -79,6 +79,11 @@ impl Setup {
         for (key, value, _) in OURS {
             config.set(key, value);
         }
+        // A commit waits for its answer, and whoever leaves waits for that: 60 s are too long.
+        let said = ["socket.timeout.ms", "fetch.wait.max.ms"];
+        if said.iter().all(|key| config.get(key).is_none()) {
+            config.set("socket.timeout.ms", "10000");
+        }
         config.set("enable.partition.eof", self.until_empty.to_string());
         // Half waits in the client, a quarter may be on its way there, a quarter is with the drain.
         let share = self.share(partitions);
