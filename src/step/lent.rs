@@ -116,6 +116,16 @@ pub(crate) struct LentStep {
     deliverer: Option<u32>,
 }
 
+/// What a settlement asks of a step.
+impl StepContext {
+    /// Who has delivered the step's message, and the number of its receipt there.
+    pub(crate) fn delivery(&self) -> Option<(Delivery, u64)> {
+        let inner = self.inner();
+        let delivery = inner.delivery.lock().clone()?;
+        Some((delivery, inner.receipt.load(Ordering::Relaxed)))
+    }
+}
+
 impl LentStep {
     pub(crate) fn new(
         context: &StepContext,

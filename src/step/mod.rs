@@ -341,16 +341,6 @@ impl StepContext {
     }
 }
 
-/// What a settlement asks of a step.
-impl StepContext {
-    /// Who has delivered the step's message, and the number of its receipt there.
-    pub(crate) fn delivery(&self) -> Option<(Delivery, u64)> {
-        let inner = self.inner();
-        let delivery = inner.delivery.lock().clone()?;
-        Some((delivery, inner.receipt.load(Ordering::Relaxed)))
-    }
-}
-
 /// What a child step does with the context it owns.
 impl StepContext {
     /// Whether nobody else has this context or its scope.
