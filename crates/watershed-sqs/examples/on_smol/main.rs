@@ -6,7 +6,7 @@ mod http; // 60 lines: the SDK's HTTP client over hyper and smol, and its timer
 use std::time::Duration;
 
 use watershed::transport::Link;
-use watershed::{BoxError, RetryPolicy, Source, StepContext, fan_in};
+use watershed::{BoxError, OnFailure, RetryPolicy, Source, StepContext, fan_in};
 use watershed_sqs::Queue;
 use watershed_sqs::aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region};
 use watershed_sqs::aws_sdk_sqs::{Client, types::Message};
@@ -29,10 +29,12 @@ async fn work(client: Client) -> Result<(), BoxError> {
     let orders = link.source().named("orders").decoded(|message| pieces(&message));
     let report = fan_in(&StepContext::new("orders"), [orders], async |pieces, step| {
         println!("{pieces} pieces, delivery {:?}", step.deliveries()[0].deliveries);
+        step.register_compensation(move || async move { println!("{pieces} pieces back") });
         Ok::<_, BoxError>(())
     })
     .retry(RetryPolicy::exponential(3, Duration::from_millis(200)))
-    .until_idle() // a service has `shutdown` instead
+    .on_failure(OnFailure::Continue) // without it, what fails for good ends the drain
+    .until_idle() // a service says `.shutdown(stop.token())`, and something calls `stop.cancel()`
     .await?;
     println!("{} accepted, {} rejected", report.accepted(), report.rejected());
     Ok(())
