@@ -27,12 +27,13 @@ pub(crate) async fn handle() {
     smol::Timer::after(WAITS).await;
 }
 
-/// Prints how fast one, two and four are, in turns.
+/// Prints how fast one, two and four are, in turns: in so many rounds as the first argument says, or 3.
 pub(crate) fn measure(
     title: &str,
-    rounds: usize,
+    mut arguments: impl Iterator<Item = String>,
     run: impl Fn(u32, u32) -> Result<Duration, BoxError>,
 ) -> Result<(), BoxError> {
+    let rounds: usize = arguments.next().map_or(Ok(3), |rounds| rounds.parse())?;
     let counts = [1, 2, 4];
     let mut rates = counts.map(|_| Vec::new());
     for _ in 0..rounds.max(1) {

@@ -54,13 +54,11 @@ impl<C: Drains> Running<C> {
             if self.transports.desks.iter().any(|known| Arc::ptr_eq(known, desk)) {
                 continue;
             }
-            let settings = &self.shared.settings;
-            if settings.commit.is_none() && (self.first || self.sources == 1) {
-                state.commit = Commit::Message;
-            }
-            if state.commit != Commit::Message {
+            if !self.may_settle(state, self.sources - 1) {
                 return Err(not_by_message());
             }
+            state.commit = Commit::Message;
+            let settings = &self.shared.settings;
             if self.shared.policy.runs_nothing() {
                 let text = "a message that is settled has to be undone before it is given back";
                 return Err(Error::validation(text));
@@ -81,13 +79,19 @@ impl<C: Drains> Running<C> {
     /// Whether the source has to go back to its owner, who is told: it came to a drain that commits
     /// otherwise, and goes on without it.
     pub(super) fn refuses(&self, state: &State<C>, profile: &Profile) -> bool {
-        let is_late = !self.first && (self.sources > 0 || self.shared.settings.commit.is_some());
-        let is_late = is_late && state.commit != Commit::Message;
+        let is_late = !self.first && !self.may_settle(state, self.sources);
         let refusal = profile.refusal.as_ref().filter(|_| is_late);
         if let Some(refusal) = refusal {
             refusal.refuse(not_by_message());
         }
         refusal.is_some()
+    }
+
+    /// Whether the drain commits each message by itself, or can do so from now on: nobody has said
+    /// otherwise, and none of the sources before was taken from.
+    fn may_settle(&self, state: &State<C>, before: usize) -> bool {
+        let is_open = self.shared.settings.commit.is_none() && (self.first || before == 0);
+        is_open || state.commit == Commit::Message
     }
 
     /// A poll of a drain that settles its messages.

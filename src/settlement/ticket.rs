@@ -47,23 +47,20 @@ impl Receipts {
     }
 
     fn append(&mut self, other: Self) {
-        *self = match (std::mem::take(self), other) {
-            (Self::None, other) => other,
-            (own, Self::None) => own,
-            (Self::One(one), Self::One(other)) => Self::Many(vec![one, other]),
-            (Self::One(one), Self::Many(mut many)) => {
-                many.insert(0, one);
-                Self::Many(many)
-            }
-            (Self::Many(mut many), Self::One(one)) => {
-                many.push(one);
-                Self::Many(many)
-            }
-            (Self::Many(mut many), Self::Many(others)) => {
-                many.extend(others);
-                Self::Many(many)
-            }
+        if other.all().is_empty() {
+            return;
+        }
+        let mut all = match std::mem::take(self) {
+            Self::None => return *self = other,
+            Self::One(one) => vec![one],
+            Self::Many(many) => many,
         };
+        match other {
+            Self::None => {}
+            Self::One(one) => all.push(one),
+            Self::Many(others) => all.extend(others),
+        }
+        *self = Self::Many(all);
     }
 }
 

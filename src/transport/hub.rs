@@ -86,6 +86,15 @@ impl<T: Transport> Hub<T> {
         change(&mut self.lock().options);
     }
 
+    /// Changes what handlers have settled by themselves, and counts them.
+    fn change_by_hand<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+        self.change(|state| {
+            let result = change(state);
+            self.hands.store(state.by_hand.len(), Ordering::Release);
+            result
+        })
+    }
+
     fn any_by_hand(&self) -> bool {
         self.hands.load(Ordering::Acquire) > 0
     }
@@ -236,12 +245,7 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn by_hand(&self, key: Key, outcome: Option<Settled>) {
-        let old = self.change(|state| {
-            let old = state.set_by_hand(key, outcome);
-            self.hands.store(state.by_hand.len(), Ordering::Release);
-            old
-        });
-        panics::drop_each(old);
+        panics::drop_each(self.change_by_hand(|state| state.set_by_hand(key, outcome)));
     }
 
     fn is_by_hand(&self, key: Key) -> bool {
@@ -253,11 +257,7 @@ impl<T: Transport> Desk for Hub<T> {
         if !self.any_by_hand() {
             return None;
         }
-        self.change(|state| {
-            let outcome = state.by_hand.remove(&key);
-            self.hands.store(state.by_hand.len(), Ordering::Release);
-            outcome
-        })
+        self.change_by_hand(|state| state.by_hand.remove(&key))
     }
 
     fn settled_by_hand(&self, key: Key, outcome: &Settled) {

@@ -84,21 +84,18 @@ pub(super) fn take_again(
 ) -> Option<u64> {
     loop {
         let (since, actions) = session.again_for(id)?;
-        let Some(index) = actions.last_of_all(false) else {
+        let behind = actions.last_of_all(false);
+        let after = behind.map(|index| actions.comes_after(index).to_vec());
+        if after.is_some() && !idle {
+            return None;
+        }
+        let is_here = after.is_some_and(|after| session.has_failed(&after));
+        let (_, actions) = session.again_for(id)?;
+        let Some(index) = behind.filter(|_| is_here) else {
             actions.take_last(1, next);
             return Some(since);
         };
-        if !idle {
-            return None;
-        }
-        let after = actions.comes_after(index).to_vec();
-        if !session.has_failed(&after) {
-            let (since, actions) = session.again_for(id)?;
-            actions.take_last(1, next);
-            return Some(since);
-        }
         let mut failed = Columns::default();
-        let (_, actions) = session.again_for(id)?;
         let failure = give_up(actions, index, &mut failed);
         session.failed.append(&mut failed);
         session.add_failures([failure]);

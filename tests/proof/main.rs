@@ -24,6 +24,7 @@ mod cancellation;
 mod effort;
 mod fairness;
 mod faults;
+mod guarded;
 mod mixture;
 mod model;
 mod scale;

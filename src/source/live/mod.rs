@@ -99,15 +99,15 @@ impl<S: Source> LiveSources<S> {
     /// ```
     pub fn add(&self, source: S) -> Result<SourceHandle<S>, (Pin<Box<S>>, Error)> {
         let source = Box::pin(source);
-        if S::Receipt::SETTLES {
-            if let Some(error) = self.refusal.error().filter(|_| settles(&*source)) {
-                return Err((source, error));
-            }
+        let settles = S::Receipt::SETTLES && !source.profile().desks.is_empty();
+        let refusal = settles.then(|| std::sync::Arc::clone(&self.refusal));
+        if let Some(error) = refusal.as_ref().and_then(|refusal| refusal.error()) {
+            return Err((source, error));
         }
         let control = Arc::new(Control::new(SourceId::next()));
         // Before it is sent: it may be drained, and leave the list, at once.
         self.registry.insert(&control);
-        let live = LiveSource::new(source, &control, &self.registry, &self.refusal);
+        let live = LiveSource::new(source, &control, &self.registry, refusal);
         let handle = SourceHandle::new(control);
         match self.sender.try_send(live) {
             Ok(()) => Ok(handle),
@@ -133,11 +133,6 @@ impl<S: Source> LiveSources<S> {
     pub fn handle(&self, id: SourceId) -> Option<SourceHandle<S>> {
         self.registry.get(id).map(SourceHandle::new)
     }
-}
-
-/// Whether messages of the source are settled with a transport.
-fn settles<S: Source>(source: &S) -> bool {
-    S::Receipt::SETTLES && !source.profile().desks.is_empty()
 }
 
 impl<S> Clone for LiveSources<S> {

@@ -31,35 +31,31 @@ pub struct LiveSource<S> {
     source: Option<Pin<Box<S>>>,
     control: Arc<Control<S>>,
     registry: Arc<Registry<S>>,
-    refusal: std::sync::Arc<Refusal>,
+    /// Where its owner hears that the drain cannot settle, if it has a transport.
+    refusal: Option<std::sync::Arc<Refusal>>,
     /// The waker that was left with the control last.
     registered: Option<Waker>,
     /// What the source knows of that: nothing before its first gate, for it may come from another drain.
     hold: Option<Hold>,
-    /// Whether it has a transport.
-    settles: bool,
 }
 
-impl<S: Source> LiveSource<S> {
+impl<S> LiveSource<S> {
     pub(super) fn new(
         source: Pin<Box<S>>,
         control: &Arc<Control<S>>,
         registry: &Arc<Registry<S>>,
-        refusal: &std::sync::Arc<Refusal>,
+        refusal: Option<std::sync::Arc<Refusal>>,
     ) -> Self {
         Self {
-            settles: super::settles(&*source),
             source: Some(source),
             control: Arc::clone(control),
             registry: Arc::clone(registry),
-            refusal: std::sync::Arc::clone(refusal),
+            refusal,
             registered: None,
             hold: None,
         }
     }
-}
 
-impl<S> LiveSource<S> {
     /// The source itself, of which nobody has a handle.
     pub(super) fn into_source(mut self) -> Option<Pin<Box<S>>> {
         self.source.take()
@@ -144,8 +140,8 @@ impl<S: Source> Source for LiveSource<S> {
     fn profile(&self) -> Profile {
         let profile = self.source.as_ref().map(|source| source.profile());
         // The list and the source itself have it, too: without a handle nobody would hear of it.
-        let is_held = self.settles && Arc::strong_count(&self.control) > 2;
-        let refusal = is_held.then(|| std::sync::Arc::clone(&self.refusal));
+        let is_held = Arc::strong_count(&self.control) > 2;
+        let refusal = self.refusal.clone().filter(|_| is_held);
         let id = Some(self.control.id);
         Profile { id, live: true, refusal, ..profile.unwrap_or_default() }
     }
@@ -159,7 +155,9 @@ impl<S> Drop for LiveSource<S> {
         let how = match &source {
             None => SourceEnd::Drained,
             Some(_) if self.control.wished() == Wish::Remove => SourceEnd::Removed,
-            Some(_) if self.settles && self.refusal.error().is_some() => SourceEnd::Refused,
+            Some(_) if self.refusal.as_ref().is_some_and(|it| it.error().is_some()) => {
+                SourceEnd::Refused
+            }
             Some(_) => SourceEnd::Abandoned,
         };
         self.control.finish(how, source);

@@ -16,8 +16,9 @@ use watershed::{
 };
 
 use super::accounts::texts;
-use super::shop::{Book, Guard, Guarded, Handled, Message, Part, Shop};
+use super::shop::{Book, Guard, Handled, Message, Part, Shop};
 use super::{Faults, Feeding, KEYS, Mixture, PER_SOURCE};
+use crate::guarded::Guarded;
 
 pub(crate) type Ended = Result<FanInReport, Error>;
 

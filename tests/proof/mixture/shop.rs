@@ -1,10 +1,7 @@
 //! What the handlers do, and everything that happened there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -13,6 +10,7 @@ use watershed::testing::{Ledger, World};
 use watershed::{Action, BoxError, StepContext, labelled};
 
 use super::{Faults, PER_SOURCE};
+use crate::guarded::Guarded;
 
 /// An effect: the message that did it, and which of its effects it is.
 pub(super) type Effect = (u32, u32);
@@ -195,20 +193,6 @@ impl Drop for Guard {
             let never = self.shop.faults.pass(&point, false);
             debug_assert!(never.is_ok(), "no error is tried here");
         }
-    }
-}
-
-/// A future that something goes with which is dropped after it.
-pub(super) struct Guarded<F>(
-    pub(super) F,
-    #[expect(dead_code, reason = "it is there to be dropped")] pub(super) Guard,
-);
-
-impl<F: Future + Unpin> Future for Guarded<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.0.poll_unpin(cx)
     }
 }
 

@@ -23,8 +23,9 @@ use watershed::{
     ErrorCode, Failure, FanInReport, OnFailure, RollbackReport, Source, StepContext, fan_in,
 };
 
+use crate::guarded::Guarded;
 pub(crate) use shop::Shop;
-use shop::{Book, Guard, Guarded, InFlight, Letter};
+use shop::{Book, Guard, InFlight, Letter};
 
 pub(crate) type Ended = Result<FanInReport, Error>;
 

@@ -1,10 +1,7 @@
 //! What happens in the scenario, noted as it does.
 
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use futures::future::{Either, select};
@@ -12,6 +9,7 @@ use watershed::testing::{FaultPoints, Ledger, World};
 use watershed::{Action, BoxError, ErrorCode, StepContext, labelled};
 
 use super::{Case, Effect, Message};
+use crate::guarded::Guarded;
 
 /// What the handlers talk to, and everything that happened there. Clones are the same shop.
 #[derive(Clone)]
@@ -164,20 +162,6 @@ impl Drop for Guard {
                 faults.reach_infallible(format!("drop of {}", self.point));
             }
         }
-    }
-}
-
-/// A future that something goes with which is dropped after it.
-pub(super) struct Guarded<F>(
-    pub(super) F,
-    #[expect(dead_code, reason = "it is there to be dropped")] pub(super) Guard,
-);
-
-impl<F: Future + Unpin> Future for Guarded<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.0.poll_unpin(cx)
     }
 }
 

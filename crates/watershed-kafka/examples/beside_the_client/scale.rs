@@ -14,10 +14,9 @@ use crate::workers::{self, Worker};
 
 pub(crate) fn measure(
     server: &str,
-    mut arguments: impl Iterator<Item = String>,
+    arguments: impl Iterator<Item = String>,
 ) -> Result<(), BoxError> {
-    let rounds = arguments.next().map_or(Ok(3), |rounds| rounds.parse())?;
-    workers::measure("Kafka, one topic", rounds, |workers, messages| {
+    workers::measure("Kafka, one topic", arguments, |workers, messages| {
         let topic = Topic::new(server, "scale")?;
         let partitions = PARTITIONS.unsigned_abs() / workers;
         let arguments = ["work", &topic.name, &unique("group"), &partitions.to_string()];

@@ -8,12 +8,8 @@ use watershed::{BoxError, Progress, Source, StepContext, fan_in};
 use crate::table::Table;
 use crate::workers::{self, Worker};
 
-pub(crate) fn measure(
-    url: &str,
-    mut arguments: impl Iterator<Item = String>,
-) -> Result<(), BoxError> {
-    let rounds = arguments.next().map_or(Ok(3), |rounds| rounds.parse())?;
-    workers::measure("PostgreSQL, one table", rounds, |workers, messages| {
+pub(crate) fn measure(url: &str, arguments: impl Iterator<Item = String>) -> Result<(), BoxError> {
+    workers::measure("PostgreSQL, one table", arguments, |workers, messages| {
         let table = smol::block_on(Table::new(url))?;
         let fill = || smol::block_on(table.fill(messages));
         let took = workers::run(workers, messages, &["work", &table.name], fill)?;

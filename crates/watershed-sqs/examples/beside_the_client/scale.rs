@@ -13,9 +13,8 @@ use crate::Orders;
 use crate::service::{Service, message};
 use crate::workers::{self, Worker};
 
-pub(crate) fn measure(mut arguments: impl Iterator<Item = String>) -> Result<(), BoxError> {
-    let rounds = arguments.next().map_or(Ok(3), |rounds| rounds.parse())?;
-    workers::measure("SQS, one queue of a scripted service", rounds, |workers, messages| {
+pub(crate) fn measure(arguments: impl Iterator<Item = String>) -> Result<(), BoxError> {
+    workers::measure("SQS, one queue of a scripted service", arguments, |workers, messages| {
         let is_filled = Arc::new(AtomicBool::new(false));
         let there = Arc::clone(&is_filled);
         let service = Service::queue((0..messages).map(message), move |call| {

@@ -20,7 +20,7 @@ use watershed::{
 };
 
 pub use self::told::Told;
-use self::told::{Attempt, Child, Closing, Cutter, DrainTold, Handling, Operating};
+use self::told::{Attempt, Child, Closing, Cutter, DrainTold, Handling, Operating, punctual};
 use super::program::{
     Act, Bytes, Drain, End, Failure, Message, Op, Plan, Policy, Program, Rollback,
 };
@@ -591,29 +591,3 @@ impl Interpreter {
         self.leaks.lock().expect("no panic under the lock")
     }
 }
-
-/// Pending so many times, and then for so long. Whoever is polled as soon as it can go on is never
-/// late: the clock of a simulation stands still until nobody can.
-async fn punctual(world: &World, book: &Book, yields: u64, wait: Option<Duration>) {
-    let due = world.clock().now() + wait.unwrap_or_default();
-    let mut left = yields;
-    std::future::poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(());
-        }
-        left -= 1;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-    if wait.is_some() {
-        world.clock().sleep_until(due).await;
-    }
-    let now = world.clock().now();
-    // Rules 2.5 and 4.5.
-    let mut model = book.lock();
-    let in_time = now == due || model.lenient && now > due;
-    model.must(in_time, || format!("polled late: it was due at {due:?}"));
-}
-
-// Guards, which tell the model what was dropped.

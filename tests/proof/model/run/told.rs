@@ -1,10 +1,11 @@
-//! What tells the model that something has ended, or was dropped before.
+//! What tells the model that something has ended, was dropped before, or was polled late.
 
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use watershed::testing::{Script, World};
@@ -196,4 +197,28 @@ impl<T> Future for Cutter<T> {
         }
         Poll::Pending
     }
+}
+
+/// Pending so many times, and then for so long. Whoever is polled as soon as it can go on is never
+/// late: the clock of a simulation stands still until nobody can.
+pub(super) async fn punctual(world: &World, book: &Book, yields: u64, wait: Option<Duration>) {
+    let due = world.clock().now() + wait.unwrap_or_default();
+    let mut left = yields;
+    std::future::poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(());
+        }
+        left -= 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    if wait.is_some() {
+        world.clock().sleep_until(due).await;
+    }
+    let now = world.clock().now();
+    // Rules 2.5 and 4.5.
+    let mut model = book.lock();
+    let in_time = now == due || model.lenient && now > due;
+    model.must(in_time, || format!("polled late: it was due at {due:?}"));
 }
