@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 use crate::input::{Input, Transport};
 use crate::transports::partition_log;
@@ -55,14 +56,14 @@ pub(crate) fn partitions(database: &Path) -> PathBuf {
 pub(crate) fn open(path: &Path, input: &Input) -> Result<Connection, OpenError> {
     let name = || path.display().to_string();
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseBusy) => OpenError::Locked(name()),
-        Some(rusqlite::ErrorCode::ReadOnly) => OpenError::ReadOnly(name()),
+        Some(ErrorCode::DatabaseBusy) => OpenError::Locked(name()),
+        Some(ErrorCode::ReadOnly) => OpenError::ReadOnly(name()),
         _ => OpenError::Open(name(), error),
     };
     let mut connection = Connection::open(path).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.execute_batch(PRAGMAS).map_err(failed)?;
+    set_up(&connection).map_err(failed)?;
     // Of several workers that begin at once, one fills it, and the others wait here.
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -81,6 +82,23 @@ pub(crate) fn open(path: &Path, input: &Input) -> Result<Connection, OpenError> 
     }
     transaction.commit().map_err(failed)?;
     Ok(connection)
+}
+
+/// Of several workers that begin at once on a new file, one makes its write-ahead log. The others are
+/// told at once that it is busy, whatever `busy_timeout` is: they ask again.
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    let began = Instant::now();
+    loop {
+        match connection.execute_batch(PRAGMAS) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && began.elapsed() < BUSY =>
+            {
+                thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Opens the database again, to read only: the audit's connection.

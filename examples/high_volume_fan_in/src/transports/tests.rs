@@ -56,6 +56,23 @@ impl Folder {
     }
 }
 
+/// Each of them makes the file, its tables and its journal, if it is the first.
+#[test]
+fn many_can_open_a_database_that_is_not_there_yet() {
+    for _ in 0..100 {
+        let folder = Folder { folder: tempfile::tempdir().unwrap(), members: AtomicU32::new(0) };
+        let begin = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    begin.wait();
+                    folder.open().unwrap();
+                });
+            }
+        });
+    }
+}
+
 fn passes(result: Result<usize, Error>) {
     if let Err(error) = result {
         let all: Vec<_> = error.related().iter().map(|one| format!("{one:#}")).collect();
