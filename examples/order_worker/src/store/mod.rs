@@ -13,7 +13,7 @@ mod trouble;
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
@@ -69,10 +69,7 @@ impl Store {
     pub(crate) async fn reach(&self) -> Result<(), StoreError> {
         match self {
             Self::Postgres(_, url) => reach(url).await,
-            Self::Sqlite(pool) => {
-                pool.acquire().await?;
-                Ok(())
-            }
+            Self::Sqlite(pool) => reach_file(pool).await,
         }
     }
 
@@ -120,6 +117,21 @@ impl Store {
         match self {
             Self::Postgres(pool, _) => pool.close().await,
             Self::Sqlite(pool) => pool.close().await,
+        }
+    }
+}
+
+/// Of several that begin at once on a new file, one makes its write-ahead log. The others are told at
+/// once that it is busy, whatever `busy_timeout` is: they ask again.
+async fn reach_file(pool: &SqlitePool) -> Result<(), StoreError> {
+    let began = Instant::now();
+    loop {
+        match pool.acquire().await {
+            Ok(_) => return Ok(()),
+            Err(error) if trouble::is_busy(&error) && began.elapsed() < BUSY => {
+                smol::Timer::after(Duration::from_millis(5)).await;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
 }

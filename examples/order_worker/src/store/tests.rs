@@ -1,7 +1,8 @@
-//! What PostgreSQL does with transactions that are late, or were left.
+//! What PostgreSQL does with transactions that are late, or were left, and `SQLite` with many who begin.
 
-use std::env;
+use std::sync::Barrier;
 use std::time::Duration;
+use std::{env, thread};
 
 use futures::future::{Either, select};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -40,6 +41,26 @@ fn mark(undo_key: &str) -> Mark {
 async fn tokens(store: &Store) -> usize {
     let mut look = store.look().await.unwrap();
     look.rows("select message from tokens", &[]).await.unwrap().len()
+}
+
+/// Each of them makes the file, its journal and its tables, if it is the first.
+#[test]
+fn many_can_begin_on_a_file_that_is_not_there_yet() {
+    for _ in 0..40 {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("orders.db").display());
+        let begin = Barrier::new(4);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let store = Store::open(&url, 4, PATIENCE).unwrap();
+                    begin.wait();
+                    smol::block_on(store.create_tables()).unwrap();
+                    smol::block_on(store.close());
+                });
+            }
+        });
+    }
 }
 
 #[test]

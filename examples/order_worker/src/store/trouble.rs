@@ -50,6 +50,12 @@ impl StoreError {
     }
 }
 
+/// Whether it is that somebody else holds `SQLite`'s file.
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code.parse::<u32>().is_ok_and(|code| code & 0xff == 5))
+}
+
 /// Tries a connection to PostgreSQL by itself: a pool that gives none does not say why.
 ///
 /// # Errors
