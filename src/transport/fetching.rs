@@ -246,6 +246,7 @@ impl<T: Transport> State<T> {
         let is_known = facts.is_known();
         let lease = lease.map_or(Lease::NONE, |term| {
             self.shortest_lease = Some(self.shortest_lease.map_or(term, |least| least.min(term)));
+            self.longest_lease = self.longest_lease.max(term);
             Lease::new(requested, term, renews)
         });
         let key = self.entries.insert(Entry::new(part, receipt, facts, lease));

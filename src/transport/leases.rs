@@ -13,7 +13,8 @@ use super::in_flight::{Ended, InFlight};
 use super::received::Renewed;
 use super::state::{Due, State};
 use crate::clock::Tick;
-use crate::settlement::Key;
+use crate::error::{Error, ErrorCode};
+use crate::settlement::{Key, News};
 
 /// The renewals that are with the transport: of which receipts, and when they were requested.
 #[derive(Default)]
@@ -62,6 +63,23 @@ impl<T: Transport> State<T> {
         if let Some(lease) = self.entries.get(key).map(|entry| entry.lease) {
             self.set_alarm(lease.next, Due::Lease(key));
         }
+    }
+
+    /// A message was given back because so much of its lease is less than a handler may take. Where no
+    /// lease was ever longer, none will be handled, however often they come.
+    #[cold]
+    pub(super) fn has_too_little_left(&mut self, part: u64, left: Duration) {
+        let (least, longest) = (self.least_lease, self.longest_lease);
+        let told = format!("`message_timeout` is {least:?}, and leases cannot be renewed");
+        if self.able.renews || longest > least {
+            let text = format!("a message goes back with {left:?} of its lease: {told}");
+            return self.is_in_trouble(Error::new(ErrorCode::Timeout, text));
+        }
+        if let Some(part) = self.parts.get_mut(&part) {
+            part.ended = true;
+        }
+        let text = format!("no message can be handled: {told} and are {longest:?} long");
+        self.news.push_back(News::Fault(Error::validation(text)));
     }
 
     /// The moment of a lease has come: it is to be renewed, or has run out.

@@ -129,6 +129,7 @@ impl<T: Transport> State<T> {
                 self.aside.messages.push(message);
                 self.give(key, Verdict::UNTOUCHED, Given::default(), now);
                 self.rest(id, now);
+                self.has_too_little_left(id, lease.expires.since(now));
             } else if most.is_some_and(|most| deliveries > most) {
                 return Next::TooOften(message, key, deliveries);
             } else {

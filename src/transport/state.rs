@@ -46,8 +46,10 @@ pub(super) struct State<T: Transport> {
     pub(super) commits: VecDeque<u64>,
     /// Leases to be renewed.
     pub(super) renewals: VecDeque<Key>,
-    /// The shortest lease that was seen, and the least that must be left of one that is not renewed.
+    /// The shortest and the longest lease that was seen, and the least that must be left of one that is
+    /// not renewed.
     pub(super) shortest_lease: Option<Duration>,
+    pub(super) longest_lease: Duration,
     pub(super) least_lease: Duration,
     pub(super) alarms: BinaryHeap<Reverse<(Tick, Due)>>,
     pub(super) news: VecDeque<News>,
@@ -121,6 +123,7 @@ impl<T: Transport> State<T> {
             commits: VecDeque::new(),
             renewals: VecDeque::new(),
             shortest_lease: None,
+            longest_lease: Duration::ZERO,
             least_lease: Duration::ZERO,
             alarms: BinaryHeap::new(),
             news: VecDeque::new(),

@@ -46,7 +46,16 @@ pub(crate) struct Workers {
     folder: PathBuf,
     started: usize,
     slots: Vec<Worker>,
+    /// Those that were asked to end.
+    ending: Vec<Ending>,
     tally: Tally,
+}
+
+#[derive(Debug)]
+struct Ending {
+    worker: Worker,
+    since: Instant,
+    twice: bool,
 }
 
 /// One of them; if it still runs when this is dropped, it is killed.
@@ -71,6 +80,7 @@ impl Workers {
             folder: folder.to_owned(),
             started: 0,
             slots: Vec::new(),
+            ending: Vec::new(),
             tally: Tally::default(),
         };
         for _ in 0..WORKERS {
@@ -90,12 +100,18 @@ impl Workers {
         Ok(Worker { child: command.spawn()?, log, said: (0, 0) })
     }
 
-    /// Looks whether all of them run still.
+    /// Looks whether all of them run still, but for those that were asked to end.
     ///
     /// # Errors
     ///
-    /// When one has ended, which nobody has asked it to.
+    /// When one has ended by itself, or does not end, or not as it should.
     pub(crate) fn check(&mut self) -> Result<(), BoxError> {
+        for mut ending in std::mem::take(&mut self.ending) {
+            match ending.ended()? {
+                Some(said) => self.tally.add(said),
+                None => self.ending.push(ending),
+            }
+        }
         for worker in &mut self.slots {
             if let Some(status) = worker.child.try_wait()? {
                 return Err(worker.failed(&format!("it ended by itself ({status})")));
@@ -129,14 +145,15 @@ impl Workers {
         signal(&self.slots[place].child, "CONT")
     }
 
-    /// SIGTERM, in the middle of its work, and another one in its place when it has ended.
+    /// SIGTERM, in the middle of its work, and another one in its place. What else happens goes on while
+    /// it ends: it may be that which keeps it from ending.
     ///
     /// # Errors
     ///
-    /// When it does not end, or not as it should.
+    /// When there is no other one.
     pub(crate) fn end(&mut self, place: usize, twice: bool) -> Result<(), BoxError> {
         let new = self.one_more()?;
-        let mut old = std::mem::replace(&mut self.slots[place], new);
+        let old = std::mem::replace(&mut self.slots[place], new);
         // One that has only begun knows nothing of signals yet: it would just be killed.
         let began = Instant::now();
         while old.metrics().is_none() && began.elapsed() < END {
@@ -147,7 +164,7 @@ impl Workers {
             thread::sleep(Duration::from_millis(100));
             signal(&old.child, "TERM")?;
         }
-        self.tally.add(old.ended(twice)?);
+        self.ending.push(Ending { worker: old, since: Instant::now(), twice });
         Ok(())
     }
 
@@ -157,11 +174,13 @@ impl Workers {
     ///
     /// When one does not end, or not as it should.
     pub(crate) fn end_all(&mut self) -> Result<(), BoxError> {
-        for worker in &self.slots {
+        for worker in self.slots.drain(..) {
             signal(&worker.child, "TERM")?;
+            self.ending.push(Ending { worker, since: Instant::now(), twice: false });
         }
-        for mut worker in self.slots.drain(..) {
-            self.tally.add(worker.ended(false)?);
+        while !self.ending.is_empty() {
+            self.check()?;
+            thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
@@ -187,32 +206,31 @@ impl Tally {
     }
 }
 
-impl Worker {
-    /// Waits for its end, and returns what it said of all its time.
-    fn ended(&mut self, twice: bool) -> Result<(u64, u64), BoxError> {
-        let began = Instant::now();
-        let status = loop {
-            match self.child.try_wait()? {
-                Some(status) => break status,
-                None if began.elapsed() > END => {
-                    return Err(self.failed(&format!("it did not end within {END:?}")));
-                }
-                None => thread::sleep(Duration::from_millis(20)),
+impl Ending {
+    /// What it said of all its time, if it has ended.
+    fn ended(&mut self) -> Result<Option<(u64, u64)>, BoxError> {
+        let Self { worker, since, twice } = self;
+        let Some(status) = worker.child.try_wait()? else {
+            if since.elapsed() > END {
+                return Err(worker.failed(&format!("it did not end within {END:?}")));
             }
+            return Ok(None);
         };
         match status.code() {
             Some(DONE) => {}
-            Some(CANCELLED) if twice => {}
-            _ => return Err(self.failed(&format!("it ended with {status}"))),
+            Some(CANCELLED) if *twice => {}
+            _ => return Err(worker.failed(&format!("it ended with {status}"))),
         }
-        match self.report() {
-            Some(report) => Ok(report),
+        match worker.report() {
+            Some(report) => Ok(Some(report)),
             // A server was away that it needs to begin.
-            None if self.event("working").is_none() => Ok((0, 0)),
-            None => Err(self.failed("it ended without a report")),
+            None if worker.event("working").is_none() => Ok(Some((0, 0))),
+            None => Err(worker.failed("it ended without a report")),
         }
     }
+}
 
+impl Worker {
     /// Asks it for its metrics, if it answers.
     fn ask(&mut self) {
         let Some(address) = self.metrics() else { return };
