@@ -128,7 +128,8 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
 
     /// A deadline for each attempt at a message, counted from the call of its handler by the
     /// context's clock. A handler that is not done by then is dropped, its token cancelled, and
-    /// the attempt has failed.
+    /// the attempt has failed. Where leases cannot be renewed it is required, and a message that has less
+    /// of its lease left goes back (see [`transport`](crate::transport)).
     pub fn message_timeout(mut self, timeout: Duration) -> Self {
         self.core.settings.message_timeout = Some(timeout);
         self

@@ -190,7 +190,8 @@ impl FanInReport {
     }
 
     /// Calls of transports that have failed for a reason that passes, and were tried again: fetches,
-    /// settlements that were refused or had no answer, renewals.
+    /// settlements that were refused or had no answer, renewals; and messages that went back because
+    /// less of a lease that cannot be renewed was left than `message_timeout`.
     #[must_use]
     pub fn troubles(&self) -> u64 {
         self.settlements.troubles
