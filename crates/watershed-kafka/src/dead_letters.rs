@@ -3,6 +3,7 @@
 //! A letter is stored when the broker has confirmed it; only then does the drain reject the message,
 //! which lets the group's position pass it.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, thread};
 
 use futures::channel::oneshot;
@@ -11,7 +12,9 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Header, OwnedHeaders, OwnedMessage, Timestamp};
-use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
+};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, Message};
 use watershed::transport::Trouble;
@@ -32,11 +35,17 @@ use crate::positions::partitions_of_one;
 /// | `watershed.topic`, `watershed.partition`, `watershed.offset` | where it was |
 /// | `watershed.attempts` | how often its handler was called |
 /// | `watershed.error` | why it was given up, its first 1,024 bytes |
+///
+/// A letter may be there twice: where the broker has stored it and its answer was lost. A producer that
+/// is of no use any more, because it and the broker disagree about what was stored, is replaced.
 pub struct DeadLetters {
-    producer: ThreadedProducer<Delivered>,
+    config: ClientConfig,
+    producer: Mutex<Arc<Producer>>,
     topic: String,
     limit: String,
 }
+
+type Producer = ThreadedProducer<Delivered>;
 
 type Answer = oneshot::Sender<KafkaResult<()>>;
 
@@ -85,9 +94,23 @@ impl DeadLetters {
         if config.get("enable.idempotence").is_none() {
             config.set("enable.idempotence", "true");
         }
-        let producer = config.create_with_context(Delivered).map_err(misconfigured)?;
+        Self::confirmed(config, topic)
+    }
+
+    /// With a configuration that has every letter confirmed.
+    fn confirmed(config: ClientConfig, topic: String) -> Result<Self, Error> {
+        let producer = Mutex::new(produce(&config)?);
         let limit = config.get("message.max.bytes").unwrap_or("1000000").to_owned();
-        Ok(Self { producer, topic, limit })
+        Ok(Self { config, producer, topic, limit })
+    }
+
+    /// One that can send. The client's errors that are fatal to a producer are for good.
+    fn producer(&self) -> Result<Arc<Producer>, Error> {
+        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_lost(&producer) {
+            *producer = produce(&self.config)?;
+        }
+        Ok(Arc::clone(&producer))
     }
 
     /// Stores a letter: `record` says which record a decoded message was, or `None` where it is of
@@ -137,26 +160,43 @@ impl DeadLetters {
         record: &OwnedMessage,
         headers: Option<OwnedHeaders>,
     ) -> Result<Option<KafkaError>, Error> {
-        let (answer, delivered) = oneshot::channel();
-        let sent = {
-            let mut sent: BaseRecord<'_, [u8], [u8], _> =
-                BaseRecord::with_opaque_to(&self.topic, Box::new(answer));
-            (sent.key, sent.payload, sent.headers) = (record.key(), record.payload(), headers);
-            if let Timestamp::CreateTime(at) = record.timestamp() {
-                sent.timestamp = Some(at);
-            }
-            self.producer.send(sent).map_err(|(cause, _)| cause)
-        };
-        let delivered = match sent {
-            Ok(()) => delivered.await.unwrap_or(Err(KafkaError::Canceled)),
-            Err(cause) => Err(cause),
-        };
+        let producer = self.producer()?;
+        let mut delivered = self.send_by(&producer, record, headers.clone()).await;
+        if delivered.is_err() && is_lost(&producer) {
+            let producer = self.producer()?;
+            delivered = self.send_by(&producer, record, headers).await;
+        }
         match delivered {
             Ok(()) => Ok(None),
             Err(cause) if is_too_large(&cause) => Ok(Some(cause)),
             Err(cause) => Err(error(format!("storing a letter in `{}`", self.topic), cause)),
         }
     }
+
+    async fn send_by(
+        &self,
+        producer: &Producer,
+        record: &OwnedMessage,
+        headers: Option<OwnedHeaders>,
+    ) -> KafkaResult<()> {
+        let (answer, delivered) = oneshot::channel();
+        let mut sent: BaseRecord<'_, [u8], [u8], _> =
+            BaseRecord::with_opaque_to(&self.topic, Box::new(answer));
+        (sent.key, sent.payload, sent.headers) = (record.key(), record.payload(), headers);
+        if let Timestamp::CreateTime(at) = record.timestamp() {
+            sent.timestamp = Some(at);
+        }
+        producer.send(sent).map_err(|(cause, _)| cause)?;
+        delivered.await.unwrap_or(Err(KafkaError::Canceled))
+    }
+}
+
+fn produce(config: &ClientConfig) -> Result<Arc<Producer>, Error> {
+    config.create_with_context(Delivered).map(Arc::new).map_err(misconfigured)
+}
+
+fn is_lost(producer: &Producer) -> bool {
+    producer.client().fatal_error().is_some()
 }
 
 fn is_too_large(cause: &KafkaError) -> bool {
@@ -234,5 +274,39 @@ fn misconfigured(cause: KafkaError) -> Error {
 impl fmt::Debug for DeadLetters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadLetters").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    #[test]
+    fn a_producer_that_is_of_no_use_any_more_is_replaced() -> Result<(), Box<dyn std::error::Error>>
+    {
+        let cluster = MockCluster::new(1)?;
+        cluster.create_topic("dead", 1, 1)?;
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers());
+        config.set("enable.idempotence", "true");
+        let letters = DeadLetters::confirmed(config, "dead".to_owned())?;
+        let record = |text: &str| {
+            let (at, body) = (Timestamp::NotAvailable, Some(text.as_bytes().to_vec()));
+            OwnedMessage::new(body, None, "orders".to_owned(), at, 0, 0, None)
+        };
+        let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER];
+        let first = Arc::clone(&letters.producer()?);
+        for text in ["a", "b"] {
+            cluster.request_errors(RDKafkaApiKey::Produce, &errors);
+            assert!(smol::block_on(letters.send(&record(text), None))?.is_none());
+        }
+        let last = letters.producer()?;
+        assert!(is_lost(&first) && !is_lost(&last));
+        let (_, stored) = first.client().fetch_watermarks("dead", 0, ANSWER_WITHIN)?;
+        assert_eq!(stored, 2);
+        Ok(())
     }
 }

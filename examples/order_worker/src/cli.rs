@@ -16,7 +16,7 @@ pub(crate) struct Options {
 
     /// How much is logged, as JSON lines on standard error: error, warn, info, debug, trace, or by
     /// module, such as info,watershed=debug
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "info,sqlx=warn")]
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info,sqlx=warn,rdkafka=off")]
     pub(crate) log: String,
 }
 

@@ -192,7 +192,7 @@ impl<'a> Round<'a> {
 
     fn produce(&self, config: &Path, count: u32) -> Result<(), BoxError> {
         let mut command = dying_with_us(self.program, None);
-        command.args(["--log", "warn", "produce", "--config"]).arg(config);
+        command.args(["--log", "warn,rdkafka=off", "produce", "--config"]).arg(config);
         command.args(["--count", &count.to_string(), "--poison", &self.plan.poison.to_string()]);
         command.args(["--prefix", &format!("round{}", self.plan.seed)]);
         let log = self.folder.join("produce.log");
@@ -212,7 +212,7 @@ impl<'a> Round<'a> {
     /// What the audit says, if it is not clean.
     fn audit(&self, config: &Path) -> Result<u64, BoxError> {
         let mut command = dying_with_us(self.program, None);
-        command.args(["--log", "warn", "audit", "--config"]).arg(config);
+        command.args(["--log", "warn,rdkafka=off", "audit", "--config"]).arg(config);
         let output = command.stdin(Stdio::null()).output()?;
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         let valid = text.lines().filter_map(|line| line.strip_suffix(" are valid orders"));
