@@ -23,12 +23,14 @@ use crate::consumer::{Receipt, Shared};
 use crate::errors::{error, lasts};
 use crate::group::{Client, Group};
 use crate::positions::partitions_of;
-use crate::rebalance::Pending;
+use crate::rebalance::{Owed, Pending};
 use crate::setup::Setup;
 
 const TICK: Duration = Duration::from_millis(20);
 /// How long the broker may take to answer a question that is asked again.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// With none the client would be heard of one event at a time, and its logs are events, too.
+const HEAR_FOR: Duration = Duration::from_millis(1);
 const AGAIN: Duration = Duration::from_millis(500);
 const MOST_AT_ONCE: usize = 256;
 /// How long leaving the group may take.
@@ -55,6 +57,7 @@ pub(crate) struct Member {
     /// Never comes again.
     pub(crate) generation: u64,
     pub(crate) pending: Option<Pending>,
+    pub(crate) owed: Owed,
     /// Nothing could be reached; asked again then.
     look_again: Option<Instant>,
     leaves: bool,
@@ -71,6 +74,7 @@ impl Member {
             partitions: 0,
             generation: 0,
             pending: None,
+            owed: Owed::default(),
             look_again: None,
             leaves: false,
             left: None,
@@ -184,7 +188,7 @@ impl Member {
 
     /// What the client has to say: its own errors; what the group asks is noted on the way.
     fn hear(&mut self, client: &Client) -> Result<(), Error> {
-        while let Some(said) = client.poll(Duration::ZERO) {
+        while let Some(said) = client.poll(HEAR_FOR) {
             let cause = match said {
                 Err(cause) => cause,
                 // Passing it over would lose it.
@@ -237,7 +241,7 @@ impl Member {
 
     /// Says so when all that is ours was read to its end and is committed.
     fn note_the_end(&self) {
-        let is_settled = self.setup.until_empty && self.pending.is_none();
+        let is_settled = self.setup.until_empty && self.pending.is_none() && self.owed.is_empty();
         if is_settled && self.shared.ours().is_read_and_committed() {
             self.shared.caught_up.cancel();
         }

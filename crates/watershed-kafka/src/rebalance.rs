@@ -23,6 +23,14 @@ pub(crate) enum Pending {
     Revoke { places: Vec<Place>, open: BTreeSet<Assignment> },
 }
 
+/// Partitions that the client was told nothing of: the group has them for this member, and does not ask
+/// again. Where they start is asked until it is known.
+#[derive(Debug, Default)]
+pub(crate) struct Owed {
+    places: Vec<Place>,
+    again: Option<Instant>,
+}
+
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// A single such answer may be about a rebalance that has just ended.
@@ -37,6 +45,17 @@ impl Pending {
     }
 }
 
+impl Owed {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The group asks about these, whatever it has said before.
+    fn forget(&mut self, places: &[Place]) {
+        self.places.retain(|place| !places.contains(place));
+    }
+}
+
 impl Member {
     /// Goes on with what the group asks.
     pub(crate) fn rebalance(&mut self, client: &Arc<Client>) -> Result<(), Error> {
@@ -44,9 +63,15 @@ impl Member {
             let pending = match self.pending.take() {
                 Some(pending) => pending,
                 None => match client.context().next() {
-                    Some(Change::Assign(places)) => Pending::asked(places),
-                    Some(Change::Revoke(places)) => self.revoke(client, places),
-                    None => return Ok(()),
+                    Some(Change::Assign(places)) => {
+                        self.owed.forget(&places);
+                        Pending::asked(places)
+                    }
+                    Some(Change::Revoke(places)) => {
+                        self.owed.forget(&places);
+                        self.revoke(client, places)
+                    }
+                    None => return self.start_owed(client),
                 },
             };
             self.pending = self.answer(client, pending)?;
@@ -102,9 +127,32 @@ impl Member {
             }));
         }
         // The group has gone on without this member, and says so each time until it joins again. The
-        // client does that as soon as it has its answer: it takes none of them.
+        // client does that as soon as it has its answer: it takes none of them now.
         let none = give(client, &TopicPartitionList::new());
-        none.map(|()| None).map_err(|cause| self::error(ASSIGNING, cause))
+        none.map_err(|cause| self::error(ASSIGNING, cause))?;
+        self.owed.places.extend(places);
+        self.owed.again = Some(Instant::now() + AGAIN);
+        Ok(None)
+    }
+
+    /// Takes what it could not take when the group asked, if it is known where that starts.
+    fn start_owed(&mut self, client: &Arc<Client>) -> Result<(), Error> {
+        let is_early = self.owed.again.is_some_and(|again| Instant::now() < again);
+        if self.owed.is_empty() || is_early {
+            return Ok(());
+        }
+        match self.start_positions(client, &self.owed.places) {
+            Ok(positions) => {
+                self.owed = Owed::default();
+                self.assign(client, positions)
+            }
+            Err(Trouble::Lasts(error)) => Err(error),
+            Err(Trouble::Passes(error)) => {
+                self.shared.notices.tell(Event::Trouble(error));
+                self.owed.again = Some(Instant::now() + AGAIN);
+                Ok(())
+            }
+        }
     }
 
     fn assign(&mut self, client: &Arc<Client>, positions: Vec<(Place, i64)>) -> Result<(), Error> {
