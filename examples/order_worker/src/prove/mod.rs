@@ -5,10 +5,12 @@
 //! - `faults`: what is done in it, and when
 //! - `servers`, `proxy`: the servers, and what is in front of them
 //! - `workers`: the processes that drain
+//! - `group`: a fault of the broker's own, which is cured
 //! - `progress`: the file that says which rounds there were
 //! - `http`, `sql`: what the driver itself asks servers and workers
 
 mod faults;
+mod group;
 mod http;
 mod progress;
 mod proxy;

@@ -34,6 +34,8 @@ pub(crate) struct Counts {
     pub(crate) redelivered: u64,
     /// Dead letters that are valid orders: given up since each attempt took too long, say.
     pub(crate) given_up: u64,
+    /// Starts of the broker because it had left a group without a leader.
+    pub(crate) cured: u64,
 }
 
 /// The file is not what it should be.
@@ -124,10 +126,10 @@ impl Progress {
             counts += line.counts;
             seconds += line.seconds;
         }
-        let Counts { messages, kills, fenced, redelivered, given_up } = counts;
+        let Counts { messages, kills, fenced, redelivered, given_up, cured } = counts;
         let mut text = format!(
             "{clean} rounds clean, {} not: {messages} messages, {kills} kills, {fenced} fenced, \
-             {redelivered} redelivered, {given_up} valid ones given up, {seconds:.0} s\n",
+             {redelivered} redelivered, {given_up} valid ones given up, {cured} groups cured, {seconds:.0} s\n",
             not_clean.len(),
         );
         for (fault, times) in by_fault {
@@ -147,17 +149,19 @@ impl std::ops::AddAssign for Counts {
         self.fenced += other.fenced;
         self.redelivered += other.redelivered;
         self.given_up += other.given_up;
+        self.cured += other.cured;
     }
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { commit, seed, faults, counts, seconds, clean } = self;
-        let Counts { messages, kills, fenced, redelivered, given_up } = counts;
+        let Counts { messages, kills, fenced, redelivered, given_up, cured } = counts;
         write!(
             f,
             "commit={commit} seed={seed} fault={faults} messages={messages} kills={kills} \
-             fenced={fenced} redelivered={redelivered} given-up={given_up} seconds={seconds:.1} {}",
+             fenced={fenced} redelivered={redelivered} given-up={given_up} cured={cured} \
+             seconds={seconds:.1} {}",
             if *clean { "clean" } else { "NOT-CLEAN" },
         )
     }
@@ -186,6 +190,7 @@ impl FromStr for Line {
                 fenced: number(value("fenced")?)?,
                 redelivered: number(value("redelivered")?)?,
                 given_up: number(value("given-up")?)?,
+                cured: number(value("cured")?)?,
             },
             seconds: number(value("seconds")?)?,
             clean: false,
@@ -207,7 +212,8 @@ mod tests {
     use super::*;
 
     fn line(seed: u64, clean: bool) -> Line {
-        let counts = Counts { messages: 360, kills: 2, fenced: 3, redelivered: 11, given_up: 1 };
+        let counts =
+            Counts { messages: 360, kills: 2, fenced: 3, redelivered: 11, given_up: 1, cured: 1 };
         let faults = "kill-worker+cut".to_owned();
         Line { commit: "1a2b3c4".to_owned(), seed, faults, counts, seconds: 21.5, clean }
     }

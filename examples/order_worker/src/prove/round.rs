@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use watershed::BoxError;
 
 use super::faults::{Action, Line, Plan};
+use super::group::Group;
 use super::progress::Counts;
 use super::servers::{Servers, database_at, dying_with_us};
 use super::sql::{self, Lock};
@@ -98,8 +99,18 @@ impl<'a> Round<'a> {
         let mut workers = Workers::start(self.program, &all, self.folder)?;
         self.inflict(&mut workers)?;
         self.note("all inflicted");
+        let broker = self.servers.proxy(Line::Kafka).address().to_string();
+        let mut group = Group::new(&broker, &self.database())?;
+        let mut cured = 0;
         loop {
             workers.check()?;
+            if group.is_stuck() {
+                self.note("the group has no leader: the broker is started anew");
+                self.servers.kill_kafka()?;
+                self.servers.start_kafka()?;
+                group.cured();
+                cured += 1;
+            }
             match self.audit(&audited) {
                 Ok(_) => break,
                 Err(findings) if self.began.elapsed() > ROUND => return Err(findings),
@@ -118,6 +129,7 @@ impl<'a> Round<'a> {
             fenced: tally.lost,
             redelivered: tally.fetched.saturating_sub(messages),
             given_up,
+            cured,
         })
     }
 
