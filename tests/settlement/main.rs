@@ -12,6 +12,7 @@
 
 mod endings;
 mod failing;
+mod fixed_leases;
 mod found;
 mod found_more;
 mod groups;
