@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::Leaf;
+use super::{CancellationSource, Leaf};
 use crate::error::Error;
 use crate::panics;
 
@@ -73,6 +73,13 @@ impl CancellationToken {
             }
         }
         Self { leaves: leaves.into() }
+    }
+
+    /// The same as linked to a token of a new source, in one allocation: each message that may be told to
+    /// stop has one.
+    pub(crate) fn and(&self, new: &CancellationSource) -> Self {
+        let leaves = self.leaves.iter().chain(std::iter::once(&new.leaf));
+        Self { leaves: leaves.cloned().collect() }
     }
 
     /// Whether the token has been cancelled.

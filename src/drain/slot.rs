@@ -16,7 +16,7 @@ use super::settings::Commit;
 use super::settling::is_lost;
 use super::state::{Doing, Info, Shared, State};
 use super::types::{DrainTypes, Drains};
-use crate::cancellation::{CancellationSource, CancellationToken};
+use crate::cancellation::CancellationSource;
 use crate::clock::Tick;
 use crate::diagnostics::COUNTERS;
 use crate::diagnostics::trace::MessageSpan;
@@ -166,7 +166,7 @@ impl<C: Drains> Slot<C> {
         };
         if let Some(timeout) = shared.settings.message_timeout {
             let stop = CancellationSource::new();
-            lent.set_token(&CancellationToken::linked([shared.token.clone(), stop.token()]));
+            lent.set_token(shared.token.and(&stop));
             *this.stop = Some(stop);
             *this.deadline = shared.now() + timeout;
         }
@@ -174,7 +174,7 @@ impl<C: Drains> Slot<C> {
             let delivered = this.job.as_mut().and_then(|job| job.receipt.delivered_mut());
             if delivered.is_some() && this.stop.is_none() {
                 let stop = CancellationSource::new();
-                lent.set_token(&CancellationToken::linked([shared.token.clone(), stop.token()]));
+                lent.set_token(shared.token.and(&stop));
                 *this.stop = Some(stop);
             }
             match delivered {

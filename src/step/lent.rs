@@ -190,8 +190,8 @@ impl LentStep {
     }
 
     /// Gives the step another token. Between messages only.
-    pub(crate) fn set_token(&mut self, token: &CancellationToken) {
-        self.change(|inner| inner.cancellation = token.clone());
+    pub(crate) fn set_token(&mut self, token: CancellationToken) {
+        self.change(|inner| inner.cancellation = token);
     }
 
     /// Changes the step that nobody has just now.
