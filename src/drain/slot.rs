@@ -390,7 +390,10 @@ pub(super) fn book<C: Drains>(booked: &mut bool, info: &mut Info, state: &mut St
 }
 
 #[cold]
-fn new_step<C: Drains>(state: &State<C>, shared: &Shared<C>) -> LentStep {
+fn new_step<C: Drains>(state: &mut State<C>, shared: &Shared<C>) -> LentStep {
+    if let Some(lent) = state.settling.spare.pop() {
+        return lent;
+    }
     let lent = LentStep::new(&shared.context, &shared.token, &state.scope);
     if state.accounts.is_watched() {
         state.accounts.add_scope(lent.scope());

@@ -3,6 +3,9 @@
 //! Each keeps its step until every receipt of it has its outcome. One whose accept was certainly not
 //! applied is undone and given back, as long as nothing behind it has begun; and so is one that is done
 //! behind another one that goes back.
+//!
+//! A step that is home when its message is settled goes on with another one: to make it, with its scope,
+//! and to take them apart is some 4,000 of the 12,400 instructions of a message that stages an action.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,6 +20,9 @@ use crate::panics;
 use crate::settlement::{Delivered, Given, Key, Settled, Tag, Verdict};
 use crate::step::LentStep;
 
+/// How many steps are kept for further messages.
+const MOST_SPARE: usize = 256;
+
 /// Messages whose handler has ended and that are not settled, where there is something to undo.
 pub(super) struct Unsettled<C: DrainTypes> {
     records: Vec<Option<Record<C>>>,
@@ -29,6 +35,8 @@ pub(super) struct Unsettled<C: DrainTypes> {
     pub(super) lost: BTreeSet<Key>,
     /// Records that are being undone.
     pub(super) undoing: Vec<Tag>,
+    /// Steps of messages that are settled: nobody has them, and nothing is staged there.
+    pub(super) spare: Vec<LentStep>,
 }
 
 /// A message that was handled, and what it staged.
@@ -53,6 +61,7 @@ impl<C: DrainTypes> Default for Unsettled<C> {
             added: None,
             lost: BTreeSet::new(),
             undoing: Vec::new(),
+            spare: Vec::new(),
         }
     }
 }
@@ -91,6 +100,16 @@ impl<C: DrainTypes> Unsettled<C> {
             (self.records, self.vacant) = (Vec::new(), Vec::new());
         }
         Some(record)
+    }
+
+    /// What a message has staged is done with, now that it is settled.
+    fn is_settled(&mut self, mut step: LentStep) {
+        if self.spare.len() >= MOST_SPARE || !step.is_home() {
+            return step.let_go(true);
+        }
+        step.commit_later();
+        step.flush();
+        self.spare.push(step);
     }
 
     pub(super) fn tags(&self) -> Vec<Tag> {
@@ -178,7 +197,7 @@ impl<C: Drains> State<C> {
             return self.look_at_refusals(tag);
         }
         if let Some(record) = self.settling.remove(tag) {
-            record.step.let_go(true);
+            self.settling.is_settled(record.step);
         }
     }
 
