@@ -1,9 +1,13 @@
 //! The outcomes of a settlement, and what each does to what a handler has staged.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use watershed::testing::{ScriptedQueue, SettleAnswer as Says, Simulation};
 use watershed::transport::{Able, Settled, Verdict};
 use watershed::{
-    BoxError, CompensationPolicy, Error, ErrorCode, OnFailure, RetryPolicy, Source, fan_in, timers,
+    BoxError, CompensationPolicy, Error, ErrorCode, Letter, OnFailure, RetryPolicy, Source,
+    StepContext, fan_in, timers,
 };
 
 use crate::shop::{MINUTE, SECOND, Shop, able, assert_sum, run, stage};
@@ -393,4 +397,39 @@ fn local_undos_are_kept_until_the_accept_is_answered() {
         assert!(!context.scope().has_actions());
         assert_eq!(report.accepted(), u64::from(refused == 0));
     }
+}
+
+/// Rule 7.3: a step goes on with another message when its own is settled, unless somebody has it: what is
+/// staged there is not undone with a later message, nor is anything of one that is settled.
+#[test]
+fn a_step_that_is_kept_beyond_the_settlement_is_that_of_no_later_message() {
+    let simulation = Simulation::new(1);
+    let queue = ScriptedQueue::new(simulation.world()).with(1..=6);
+    let context = simulation.world().context("orders");
+    let (undone, kept) = (Arc::new(Mutex::new(Vec::new())), Mutex::new(None));
+    let stage = |step: &StepContext, number: i32| {
+        step.register_compensation_with((undone.clone(), number), async |(undone, number)| {
+            undone.lock().unwrap().push(number);
+        });
+    };
+    let link = watershed::transport::Link::new(queue);
+    let drain = fan_in(&context, [link.source()], async |number: i32, step: StepContext| {
+        stage(&step, number);
+        timers::delay(&step, Duration::from_secs(1)).await?;
+        match number {
+            1 => *kept.lock().unwrap() = Some(step),
+            6 => {
+                let first: Option<StepContext> = kept.lock().unwrap().take();
+                let first = first.ok_or("the first message was handled before")?;
+                assert_eq!((first.message_number(), step.message_number()), (Some(1), Some(6)));
+                stage(&first, 100);
+                return Err("no stock".into());
+            }
+            _ => {}
+        }
+        Ok::<_, BoxError>(())
+    });
+    let report = simulation.run(drain.dead_letters(async |_: Letter<i32>| {})).unwrap().unwrap();
+    assert_eq!((report.accepted(), report.rejected()), (5, 1));
+    assert_eq!((&*undone.lock().unwrap(), report.late_registrations()), (&vec![6], 1));
 }
