@@ -172,7 +172,8 @@ impl<C: Drains> Slot<C> {
         }
         if C::Receipt::SETTLES {
             let delivered = this.job.as_mut().and_then(|job| job.receipt.delivered_mut());
-            if delivered.is_some() && this.stop.is_none() {
+            // Taken by the loss of the last message, or new.
+            if this.stop.is_none() {
                 let stop = CancellationSource::new();
                 lent.set_token(shared.token.and(&stop));
                 *this.stop = Some(stop);

@@ -6,7 +6,7 @@ use watershed::testing::{
     FetchAnswer, QueueCall, RenewalAnswer as Renews, ScriptedQueue, SettleAnswer as Says,
     Simulation,
 };
-use watershed::transport::{Able, Link};
+use watershed::transport::{Able, Link, mixed};
 use watershed::{
     BoxError, CancellationSource, Clock, CompensationPolicy, ErrorCode, Letter, OnFailure,
     Progress, RetryPolicy, Source, StepContext, Tick, channels, fan_in, timers,
@@ -186,6 +186,38 @@ fn a_message_that_is_lost_is_cancelled_and_undone_without_a_verdict() {
             assert!(!shop.queue.calls().iter().any(of_first), "it has no verdict");
             shop.check_all(1);
         }
+    }
+}
+
+/// Rules 3.7 and 7.5: what told the lost message to stop is for no other, of a source without a transport
+/// least of all.
+#[test]
+fn a_message_behind_one_that_is_lost_is_not_cancelled() {
+    for staged in [false, true] {
+        let (simulation, shop, context) = stage(1);
+        shop.queue.renews([Renews::Lost]);
+        let clock = simulation.world().clock().clone();
+        let plain = Box::pin(futures::stream::once(async move {
+            clock.sleep_until(clock.now() + SECOND).await;
+            7
+        }));
+        let seen = std::cell::RefCell::new(Vec::new());
+        let drain = fan_in(&context, mixed((shop.link().source(), plain)), async |it, step| {
+            let is_cancelled = step.cancellation().is_cancelled();
+            seen.borrow_mut().push((it, is_cancelled));
+            if seen.borrow().len() == 1 {
+                std::future::pending::<()>().await;
+            }
+            if staged {
+                step.register_compensation(|| async {});
+            }
+            Ok::<_, BoxError>(())
+        });
+        let report = run(&simulation, drain).unwrap();
+        assert_eq!((report.lost(), report.accepted(), report.handled()), (1, 1, 2));
+        let seen = seen.into_inner();
+        assert_eq!(seen[..2], [(0, false), (7, false)], "{seen:?}");
+        assert!(seen.iter().all(|(_, is_cancelled)| !is_cancelled), "{seen:?}");
     }
 }
 

@@ -23,6 +23,7 @@ use watershed::{Error, ErrorCode, Letter};
 use crate::errors::error;
 use crate::member::ANSWER_WITHIN;
 use crate::positions::partitions_of_one;
+use crate::setup::gives_up_soon;
 
 /// A topic for the messages that were given up, for
 /// [`FanIn::dead_letters`](watershed::FanIn::dead_letters).
@@ -66,8 +67,9 @@ impl ProducerContext for Delivered {
 const LONGEST_REASON: usize = 1024;
 
 impl DeadLetters {
-    /// Letters go to `topic`, by a producer with this configuration: the client's own. `acks` is `all`,
-    /// and `enable.idempotence` is `true` where nothing else is said.
+    /// Letters go to `topic`, by a producer with this configuration: the client's own. `acks` is `all`.
+    /// Where nothing else is said `enable.idempotence` is `true`, and `socket.timeout.ms` is 10 s: what the
+    /// broker has not answered by then is sent again.
     ///
     /// # Errors
     ///
@@ -94,6 +96,7 @@ impl DeadLetters {
         if config.get("enable.idempotence").is_none() {
             config.set("enable.idempotence", "true");
         }
+        gives_up_soon(&mut config);
         Self::confirmed(config, topic)
     }
 

@@ -36,6 +36,14 @@ const OURS: [(&str, &str, &str); 5] = [
     ("enable.partition.eof", "", "say `until_empty`"),
 ];
 
+/// An answer that never comes is given up after 10 s, where nothing else is said: the client's own 60 s
+/// are too long for a message that waits for it.
+pub(crate) fn gives_up_soon(config: &mut ClientConfig) {
+    if config.get("socket.timeout.ms").is_none() {
+        config.set("socket.timeout.ms", "10000");
+    }
+}
+
 const AHEAD: [&str; 2] = ["queued.max.messages.kbytes", "queued.min.messages"];
 
 impl Setup {
@@ -79,10 +87,9 @@ impl Setup {
         for (key, value, _) in OURS {
             config.set(key, value);
         }
-        // A commit waits for its answer, and whoever leaves waits for that: 60 s are too long.
-        let said = ["socket.timeout.ms", "fetch.wait.max.ms"];
-        if said.iter().all(|key| config.get(key).is_none()) {
-            config.set("socket.timeout.ms", "10000");
+        // A commit waits for its answer, and whoever leaves waits for that.
+        if config.get("fetch.wait.max.ms").is_none() {
+            gives_up_soon(&mut config);
         }
         config.set("enable.partition.eof", self.until_empty.to_string());
         // Half waits in the client, a quarter may be on its way there, a quarter is with the drain.
