@@ -5,7 +5,8 @@
 //! behind another one that goes back.
 //!
 //! A step that is home when its message is settled goes on with another one: to make it, with its scope,
-//! and to take them apart is some 4,000 of the 12,400 instructions of a message that stages an action.
+//! and to take them apart is most of the 12,400 instructions that a message which stages an action cost
+//! before that, and 7,600 after it (callgrind; tokens became cheaper, too).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
