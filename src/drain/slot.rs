@@ -164,21 +164,18 @@ impl<C: Drains> Slot<C> {
             Some(lent) => lent,
             None => this.step.insert(new_step(state, shared)),
         };
-        if let Some(timeout) = shared.settings.message_timeout {
+        let timeout = shared.settings.message_timeout;
+        // One for each attempt that may be late; where messages are lost, until one is.
+        if timeout.is_some() || C::Receipt::SETTLES && this.stop.is_none() {
             let stop = CancellationSource::new();
             lent.set_token(shared.token.and(&stop));
             *this.stop = Some(stop);
+        }
+        if let Some(timeout) = timeout {
             *this.deadline = shared.now() + timeout;
         }
         if C::Receipt::SETTLES {
-            let delivered = this.job.as_mut().and_then(|job| job.receipt.delivered_mut());
-            // Taken by the loss of the last message, or new.
-            if this.stop.is_none() {
-                let stop = CancellationSource::new();
-                lent.set_token(shared.token.and(&stop));
-                *this.stop = Some(stop);
-            }
-            match delivered {
+            match this.job.as_mut().and_then(|job| job.receipt.delivered_mut()) {
                 Some(delivered) => delivered.begin(lent),
                 None => lent.set_delivery(None),
             }

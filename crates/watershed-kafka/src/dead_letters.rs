@@ -301,7 +301,7 @@ mod tests {
             OwnedMessage::new(body, None, "orders".to_owned(), at, 0, 0, None)
         };
         let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER];
-        let first = Arc::clone(&letters.producer()?);
+        let first = letters.producer()?;
         for text in ["a", "b"] {
             cluster.request_errors(RDKafkaApiKey::Produce, &errors);
             assert!(smol::block_on(letters.send(&record(text), None))?.is_none());

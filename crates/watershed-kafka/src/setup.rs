@@ -36,6 +36,8 @@ const OURS: [(&str, &str, &str); 5] = [
     ("enable.partition.eof", "", "say `until_empty`"),
 ];
 
+const AHEAD: [&str; 2] = ["queued.max.messages.kbytes", "queued.min.messages"];
+
 /// An answer that never comes is given up after 10 s, where nothing else is said: the client's own 60 s
 /// are too long for a message that waits for it.
 pub(crate) fn gives_up_soon(config: &mut ClientConfig) {
@@ -43,8 +45,6 @@ pub(crate) fn gives_up_soon(config: &mut ClientConfig) {
         config.set("socket.timeout.ms", "10000");
     }
 }
-
-const AHEAD: [&str; 2] = ["queued.max.messages.kbytes", "queued.min.messages"];
 
 impl Setup {
     pub(crate) fn new(config: ClientConfig, topics: Vec<String>) -> Result<Self, Error> {

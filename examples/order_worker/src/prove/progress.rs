@@ -129,7 +129,8 @@ impl Progress {
         let Counts { messages, kills, fenced, redelivered, given_up, cured } = counts;
         let mut text = format!(
             "{clean} rounds clean, {} not: {messages} messages, {kills} kills, {fenced} fenced, \
-             {redelivered} redelivered, {given_up} valid ones given up, {cured} groups cured, {seconds:.0} s\n",
+             {redelivered} redelivered, {given_up} valid ones given up, {cured} groups cured, \
+             {seconds:.0} s\n",
             not_clean.len(),
         );
         for (fault, times) in by_fault {

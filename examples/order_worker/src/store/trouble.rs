@@ -1,5 +1,6 @@
 //! What an error of the database means for an order.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -29,11 +30,10 @@ impl StoreError {
     /// has a character that no text may have. Everything else is trouble that passes, or that
     /// somebody has to mend; the order is as good as before.
     pub(crate) fn is_about_the_order(&self) -> bool {
-        let code = self.cause().as_database_error().and_then(sqlx::error::DatabaseError::code);
         // Classes of PostgreSQL: data exception, integrity constraint. SQLite: too big, constraint.
-        code.is_some_and(|code| match &*code {
+        code_of(self.cause()).is_some_and(|code| match &*code {
             code if code.len() == 5 => code.starts_with("22") || code.starts_with("23"),
-            code => code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18 | 19)),
+            code => matches!(primary(code), Some(18 | 19)),
         })
     }
 
@@ -41,19 +41,26 @@ impl StoreError {
     pub(crate) fn lasts(&self) -> bool {
         match self.cause() {
             sqlx::Error::Configuration(_) => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            error => code_of(error).is_some_and(|code| {
                 let classes = ["28", "3D", "3F", "42"];
                 code.len() == 5 && classes.iter().any(|class| code.starts_with(class))
             }),
-            _ => false,
         }
     }
 }
 
+fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error()?.code()
+}
+
+/// The class of an error of `SQLite`'s.
+fn primary(code: &str) -> Option<u32> {
+    code.parse().ok().map(|code: u32| code & 0xff)
+}
+
 /// Whether it is that somebody else holds `SQLite`'s file.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code.parse::<u32>().is_ok_and(|code| code & 0xff == 5))
+    code_of(error).is_some_and(|code| primary(&code) == Some(5))
 }
 
 /// Tries a connection to PostgreSQL by itself: a pool that gives none does not say why.
