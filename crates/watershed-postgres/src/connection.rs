@@ -1,9 +1,10 @@
 //! Connections of the user's pool, and what their errors mean.
 //!
-//! Every statement is a transaction of its own, with its `begin` and its `commit`: then whatever fails
-//! before the commit is sent was certainly not applied, also where the connection breaks.
+//! Every statement is a transaction of its own, READ COMMITTED whatever the session does by default.
 
-use sqlx::postgres::{PgArguments, PgDatabaseError, PgPool, PgRow, PgSeverity, Postgres};
+use sqlx::postgres::{
+    PgArguments, PgConnection, PgDatabaseError, PgPool, PgRow, PgSeverity, Postgres,
+};
 use sqlx::query::Query;
 use sqlx::{Connection, pool::PoolConnection};
 use watershed::transport::{Settled, Trouble};
@@ -18,36 +19,81 @@ pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 pub(crate) struct Lent {
     connection: Option<PoolConnection<Postgres>>,
     is_sound: bool,
+    /// Whether that is what the session does by default. `None`: not asked yet.
+    reads_committed: Option<bool>,
 }
 
 impl Lent {
     pub(crate) async fn from(pool: &PgPool) -> Result<Self, Failed> {
-        let connection = Some(pool.acquire().await.map_err(Failed::before_commit)?);
-        Ok(Self { connection, is_sound: true })
+        let connection = Some(pool.acquire().await.map_err(Failed::without_connection)?);
+        Ok(Self { connection, is_sound: true, reads_committed: None })
     }
 
     pub(crate) fn is_sound(&self) -> bool {
         self.is_sound
     }
 
-    /// Runs one statement in a transaction of its own, whatever the session's isolation is.
+    /// Runs one statement between a `begin` and a `commit`: what fails before the commit is sent was
+    /// certainly not applied, also where the connection breaks.
     pub(crate) async fn run(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, Failed> {
+        let connection = self.begin()?;
+        let result = in_transaction(connection, statement).await;
+        self.end(result)
+    }
+
+    /// Runs one statement in one round trip, where the session's default allows it. For what can be
+    /// said again where an answer is missing.
+    pub(crate) async fn run_bare(
+        &mut self,
+        statement: Statement<'_>,
+    ) -> Result<Vec<PgRow>, Failed> {
+        let known = self.reads_committed;
+        let connection = self.begin()?;
+        let asked = match known {
+            Some(known) => Ok(known),
+            None => reads_committed_by_default(connection).await,
+        };
+        let reads_committed = match asked {
+            Ok(known) => known,
+            Err(failed) => return self.end(Err(failed)),
+        };
+        let result = if reads_committed {
+            statement.fetch_all(connection).await.map_err(Failed::at_commit)
+        } else {
+            in_transaction(connection, statement).await
+        };
+        self.reads_committed = Some(reads_committed);
+        self.end(result)
+    }
+
+    /// Whoever is dropped between this and [`end`](Self::end) leaves it in the middle of something.
+    fn begin(&mut self) -> Result<&mut PgConnection, Failed> {
+        let closed = || Failed::before_commit(sqlx::Error::PoolClosed);
         self.is_sound = false;
-        let result = self.transaction(statement).await;
+        self.connection.as_deref_mut().ok_or_else(closed)
+    }
+
+    fn end<T>(&mut self, result: Result<T, Failed>) -> Result<T, Failed> {
         self.is_sound = result.as_ref().err().is_none_or(|failed| failed.leaves_a_connection);
         result
     }
+}
 
-    async fn transaction(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, Failed> {
-        let Some(connection) = &mut self.connection else {
-            return Err(Failed::before_commit(sqlx::Error::PoolClosed));
-        };
-        let begin = "begin isolation level read committed";
-        let mut transaction = connection.begin_with(begin).await.map_err(Failed::before_commit)?;
-        let rows = statement.fetch_all(&mut *transaction).await.map_err(Failed::before_commit)?;
-        transaction.commit().await.map_err(Failed::at_commit)?;
-        Ok(rows)
-    }
+async fn in_transaction(
+    connection: &mut PgConnection,
+    statement: Statement<'_>,
+) -> Result<Vec<PgRow>, Failed> {
+    let begin = "begin isolation level read committed";
+    let mut transaction = connection.begin_with(begin).await.map_err(Failed::before_commit)?;
+    let rows = statement.fetch_all(&mut *transaction).await.map_err(Failed::before_commit)?;
+    transaction.commit().await.map_err(Failed::at_commit)?;
+    Ok(rows)
+}
+
+async fn reads_committed_by_default(connection: &mut PgConnection) -> Result<bool, Failed> {
+    let level = sqlx::query_scalar::<_, String>("show default_transaction_isolation");
+    let level = level.fetch_one(connection).await.map_err(Failed::before_commit)?;
+    Ok(level == "read committed")
 }
 
 impl Drop for Lent {
@@ -71,11 +117,17 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
+    /// There was none to lose.
+    fn without_connection(error: sqlx::Error) -> Self {
+        Self { leaves_a_connection: true, ..Self::before_commit(error) }
+    }
+
     /// Whatever it is: the server forgets a transaction that is not committed.
     pub(crate) fn before_commit(error: sqlx::Error) -> Self {
         Self::new(error, true)
     }
 
+    /// It failed where the server commits.
     fn at_commit(error: sqlx::Error) -> Self {
         let is_certain = is_answered(&error);
         Self::new(error, is_certain)
@@ -86,10 +138,24 @@ impl Failed {
         Self::new(error, false)
     }
 
+    /// It was about something else that was not applied.
+    pub(crate) fn not_applied(self) -> Self {
+        Self { is_certain: true, ..self }
+    }
+
     fn new(error: sqlx::Error, is_certain: bool) -> Self {
         let (lasts, leaves_a_connection) = (lasts(&error), leaves_a_connection(&error));
         let error = Error::from_error(ErrorCode::Source, error);
         Self { error, is_certain, lasts, leaves_a_connection }
+    }
+
+    pub(crate) fn is_certain(&self) -> bool {
+        self.is_certain
+    }
+
+    /// Its connection is gone: a new one may know better.
+    pub(crate) fn broke_a_connection(&self) -> bool {
+        !self.leaves_a_connection
     }
 
     pub(crate) fn error(&self) -> Error {

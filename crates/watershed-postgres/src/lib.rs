@@ -4,9 +4,11 @@
 // - `queue`: its options, its tables, what is put into it; `names`: as the user chose them
 // - `transport`: claiming, settling, renewing; `statements`: with what words
 // - `lease`: the receipt, and its accept in the user's own transaction
-// - `connection`: what is run on the pool's connections, and what their errors mean; `hint`: listening
+// - `connection`: what is run on the pool's connections, and what their errors mean; `held`: the one that
+//   is held for receipts; `hint`: listening
 
 mod connection;
+mod held;
 mod hint;
 mod lease;
 mod names;

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::lock::Mutex;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, Row as _};
 use watershed::transport::Notices;
 use watershed::{Error, ErrorCode};
 
-use crate::connection::Lent;
+use crate::held::Held;
 use crate::hint::Hints;
 use crate::statements::{Names, Statements};
 
@@ -51,8 +50,7 @@ pub struct LeasedRows {
     pub(crate) pool: PgPool,
     pub(crate) options: Options,
     statements: Result<Arc<Statements>, Error>,
-    /// For settlements and renewals; none before the first fetch, and after it has failed.
-    pub(crate) held: Mutex<Option<Lent>>,
+    pub(crate) held: Held,
     pub(crate) hints: Hints,
     pub(crate) notices: Notices,
 }
@@ -81,7 +79,7 @@ impl LeasedRows {
             asks_every: Duration::from_secs(1),
             listens: false,
         };
-        let (held, hints, notices) = (Mutex::default(), Hints::default(), Notices::new());
+        let (held, hints, notices) = (Held::default(), Hints::default(), Notices::new());
         Self { pool, options, statements, held, hints, notices }
     }
 

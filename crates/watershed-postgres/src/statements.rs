@@ -31,15 +31,12 @@ pub(crate) struct Statements {
     pub(crate) schema: String,
     pub(crate) enqueue: Arc<str>,
     pub(crate) claim: Arc<str>,
-    pub(crate) settle: Arc<str>,
+    pub(crate) accept_all: Arc<str>,
+    pub(crate) give_up: Arc<str>,
     pub(crate) renew: Arc<str>,
+    pub(crate) ours: Arc<str>,
     pub(crate) accept: Arc<str>,
 }
-
-/// What [`Statements::settle`] does to a row.
-pub(crate) const ACCEPT: i32 = 0;
-pub(crate) const RELEASE: i32 = 1;
-pub(crate) const REJECT: i32 = 2;
 
 impl Statements {
     pub(crate) fn new(names: &Names) -> Result<Self, Error> {
@@ -54,17 +51,29 @@ impl Statements {
             schema: texts.schema(&by_key),
             enqueue: texts.enqueue().into(),
             claim: texts.claim().into(),
-            settle: texts.settle().into(),
+            accept_all: texts.accept_all().into(),
+            give_up: texts.give_up().into(),
             renew: texts.renew().into(),
+            ours: texts.ours().into(),
             accept: texts.accept().into(),
         })
     }
 }
 
+const RECEIPTS: &str = "with asked as materialized (
+                select * from unnest($1::bigint[], $2::bigint[]) as asked (id, token)
+            )";
+
 /// Finds rows by their ids, whatever the planner takes a join to cost. Not by an array that it is given:
 /// it counts that one's members, and may take reading all rows to be cheaper.
 const ASKED: &str = "rows.id = any (array(select asked.id from asked))";
 const HELD: &str = "rows.id = any (array(select held.id from held))";
+
+/// The receipts that are in a table, in one row: as a row each, they cost a client 2,600 instructions more.
+fn those(table: &str) -> String {
+    let all = |column| format!("coalesce(array_agg({table}.{column}), '{{}}')");
+    format!("select {}, {} from {table}", all("id"), all("token"))
+}
 
 struct Texts {
     table: String,
@@ -160,63 +169,81 @@ impl Texts {
         )
     }
 
-    /// The receipts in $1 and $2, with a verdict each. Returns those that are ours, and whether they
-    /// were settled: one that somebody else has locked was not.
-    fn settle(&self) -> String {
+    /// Locks those of `asked` that are ours, but for those that somebody else has locked.
+    fn held(&self, columns: &str) -> String {
+        format!(
+            "held as materialized (
+                select {columns} from {} as rows
+                join asked on rows.id = asked.id and rows.token = asked.token
+                where {ASKED} order by rows.id for update of rows skip locked
+            )",
+            self.table
+        )
+    }
+
+    /// Deletes the rows of the receipts in $1 and $2, and returns those receipts.
+    fn accept_all(&self) -> String {
+        format!(
+            "{RECEIPTS}, {}, done as (
+                delete from {} as rows where {HELD} returning rows.id, rows.token
+            )
+            {}",
+            self.held("asked.id"),
+            self.table,
+            those("done")
+        )
+    }
+
+    /// Leases the rows of the receipts in $1 and $2 for $3 seconds more, and returns those receipts.
+    fn renew(&self) -> String {
+        format!(
+            "{RECEIPTS}, {}, done as (
+                update {} as rows set not_before = clock_timestamp() + make_interval(secs => $3)
+                where {HELD} returning rows.id, rows.token
+            )
+            {}",
+            self.held("asked.id"),
+            self.table,
+            those("done")
+        )
+    }
+
+    /// The receipts in $1 and $2, each to be released or rejected. Returns those that were.
+    fn give_up(&self) -> String {
         let (Self { table, dead, .. }, key) = (self, self.key_of_row());
         format!(
             "with asked as materialized (
-                select * from unnest($1::bigint[], $2::bigint[], $3::int[], $4::float8[], $5::int[],
-                    $6::text[]) as asked (id, token, verdict, delay, taken_back, error)
-            ), held as materialized (
-                select asked.* from {table} as rows
-                join asked on rows.id = asked.id and rows.token = asked.token
-                where {ASKED} order by rows.id for update of rows skip locked
-            ), gone as (
+                select * from unnest($1::bigint[], $2::bigint[], $3::float8[], $4::int[], $5::text[])
+                    as asked (id, token, delay, taken_back, error)
+            ), {}, gone as (
                 delete from {table} as rows using held
-                where rows.id = held.id and held.verdict <> {RELEASE} and {HELD}
-                returning rows.id, {key} as key, rows.body, rows.deliveries, held.verdict, held.error
+                where rows.id = held.id and held.error is not null and {HELD}
+                returning rows.id, {key} as key, rows.body, rows.deliveries, held.error
             ), kept as (
                 insert into {dead} (id, key, body, deliveries, error)
-                select id, key, body, deliveries, error from gone where verdict = {REJECT}
+                select id, key, body, deliveries, error from gone
             ), back as (
                 update {table} as rows set token = rows.token + 1,
                     not_before = clock_timestamp() + make_interval(secs => held.delay),
                     deliveries = greatest(rows.deliveries - held.taken_back, 0)
-                from held where rows.id = held.id and held.verdict = {RELEASE} and {HELD}
+                from held where rows.id = held.id and held.error is null and {HELD}
             )
             {}",
-            Self::answer(table)
+            self.held("asked.*"),
+            those("held")
         )
     }
 
-    /// Those of `asked` that are ours, and whether they are `held`.
-    fn answer(table: &str) -> String {
-        format!(
-            "select held.id, held.token, true as done from held
-            union all
-            select rows.id, rows.token, false from {table} as rows
-            join asked on rows.id = asked.id and rows.token = asked.token
-            where {ASKED} and asked.id not in (select held.id from held)"
-        )
-    }
-
-    /// The receipts in $1 and $2, for $3 seconds more. Returns what `settle` does.
-    fn renew(&self) -> String {
+    /// Those of the receipts in $1 and $2 that are ours, whether or not somebody has them locked.
+    fn ours(&self) -> String {
         let table = &self.table;
         format!(
-            "with asked as materialized (
-                select * from unnest($1::bigint[], $2::bigint[]) as asked (id, token)
-            ), held as materialized (
+            "{RECEIPTS}, ours as (
                 select asked.* from {table} as rows
-                join asked on rows.id = asked.id and rows.token = asked.token
-                where {ASKED} order by rows.id for update of rows skip locked
-            ), renewed as (
-                update {table} as rows set not_before = clock_timestamp() + make_interval(secs => $3)
-                from held where rows.id = held.id and {HELD}
+                join asked on rows.id = asked.id and rows.token = asked.token where {ASKED}
             )
             {}",
-            Self::answer(table)
+            those("ours")
         )
     }
 
@@ -238,7 +265,7 @@ mod tests {
     #[test]
     fn rows_are_locked_once_in_the_order_of_their_ids_and_never_waited_for() {
         let all = keyed();
-        for text in [&all.claim, &all.settle, &all.renew] {
+        for text in [&all.claim, &all.accept_all, &all.give_up, &all.renew] {
             let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert_eq!(words.matches("for update").count(), 1, "{words}");
             let (picked, rest) = words.split_once(" for update of rows skip locked )").unwrap();
@@ -251,7 +278,9 @@ mod tests {
     #[test]
     fn no_statement_goes_by_the_start_of_its_transaction() {
         let all = keyed();
-        for text in [&*all.enqueue, &all.claim, &all.settle, &all.renew, &all.schema] {
+        for text in
+            [&*all.enqueue, &all.claim, &all.accept_all, &all.give_up, &all.renew, &all.schema]
+        {
             for clock in ["now()", "current_timestamp", "localtimestamp", "statement_timestamp"] {
                 assert!(!text.contains(clock), "{clock} in {text}");
             }

@@ -1,6 +1,5 @@
 //! The queue as a transport: rows are claimed, settled and renewed.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +13,11 @@ use watershed::transport::{
 };
 use watershed::{CancellationToken, Error};
 
-use crate::connection::{Failed, Lent, Statement};
+use crate::connection::{Failed, Lent};
+use crate::held::{Answer, Answers, Receipts};
 use crate::lease::Lease;
 use crate::queue::LeasedRows;
-use crate::statements::{ACCEPT, REJECT, RELEASE, Statements};
+use crate::statements::Statements;
 
 /// The most bytes of an error's text that are kept with a dead letter.
 const LONGEST_ERROR: usize = 8 * 1024;
@@ -67,12 +67,7 @@ impl LeasedRows {
         want: &Want,
     ) -> Result<Option<Vec<Received<Vec<u8>, Lease>>>, Failed> {
         let ready = async {
-            // Whoever has it locked uses it, or is about to get one.
-            if let Some(mut held) = self.held.try_lock()
-                && held.is_none()
-            {
-                *held = Some(Lent::from(&self.pool).await?);
-            }
+            self.held.hold(&self.pool).await?;
             Lent::from(&self.pool).await
         };
         let Some(lent) = unless_stopped(&want.stop, ready).await else { return Ok(None) };
@@ -106,23 +101,26 @@ impl LeasedRows {
         Ok((id, received.leased_for(self.options.lease).with_facts(facts)))
     }
 
-    /// Runs a statement about receipts, on the connection that is held for that. Those that are ours,
-    /// and whether it was done to them.
-    async fn on_held(&self, statement: Statement<'_>) -> Result<Answers, Failed> {
-        let mut held = self.held.lock().await;
-        let mut lent = match held.take() {
-            Some(lent) => lent,
-            None => Lent::from(&self.pool).await?,
+    /// Deletes rows that were handled.
+    async fn accepted(&self, statements: &Statements, receipts: &Receipts) -> Answers {
+        let statement = || {
+            let accept = sqlx::query(AssertSqlSafe(Arc::clone(&statements.accept_all)));
+            accept.bind(&receipts.ids).bind(&receipts.tokens)
         };
-        let rows = lent.run(statement).await;
-        *held = Some(lent).filter(Lent::is_sound);
-        drop(held);
-        let answer = |row: PgRow| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?));
-        rows?.into_iter().map(answer).collect::<Result<_, _>>().map_err(Failed::behind_commit)
+        self.held.ask(&self.pool, statements, receipts, statement).await
+    }
+
+    /// Gives rows back, or moves them to the dead letters.
+    async fn given_up(&self, statements: &Statements, given: &GivenUp) -> Answers {
+        let GivenUp { receipts, delays, taken_back, errors } = given;
+        let statement = || {
+            let give_up = sqlx::query(AssertSqlSafe(Arc::clone(&statements.give_up)));
+            let give_up = give_up.bind(&receipts.ids).bind(&receipts.tokens);
+            give_up.bind(delays).bind(taken_back).bind(errors)
+        };
+        self.held.ask(&self.pool, statements, receipts, statement).await
     }
 }
-
-type Answers = HashMap<(i64, i64), bool>;
 
 /// The result, or `None` where nothing is wanted any more.
 async fn unless_stopped<F: Future>(stop: &CancellationToken, future: F) -> Option<F::Output> {
@@ -173,83 +171,92 @@ impl Transport for LeasedRows {
     }
 
     async fn settle(&self, batch: Vec<(Lease, Verdict)>) -> Vec<Settled> {
-        let Some((lease, _)) = batch.first() else { return Vec::new() };
-        let settle = sqlx::query(AssertSqlSafe(Arc::clone(&lease.statements.settle)));
-        let mut asked = Asked::default();
-        let known: Vec<_> =
-            batch.iter().map(|(lease, verdict)| asked.push(lease, verdict)).collect();
-        let any_gone = asked.verdicts.iter().any(|verdict| *verdict != RELEASE);
-        let Asked { ids, tokens, verdicts, delays, taken_back, errors } = asked;
-        let settle = settle.bind(ids).bind(tokens).bind(verdicts).bind(delays);
-        let answers = self.on_held(settle.bind(taken_back).bind(errors)).await;
-        if any_gone && answers.is_ok() {
-            // Of a key with rows that wait, the next one can be had at once.
-            lease.is_gone();
+        let Some((first, _)) = batch.first() else { return Vec::new() };
+        let (mut handled, mut given_up) = (Receipts::default(), GivenUp::default());
+        let mut is_gone = false;
+        for (lease, verdict) in &batch {
+            match verdict {
+                Verdict::Accept => handled.push(lease),
+                Verdict::Release { after, begun } => {
+                    given_up.push(lease, after.unwrap_or_default(), *begun, None);
+                }
+                Verdict::Reject { error } => {
+                    is_gone = true;
+                    given_up.push(lease, Duration::ZERO, true, Some(kept(error)));
+                }
+                _ => {}
+            }
         }
-        let outcome = |((lease, _), is_known): ((Lease, Verdict), bool)| match &answers {
-            _ if !is_known => Settled::Refused(Error::validation("a verdict of a later version")),
-            Err(failed) => failed.settled(),
-            Ok(answers) => match answers.get(&(lease.id, lease.token)) {
-                Some(true) => Settled::Confirmed,
-                Some(false) => Settled::Refused(lease.locked()),
-                None => Settled::Lost(lease.lost()),
-            },
+        let (mut accepted, mut others) = (Answers::none(), Answers::none());
+        if !handled.ids.is_empty() {
+            accepted = self.accepted(&first.statements, &handled).await;
+        }
+        if !given_up.receipts.ids.is_empty() {
+            others = self.given_up(&first.statements, &given_up).await;
+        }
+        if accepted.any_done() || is_gone && others.any_done() {
+            // Of a key with rows that wait, the next one can be had at once.
+            first.is_gone();
+        }
+        let outcome = |(lease, verdict): &(Lease, Verdict)| {
+            let answers = match verdict {
+                Verdict::Accept => &accepted,
+                Verdict::Release { .. } | Verdict::Reject { .. } => &others,
+                _ => return Settled::Refused(Error::validation("a verdict of a later version")),
+            };
+            match answers.of(lease) {
+                Answer::Done => Settled::Confirmed,
+                Answer::Locked => Settled::Refused(lease.locked()),
+                Answer::Gone => Settled::Lost(lease.lost()),
+                Answer::Failed(failed) => failed.settled(),
+            }
         };
-        batch.into_iter().zip(known).map(outcome).collect()
+        batch.iter().map(outcome).collect()
     }
 
     async fn renew(&self, batch: Vec<Lease>) -> Vec<Renewed> {
-        let Some(lease) = batch.first() else { return Vec::new() };
-        let renew = sqlx::query(AssertSqlSafe(Arc::clone(&lease.statements.renew)));
-        let (ids, tokens): (Vec<_>, Vec<_>) = batch.iter().map(|it| (it.id, it.token)).unzip();
+        let Some(first) = batch.first() else { return Vec::new() };
+        let mut receipts = Receipts::default();
+        for lease in &batch {
+            receipts.push(lease);
+        }
         let term = self.options.lease;
-        let answers = self.on_held(renew.bind(ids).bind(tokens).bind(seconds(term))).await;
-        let outcome = |lease: &Lease| match &answers {
-            Err(failed) => Renewed::Failed(failed.error()),
-            Ok(answers) => match answers.get(&(lease.id, lease.token)) {
-                Some(true) => Renewed::For(term),
-                Some(false) => Renewed::Failed(lease.locked()),
-                None => Renewed::Lost(lease.lost()),
-            },
+        let statement = || {
+            let renew = sqlx::query(AssertSqlSafe(Arc::clone(&first.statements.renew)));
+            renew.bind(&receipts.ids).bind(&receipts.tokens).bind(seconds(term))
+        };
+        let answers = self.held.ask(&self.pool, &first.statements, &receipts, statement).await;
+        let outcome = |lease: &Lease| match answers.of(lease) {
+            Answer::Done => Renewed::For(term),
+            Answer::Locked => Renewed::Failed(lease.locked()),
+            Answer::Gone => Renewed::Lost(lease.lost()),
+            Answer::Failed(failed) => Renewed::Failed(failed.error()),
         };
         batch.iter().map(outcome).collect()
     }
 
     async fn close(&self) -> Result<(), Error> {
         self.hints.close().await;
-        drop(self.held.lock().await.take());
+        self.held.give_back().await;
         Ok(())
     }
 }
 
-/// The values of a settlement, column by column.
+/// Rows that are released or rejected, column by column.
 #[derive(Default)]
-struct Asked {
-    ids: Vec<i64>,
-    tokens: Vec<i64>,
-    verdicts: Vec<i32>,
+struct GivenUp {
+    receipts: Receipts,
     delays: Vec<f64>,
     taken_back: Vec<i32>,
+    /// `None`: it is released.
     errors: Vec<Option<String>>,
 }
 
-impl Asked {
-    /// `false` where it is no verdict that is known here: nothing is asked for then.
-    fn push(&mut self, lease: &Lease, verdict: &Verdict) -> bool {
-        let (verdict, delay, taken_back, error) = match verdict {
-            Verdict::Accept => (ACCEPT, 0.0, 0, None),
-            Verdict::Release { after, begun, .. } => {
-                (RELEASE, seconds(after.unwrap_or_default()), i32::from(!begun), None)
-            }
-            Verdict::Reject { error, .. } => (REJECT, 0.0, 0, Some(kept(error))),
-            _ => return false,
-        };
-        self.ids.push(lease.id);
-        self.tokens.push(lease.token);
-        self.verdicts.push(verdict);
-        self.delays.push(delay);
-        self.taken_back.push(taken_back);
+impl GivenUp {
+    fn push(&mut self, lease: &Lease, after: Duration, begun: bool, error: Option<String>) {
+        self.receipts.push(lease);
+        self.delays.push(seconds(after));
+        self.taken_back.push(i32::from(!begun));
         self.errors.push(error);
-        true
     }
 }

@@ -13,7 +13,9 @@ use watershed::transport::{Renewed, Transport, Trouble, Verdict, Want};
 use watershed_postgres::LeasedRows;
 
 use crate::proxy::{Cut, Proxy};
-use crate::server::{Server, fetch, letters, on_server, pool_of, put_many, settle, try_fetch};
+use crate::server::{
+    BACK, Fetched, Server, fetch, letters, on_server, pool_of, put_many, reject, settle, try_fetch,
+};
 
 #[test]
 fn a_pool_without_a_connection_for_each_is_a_validation_error_and_so_are_options_of_zero() {
@@ -78,7 +80,7 @@ fn closing_gives_the_connection_back() {
 const IDLE: &str = "state = 'idle'";
 
 #[test]
-fn a_connection_that_was_ended_has_settled_nothing_and_is_replaced() {
+fn a_connection_that_was_ended_is_replaced_and_nobody_notices() {
     on_server(async |server| {
         let queue = server.queue();
         queue.create().await.unwrap();
@@ -86,18 +88,15 @@ fn a_connection_that_was_ended_has_settled_nothing_and_is_replaced() {
         let rows = fetch(&queue, 2).await;
         server.terminate(IDLE).await;
         let renewed = queue.renew(rows.iter().map(|row| row.lease.clone()).collect()).await;
-        assert!(matches!(renewed[..], [Renewed::Failed(_), Renewed::Failed(_)]), "{renewed:?}");
-        let renewed = queue.renew(rows.iter().map(|row| row.lease.clone()).collect()).await;
         assert!(matches!(renewed[..], [Renewed::For(_), Renewed::For(_)]), "{renewed:?}");
         server.terminate(IDLE).await;
-        assert_eq!(letters(&settle(&queue, &rows, Verdict::Accept).await), "RR");
         assert_eq!(letters(&settle(&queue, &rows, Verdict::Accept).await), "CC");
     });
 }
 
-/// A queue behind a proxy, with rows that were fetched.
-async fn behind_a_proxy(server: &Server) -> (Proxy, LeasedRows) {
-    let options = server.options();
+/// A queue behind a proxy, with three rows.
+async fn behind_a_proxy(server: &Server, isolation: &str) -> (Proxy, LeasedRows) {
+    let options = server.options().options([("default_transaction_isolation", isolation)]);
     let proxy = Proxy::to(options.get_host().to_owned(), options.get_port()).await;
     let options = options.host("127.0.0.1").port(proxy.port);
     let queue = server.queue_on(pool_of(5, options));
@@ -106,41 +105,79 @@ async fn behind_a_proxy(server: &Server) -> (Proxy, LeasedRows) {
     (proxy, queue)
 }
 
+const USUAL: &str = "read committed";
+
+/// What is said of every statement that was said before: its name.
+const KNOWN_STATEMENT: &str = "sqlx_s_";
+
 #[test]
-fn what_breaks_before_the_commit_is_refused_for_every_receipt() {
-    for behind in ["begin", "unnest"] {
-        on_server(async |server| {
-            let (proxy, queue) = behind_a_proxy(&server).await;
-            let rows = fetch(&queue, 3).await;
-            proxy.cut(Cut { behind, heard: true });
-            assert_eq!(letters(&settle(&queue, &rows, Verdict::Accept).await), "RRR", "{behind}");
-            assert_eq!(server.texts("select '' from orders").await.len(), 3);
-            server.wait_for_sessions("state <> 'idle'", 0).await;
-            assert_eq!(letters(&settle(&queue, &rows, Verdict::Accept).await), "CCC");
-        });
+fn what_breaks_before_the_server_hears_it_is_done_on_a_new_connection() {
+    // A statement is prepared when it is said first.
+    let cuts = [
+        (USUAL, "unnest", true),
+        (USUAL, "unnest", false),
+        (USUAL, KNOWN_STATEMENT, false),
+        ("serializable", "begin", true),
+        ("serializable", "COMMIT", false),
+    ];
+    for (isolation, behind, heard) in cuts {
+        for verdict in [Verdict::Accept, BACK, reject("no")] {
+            on_server(async |server| {
+                let (proxy, queue) = behind_a_proxy(&server, isolation).await;
+                let rows = fetch(&queue, 3).await;
+                if behind == KNOWN_STATEMENT {
+                    settle(&queue, &fetch_one_more(&queue, &server).await, verdict.clone()).await;
+                }
+                proxy.cut(Cut { behind, heard });
+                let outcomes = settle(&queue, &rows, verdict.clone()).await;
+                assert_eq!(letters(&outcomes), "CCC", "{isolation} {behind} {heard} {verdict:?}");
+                let ours = server.texts("select '' from orders where not_before > now()").await;
+                assert!(ours.is_empty(), "{isolation} {behind} {heard} {verdict:?}");
+                let dead = server.texts("select '' from orders_dead where id < 4").await.len();
+                assert_eq!(dead, if matches!(verdict, Verdict::Reject { .. }) { 3 } else { 0 });
+                server.wait_for_sessions("state <> 'idle'", 0).await;
+            });
+        }
     }
 }
 
+async fn fetch_one_more(queue: &LeasedRows, server: &Server) -> Vec<Fetched> {
+    put_many(queue, server, 1).await;
+    fetch(queue, 1).await
+}
+
 #[test]
-fn a_commit_without_an_answer_is_unknown_whether_or_not_it_was_heard() {
-    for (heard, left) in [(true, 0), (false, 3)] {
-        on_server(async |server| {
-            let (proxy, queue) = behind_a_proxy(&server).await;
-            let rows = fetch(&queue, 3).await;
-            proxy.cut(Cut { behind: "COMMIT", heard });
-            assert_eq!(letters(&settle(&queue, &rows, Verdict::Accept).await), "UUU");
-            server.wait_for_sessions("state <> 'idle'", 0).await;
-            assert_eq!(server.texts("select '' from orders").await.len(), left);
-            let again = if heard { "LLL" } else { "CCC" };
-            assert_eq!(letters(&settle(&queue, &rows, Verdict::Accept).await), again);
-        });
+fn what_is_done_and_has_no_answer_is_unknown_and_done_once() {
+    for (isolation, behind) in [(USUAL, KNOWN_STATEMENT), ("serializable", "COMMIT")] {
+        for verdict in [Verdict::Accept, BACK, reject("no")] {
+            on_server(async |server| {
+                let (proxy, queue) = behind_a_proxy(&server, isolation).await;
+                let rows = fetch(&queue, 3).await;
+                settle(&queue, &fetch_one_more(&queue, &server).await, verdict.clone()).await;
+                proxy.cut(Cut { behind, heard: true });
+                let outcomes = settle(&queue, &rows, verdict.clone()).await;
+                assert_eq!(letters(&outcomes), "UUU", "{isolation} {verdict:?}");
+                server.wait_for_sessions("state <> 'idle'", 0).await;
+                assert_eq!(letters(&settle(&queue, &rows, verdict.clone()).await), "LLL");
+                let tokens =
+                    "select concat_ws(' ', id, token) from orders where id < 4 order by id";
+                let (left, dead): (&[&str], usize) = match verdict {
+                    Verdict::Accept => (&[], 0),
+                    Verdict::Reject { .. } => (&[], 3),
+                    _ => (&["1 2", "2 2", "3 2"], 0),
+                };
+                assert_eq!(server.texts(tokens).await, left, "{isolation} {verdict:?}");
+                let kept = server.texts("select '' from orders_dead where id < 4").await;
+                assert_eq!(kept.len(), dead, "{isolation} {verdict:?}");
+            });
+        }
     }
 }
 
 #[test]
 fn a_claim_without_an_answer_is_trouble_that_passes() {
     on_server(async |server| {
-        let (proxy, queue) = behind_a_proxy(&server).await;
+        let (proxy, queue) = behind_a_proxy(&server, USUAL).await;
         proxy.cut(Cut { behind: "skip locked", heard: true });
         assert!(matches!(try_fetch(&queue, Want::new(3)).await, Err(Trouble::Passes(_))));
         server.wait_for_sessions("state <> 'idle'", 0).await;
@@ -164,12 +201,11 @@ fn a_standby_is_left_for_the_primary() {
         let queue = server.queue_on(pool.connect_lazy_with(server.options()));
         queue_tables(&server).await;
         assert!(matches!(try_fetch(&queue, Want::new(1)).await, Err(Trouble::Passes(_))));
-        // The one that is held for settlements has not said it yet.
+        // The one that is held for settlements has not said it yet; the next one leads to the primary.
         server.wait_for_sessions("true", 1).await;
         reads_only.store(false, Ordering::Relaxed);
         put_many(&queue, &server, 1).await;
         let rows = fetch(&queue, 1).await;
-        assert_eq!(letters(&settle(&queue, &rows, Verdict::Accept).await), "R");
         assert_eq!(letters(&settle(&queue, &rows, Verdict::Accept).await), "C");
     });
 }

@@ -15,23 +15,30 @@ pub(crate) struct Cut {
 
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    cut: Arc<Mutex<Option<Cut>>>,
+    cuts: Arc<Cuts>,
+}
+
+#[derive(Default)]
+struct Cuts {
+    next: Mutex<Option<Cut>>,
+    /// Held while a server does what a connection that broke has told it: nobody says anything meanwhile.
+    working: smol::lock::Mutex<()>,
 }
 
 impl Proxy {
     /// A port that leads to the server.
     pub(crate) async fn to(host: String, port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let cut = Arc::new(Mutex::new(None));
-        let proxy = Self { port: listener.local_addr().unwrap().port(), cut: Arc::clone(&cut) };
+        let cuts = Arc::new(Cuts::default());
+        let proxy = Self { port: listener.local_addr().unwrap().port(), cuts: Arc::clone(&cuts) };
         smol::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let server = TcpStream::connect((host.as_str(), port)).await.unwrap();
-                let cut = Arc::clone(&cut);
+                let cuts = Arc::clone(&cuts);
                 smol::spawn(async move {
                     let back = smol::io::copy(server.clone(), client.clone());
-                    let forth = forth(client.clone(), server.clone(), &cut);
+                    let forth = forth(client.clone(), server.clone(), &cuts);
                     // Whichever ends first ends the connection. An answer is not handed on once the
                     // word was said.
                     let forth = std::pin::pin!(forth);
@@ -48,16 +55,12 @@ impl Proxy {
 
     /// The next connection that says the word breaks.
     pub(crate) fn cut(&self, cut: Cut) {
-        *self.cut.lock().unwrap() = Some(cut);
+        *self.cuts.next.lock().unwrap() = Some(cut);
     }
 }
 
 /// Hands on what the client says, until it says the word.
-async fn forth(
-    mut client: TcpStream,
-    mut server: TcpStream,
-    cut: &Mutex<Option<Cut>>,
-) -> io::Result<()> {
+async fn forth(mut client: TcpStream, mut server: TcpStream, cuts: &Cuts) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let count = client.read(&mut buffer).await?;
@@ -65,17 +68,21 @@ async fn forth(
             return Ok(());
         }
         let said = &buffer[..count];
-        let cuts = {
-            let mut cut = cut.lock().unwrap();
-            cut.take_if(|cut| {
+        let cut = {
+            let mut next = cuts.next.lock().unwrap();
+            next.take_if(|cut| {
                 let word = cut.behind.as_bytes();
                 said.windows(word.len()).any(|window| window == word)
             })
         };
-        match cuts {
-            None => server.write_all(said).await?,
+        match cut {
+            None => {
+                drop(cuts.working.lock().await);
+                server.write_all(said).await?;
+            }
             Some(Cut { heard: false, .. }) => return Ok(()),
             Some(Cut { heard: true, .. }) => {
+                let _working = cuts.working.lock().await;
                 // The client's side breaks first, so that no answer gets through.
                 client.shutdown(std::net::Shutdown::Both)?;
                 server.write_all(said).await?;
