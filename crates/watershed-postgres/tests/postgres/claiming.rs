@@ -207,7 +207,7 @@ fn rows_of_a_key_are_in_the_order_in_which_their_transactions_commit() {
             late.commit().await.unwrap();
         };
         let watch = async {
-            server.wait_for_sessions("wait_event_type = 'Lock'", 1).await;
+            server.wait_for_sessions("wait_event_type = 'Lock'", 1..=1).await;
             early.commit().await.unwrap();
         };
         futures::join!(late, watch);

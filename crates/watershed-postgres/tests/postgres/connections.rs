@@ -135,7 +135,7 @@ fn what_breaks_before_the_server_hears_it_is_done_on_a_new_connection() {
                 assert!(ours.is_empty(), "{isolation} {behind} {heard} {verdict:?}");
                 let dead = server.texts("select '' from orders_dead where id < 4").await.len();
                 assert_eq!(dead, if matches!(verdict, Verdict::Reject { .. }) { 3 } else { 0 });
-                server.wait_for_sessions("state <> 'idle'", 0).await;
+                server.wait_for_sessions("state <> 'idle'", 0..=0).await;
             });
         }
     }
@@ -157,7 +157,7 @@ fn what_is_done_and_has_no_answer_is_unknown_and_done_once() {
                 proxy.cut(Cut { behind, heard: true });
                 let outcomes = settle(&queue, &rows, verdict.clone()).await;
                 assert_eq!(letters(&outcomes), "UUU", "{isolation} {verdict:?}");
-                server.wait_for_sessions("state <> 'idle'", 0).await;
+                server.wait_for_sessions("state <> 'idle'", 0..=0).await;
                 assert_eq!(letters(&settle(&queue, &rows, verdict.clone()).await), "LLL");
                 let tokens =
                     "select concat_ws(' ', id, token) from orders where id < 4 order by id";
@@ -180,7 +180,7 @@ fn a_claim_without_an_answer_is_trouble_that_passes() {
         let (proxy, queue) = behind_a_proxy(&server, USUAL).await;
         proxy.cut(Cut { behind: "skip locked", heard: true });
         assert!(matches!(try_fetch(&queue, Want::new(3)).await, Err(Trouble::Passes(_))));
-        server.wait_for_sessions("state <> 'idle'", 0).await;
+        server.wait_for_sessions("state <> 'idle'", 0..=0).await;
         assert_eq!(fetch(&queue, 3).await.len(), 3);
     });
 }
@@ -202,7 +202,7 @@ fn a_standby_is_left_for_the_primary() {
         queue_tables(&server).await;
         assert!(matches!(try_fetch(&queue, Want::new(1)).await, Err(Trouble::Passes(_))));
         // The one that is held for settlements has not said it yet; the next one leads to the primary.
-        server.wait_for_sessions("true", 1).await;
+        server.wait_for_sessions("true", 1..=1).await;
         reads_only.store(false, Ordering::Relaxed);
         put_many(&queue, &server, 1).await;
         let rows = fetch(&queue, 1).await;
@@ -240,13 +240,13 @@ fn what_is_dropped_at_any_moment_leaves_no_transaction_and_no_lock() {
                 fetched.unwrap();
                 ended[0] = true;
             }
-            server.wait_for_sessions("state <> 'idle'", 0).await;
+            server.wait_for_sessions("state <> 'idle'", 0..=0).await;
             server.texts("update orders set not_before = 'epoch' returning ''").await;
             let rows = fetch(&queue, 1).await;
             if polled(times, settle(&queue, &rows, Verdict::Accept)).await.is_some() {
                 ended[1] = true;
             }
-            server.wait_for_sessions("state <> 'idle'", 0).await;
+            server.wait_for_sessions("state <> 'idle'", 0..=0).await;
             if server.texts("select '' from orders").await.is_empty() {
                 put_many(&queue, &server, 1).await;
             }

@@ -32,7 +32,7 @@ fn a_hint_wakes_long_before_the_interval() {
         let queue = listening(&server).await;
         let fetch = try_fetch(&queue, patient());
         let put = async {
-            server.wait_for_sessions(LISTENS, 1).await;
+            server.wait_for_sessions(LISTENS, 1..=1).await;
             put(&queue, &server, &[NewRow::new("new")]).await
         };
         let began = Instant::now();
@@ -41,7 +41,7 @@ fn a_hint_wakes_long_before_the_interval() {
         assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
         // The second time, it listens already.
         let put = async {
-            server.wait_for_sessions(LISTENS, 1).await;
+            server.wait_for_sessions(LISTENS, 1..=1).await;
             put_many(&queue, &server, 3).await;
         };
         let (rows, ()) = futures::join!(try_fetch(&queue, patient()), put);
@@ -55,7 +55,7 @@ fn a_listener_that_is_lost_is_a_reason_to_ask_again() {
         let queue = listening(&server).await;
         let fetch = try_fetch(&queue, patient());
         let lose = async {
-            server.wait_for_sessions(LISTENS, 1).await;
+            server.wait_for_sessions(LISTENS, 1..=1).await;
             // Nobody gives a hint of this one.
             put_many(&server.queue(), &server, 1).await;
             server.terminate(LISTENS).await;
@@ -64,7 +64,7 @@ fn a_listener_that_is_lost_is_a_reason_to_ask_again() {
         assert_eq!(rows.unwrap().len(), 1);
         // And the next one listens again.
         let put = async {
-            server.wait_for_sessions(LISTENS, 1).await;
+            server.wait_for_sessions(LISTENS, 1..=1).await;
             put(&queue, &server, &[NewRow::new("new")]).await
         };
         let (rows, _) = futures::join!(try_fetch(&queue, patient()), put);
@@ -79,7 +79,7 @@ fn a_fetch_that_is_stopped_returns_at_once_and_one_that_waited_returns_nothing()
         let (stop, mut want) = (CancellationSource::new(), patient());
         want.stop = stop.token();
         let cancel = async {
-            server.wait_for_sessions(LISTENS, 1).await;
+            server.wait_for_sessions(LISTENS, 1..=1).await;
             stop.cancel();
         };
         let began = Instant::now();
