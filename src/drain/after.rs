@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::lane::Waiting;
 use super::letters::{DeadLetters, Letter};
-use super::settling::{Gone, settle_failed};
+use super::settling::{self, Gone, settle_failed};
 use super::slot::{Ended, Job, Slot};
 use super::state::{Doing, Info, Shared, State};
 use super::types::{DrainTypes, Drains};
@@ -173,6 +173,10 @@ impl<C: Drains> Slot<C> {
         // One of which nothing is left is not rejected: it comes again.
         let is_empty = job.message.is_none() && this.raw.is_none();
         let is_lost = C::Letters::GIVEN && is_empty && job.receipt.delivered().is_some();
+        if goes_on && C::Letters::GIVEN && undone.is_ok() && settling::is_lost(Some(job)) {
+            // It comes again, to us or to others, and is theirs to be given up.
+            return self.lost_and_undone(info, state);
+        }
         if !(goes_on && C::Letters::GIVEN) || is_lost {
             let is_undone = undone.is_ok();
             if let Err(failure) = undone {
@@ -374,7 +378,7 @@ impl<C: Drains> After<C> {
 }
 
 /// What a letter that was not stored has failed with.
-fn not_stored(error: Error) -> Error {
+pub(super) fn not_stored(error: Error) -> Error {
     if error.code() != ErrorCode::Compensation {
         return error;
     }

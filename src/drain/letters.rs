@@ -39,20 +39,21 @@ pub struct Letter<M> {
 }
 
 impl<M> Letter<M> {
-    /// The message; `None` where it could not be decoded.
+    /// The message; `None` where no handler was to get it: it could not be decoded, or was delivered too
+    /// often. Then it is [`raw`](Self::raw).
     #[must_use]
     pub fn message(&self) -> Option<&M> {
         self.message.as_ref()
     }
 
-    /// The message; `None` where it could not be decoded.
+    /// The message, as [`message`](Self::message) has it.
     #[must_use]
     pub fn into_message(self) -> Option<M> {
         self.message
     }
 
-    /// What the message was before it [could not be decoded](crate::Source::decoded), if it was of this
-    /// type.
+    /// What the message was before it [could not be decoded](crate::Source::decoded), or as it came too
+    /// often, if it was of this type.
     #[must_use]
     pub fn raw<T: 'static>(&self) -> Option<&T> {
         self.raw.as_ref()?.downcast_ref()

@@ -10,8 +10,8 @@
 //! - `report`, `progress`, `warnings`: what comes out; `accounts`: where every message is
 //! - `slots`, `queue`, `rate`: who may run a handler, and when
 //! - `slot`, `failing`, `after`: the life of one message
-//! - `settling`, `unsettled`: messages from the end of their handler to their settlement; `upkeep`: the
-//!   transports
+//! - `settling`, `unsettled`, `taken_back`: messages from the end of their handler to their settlement;
+//!   `upkeep`: the transports
 //! - `lane`, `taking`: one source; `serial`: its messages one by one; `many`, `turns`, `starts`,
 //!   `runs`: several of them at once
 //! - `bank`, `leaving`, `alarms`: many lanes; `banks`, `state`: what all banks share
@@ -49,6 +49,7 @@ mod slots;
 mod start;
 mod starts;
 mod state;
+mod taken_back;
 mod taking;
 mod turns;
 mod types;

@@ -9,9 +9,11 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::letters::DeadLetters;
 use super::slot::{Ended, Job, Slot};
 use super::state::{Info, Shared, State};
 use super::types::Drains;
+use super::unsettled::Kept;
 use crate::error::Error;
 use crate::panics;
 use crate::settlement::{Delivered, Given, Handled, Key, Settled, Ticket, Verdict};
@@ -135,17 +137,17 @@ impl<C: Drains> Slot<C> {
     /// The message was handled: its transport is told, and its step waits for the answer if anything
     /// was staged.
     #[inline]
-    pub(super) fn accept(mut self: Pin<&mut Self>, state: &mut State<C>) {
+    pub(super) fn accept(mut self: Pin<&mut Self>, info: &Info, state: &mut State<C>) {
         let this = self.as_mut().project();
         let step = this.step.as_ref();
         let is_touched = step.is_some_and(|lent| lent.is_touched() || !lent.is_home());
         if is_touched || !this.job.as_mut().is_some_and(|job| job.receipt.accept()) {
-            self.give_accept(state);
+            self.give_accept(info, state);
         }
     }
 
     #[inline(never)]
-    fn give_accept(self: Pin<&mut Self>, state: &mut State<C>) {
+    fn give_accept(self: Pin<&mut Self>, info: &Info, state: &mut State<C>) {
         let this = self.project();
         let Some(job) = this.job.as_mut() else { return };
         let ticket = std::mem::take(&mut job.receipt).into_ticket();
@@ -156,7 +158,12 @@ impl<C: Drains> Slot<C> {
         let touched = this.step.take_if(|lent| lent.is_touched() || !lent.is_home());
         let tag = touched.map(|step| {
             *this.stop = None;
-            state.settling.add(step, delivered.clone())
+            let message = job.message.take().filter(|_| C::Letters::GIVEN);
+            let (number, attempts) = (job.number, job.begun);
+            let kept = message.map(|message| {
+                Box::new(Kept { message, source: info.origin.clone(), number, attempts })
+            });
+            state.settling.add(step, delivered.clone(), kept)
         });
         ticket.give(&Verdict::Accept, Given { tag, handled: Handled::Well });
     }
@@ -173,6 +180,32 @@ impl<C: Drains> Slot<C> {
             job.settle(&Verdict::UNDONE);
         }
         self.failed(info, state)
+    }
+
+    /// What becomes of a message that comes from somewhere else where that took too long: it is no longer
+    /// ours, or will not be for as long as a handler may take.
+    #[inline(never)]
+    pub(super) fn waited_in_vain(
+        mut self: Pin<&mut Self>,
+        info: &mut Info,
+        state: &mut State<C>,
+        shared: &Shared<C>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Option<Poll<Ended<C>>> {
+        let this = self.as_mut().project();
+        let job = this.job.as_mut()?;
+        let is_lost = is_lost(Some(job));
+        if !is_lost && job.is_by_hand() {
+            return Some(Poll::Ready(self.settled_meanwhile(info, state)));
+        }
+        let is_timed = shared.settings.message_timeout.is_some();
+        let has_time = || job.receipt.delivered().is_none_or(Delivered::has_time);
+        if !is_lost && (!is_timed || has_time()) {
+            return None;
+        }
+        job.begun -= 1;
+        *this.booked = true;
+        Some(self.lost(info, state, shared, cx))
     }
 
     /// The message is no longer ours: its handler is dropped, and what it did is undone.
@@ -215,8 +248,9 @@ impl<C: Drains> Slot<C> {
         this.span.end_dropped();
         *this.booked = false;
         if let Some(mut job) = this.job.take() {
-            // Of a window: those that are still ours.
-            job.settle(&Verdict::UNDONE);
+            // Where it is still ours, or some of its window.
+            let begun = job.begun > 0;
+            job.settle(&Verdict::Release { after: None, begun });
             panics::drop_contained(|| drop(job));
         }
         state.accounts.change(info.row, |n| {

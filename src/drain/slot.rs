@@ -13,7 +13,6 @@ use pin_project_lite::pin_project;
 use super::after::After;
 use super::lane::Waiting;
 use super::settings::Commit;
-use super::settling::is_lost;
 use super::state::{Doing, Info, Shared, State};
 use super::types::{DrainTypes, Drains};
 use crate::cancellation::CancellationSource;
@@ -140,15 +139,13 @@ impl<C: Drains> Slot<C> {
                 return self.refuse(job, error, None, info, state, shared, cx);
             }
         }
-        if C::Receipt::SETTLES && booked && is_lost(this.job.as_ref()) {
-            *this.booked = true;
-            panics::drop_each([message]);
-            return self.lost(info, state, shared, cx);
+        if C::Receipt::SETTLES && booked {
+            if let Some(ended) = self.as_mut().waited_in_vain(info, state, shared, cx) {
+                panics::drop_each([message]);
+                return ended;
+            }
         }
-        if C::Receipt::SETTLES && booked && this.job.as_ref().is_some_and(Job::is_by_hand) {
-            panics::drop_each([message]);
-            return Poll::Ready(self.settled_meanwhile(info, state));
-        }
+        let this = self.as_mut().project();
         if again {
             COUNTERS.messages_retried.add(1);
         }
@@ -302,7 +299,7 @@ impl<C: Drains> Slot<C> {
         shared: &Shared<C>,
     ) -> Ended<C> {
         if C::Receipt::SETTLES {
-            self.as_mut().accept(state);
+            self.as_mut().accept(info, state);
         }
         let this = self.as_mut().project();
         // What was kept for another attempt is the user's, and the message has been handled.

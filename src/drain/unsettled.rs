@@ -1,24 +1,23 @@
 //! Messages that were handled and are not settled, where there is something to undo.
 //!
-//! Each keeps its step until every receipt of it has its outcome. One whose accept was certainly not
-//! applied is undone and given back, as long as nothing behind it has begun; and so is one that is done
-//! behind another one that goes back.
+//! Each keeps its step until every receipt of it has its outcome, or until it is
+//! [taken back](super::taken_back).
 //!
 //! A step that is home when its message is settled goes on with another one: to make it, with its scope,
 //! and to take them apart is most of the 12,400 instructions that a message which stages an action cost
 //! before that, and 7,600 after it (callgrind; tokens became cheaper, too).
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use super::order::Order;
-use super::settling::{is_lost, put_aside};
+use super::settling::is_lost;
 use super::slot::Job;
-use super::state::{Shared, State};
+use super::state::State;
+use super::taken_back::Back;
 use super::types::{DrainTypes, Drains};
-use crate::error::Error;
+use crate::origin::SourceRef;
 use crate::panics;
-use crate::settlement::{Delivered, Given, Key, Settled, Tag, Verdict};
+use crate::settlement::{Delivered, Key, Tag};
 use crate::step::LentStep;
 
 /// How many steps are kept for further messages.
@@ -42,15 +41,26 @@ pub(super) struct Unsettled<C: DrainTypes> {
 
 /// A message that was handled, and what it staged.
 pub(super) struct Record<C: DrainTypes> {
-    step: LentStep,
-    delivered: Delivered,
+    pub(super) step: LentStep,
+    pub(super) delivered: Delivered,
     /// Receipts without an outcome, and those of them that were refused.
-    left: usize,
-    refused: Vec<Key>,
+    pub(super) left: usize,
+    pub(super) refused: Vec<Key>,
     /// Where messages go in order by key: that of this one, and whether another one of it has begun.
-    key: Option<(u32, u64)>,
-    has_followers: bool,
-    pub(super) rollback: Option<C::Rollback>,
+    pub(super) key: Option<(u32, u64)>,
+    pub(super) has_followers: bool,
+    /// It is taken back, and that goes on.
+    pub(super) back: Option<Back<C>>,
+    /// What its letter would be made of, where there are dead letters.
+    pub(super) kept: Option<Box<Kept<C::Message>>>,
+}
+
+/// A message that may yet be given up.
+pub(super) struct Kept<M> {
+    pub(super) message: M,
+    pub(super) source: SourceRef,
+    pub(super) number: u64,
+    pub(super) attempts: u32,
 }
 
 impl<C: DrainTypes> Default for Unsettled<C> {
@@ -72,11 +82,16 @@ impl<C: DrainTypes> Unsettled<C> {
         self.records.len() == self.vacant.len()
     }
 
-    pub(super) fn add(&mut self, step: LentStep, delivered: Delivered) -> Tag {
+    pub(super) fn add(
+        &mut self,
+        step: LentStep,
+        delivered: Delivered,
+        kept: Option<Box<Kept<C::Message>>>,
+    ) -> Tag {
         let left = delivered.receipts().len();
         let refused = Vec::new();
-        let (key, has_followers, rollback) = (None, false, None);
-        let record = Record { step, delivered, left, refused, key, has_followers, rollback };
+        let (key, has_followers, back) = (None, false, None);
+        let record = Record { step, delivered, left, refused, key, has_followers, back, kept };
         let tag = self.vacant.pop().unwrap_or_else(|| {
             self.records.push(None);
             u32::try_from(self.records.len() - 1).unwrap_or(u32::MAX)
@@ -90,7 +105,7 @@ impl<C: DrainTypes> Unsettled<C> {
         self.records.get_mut(tag as usize)?.as_mut()
     }
 
-    fn remove(&mut self, tag: Tag) -> Option<Record<C>> {
+    pub(super) fn remove(&mut self, tag: Tag) -> Option<Record<C>> {
         let record = self.records.get_mut(tag as usize)?.take()?;
         self.vacant.push(tag);
         if let Some(key) = record.key.filter(|key| self.by_key.get(key) == Some(&tag)) {
@@ -159,37 +174,6 @@ impl<C: Drains> State<C> {
         }
     }
 
-    /// An accept was refused to the end. `behind`: how many of its source were taken since, or of its
-    /// group.
-    pub(super) fn refused(
-        &mut self,
-        key: Key,
-        tag: Tag,
-        (behind, group): (u64, Option<&Arc<str>>),
-        shared: &Shared<C>,
-    ) {
-        let Some(record) = self.settling.get(tag) else { return };
-        // The others of its own window are no others.
-        let own = record.delivered.receipts().iter().rev().take_while(|(_, it)| *it != key);
-        let own =
-            own.filter(|(desk, it)| group.is_none() || desk.facts(*it).group.as_ref() == group);
-        let is_behind = behind > own.count() as u64;
-        let has_followers = match record.key {
-            Some(_) => record.has_followers || group.is_some() && is_behind,
-            None => is_behind,
-        };
-        if !has_followers {
-            return self.take_back(key, tag, shared);
-        }
-        let text = "the accept was refused, and others behind it have begun";
-        let unknown = Settled::Unknown(Error::validation(text));
-        let delivered = record.delivered.clone();
-        for (desk, _) in delivered.receipts().iter().filter(|(_, other)| *other == key) {
-            desk.settled_by_hand(key, &unknown);
-        }
-        self.concluded(tag);
-    }
-
     /// A receipt of a message that was handled has its outcome: what the message did stays.
     pub(super) fn concluded(&mut self, tag: Tag) {
         let Some(record) = self.settling.get(tag) else { return };
@@ -202,80 +186,18 @@ impl<C: Drains> State<C> {
         }
     }
 
-    /// A message that was handled is to be undone, and released: its accept was refused to the end, or
-    /// one before it goes back.
-    pub(super) fn take_back(&mut self, key: Key, tag: Tag, shared: &Shared<C>) {
-        let Some(record) = self.settling.get(tag) else { return };
-        record.refused.push(key);
-        self.look_at_refusals(tag);
-        self.begin_to_undo(tag, shared);
-    }
-
-    /// Of a window some were accepted: the others are not undone alone.
-    fn look_at_refusals(&mut self, tag: Tag) {
-        let Some(record) = self.settling.get(tag) else { return };
-        if record.left < record.delivered.receipts().len() && !record.refused.is_empty() {
-            let refused = std::mem::take(&mut record.refused);
-            record.left -= refused.len();
-            let unknown = Settled::Unknown(Error::validation("others of its window were accepted"));
-            let delivered = record.delivered.clone();
-            for (desk, key) in delivered.receipts().iter().filter(|(_, key)| refused.contains(key))
-            {
-                desk.settled_by_hand(*key, &unknown);
-            }
-            if record.left == 0 {
-                if let Some(record) = self.settling.remove(tag) {
-                    record.step.let_go(true);
-                }
-            }
-        }
-    }
-
-    fn begin_to_undo(&mut self, tag: Tag, shared: &Shared<C>) {
-        use super::undos::UndoWith;
-        let Self { settling, undos, .. } = self;
-        let Some(record) = settling.get(tag) else { return };
-        if record.rollback.is_none() && record.refused.len() == record.left {
-            let clock = shared.context.clock();
-            record.rollback = Some(undos.roll_back(record.step.scope(), &shared.policy, clock));
-            settling.undoing.push(tag);
-        }
-    }
-
-    /// A message that was handled has been undone, as far as it could be.
-    pub(super) fn undone_behind(&mut self, tag: Tag, undone: Result<(), Error>) {
-        self.settling.undoing.retain(|other| *other != tag);
-        let Some(mut record) = self.settling.remove(tag) else { return };
-        record.rollback = None;
-        let verdict = match &undone {
-            Ok(()) => Some(Verdict::UNDONE),
-            Err(error) => put_aside(&record.delivered, error, None),
-        };
-        for (desk, key) in record.delivered.receipts() {
-            self.settling.lost.remove(key);
-            match &verdict {
-                Some(verdict) => desk.give(*key, verdict.clone(), Given::default()),
-                None => desk.abandon(*key),
-            }
-        }
-        if undone.is_err() {
-            record.step.hand_over_to_context();
-        }
-        record.step.let_go(false);
-        if let Err(error) = undone {
-            // It is neither done nor undone, and nobody but the drain can tell.
-            self.fail(error);
-        }
-    }
-
     /// The drain is over before these are settled: `not_sent` has those whose accept nobody has.
     pub(super) fn abandon_unsettled(&mut self, not_sent: &BTreeSet<Key>) {
         for tag in self.settling.tags() {
             let Some(mut record) = self.settling.remove(tag) else { continue };
-            panics::drop_each(record.rollback.take());
+            let back = record.back.take();
+            let is_storing = matches!(back, Some(Back::Storing { .. }));
+            panics::drop_contained(|| drop(back));
             let is_back = |key: &Key| not_sent.contains(key) || record.refused.contains(key);
-            // Of a window, all of them: whatever was accepted, or may have been, is not undone.
-            let back = record.delivered.receipts().iter().all(|(_, key)| is_back(key));
+            // Of a window, all of them: whatever was accepted, or may have been, is not undone. Nor is
+            // what could not be.
+            let back =
+                !is_storing && record.delivered.receipts().iter().all(|(_, key)| is_back(key));
             if back {
                 let number = record.delivered.order();
                 let release =

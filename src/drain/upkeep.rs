@@ -6,8 +6,6 @@
 //! closed.
 
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -27,7 +25,9 @@ use crate::source::Profile;
 /// The transports of a drain.
 #[derive(Default)]
 pub(super) struct Desks {
-    desks: Vec<Arc<dyn Desk>>,
+    all: Vec<Arc<dyn Desk>>,
+    /// How many of them were driven at least once: before that nobody has asked what they bring.
+    driven: usize,
     closing: Option<Closing>,
 }
 
@@ -51,7 +51,7 @@ impl<C: Drains> Running<C> {
             if profile.gathers {
                 desk.gathers();
             }
-            if self.transports.desks.iter().any(|known| Arc::ptr_eq(known, desk)) {
+            if self.transports.all.iter().any(|known| Arc::ptr_eq(known, desk)) {
                 continue;
             }
             if !self.may_settle(state, self.sources - 1) {
@@ -71,7 +71,7 @@ impl<C: Drains> Running<C> {
             if let Some(progress) = &self.progress {
                 progress.add_desk(desk);
             }
-            self.transports.desks.push(Arc::clone(desk));
+            self.transports.all.push(Arc::clone(desk));
         }
         Ok(())
     }
@@ -115,14 +115,16 @@ impl<C: Drains> Running<C> {
 
     /// Whether no transport has anything to do, or may bring anything at once.
     pub(super) fn transports_are_idle(&self) -> bool {
-        self.transports.desks.iter().all(|desk| desk.is_idle())
+        let Desks { all, driven, .. } = &self.transports;
+        *driven == all.len() && all.iter().all(|desk| desk.is_idle())
     }
 
     /// Lets every transport do what is due. Returns whether the drain has to look at itself.
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let mut told = false;
-        for at in 0..self.transports.desks.len() {
-            let desk = Arc::clone(&self.transports.desks[at]);
+        let count = self.transports.all.len();
+        let mut told = std::mem::replace(&mut self.transports.driven, count) < count;
+        for at in 0..self.transports.all.len() {
+            let desk = Arc::clone(&self.transports.all[at]);
             while let Poll::Ready(news) = desk.poll(cx) {
                 told = true;
                 self.hear(&desk, news)?;
@@ -173,35 +175,6 @@ impl<C: Drains> Running<C> {
         Ok(())
     }
 
-    /// Goes on with messages that were handled and are undone all the same.
-    fn poll_undoing(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let tags = self.look(|state| state.settling.undoing.clone())?;
-        let mut any = false;
-        for tag in tags {
-            let rollback =
-                self.look(|state| state.settling.get(tag).and_then(|it| it.rollback.take()))?;
-            let Some(mut rollback) = rollback else { continue };
-            let polled = panics::contain(|| Pin::new(&mut rollback).poll(cx));
-            if let Ok(Poll::Pending) = polled {
-                self.look(|state| {
-                    if let Some(record) = state.settling.get(tag) {
-                        record.rollback = Some(rollback);
-                    }
-                })?;
-                continue;
-            }
-            any = true;
-            panics::drop_each([rollback]);
-            let undone = match polled {
-                Ok(Poll::Ready(Ok(_)) | Poll::Pending) => Ok(()),
-                Ok(Poll::Ready(Err(failure))) => Err(failure.into_error()),
-                Err(text) => Err(Error::panic("a compensation", &text)),
-            };
-            self.look(|state| state.undone_behind(tag, undone))?;
-        }
-        Ok(any)
-    }
-
     /// All messages have ended: what is held goes back, and nothing more is fetched.
     fn begin_to_close(&mut self, result: Result<(), Error>) -> Result<(), Error> {
         self.refuse_sources();
@@ -228,7 +201,7 @@ impl<C: Drains> Running<C> {
 
     /// Nothing more is fetched, and what was not taken is released at once.
     pub(super) fn stop_fetching(&self) {
-        for desk in &self.transports.desks {
+        for desk in &self.transports.all {
             desk.stop();
         }
     }
@@ -240,9 +213,9 @@ impl<C: Drains> Running<C> {
             let failures = &mut state.failures.first;
             (!failures.is_empty()).then(|| failures.remove(0))
         })?;
-        let is_quiet = self.transports.desks.iter().all(|desk| desk.is_quiet())
+        let is_quiet = self.transports.all.iter().all(|desk| desk.is_quiet())
             && self.look(|state| state.settling.is_empty())?;
-        let desks = &self.transports.desks;
+        let desks = &self.transports.all;
         let Some(closing) = &mut self.transports.closing else { return Poll::Pending };
         closing.fail(failed);
         if is_quiet && closing.ends.is_none() {
@@ -281,7 +254,7 @@ impl<C: Drains> Running<C> {
     pub(super) fn leave_transports(&mut self, state: &mut State<C>) -> Settlements {
         let mut settlements = Settlements::default();
         let mut back = Vec::new();
-        let desks = std::mem::take(&mut self.transports.desks);
+        let desks = std::mem::take(&mut self.transports.all);
         for desk in &desks {
             let not_sent: Vec<(Key, Option<Tag>)> = desk.detach();
             back.extend(not_sent.into_iter().map(|(key, tag)| (Arc::clone(desk), key, tag)));

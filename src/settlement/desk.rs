@@ -192,6 +192,9 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// back.
     fn may_begin(&self, key: Key) -> bool;
 
+    /// Whether a handler has time enough for it, where its lease cannot be renewed.
+    fn has_time(&self, key: Key) -> bool;
+
     fn facts(&self, key: Key) -> Facts;
 
     /// The transport's own receipt.

@@ -188,6 +188,11 @@ impl Delivered {
         self.receipts().iter().all(|(desk, key)| desk.may_begin(*key))
     }
 
+    /// Whether a handler has time enough for all of it.
+    pub(crate) fn has_time(&self) -> bool {
+        self.receipts().iter().all(|(desk, key)| desk.has_time(*key))
+    }
+
     /// Whether its transport keeps order by group.
     pub(crate) fn is_grouped(&self) -> bool {
         self.receipts().iter().any(|(desk, _)| desk.able().groups)

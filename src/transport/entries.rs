@@ -72,6 +72,10 @@ impl<R> Entry<R> {
         self.facts.as_deref().unwrap_or(&NOTHING)
     }
 
+    pub(super) fn take_facts(&mut self) -> Option<Box<Facts>> {
+        self.facts.take()
+    }
+
     /// The receipt for somebody who uses it while others may.
     pub(super) fn share(&mut self) -> Option<Arc<R>> {
         let shared = match self.receipt.take()? {
@@ -169,6 +173,11 @@ impl Lease {
         let next = if renewable { requested + term / 3 } else { expires };
         let term = u64::try_from(term.as_nanos()).unwrap_or(u64::MAX);
         Self { term, expires, next, renewing: false, calling: false, renewable }
+    }
+
+    /// Whether so little is left of it, and will not be more.
+    pub(super) fn has_less_than(&self, span: Duration, now: Tick) -> bool {
+        !self.renewable && self.expires != Tick::MAX && now + span > self.expires
     }
 
     /// The same after a renewal.

@@ -16,7 +16,7 @@ use super::state::{Due, End, State, no_answer};
 use crate::cancellation::CancellationSource;
 use crate::clock::Tick;
 use crate::error::Error;
-use crate::settlement::{Given, Key, News, Verdict};
+use crate::settlement::{Facts, Given, Key, News, Verdict};
 
 /// How long a transport may wait for a first message. A drain that ends tells it to return.
 const LONGEST_FETCH: Duration = Duration::from_secs(20);
@@ -186,6 +186,13 @@ impl<T: Transport> State<T> {
                 self.rewind(id, Arc::new(receipt));
                 continue;
             }
+            if !self.able.prefix && self.is_outdated(&facts) {
+                self.aside.messages.push(message);
+                let facts = Facts { id: None, group: None, ..facts };
+                let (key, _) = self.add_entry(id, requested, receipt, lease, facts);
+                self.conclude(key, End::Lost);
+                continue;
+            }
             let is_here =
                 !self.able.prefix && facts.id.as_ref().is_some_and(|id| self.comes_again(id));
             let (key, expires) = self.add_entry(id, requested, receipt, lease, facts);
@@ -202,6 +209,13 @@ impl<T: Transport> State<T> {
                 self.queue_up(id, message, key, now);
             }
         }
+    }
+
+    /// Whether a later delivery of it is here already: the answer that has brought this one came late.
+    fn is_outdated(&self, facts: &Facts) -> bool {
+        let here = facts.id.as_ref().and_then(|id| self.entries.get(*self.ids.get(id)?));
+        let later = here.and_then(|entry| entry.facts().deliveries);
+        facts.deliveries.zip(later).is_some_and(|(this, later)| this < later)
     }
 
     /// That it comes again proves that an earlier delivery of it is lost. Returns whether that is here
@@ -240,7 +254,7 @@ impl<T: Transport> State<T> {
         requested: Tick,
         receipt: T::Receipt,
         lease: Option<Duration>,
-        facts: crate::settlement::Facts,
+        facts: Facts,
     ) -> (Key, Tick) {
         let renews = self.able.renews;
         let is_known = facts.is_known();
@@ -322,7 +336,7 @@ impl<T: Transport> State<T> {
         for Received { message, receipt, lease, facts } in messages {
             self.aside.messages.push(message);
             if !self.able.prefix {
-                let facts = crate::settlement::Facts { id: None, ..facts };
+                let facts = Facts { id: None, ..facts };
                 let (key, _) = self.add_entry(0, requested, receipt, lease, facts);
                 self.give_back(key, Verdict::UNTOUCHED);
             }

@@ -17,7 +17,7 @@ use super::Transport;
 use super::accepts::Accepts;
 use super::aside::Aside;
 use super::driver::Driver;
-use super::entries::Phase;
+use super::entries::{Entry, Phase};
 use super::events::Notices;
 use super::options::Options;
 use super::source::TransportSource;
@@ -336,12 +336,21 @@ impl<T: Transport> Desk for Hub<T> {
     fn may_begin(&self, key: Key) -> bool {
         let now = self.clock().now();
         let state = self.lock();
-        state.is_ours(key, now) && !state.is_asked_back(key) && !state.group_goes_back(key)
+        let may_begin =
+            state.is_ours(key, now) && !state.is_asked_back(key) && !state.group_goes_back(key);
+        drop(state);
+        may_begin && self.has_time(key)
+    }
+
+    fn has_time(&self, key: Key) -> bool {
+        let now = self.clock().now();
+        self.change(|state| state.has_time(key, now))
     }
 
     fn facts(&self, key: Key) -> Facts {
         let state = self.lock();
-        state.entries.get(key).map(|entry| entry.facts().clone()).unwrap_or_default()
+        let lost = || state.lost.get(&key).map(|facts| &**facts);
+        state.entries.get(key).map(Entry::facts).or_else(lost).cloned().unwrap_or_default()
     }
 
     fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>> {

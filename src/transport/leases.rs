@@ -82,6 +82,19 @@ impl<T: Transport> State<T> {
         self.news.push_back(News::Fault(Error::validation(text)));
     }
 
+    /// Whether enough is left of a lease for a handler. Where it is not, that is told.
+    pub(super) fn has_time(&mut self, key: Key, now: Tick) -> bool {
+        let Some((part, lease)) = self.entries.get(key).map(|entry| (entry.part, entry.lease))
+        else {
+            return true;
+        };
+        let is_short = lease.has_less_than(self.least_lease, now);
+        if is_short {
+            self.has_too_little_left(part, lease.expires.since(now));
+        }
+        !is_short
+    }
+
     /// The moment of a lease has come: it is to be renewed, or has run out.
     pub(super) fn lease_is_due(&mut self, key: Key, at: Tick, now: Tick) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.lease.next == at) else {

@@ -89,7 +89,7 @@ impl<T: Transport> State<T> {
 
     /// What was lost is undone: it may be begun once more.
     pub(super) fn is_undone(&mut self, key: Key) {
-        if let Some(id) = self.lost.remove(&key) {
+        if let Some(id) = self.lost.remove(&key).and_then(|facts| facts.id) {
             if self.ids.get(&id) == Some(&key) {
                 self.ids.remove(&id);
             }

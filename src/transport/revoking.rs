@@ -227,9 +227,9 @@ impl<T: Transport> State<T> {
                         self.conclude(key, End::Unknown);
                     } else if matches!(entry.verdict, Said::Accept) {
                         entry.phase = Phase::Taken;
-                        self.unsettled -= 1;
                         let tag = entry.tag.take();
                         not_sent.push((key, tag));
+                        self.makes_room();
                     } else {
                         self.conclude(key, End::Abandoned);
                     }

@@ -66,10 +66,14 @@ impl<T: Transport> State<T> {
         }
     }
 
-    /// A verdict has its outcome, and there was no room before.
-    pub(super) fn room_came(&mut self) {
-        self.room.epoch += 1;
-        self.wake_room_line();
+    /// A verdict is no longer without an outcome: it has one, or is taken back.
+    pub(super) fn makes_room(&mut self) {
+        let was_full = !self.has_room();
+        self.unsettled -= 1;
+        if was_full {
+            self.room.epoch += 1;
+            self.wake_room_line();
+        }
     }
 
     /// One that let others go first is behind them.

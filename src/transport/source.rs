@@ -124,8 +124,7 @@ impl<T: Transport> State<T> {
             if now >= lease.expires {
                 self.aside.messages.push(message);
                 self.lose_taken(key);
-            } else if !lease.renewable && lease.expires != Tick::MAX && now + least > lease.expires
-            {
+            } else if lease.has_less_than(least, now) {
                 self.aside.messages.push(message);
                 self.give(key, Verdict::UNTOUCHED, Given::default(), now);
                 self.rest(id, now);

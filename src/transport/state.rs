@@ -19,7 +19,7 @@ use super::room::Room;
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{
-    Able, Assignment, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
+    Able, Assignment, Facts, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
 };
 
 #[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
@@ -28,8 +28,8 @@ pub(super) struct State<T: Transport> {
     pub(super) options: Options,
     pub(super) entries: Entries<T::Receipt>,
     pub(super) ids: Ids,
-    /// Names of messages that are lost while somebody works on them, until that is undone.
-    pub(super) lost: HashMap<Key, Arc<str>>,
+    /// What is known of messages that are lost while somebody works on them, until that is undone.
+    pub(super) lost: HashMap<Key, Box<Facts>>,
     /// Its messages are gathered in windows.
     pub(super) gathers: bool,
     pub(super) groups: Groups<T::Message>,
@@ -216,7 +216,7 @@ impl<T: Transport> State<T> {
         if is_gone && self.entries.get(key).is_some_and(open) {
             self.goes_back(key);
         }
-        let Some(entry) = self.entries.remove(key) else { return };
+        let Some(mut entry) = self.entries.remove(key) else { return };
         let counts = &mut self.counts;
         let count = match (end, &entry.verdict) {
             (End::Lost, _) => &mut counts.lost,
@@ -228,27 +228,19 @@ impl<T: Transport> State<T> {
         };
         *count += 1;
         if matches!(entry.phase, Phase::Decided | Phase::Sending) {
-            let was_full = !self.has_room();
-            self.unsettled -= 1;
-            if was_full {
-                self.room_came();
-            }
+            self.makes_room();
         }
         if let Some(tag) = entry.tag {
             self.news.push_back(News::Concluded(tag));
             self.wake_driver();
         }
-        if let Some(id) = &entry.facts().id {
+        let worked_on = end == End::Lost && entry.phase == Phase::Taken;
+        if let Some(id) = entry.facts().id.as_ref().filter(|_| !worked_on) {
             if self.ids.get(id) == Some(&key) {
-                if end == End::Lost && entry.phase == Phase::Taken {
-                    self.lost.insert(key, Arc::clone(id));
-                } else {
-                    self.ids.remove(id);
-                }
+                self.ids.remove(id);
             }
         }
         if let Some(group) = &entry.facts().group {
-            let worked_on = end == End::Lost && entry.phase == Phase::Taken;
             let ended = EndedInGroup { in_hand: entry.in_hand, worked_on };
             self.leaves_group(group, key, ended);
             if !is_gone && !entry.verdict.is_release() {
@@ -262,6 +254,9 @@ impl<T: Transport> State<T> {
         });
         if matches!(entry.phase, Phase::Taken | Phase::ByHand) {
             self.has_left(part_id);
+        }
+        if worked_on {
+            self.lost.extend(entry.take_facts().map(|facts| (key, facts)));
         }
         if std::mem::needs_drop::<T::Receipt>() {
             self.aside.receipts.extend(entry.receipt);
@@ -323,8 +318,8 @@ impl<T: Transport> State<T> {
     pub(super) fn take_back(&mut self, key: Key) -> Option<Tag> {
         let entry = self.entries.get_mut(key)?;
         entry.phase = Phase::Taken;
-        self.unsettled -= 1;
         let tag = entry.tag.take();
+        self.makes_room();
         self.mind_lease(key);
         tag
     }

@@ -15,6 +15,7 @@ mod failing;
 mod fixed_leases;
 mod found;
 mod found_more;
+mod found_third;
 mod groups;
 mod leases;
 mod outcomes;

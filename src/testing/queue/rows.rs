@@ -1,6 +1,6 @@
 //! The messages of a scripted queue.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,8 @@ struct Row<M> {
 }
 
 pub(super) struct Rows<M> {
-    all: Vec<Row<M>>,
+    /// In the order in which they came: what is done soonest is in front.
+    all: VecDeque<Row<M>>,
     next: u64,
     group_of: Option<GroupOf<M>>,
     pub(super) term: Duration,
@@ -51,7 +52,7 @@ pub(super) struct Rows<M> {
 impl<M> Rows<M> {
     pub(super) fn new() -> Self {
         Self {
-            all: Vec::new(),
+            all: VecDeque::new(),
             next: 0,
             group_of: None,
             term: Duration::from_secs(30),
@@ -66,7 +67,14 @@ impl<M> Rows<M> {
         let number = self.next;
         self.next += 1;
         let group = self.group_of.as_ref().map(|group| group(&message));
-        self.all.push(Row { number, message, group, visible: Tick::ZERO, token: 0, deliveries: 0 });
+        self.all.push_back(Row {
+            number,
+            message,
+            group,
+            visible: Tick::ZERO,
+            token: 0,
+            deliveries: 0,
+        });
         number
     }
 
@@ -108,7 +116,8 @@ impl<M> Rows<M> {
             self.all.retain(|row| !is_old(row));
         }
         let term = self.term;
-        let out = self.all.iter().filter(|row| row.visible > now);
+        let rows = if self.is_grouped() { self.all.len() } else { 0 };
+        let out = self.all.iter().take(rows).filter(|row| row.visible > now);
         let blocked: HashSet<_> = out.filter_map(|row| row.group.clone()).collect();
         let may_come = |row: &&mut Row<M>| {
             row.visible <= now && row.group.as_ref().is_none_or(|group| !blocked.contains(group))
