@@ -20,6 +20,8 @@ pub(crate) struct Group {
     client: BaseConsumer,
     name: String,
     forming_since: Option<Instant>,
+    /// What was said of it last.
+    said: String,
 }
 
 impl Group {
@@ -28,17 +30,27 @@ impl Group {
     /// When there can be no client.
     pub(crate) fn new(brokers: &str, name: &str) -> Result<Self, BoxError> {
         let client = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
-        Ok(Self { client, name: name.to_owned(), forming_since: None })
+        Ok(Self { client, name: name.to_owned(), forming_since: None, said: String::new() })
     }
 
-    /// Whether it has members and has not been stable for longer than it takes to form.
-    pub(crate) fn is_stuck(&mut self) -> bool {
+    /// Asks the broker. Returns what it says, where that is something new.
+    pub(crate) fn news(&mut self) -> Option<String> {
         // A broker that does not answer says nothing of its group.
         let said = self.client.fetch_group_list(Some(&self.name), ANSWER).ok();
         let group = said.as_ref().and_then(|said| said.groups().first());
-        let forms =
-            group.is_some_and(|group| !matches!(group.state(), "Stable" | "Empty" | "Dead"));
+        let members = group.map_or(0, |group| group.members().len());
+        let state = group.map_or("not there", |group| group.state());
+        let forms = members > 0 && !matches!(state, "Stable" | "Empty" | "Dead");
         self.forming_since = forms.then(|| self.forming_since.unwrap_or_else(Instant::now));
+        let said = format!("the group is {state}, and has {members} members");
+        (self.said != said).then(|| {
+            self.said.clone_from(&said);
+            said
+        })
+    }
+
+    /// Whether it has members, and has not been stable for longer than it takes to form.
+    pub(crate) fn is_stuck(&self) -> bool {
         self.forming_since.is_some_and(|since| since.elapsed() > FORMING)
     }
 

@@ -104,6 +104,9 @@ impl<'a> Round<'a> {
         let mut cured = 0;
         loop {
             workers.check()?;
+            if let Some(said) = group.news() {
+                self.note(&said);
+            }
             if group.is_stuck() {
                 self.note("the group has no leader: the broker is started anew");
                 self.servers.kill_kafka()?;
