@@ -13,7 +13,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Header, OwnedHeaders, OwnedMessage, Timestamp};
 use rdkafka::producer::{
-    BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
+    BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, Message};
@@ -111,6 +111,9 @@ impl DeadLetters {
     fn producer(&self) -> Result<Arc<Producer>, Error> {
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         if is_lost(&producer) {
+            // What is on its way, and not taken, would go back into a queue that nobody sends from, and
+            // be given up after its 5 minutes.
+            producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
             *producer = produce(&self.config)?;
         }
         Ok(Arc::clone(&producer))
@@ -282,28 +285,73 @@ impl fmt::Debug for DeadLetters {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
 
-    #[test]
-    fn a_producer_that_is_of_no_use_any_more_is_replaced() -> Result<(), Box<dyn std::error::Error>>
-    {
+    /// How long a letter may be with a producer.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+    fn letters() -> Result<(Cluster, DeadLetters), Box<dyn std::error::Error>> {
         let cluster = MockCluster::new(1)?;
         cluster.create_topic("dead", 1, 1)?;
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", cluster.bootstrap_servers());
         config.set("enable.idempotence", "true");
-        let letters = DeadLetters::confirmed(config, "dead".to_owned())?;
-        let record = |text: &str| {
-            let (at, body) = (Timestamp::NotAvailable, Some(text.as_bytes().to_vec()));
-            OwnedMessage::new(body, None, "orders".to_owned(), at, 0, 0, None)
+        // A request for each letter.
+        config.set("batch.num.messages", "1");
+        config.set("message.timeout.ms", PATIENCE.as_millis().to_string());
+        Ok((cluster, DeadLetters::confirmed(config, "dead".to_owned())?))
+    }
+
+    fn record(text: &str) -> OwnedMessage {
+        let (at, body) = (Timestamp::NotAvailable, Some(text.as_bytes().to_vec()));
+        OwnedMessage::new(body, None, "orders".to_owned(), at, 0, 0, None)
+    }
+
+    /// The broker does not take the next letters, because of one that it has not.
+    fn disagree(cluster: &Cluster, letters: usize) {
+        let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        cluster.request_errors(RDKafkaApiKey::Produce, &vec![error; letters]);
+    }
+
+    #[test]
+    fn a_letter_behind_one_that_has_ended_its_producer_is_sent_by_the_next_one()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let (cluster, letters) = letters()?;
+        assert!(smol::block_on(letters.send(&record("it is connected"), None))?.is_none());
+        disagree(&cluster, 2);
+        cluster.broker_round_trip_time(1, Duration::from_millis(300))?;
+        let (first, second, began) = (record("a"), record("b"), Instant::now());
+        // Its answer comes when that of the first has ended the producer: what was not taken is in its
+        // queue again then, and stays there.
+        let second = async {
+            smol::Timer::after(Duration::from_millis(150)).await;
+            letters.send(&second, None).await
         };
-        let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER];
+        let sent = futures::future::join(letters.send(&first, None), second);
+        let (first, second) = smol::block_on(sent);
+        assert!(first?.is_none() && second?.is_none());
+        assert!(began.elapsed() < PATIENCE, "it was sent when it was given up");
+        let (_, stored) =
+            letters.producer()?.client().fetch_watermarks("dead", 0, ANSWER_WITHIN)?;
+        assert_eq!(stored, 3);
+        Ok(())
+    }
+
+    #[test]
+    fn a_producer_that_is_of_no_use_any_more_is_replaced() -> Result<(), Box<dyn std::error::Error>>
+    {
+        let (cluster, letters) = letters()?;
         let first = letters.producer()?;
         for text in ["a", "b"] {
-            cluster.request_errors(RDKafkaApiKey::Produce, &errors);
+            disagree(&cluster, 1);
             assert!(smol::block_on(letters.send(&record(text), None))?.is_none());
         }
         let last = letters.producer()?;
