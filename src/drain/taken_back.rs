@@ -48,12 +48,12 @@ impl<C: Drains> Back<C> {
         match self {
             Self::Undoing(rollback) => {
                 let polled = panics::contain(|| Pin::new(rollback).poll(cx));
-                polled.unwrap_or_else(|text| {
+                let undone = polled.unwrap_or_else(|text| {
                     let error = Error::panic("a compensation", &text);
                     Poll::Ready(Err(Failure::new(error, RollbackReport::default())))
-                })
+                });
+                undone.map(Came::Undone)
             }
-            .map(Came::Undone),
             Self::Storing { letter, until, error } => {
                 let stored = match panics::contain(|| letter.as_mut().poll(cx)) {
                     Ok(Poll::Ready(output)) => output.into_action_result().map_err(not_stored),

@@ -109,11 +109,17 @@ impl DeadLetters {
 
     /// One that can send. The client's errors that are fatal to a producer are for good.
     fn producer(&self) -> Result<Arc<Producer>, Error> {
+        let producer = Arc::clone(&self.producer.lock().unwrap_or_else(PoisonError::into_inner));
+        if is_lost(&producer) { self.another_than(&producer) } else { Ok(producer) }
+    }
+
+    /// The one that has taken the place of `lost`, or takes it now.
+    fn another_than(&self, lost: &Arc<Producer>) -> Result<Arc<Producer>, Error> {
         let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_lost(&producer) {
+        if Arc::ptr_eq(&producer, lost) {
             // What is on its way, and not taken, would go back into a queue that nobody sends from, and
             // be given up after its 5 minutes.
-            producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
+            lost.purge(PurgeConfig::default().queue().inflight().non_blocking());
             *producer = produce(&self.config)?;
         }
         Ok(Arc::clone(&producer))
@@ -168,8 +174,8 @@ impl DeadLetters {
     ) -> Result<Option<KafkaError>, Error> {
         let producer = self.producer()?;
         let mut delivered = self.send_by(&producer, record, headers.clone()).await;
-        if delivered.is_err() && is_lost(&producer) {
-            let producer = self.producer()?;
+        if delivered.as_ref().is_err_and(|cause| is_lost(&producer) || is_disowned(cause)) {
+            let producer = self.another_than(&producer)?;
             delivered = self.send_by(&producer, record, headers).await;
         }
         match delivered {
@@ -203,6 +209,21 @@ fn produce(config: &ClientConfig) -> Result<Arc<Producer>, Error> {
 
 fn is_lost(producer: &Producer) -> bool {
     producer.client().fatal_error().is_some()
+}
+
+/// Whether the broker knows its producer no longer, or another one by its number.
+fn is_disowned(cause: &KafkaError) -> bool {
+    let code = cause.rdkafka_error_code();
+    matches!(
+        code,
+        Some(
+            Code::ProducerFenced
+                | Code::InvalidProducerEpoch
+                | Code::InvalidProducerIdMapping
+                | Code::UnknownProducerId
+                | Code::OutOfOrderSequenceNumber
+        )
+    )
 }
 
 fn is_too_large(cause: &KafkaError) -> bool {
@@ -319,6 +340,22 @@ mod tests {
     fn disagree(cluster: &Cluster, letters: usize) {
         let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
         cluster.request_errors(RDKafkaApiKey::Produce, &vec![error; letters]);
+    }
+
+    #[test]
+    fn a_producer_that_the_broker_does_not_know_any_more_is_replaced()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let (cluster, letters) = letters()?;
+        for error in [
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED,
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH,
+        ] {
+            let first = letters.producer()?;
+            cluster.request_errors(RDKafkaApiKey::Produce, &[error]);
+            assert!(smol::block_on(letters.send(&record("a"), None))?.is_none());
+            assert!(!Arc::ptr_eq(&first, &letters.producer()?), "{error:?}");
+        }
+        Ok(())
     }
 
     #[test]
