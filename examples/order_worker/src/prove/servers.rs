@@ -82,6 +82,16 @@ impl Programs {
     }
 }
 
+/// The broker's storage, one request at a time. With a thread for each request, as `moto_server` has it, two
+/// conditional writes of one object now and then both succeed (1 in 400, where a dozen come at once), and
+/// the broker overwrites a record that it has confirmed.
+const STORAGE: &str = "
+import sys
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple('127.0.0.1', int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+";
+
 impl Servers {
     /// Starts all of them, with their data and logs in that folder.
     ///
@@ -89,13 +99,16 @@ impl Servers {
     ///
     /// When one does not start, with the end of its log.
     pub(crate) fn start(programs: &Programs, folder: &Path) -> Result<Self, BoxError> {
-        let moto = |name, port: u16| {
+        let storage = Server::start_new(|port| {
+            let mut command = dying_with_us(&programs.moto.join("python3"), None);
+            command.args(["-c", STORAGE, &port.to_string()]);
+            Ok(Server::new("storage", command, port, folder))
+        })?;
+        let sqs = Server::start_new(|port| {
             let mut command = dying_with_us(&programs.moto.join("moto_server"), None);
             command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-            Ok(Server::new(name, command, port, folder))
-        };
-        let storage = Server::start_new(|port| moto("storage", port))?;
-        let sqs = Server::start_new(|port| moto("sqs", port))?;
+            Ok(Server::new("sqs", command, port, folder))
+        })?;
 
         let data = folder.join("postgres");
         initialize(programs, &data)?;
