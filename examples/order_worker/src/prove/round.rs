@@ -258,6 +258,8 @@ finish_within = "10s"
 metrics = "127.0.0.1:0"
 "#;
 
+/// Letters are not stored idempotently: where this broker is killed while it stores one, it may say afterwards
+/// that it has it, and has not.
 const KAFKA: &str = r#"
 [[source]]
 kind = "kafka"
@@ -271,6 +273,7 @@ partitions = 6
 "session.timeout.ms" = 6000
 "heartbeat.interval.ms" = 1000
 "reconnect.backoff.max.ms" = 1000
+"enable.idempotence" = false
 "#;
 
 const POSTGRES: &str = r#"
