@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::lane::Waiting;
 use super::letters::{DeadLetters, Letter};
-use super::settling::{self, Gone, settle_failed};
+use super::settling::{Gone, is_lost, settle_failed};
 use super::slot::{Ended, Job, Slot};
 use super::state::{Doing, Info, Shared, State};
 use super::types::{DrainTypes, Drains};
@@ -172,12 +172,12 @@ impl<C: Drains> Slot<C> {
         let goes_on = shared.settings.goes_on() && !interrupted;
         // One of which nothing is left is not rejected: it comes again.
         let is_empty = job.message.is_none() && this.raw.is_none();
-        let is_lost = C::Letters::GIVEN && is_empty && job.receipt.delivered().is_some();
-        if goes_on && C::Letters::GIVEN && undone.is_ok() && settling::is_lost(Some(job)) {
+        let has_nothing = C::Letters::GIVEN && is_empty && job.receipt.delivered().is_some();
+        if goes_on && C::Letters::GIVEN && undone.is_ok() && is_lost(Some(job)) {
             // It comes again, to us or to others, and is theirs to be given up.
             return self.lost_and_undone(info, state);
         }
-        if !(goes_on && C::Letters::GIVEN) || is_lost {
+        if !(goes_on && C::Letters::GIVEN) || has_nothing {
             let is_undone = undone.is_ok();
             if let Err(failure) = undone {
                 error = error.with_related([failure.into_error()]);
@@ -188,7 +188,7 @@ impl<C: Drains> Slot<C> {
             // What a shutdown interrupts is given back, and comes again.
             let stays = shared.settings.goes_on() && !shared.outer.is_cancelled();
             let is_settled = stays && settled != Gone::Nowhere || settled == Gone::Aside;
-            if !is_settled || is_lost {
+            if !is_settled || has_nothing {
                 state.fail(error);
             }
             return Poll::Ready(self.failed(info, state));

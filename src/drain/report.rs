@@ -116,8 +116,9 @@ macro_rules! counts {
             self.$at.held
         }
 
-        /// Messages that went to [`put_back`](crate::FanIn::put_back): its calls. An open window goes
-        /// back one by one, as so many messages.
+        /// Messages that were held when the drain ended, and went to
+        /// [`put_back`](crate::FanIn::put_back), or back to their transport. An open window goes back one
+        /// by one, as so many messages.
         #[must_use]
         pub fn put_back(&self) -> u64 {
             self.$at.put_back

@@ -335,11 +335,10 @@ impl<T: Transport> Desk for Hub<T> {
 
     fn may_begin(&self, key: Key) -> bool {
         let now = self.clock().now();
-        let state = self.lock();
-        let may_begin =
-            state.is_ours(key, now) && !state.is_asked_back(key) && !state.group_goes_back(key);
-        drop(state);
-        may_begin && self.has_time(key)
+        self.change(|state| {
+            let goes_back = state.is_asked_back(key) || state.group_goes_back(key);
+            state.is_ours(key, now) && !goes_back && state.has_time(key, now)
+        })
     }
 
     fn has_time(&self, key: Key) -> bool {

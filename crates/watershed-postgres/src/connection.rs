@@ -53,16 +53,13 @@ impl Lent {
             Some(known) => Ok(known),
             None => reads_committed_by_default(connection).await,
         };
-        let reads_committed = match asked {
-            Ok(known) => known,
-            Err(failed) => return self.end(Err(failed)),
+        let known = asked.as_ref().ok().copied();
+        let result = match asked {
+            Ok(true) => statement.fetch_all(connection).await.map_err(Failed::at_commit),
+            Ok(false) => in_transaction(connection, statement).await,
+            Err(failed) => Err(failed),
         };
-        let result = if reads_committed {
-            statement.fetch_all(connection).await.map_err(Failed::at_commit)
-        } else {
-            in_transaction(connection, statement).await
-        };
-        self.reads_committed = Some(reads_committed);
+        self.reads_committed = known;
         self.end(result)
     }
 

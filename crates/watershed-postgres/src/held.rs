@@ -51,11 +51,6 @@ pub(crate) enum Answer<'a> {
 }
 
 impl Answers {
-    /// Of no receipts.
-    pub(crate) fn none() -> Self {
-        Self { done: Found::new(), ours: Ok(Found::new()) }
-    }
-
     pub(crate) fn of(&self, lease: &Lease) -> Answer<'_> {
         let receipt = &(lease.id, lease.token);
         match &self.ours {
@@ -82,7 +77,7 @@ impl Held {
         Ok(())
     }
 
-    /// Says a statement about receipts, which returns those that it was done to.
+    /// Says a statement about receipts, if there are any; it returns those that it was done to.
     pub(crate) async fn ask<'q>(
         &self,
         pool: &PgPool,
@@ -90,6 +85,9 @@ impl Held {
         receipts: &Receipts,
         statement: impl Fn() -> Statement<'q>,
     ) -> Answers {
+        if receipts.ids.is_empty() {
+            return Answers { done: Found::new(), ours: Ok(Found::new()) };
+        }
         let mut held = self.0.lock().await;
         let answers = asked(&mut held, pool, statements, receipts, statement()).await;
         let broke = answers.ours.as_ref().err().filter(|failed| failed.broke_a_connection());

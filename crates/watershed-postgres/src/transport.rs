@@ -187,13 +187,8 @@ impl Transport for LeasedRows {
                 _ => {}
             }
         }
-        let (mut accepted, mut others) = (Answers::none(), Answers::none());
-        if !handled.ids.is_empty() {
-            accepted = self.accepted(&first.statements, &handled).await;
-        }
-        if !given_up.receipts.ids.is_empty() {
-            others = self.given_up(&first.statements, &given_up).await;
-        }
+        let accepted = self.accepted(&first.statements, &handled).await;
+        let others = self.given_up(&first.statements, &given_up).await;
         if accepted.any_done() || is_gone && others.any_done() {
             // Of a key with rows that wait, the next one can be had at once.
             first.is_gone();

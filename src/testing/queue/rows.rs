@@ -116,9 +116,13 @@ impl<M> Rows<M> {
             self.all.retain(|row| !is_old(row));
         }
         let term = self.term;
-        let rows = if self.is_grouped() { self.all.len() } else { 0 };
-        let out = self.all.iter().take(rows).filter(|row| row.visible > now);
-        let blocked: HashSet<_> = out.filter_map(|row| row.group.clone()).collect();
+        // Where there are no groups, a long queue is not looked through for them.
+        let blocked: HashSet<_> = if self.is_grouped() {
+            let out = self.all.iter().filter(|row| row.visible > now);
+            out.filter_map(|row| row.group.clone()).collect()
+        } else {
+            HashSet::new()
+        };
         let may_come = |row: &&mut Row<M>| {
             row.visible <= now && row.group.as_ref().is_none_or(|group| !blocked.contains(group))
         };

@@ -80,7 +80,14 @@ async fn forth(mut client: TcpStream, mut server: TcpStream, cuts: &Cuts) -> io:
                 drop(cuts.working.lock().await);
                 server.write_all(said).await?;
             }
-            Some(Cut { heard: false, .. }) => return Ok(()),
+            Some(Cut { heard: false, .. }) => {
+                let _working = cuts.working.lock().await;
+                client.shutdown(std::net::Shutdown::Both)?;
+                server.shutdown(std::net::Shutdown::Write)?;
+                // What it had begun is undone, and no longer locked, when it has gone.
+                while server.read(&mut buffer).await? > 0 {}
+                return Ok(());
+            }
             Some(Cut { heard: true, .. }) => {
                 let _working = cuts.working.lock().await;
                 // The client's side breaks first, so that no answer gets through.

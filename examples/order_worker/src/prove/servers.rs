@@ -83,8 +83,7 @@ impl Programs {
 }
 
 /// The broker's storage, one request at a time. With a thread for each request, as `moto_server` has it, two
-/// conditional writes of one object now and then both succeed (1 in 400, where a dozen come at once), and
-/// the broker overwrites a record that it has confirmed.
+/// conditional writes of one object may both succeed, and the broker counts on that they do not.
 const STORAGE: &str = "
 import sys
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
