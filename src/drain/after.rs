@@ -2,23 +2,23 @@
 //! another attempt, goes to the dead letters, or has only failed.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use super::lane::Waiting;
 use super::letters::{DeadLetters, Letter};
 use super::settling::{Gone, is_lost, settle_failed};
-use super::slot::{Ended, Job, Slot};
-use super::state::{Doing, Info, Shared, State};
+use super::slot::{Ended, Job, Slot, Work};
+use super::state::{Info, State};
+use super::storing::Storing;
 use super::types::{DrainTypes, Drains};
 use super::undos::{UndoWith, Undone};
 use crate::clock::Tick;
-use crate::diagnostics::COUNTERS;
-use crate::error::{Error, ErrorCode};
+use crate::error::Error;
 use crate::panics;
 use crate::settlement::{Delivered, Verdict};
 use crate::source::Receipt;
-use crate::undo::{ActionOutput, RollbackReport};
+use crate::undo::RollbackReport;
 
 /// What goes on in a slot whose handler has ended.
 pub(super) enum After<C: DrainTypes> {
@@ -27,8 +27,7 @@ pub(super) enum After<C: DrainTypes> {
         then: Then,
     },
     Letter {
-        future: Pin<Box<C::Stored>>,
-        error: Error,
+        letter: Storing<C>,
         /// Nothing of the message is left to be undone.
         undone: bool,
     },
@@ -53,58 +52,43 @@ impl<C: Drains> Slot<C> {
     pub(super) fn undo(
         mut self: Pin<&mut Self>,
         then: Then,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
         *this.deadline = Tick::MAX;
         let Some(lent) = this.step.as_mut().filter(|lent| lent.is_touched()) else {
-            return self.undone(Ok(RollbackReport::default()), then, info, state, shared, cx);
+            return self.undone(Ok(RollbackReport::default()), then, work);
         };
-        let clock = shared.context.clock();
-        let rollback = state.undos.roll_back(lent.scope(), &shared.policy, clock);
+        let clock = work.shared.context.clock();
+        let rollback = work.state.undos.roll_back(lent.scope(), &work.shared.policy, clock);
         *this.after = Some(Box::new(After::Undo { rollback, then }));
-        self.poll_after(info, state, shared, cx)
+        self.poll_after(work)
     }
 
     /// Goes on with what comes after the handler.
     pub(super) fn poll_after(
         mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
         match this.after.as_deref_mut() {
             Some(After::Undo { rollback, .. }) => {
-                state.doing = Doing::Own;
                 let rollback = Pin::new(rollback);
-                let undone = ready!(this.span.in_scope(|| rollback.poll(cx)));
+                let undone = ready!(this.span.in_scope(|| rollback.poll(work.cx)));
                 match this.after.take().map(|after| *after) {
                     Some(After::Undo { rollback, then }) => {
                         drop(rollback);
-                        self.undone(undone, then, info, state, shared, cx)
+                        self.undone(undone, then, work)
                     }
                     _ => Poll::Ready(Ended::Booked),
                 }
             }
-            Some(After::Letter { future, .. }) => {
-                state.doing = Doing::Letter;
-                let stored = this.span.in_scope(|| future.as_mut().poll(cx));
-                if let Poll::Ready(output) = stored {
-                    let result = output.into_action_result().map_err(not_stored);
-                    state.doing = Doing::Own;
-                    return self.stored(result, info, state);
+            Some(After::Letter { letter, .. }) => {
+                match this.span.in_scope(|| letter.poll(work.cx)) {
+                    Poll::Ready(stored) => self.stored(stored, work),
+                    Poll::Pending if work.shared.now() < *this.deadline => Poll::Pending,
+                    Poll::Pending => self.letter_failed(work.shared.settings.late_letter(), work),
                 }
-                state.doing = Doing::Own;
-                if shared.now() < *this.deadline {
-                    return Poll::Pending;
-                }
-                let error = Error::timeout("the dead letters", shared.settings.letter_timeout());
-                self.letter_failed(error, info, state)
             }
             Some(After::Kept { .. }) | None => Poll::Pending,
         }
@@ -115,13 +99,10 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         undone: Undone,
         then: Then,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
-        let stays = undone.is_err() || shared.policy.runs_nothing();
+        let stays = undone.is_err() || work.shared.policy.runs_nothing();
         if let Some(lent) = this.step.as_mut().filter(|_| stays) {
             // It stays staged, whatever becomes of the drain.
             lent.hand_over_to_context();
@@ -133,11 +114,11 @@ impl<C: Drains> Slot<C> {
         let (error, interrupted) = match (then, &undone) {
             (Then::Again(_, error), Ok(_)) if this.job.as_ref().is_some_and(Job::is_by_hand) => {
                 this.span.end(error.as_ref().map_or(Ok(()), Err));
-                return Poll::Ready(self.settled_meanwhile(info, state));
+                return Poll::Ready(self.settled_meanwhile(work));
             }
             (Then::Again(wait, _), Ok(_)) => {
                 // Before the message leaves: the clock may panic.
-                let until = shared.now() + wait;
+                let until = work.shared.now() + wait;
                 let Some(job) = this.job.take() else { return Poll::Ready(Ended::Booked) };
                 *this.booked = false;
                 return Poll::Ready(Ended::Waits(Box::new(Waiting { job, until })));
@@ -146,13 +127,13 @@ impl<C: Drains> Slot<C> {
             (Then::Again(_, Some(error)), Err(_)) => (error, false),
             (Then::Again(_, None), Err(failure)) => (failure.error().clone(), false),
             (Then::GiveUp { error, interrupted }, _) => (error, interrupted),
-            (Then::Lost, Ok(_)) => return self.lost_and_undone(info, state),
+            (Then::Lost, Ok(_)) => return self.lost_and_undone(work),
             (Then::Lost, Err(failure)) => {
-                self.as_mut().forget_loss(state);
+                self.as_mut().forget_loss(work.state);
                 (failure.error().clone(), false)
             }
         };
-        self.give_up(error, interrupted, undone, info, state, shared, cx)
+        self.give_up(error, interrupted, undone, work)
     }
 
     /// The message has no further attempt.
@@ -162,20 +143,17 @@ impl<C: Drains> Slot<C> {
         mut error: Error,
         interrupted: bool,
         undone: Undone,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
         let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
-        let goes_on = shared.settings.goes_on() && !interrupted;
+        let goes_on = work.shared.settings.goes_on() && !interrupted;
         // One of which nothing is left is not rejected: it comes again.
         let is_empty = job.message.is_none() && this.raw.is_none();
         let has_nothing = C::Letters::GIVEN && is_empty && job.receipt.delivered().is_some();
         if goes_on && C::Letters::GIVEN && undone.is_ok() && is_lost(Some(job)) {
             // It comes again, to us or to others, and is theirs to be given up.
-            return self.lost_and_undone(info, state);
+            return self.lost_and_undone(work);
         }
         if !(goes_on && C::Letters::GIVEN) || has_nothing {
             let is_undone = undone.is_ok();
@@ -184,40 +162,33 @@ impl<C: Drains> Slot<C> {
             }
             this.span.end(Err(&error));
             let is_message = this.raw.take().is_none();
-            let settled = settle_failed(job, &error, is_undone, interrupted, is_message, shared);
+            let settled =
+                settle_failed(job, &error, is_undone, interrupted, is_message, work.shared);
             // What a shutdown interrupts is given back, and comes again.
-            let stays = shared.settings.goes_on() && !shared.outer.is_cancelled();
+            let stays = work.shared.settings.goes_on() && !work.shared.outer.is_cancelled();
             let is_settled = stays && settled != Gone::Nowhere || settled == Gone::Aside;
             if !is_settled || has_nothing {
-                state.fail(error);
+                work.state.fail(error);
             }
-            return Poll::Ready(self.failed(info, state));
+            return Poll::Ready(self.failed(work));
         }
-        let message = match (&job.message, shared.clone) {
+        let message = match (&job.message, work.shared.clone) {
             (Some(message), Some(clone)) => panics::contain(|| clone(message)).ok(),
             _ => None,
         };
         let (number, attempts) = (job.number, job.begun);
-        let (told, source) = (error.clone(), info.origin.clone());
+        let source = work.info.origin.clone();
         let (raw, is_undone) = (this.raw.take(), undone.is_ok());
         let deliveries = job.receipt.delivered().map(Delivered::facts).unwrap_or_default();
         let rollback = undone;
-        let letter =
-            Letter { message, raw, deliveries, error: told, source, number, attempts, rollback };
-        *this.deadline = shared.now() + shared.settings.letter_timeout();
-        state.doing = Doing::Letter;
-        COUNTERS.dead_letters.add(1);
-        let letters = &mut state.letters;
-        match panics::contain(|| letters.store(letter)) {
-            Ok(future) => {
-                let future = Box::pin(future);
-                *this.after = Some(Box::new(After::Letter { future, error, undone: is_undone }));
-                self.poll_after(info, state, shared, cx)
+        let letter = Letter { message, raw, deliveries, error, source, number, attempts, rollback };
+        *this.deadline = work.shared.now() + work.shared.settings.letter_timeout();
+        match Storing::begin(&mut work.state.letters, letter) {
+            Ok(letter) => {
+                *this.after = Some(Box::new(After::Letter { letter, undone: is_undone }));
+                self.poll_after(work)
             }
-            Err(text) => {
-                let failed = Error::panic("the dead letters", &text);
-                self.hand_back(error.with_related([failed]), is_undone, info, state)
-            }
+            Err(error) => self.hand_back(error, is_undone, work),
         }
     }
 
@@ -225,43 +196,40 @@ impl<C: Drains> Slot<C> {
     fn stored(
         mut self: Pin<&mut Self>,
         result: Result<(), Error>,
-        info: &mut Info,
-        state: &mut State<C>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         if let Err(error) = result {
-            return self.letter_failed(error, info, state);
+            return self.letter_failed(error, work);
         }
         let this = self.as_mut().project();
-        if let Some(After::Letter { future, error, .. }) = this.after.take().map(|after| *after) {
+        if let Some(After::Letter { letter, .. }) = this.after.take().map(|after| *after) {
+            let error = letter.into_error();
             this.span.end(Err(&error));
-            panics::drop_contained(|| drop(future));
             if let Some(job) = this.job.as_mut().filter(|_| C::Receipt::SETTLES) {
                 job.settle(&Verdict::Reject { error });
             }
         }
-        Poll::Ready(self.failed(info, state))
+        Poll::Ready(self.failed(work))
     }
 
     /// A letter could not be stored: the drain ends with both errors.
     pub(super) fn letter_failed(
         mut self: Pin<&mut Self>,
         failed: Error,
-        info: &mut Info,
-        state: &mut State<C>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let after = self.as_mut().project().after.take().map(|after| *after);
         match after {
-            Some(After::Letter { future, error, undone }) => {
-                panics::drop_contained(|| drop(future));
-                self.hand_back(error.with_related([failed]), undone, info, state)
+            Some(After::Letter { letter, undone }) => {
+                self.hand_back(letter.into_error().with_related([failed]), undone, work)
             }
             Some(after) => {
                 // A panic that is not the letter's: the drain's own, or that of a clock.
                 panics::drop_contained(|| drop(after));
-                state.fail(failed);
-                Poll::Ready(self.failed(info, state))
+                work.state.fail(failed);
+                Poll::Ready(self.failed(work))
             }
-            None => self.hand_back(failed, false, info, state),
+            None => self.hand_back(failed, false, work),
         }
     }
 
@@ -270,35 +238,30 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         error: Error,
         undone: bool,
-        info: &mut Info,
-        state: &mut State<C>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
         this.span.end(Err(&error));
         *this.booked = false;
         *this.deadline = Tick::MAX;
-        state.fail(error);
+        work.state.fail(error);
         if let Some(mut job) = this.job.take() {
             if !undone {
                 // What is not undone is not released.
                 panics::drop_each([std::mem::take(&mut job.receipt)]);
             }
-            state.give_back_in_flight(info, job);
+            work.state.give_back_in_flight(work.info, job);
         }
         Poll::Ready(Ended::Booked)
     }
 
     /// Books a message that has failed.
-    pub(super) fn failed(
-        mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-    ) -> Ended<C> {
+    pub(super) fn failed(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Ended<C> {
         let this = self.as_mut().project();
         let job = this.job.take();
         *this.booked = false;
         *this.deadline = Tick::MAX;
-        state.accounts.change(info.row, |n| {
+        work.state.accounts.change(work.info.row, |n| {
             n.in_flight -= 1;
             n.failed += 1;
         });
@@ -363,10 +326,9 @@ impl<C: Drains> After<C> {
                 }
                 panics::drop_contained(|| drop(job));
             }
-            Self::Letter { future, error, .. } => {
+            Self::Letter { letter, .. } => {
                 state.accounts.dropped.letters += 1;
-                panics::drop_contained(|| drop(future));
-                state.fail(error);
+                state.fail(letter.into_error());
                 state.give_back_in_flight(info, job);
             }
             Self::Kept { .. } => {
@@ -375,13 +337,4 @@ impl<C: Drains> After<C> {
             }
         }
     }
-}
-
-/// What a letter that was not stored has failed with.
-pub(super) fn not_stored(error: Error) -> Error {
-    if error.code() != ErrorCode::Compensation {
-        return error;
-    }
-    // The user's own error comes as that of an action does.
-    error.wrapped_as(ErrorCode::Destination, "the dead letter was not stored")
 }

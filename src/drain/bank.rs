@@ -4,7 +4,7 @@
 //! bank costs that once a turn, and has a queue of its own that knows rounds. It is a stream
 //! without news: it yields `()` when the drain has to look at its state, or when the budget of the
 //! poll is used up, and ends when its sources have. The whole turn runs inside one `catch_unwind`;
-//! `current` and the state's `doing` tell whose code was running when it panicked.
+//! `current` and the state's `in_source` tell whose code was running when it panicked.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::many::Many;
 use super::order::Order;
 use super::runs::Runs;
 use super::serial::Desk;
-use super::state::{Doing, Shared, State};
+use super::state::{Shared, State};
 use super::turns::Place;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
@@ -313,7 +313,7 @@ impl<C: Drains> Bank<C> {
         let mut lane = lane.as_mut();
         if run.is_none() {
             if let Some(message) = panicked {
-                if desk.state.doing == Doing::Source {
+                if desk.state.in_source {
                     lane.blame_source(message, desk.state);
                 } else {
                     desk.state.fail(Error::panic("the drain", message));

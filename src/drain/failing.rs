@@ -1,13 +1,13 @@
 //! A message whose attempt fails, is to come later, or is dropped with its drain.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use super::after::Then;
 use super::settling::abandon_ticket;
-use super::slot::{Ended, Job, Slot, book};
-use super::state::{Doing, Info, Shared, State};
+use super::slot::{Ended, Job, Slot, Work, book};
+use super::state::{Info, State};
 use super::types::Drains;
 use crate::clock::Tick;
 use crate::diagnostics::COUNTERS;
@@ -20,18 +20,15 @@ impl<C: Drains> Slot<C> {
     #[cold]
     pub(super) fn timed_out(
         mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
-        let timeout = shared.settings.message_timeout.unwrap_or_default();
+        let timeout = work.shared.settings.message_timeout.unwrap_or_default();
         let error = Error::timeout("the handler", timeout);
         if let Some(stop) = this.stop {
             stop.cancel();
         }
-        self.drop_handler_and_fail(error, info, state, shared, cx)
+        self.drop_handler_and_fail(error, work)
     }
 
     /// The handler, or the code that made it, has panicked.
@@ -39,19 +36,16 @@ impl<C: Drains> Slot<C> {
     pub(super) fn panicked(
         mut self: Pin<&mut Self>,
         message: &str,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         if let Some(lent) = self.as_mut().project().step {
             lent.disarm();
         }
         if self.after.is_some() {
-            return self.letter_failed(Error::panic("the dead letters", message), info, state);
+            return self.letter_failed(Error::panic("the dead letters", message), work);
         }
         let error = Error::panic("the handler", message);
-        self.drop_handler_and_fail(error, info, state, shared, cx)
+        self.drop_handler_and_fail(error, work)
     }
 
     /// Drops the handler that has failed; a panic of its destructor is attached to the failure.
@@ -59,19 +53,15 @@ impl<C: Drains> Slot<C> {
     pub(super) fn drop_handler_and_fail(
         mut self: Pin<&mut Self>,
         mut error: Error,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let mut this = self.as_mut().project();
         if let Err(message) = panics::contain(|| this.handler.set(None)) {
             let number = this.job.as_ref().map_or(0, |job| job.number);
             let panicked = Error::panic("a destructor", &message);
-            error = error.with_related([panicked.with_origin(info.message(number))]);
+            error = error.with_related([panicked.with_origin(work.info.message(number))]);
         }
-        state.doing = Doing::Own;
-        self.fail(error, info, state, shared, cx)
+        self.fail(error, work)
     }
 
     /// The handler wants the message again after a while.
@@ -79,23 +69,20 @@ impl<C: Drains> Slot<C> {
     pub(super) fn come_later(
         mut self: Pin<&mut Self>,
         wait: Duration,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         if self.job.as_ref().is_some_and(Job::is_by_hand) {
             // It has settled the message by itself: there is nothing to come again.
-            return Poll::Ready(self.succeed(info, state, shared));
+            return Poll::Ready(self.succeed(work));
         }
-        if !shared.keeps_messages() {
+        if !work.shared.keeps_messages() {
             let text = "a handler may answer `Later` only where `retry` keeps the message for it";
-            return self.fail(Error::validation(text), info, state, shared, cx);
+            return self.fail(Error::validation(text), work);
         }
         let this = self.as_mut().project();
-        book(this.booked, info, state);
+        book(this.booked, work.info, work.state);
         COUNTERS.messages_later.add(1);
-        self.undo(Then::Again(wait, None), info, state, shared, cx)
+        self.undo(Then::Again(wait, None), work)
     }
 
     /// An attempt has failed.
@@ -103,41 +90,40 @@ impl<C: Drains> Slot<C> {
     pub(super) fn fail(
         mut self: Pin<&mut Self>,
         error: Error,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
-        book(this.booked, info, state);
+        book(this.booked, work.info, work.state);
         *this.deadline = Tick::MAX;
         *this.stop = None;
         let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
         job.failed += 1;
-        let error = error.with_origin(info.message(job.number));
-        let cancelled = shared.outer.is_cancelled();
+        let error = error.with_origin(work.info.message(job.number));
+        let cancelled = work.shared.outer.is_cancelled();
         if cancelled {
-            state.ask_to_look();
+            work.state.ask_to_look();
         }
         let settles = C::Receipt::SETTLES && job.receipt.delivered().is_some();
         if let Some(outcome) = job.receipt.delivered().and_then(Delivered::take_by_hand) {
-            return self.failed_behind_its_settlement(&outcome, error, info, state, shared);
+            return self.failed_behind_its_settlement(&outcome, error, work);
         }
-        let last = cancelled || info.leaving || !state.is_running() || state.hold;
+        let last = cancelled || work.info.leaving || !work.state.is_running() || work.state.hold;
         // A message that could not be cloned is not there for another attempt.
-        let retry = shared.settings.retry.as_ref().filter(|_| !last && job.message.is_some());
+        let retry = work.shared.settings.retry.as_ref().filter(|_| !last && job.message.is_some());
         let then = match retry.and_then(|retry| retry.wait_after_error(job.failed, &error)) {
             Some(wait) => Then::Again(wait, Some(error)),
             None if settles => Then::GiveUp { error, interrupted: last },
-            None if shared.settings.goes_on() => Then::GiveUp { error, interrupted: cancelled },
+            None if work.shared.settings.goes_on() => {
+                Then::GiveUp { error, interrupted: cancelled }
+            }
             None => {
                 this.span.end(Err(&error));
                 self.as_mut().end_staged();
-                state.fail(error);
-                return Poll::Ready(self.failed(info, state));
+                work.state.fail(error);
+                return Poll::Ready(self.failed(work));
             }
         };
-        self.undo(then, info, state, shared, cx)
+        self.undo(then, work)
     }
 
     /// The message has ended; what it staged is the drain's.

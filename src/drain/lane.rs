@@ -13,7 +13,7 @@ use super::queue::{NONE, Spot};
 use super::rate::Rate;
 use super::slot::{Job, Slot, SlotBox};
 use super::slots::Asked;
-use super::state::{Doing, Info, Shared, State};
+use super::state::{Info, Shared, State};
 use super::types::{DrainTypes, Drains};
 use crate::clock::Tick;
 use crate::error::Error;
@@ -166,22 +166,22 @@ impl<C: Drains> Lane<C> {
         }
         if *this.gated {
             if let Some(source) = this.source.as_pin_mut() {
-                state.doing = Doing::Source;
-                match source.poll_gate(cx) {
+                state.in_source = true;
+                let gate = source.poll_gate(cx);
+                state.in_source = false;
+                match gate {
                     Poll::Ready(Gate::Open) => {}
                     Poll::Ready(Gate::Removed) => {
                         this.info.leaving = true;
                         return Err(Turn::Ended);
                     }
                     Poll::Pending => {
-                        state.doing = Doing::Own;
                         state.banks.new -= usize::from(std::mem::take(this.new));
                         state.urgency.set_ready(*this.priority, this.ready, false);
                         state.paused += usize::from(!std::mem::replace(this.paused, true));
                         return Err(Turn::Pending);
                     }
                 }
-                state.doing = Doing::Own;
                 state.paused -= usize::from(std::mem::take(this.paused));
             }
         }
@@ -223,9 +223,9 @@ impl<C: Drains> Lane<C> {
     fn ask_gate(self: Pin<&mut Self>, state: &mut State<C>, cx: &mut Context<'_>) {
         let this = self.project();
         if let Some(source) = this.source.as_pin_mut() {
-            state.doing = Doing::Source;
+            state.in_source = true;
             this.info.leaving |= source.poll_gate(cx) == Poll::Ready(Gate::Removed);
-            state.doing = Doing::Own;
+            state.in_source = false;
         }
     }
 

@@ -49,6 +49,7 @@ mod slots;
 mod start;
 mod starts;
 mod state;
+mod storing;
 mod taken_back;
 mod taking;
 mod turns;

@@ -166,9 +166,9 @@ impl<C: Drains> Place<'_, C> {
         };
         let info = self.lane.as_mut().project().info;
         let polled = match panicked {
-            Some(message) => slot.as_mut().panicked(message, info, desk.state, desk.shared, cx),
+            Some(message) => slot.as_mut().panicked(message, &mut desk.work(info, cx)),
             None if slot.kept_until().is_some() => return self.kept_turn(at, desk),
-            None => slot.as_mut().poll(info, desk.state, desk.shared, cx),
+            None => slot.as_mut().poll(&mut desk.work(info, cx)),
         };
         match polled {
             Poll::Pending => {

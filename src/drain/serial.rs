@@ -9,8 +9,8 @@ use futures::task::waker_ref;
 use super::alarms::Alarms;
 use super::lane::{Lane, Turn, Waiting};
 use super::queue::Spot;
-use super::slot::{Ended, Job};
-use super::state::{Doing, Shared, State};
+use super::slot::{Ended, Job, Work};
+use super::state::{Info, Shared, State};
 use super::taking::Taken;
 use super::types::{DrainTypes, Drains};
 use crate::ready::Node;
@@ -30,6 +30,16 @@ impl<C: Drains> Desk<'_, C> {
     /// Where the lane is.
     pub(super) fn spot(&self) -> Spot {
         Spot { bank: self.bank, place: self.node.number }
+    }
+
+    /// What a slot of the lane works with.
+    #[inline]
+    pub(super) fn work<'d, 'w>(
+        &'d mut self,
+        info: &'d mut Info,
+        cx: &'d mut Context<'w>,
+    ) -> Work<'d, 'w, C> {
+        Work { info, state: self.state, shared: self.shared, cx }
     }
 }
 
@@ -110,7 +120,7 @@ impl<C: Drains> Lane<C> {
         if slot.kept_until().is_some() {
             return self.serial_kept(desk, cx);
         }
-        match slot.as_mut().poll(this.info, desk.state, desk.shared, cx) {
+        match slot.as_mut().poll(&mut desk.work(this.info, cx)) {
             Poll::Pending => Some(Turn::Pending),
             Poll::Ready(ended) => {
                 self.as_mut().serial_ended(ended, desk);
@@ -128,13 +138,13 @@ impl<C: Drains> Lane<C> {
         desk: &mut Desk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Turn {
-        if desk.state.doing == Doing::Source {
+        if desk.state.in_source {
             self.blame_source(message, desk.state);
             return Turn::Again;
         }
         let this = self.as_mut().project();
         if let Some(slot) = this.slot.as_mut().filter(|slot| slot.is_busy()) {
-            match slot.as_mut().panicked(message, this.info, desk.state, desk.shared, cx) {
+            match slot.as_mut().panicked(message, &mut desk.work(this.info, cx)) {
                 Poll::Pending => return Turn::Pending,
                 Poll::Ready(ended) => self.serial_ended(ended, desk),
             }
@@ -317,7 +327,7 @@ impl<C: Drains> Lane<C> {
         let this = self.project();
         let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
         let job = Job { booked, receipt, ..Job::new(this.info.number) };
-        slot.as_mut().begin(job, message, this.info, desk.state, desk.shared, cx)
+        slot.as_mut().begin(job, message, &mut desk.work(this.info, cx))
     }
 
     #[cold]
@@ -333,7 +343,7 @@ impl<C: Drains> Lane<C> {
         let this = self.project();
         let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
         let job = Job { receipt, ..Job::new(this.info.number) };
-        slot.as_mut().refuse(job, error, raw, this.info, desk.state, desk.shared, cx)
+        slot.as_mut().refuse(job, error, raw, &mut desk.work(this.info, cx))
     }
 
     /// Begins the next attempt of the message that waited.
@@ -355,6 +365,6 @@ impl<C: Drains> Lane<C> {
         let Waiting { mut job, .. } = *waiting;
         job.booked = true;
         let Some(message) = job.message.take() else { return Poll::Ready(Ended::Booked) };
-        slot.as_mut().begin(job, message, this.info, desk.state, desk.shared, cx)
+        slot.as_mut().begin(job, message, &mut desk.work(this.info, cx))
     }
 }

@@ -134,6 +134,11 @@ impl Settings {
         self.max_waiting.unwrap_or(1_024)
     }
 
+    /// A letter was not stored in time.
+    pub(super) fn late_letter(&self) -> Error {
+        Error::timeout("the dead letters", self.letter_timeout())
+    }
+
     pub(super) fn letter_timeout(&self) -> Duration {
         self.letter_timeout.unwrap_or(Duration::from_secs(30))
     }

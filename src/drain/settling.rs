@@ -9,8 +9,9 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::after::Then;
 use super::letters::DeadLetters;
-use super::slot::{Ended, Job, Slot};
+use super::slot::{Ended, Job, Slot, Work, book};
 use super::state::{Info, Shared, State};
 use super::types::Drains;
 use super::unsettled::Kept;
@@ -173,13 +174,12 @@ impl<C: Drains> Slot<C> {
     #[cold]
     pub(super) fn settled_meanwhile(
         mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
+        work: &mut Work<'_, '_, C>,
     ) -> Ended<C> {
         if let Some(job) = self.as_mut().project().job {
             job.settle(&Verdict::UNDONE);
         }
-        self.failed(info, state)
+        self.failed(work)
     }
 
     /// What becomes of a message that comes from somewhere else where that took too long: it is no longer
@@ -187,46 +187,38 @@ impl<C: Drains> Slot<C> {
     #[inline(never)]
     pub(super) fn waited_in_vain(
         mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut std::task::Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Option<Poll<Ended<C>>> {
         let this = self.as_mut().project();
         let job = this.job.as_mut()?;
         let is_lost = is_lost(Some(job));
         if !is_lost && job.is_by_hand() {
-            return Some(Poll::Ready(self.settled_meanwhile(info, state)));
+            return Some(Poll::Ready(self.settled_meanwhile(work)));
         }
-        let is_timed = shared.settings.message_timeout.is_some();
+        let is_timed = work.shared.settings.message_timeout.is_some();
         let has_time = || job.receipt.delivered().is_none_or(Delivered::has_time);
         if !is_lost && (!is_timed || has_time()) {
             return None;
         }
         job.begun -= 1;
         *this.booked = true;
-        Some(self.lost(info, state, shared, cx))
+        Some(self.lost(work))
     }
 
     /// The message is no longer ours: its handler is dropped, and what it did is undone.
     #[cold]
-    pub(super) fn lost(
-        mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut std::task::Context<'_>,
-    ) -> Poll<Ended<C>> {
+    pub(super) fn lost(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<Ended<C>> {
         let mut this = self.as_mut().project();
         if let Some(stop) = this.stop.take() {
             stop.cancel();
         }
-        super::slot::book(this.booked, info, state);
+        book(this.booked, work.info, work.state);
         let number = this.job.as_ref().map_or(0, |job| job.number);
         if let Err(text) = panics::contain(|| this.handler.set(None)) {
-            state.fail(Error::panic("a destructor", &text).with_origin(info.message(number)));
+            work.state
+                .fail(Error::panic("a destructor", &text).with_origin(work.info.message(number)));
         }
-        self.undo(super::after::Then::Lost, info, state, shared, cx)
+        self.undo(Then::Lost, work)
     }
 
     /// What a message did that is no longer ours is undone, as far as it could be.
@@ -240,10 +232,9 @@ impl<C: Drains> Slot<C> {
     /// What a message did that is no longer ours is undone.
     pub(super) fn lost_and_undone(
         mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
-        self.as_mut().forget_loss(state);
+        self.as_mut().forget_loss(work.state);
         let this = self.as_mut().project();
         this.span.end_dropped();
         *this.booked = false;
@@ -253,7 +244,7 @@ impl<C: Drains> Slot<C> {
             job.settle(&Verdict::Release { after: None, begun });
             panics::drop_contained(|| drop(job));
         }
-        state.accounts.change(info.row, |n| {
+        work.state.accounts.change(work.info.row, |n| {
             n.in_flight -= 1;
             n.unfinished += 1;
         });
@@ -266,9 +257,7 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         outcome: &Settled,
         error: Error,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
         this.span.end(Err(&error));
@@ -276,9 +265,9 @@ impl<C: Drains> Slot<C> {
             std::mem::take(&mut job.receipt).into_ticket().settled_by_hand(outcome);
         }
         self.as_mut().let_go(true);
-        if !shared.settings.goes_on() {
-            state.fail(error);
+        if !work.shared.settings.goes_on() {
+            work.state.fail(error);
         }
-        Poll::Ready(self.failed(info, state))
+        Poll::Ready(self.failed(work))
     }
 }

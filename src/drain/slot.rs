@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use super::after::After;
 use super::lane::Waiting;
 use super::settings::Commit;
-use super::state::{Doing, Info, Shared, State};
+use super::state::{Info, Shared, State};
 use super::types::{DrainTypes, Drains};
 use crate::cancellation::CancellationSource;
 use crate::clock::Tick;
@@ -48,6 +48,16 @@ pin_project! {
 }
 
 pub(super) type SlotBox<C> = Pin<Box<Slot<C>>>;
+
+/// What a slot works with while its lane has its turn.
+pub(super) struct Work<'a, 'w, C: DrainTypes> {
+    /// The lane's.
+    pub(super) info: &'a mut Info,
+    pub(super) state: &'a mut State<C>,
+    pub(super) shared: &'a Shared<C>,
+    /// Wakes the slot.
+    pub(super) cx: &'a mut Context<'w>,
+}
 
 /// A message between two attempts, and while it has one.
 pub(super) struct Job<C: DrainTypes> {
@@ -119,10 +129,7 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         mut job: Job<C>,
         message: C::Message,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         // An answer of later costs no attempt.
         let (number, attempt, again) = (job.number, job.failed + 1, job.failed > 0);
@@ -131,16 +138,16 @@ impl<C: Drains> Slot<C> {
         // Put in first, and the message kept in there: a job that waits for that is built in memory.
         let this = self.as_mut().project();
         *this.job = Some(job);
-        if let Some(clone) = shared.clone {
+        if let Some(clone) = work.shared.clone {
             if let Err(error) = keep(this.job, clone, &message) {
                 panics::drop_each([message]);
                 let Some(job) = this.job.take() else { return Poll::Pending };
                 let job = Job { begun: job.begun - 1, booked, ..job };
-                return self.refuse(job, error, None, info, state, shared, cx);
+                return self.refuse(job, error, None, work);
             }
         }
         if C::Receipt::SETTLES && booked {
-            if let Some(ended) = self.as_mut().waited_in_vain(info, state, shared, cx) {
+            if let Some(ended) = self.as_mut().waited_in_vain(work) {
                 panics::drop_each([message]);
                 return ended;
             }
@@ -151,25 +158,24 @@ impl<C: Drains> Slot<C> {
         }
         *this.booked = booked;
         if booked {
-            state.accounts.change(info.row, |n| n.attempts += 1);
+            work.state.accounts.change(work.info.row, |n| n.attempts += 1);
         }
-        state.doing = Doing::Handler;
-        if state.accounts.is_watched() {
-            book(this.booked, info, state);
+        if work.state.accounts.is_watched() {
+            book(this.booked, work.info, work.state);
         }
         let lent = match this.step {
             Some(lent) => lent,
-            None => this.step.insert(new_step(state, shared)),
+            None => this.step.insert(new_step(work.state, work.shared)),
         };
-        let timeout = shared.settings.message_timeout;
+        let timeout = work.shared.settings.message_timeout;
         // One for each attempt that may be late; where messages are lost, until one is.
         if timeout.is_some() || C::Receipt::SETTLES && this.stop.is_none() {
             let stop = CancellationSource::new();
-            lent.set_token(shared.token.and(&stop));
+            lent.set_token(work.shared.token.and(&stop));
             *this.stop = Some(stop);
         }
         if let Some(timeout) = timeout {
-            *this.deadline = shared.now() + timeout;
+            *this.deadline = work.shared.now() + timeout;
         }
         if C::Receipt::SETTLES {
             match this.job.as_mut().and_then(|job| job.receipt.delivered_mut()) {
@@ -177,14 +183,14 @@ impl<C: Drains> Slot<C> {
                 None => lent.set_delivery(None),
             }
         }
-        let step = lent.begin(&info.origin, number, attempt);
+        let step = lent.begin(&work.info.origin, number, attempt);
         lent.arm();
-        *this.span = MessageSpan::new(&info.origin.name, number);
-        let handler = &mut state.handler;
+        *this.span = MessageSpan::new(&work.info.origin.name, number);
+        let handler = &mut work.state.handler;
         let future = this.span.in_scope(|| handler(message, step));
         let mut this = self.as_mut().project();
         this.handler.set(Some(future));
-        self.poll_armed(info, state, shared, cx)
+        self.poll_armed(work)
     }
 
     /// Takes in a message that has failed before a handler could be called.
@@ -195,61 +201,45 @@ impl<C: Drains> Slot<C> {
         job: Job<C>,
         error: Error,
         raw: Option<Raw>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
+        work: &mut Work<'_, '_, C>,
     ) -> Poll<Ended<C>> {
         let this = self.as_mut().project();
         *this.booked = true;
         *this.raw = raw;
         if !job.booked {
-            state.accounts.change(info.row, |n| n.in_flight += 1);
+            work.state.accounts.change(work.info.row, |n| n.in_flight += 1);
         }
         *this.job = Some(job);
-        this.step.get_or_insert_with(|| new_step(state, shared));
-        self.fail(error, info, state, shared, cx)
+        this.step.get_or_insert_with(|| new_step(work.state, work.shared));
+        self.fail(error, work)
     }
 
     /// Goes on with the message that waits.
     #[inline]
-    pub(super) fn poll(
-        self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
+    pub(super) fn poll(self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<Ended<C>> {
         if self.after.is_some() {
-            return self.poll_after(info, state, shared, cx);
+            return self.poll_after(work);
         }
-        if C::Receipt::SETTLES && state.settling.has_lost(self.job.as_ref()) {
-            return self.lost(info, state, shared, cx);
+        if C::Receipt::SETTLES && work.state.settling.has_lost(self.job.as_ref()) {
+            return self.lost(work);
         }
-        state.doing = Doing::Handler;
         let Some(lent) = &self.step else { return Poll::Pending };
         lent.arm();
-        self.poll_armed(info, state, shared, cx)
+        self.poll_armed(work)
     }
 
     /// Within its callers, where it is 10 of the 475 instructions of a ready message less.
     #[expect(clippy::inline_always, reason = "measured: peers, `ready`")]
     #[inline(always)]
-    fn poll_armed(
-        mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
+    fn poll_armed(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<Ended<C>> {
         let mut this = self.as_mut().project();
         let (Some(handler), Some(lent)) = (this.handler.as_mut().as_pin_mut(), this.step.as_mut())
         else {
             return Poll::Pending;
         };
-        let Poll::Ready(output) = this.span.in_scope(|| handler.poll(cx)) else {
+        let Poll::Ready(output) = this.span.in_scope(|| handler.poll(work.cx)) else {
             lent.disarm();
-            return self.waits(info, state, shared, cx);
+            return self.waits(work);
         };
         // What the output brings is staged whatever the destructor of the handler does.
         match output.settle(|| lent.scope()) {
@@ -257,49 +247,36 @@ impl<C: Drains> Slot<C> {
                 // Gone before its success counts: a destructor that panics fails the message.
                 this.handler.set(None);
                 lent.disarm();
-                state.doing = Doing::Own;
                 match answer {
-                    ControlFlow::Continue(()) => Poll::Ready(self.succeed(info, state, shared)),
-                    ControlFlow::Break(wait) => self.come_later(wait, info, state, shared, cx),
+                    ControlFlow::Continue(()) => Poll::Ready(self.succeed(work)),
+                    ControlFlow::Break(wait) => self.come_later(wait, work),
                 }
             }
             Err(error) => {
                 lent.disarm();
-                self.drop_handler_and_fail(error, info, state, shared, cx)
+                self.drop_handler_and_fail(error, work)
             }
         }
     }
 
     /// The handler has to wait.
     #[inline]
-    fn waits(
-        mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
-        state.doing = Doing::Own;
+    fn waits(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<Ended<C>> {
         // What earlier messages of this turn left.
         self.as_mut().flush();
         let this = self.as_mut().project();
-        book(this.booked, info, state);
-        if *this.deadline == Tick::MAX || shared.now() < *this.deadline {
+        book(this.booked, work.info, work.state);
+        if *this.deadline == Tick::MAX || work.shared.now() < *this.deadline {
             return Poll::Pending;
         }
-        self.timed_out(info, state, shared, cx)
+        self.timed_out(work)
     }
 
     /// The message was handled.
     #[inline]
-    pub(super) fn succeed(
-        mut self: Pin<&mut Self>,
-        info: &mut Info,
-        state: &mut State<C>,
-        shared: &Shared<C>,
-    ) -> Ended<C> {
+    pub(super) fn succeed(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Ended<C> {
         if C::Receipt::SETTLES {
-            self.as_mut().accept(info, state);
+            self.as_mut().accept(work.info, work.state);
         }
         let this = self.as_mut().project();
         // What was kept for another attempt is the user's, and the message has been handled.
@@ -307,11 +284,11 @@ impl<C: Drains> Slot<C> {
             panics::drop_contained(|| drop(message));
         }
         *this.deadline = Tick::MAX;
-        if shared.settings.message_timeout.is_some() {
+        if work.shared.settings.message_timeout.is_some() {
             *this.stop = None;
         }
         this.span.end(Ok(()));
-        let committed = state.commit == Commit::Message;
+        let committed = work.state.commit == Commit::Message;
         if let Some(lent) = this.step {
             if !lent.is_home() {
                 self.as_mut().let_go(committed);
@@ -323,7 +300,7 @@ impl<C: Drains> Slot<C> {
         }
         let this = self.project();
         if std::mem::take(this.booked) {
-            state.accounts.change(info.row, |n| {
+            work.state.accounts.change(work.info.row, |n| {
                 n.in_flight -= 1;
                 n.handled += 1;
             });

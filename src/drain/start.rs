@@ -17,7 +17,7 @@ use super::rate::Rate;
 use super::running::{Running, state_is_gone};
 use super::settings::Settings;
 use super::slots::Slots;
-use super::state::{BUDGET, Doing, EMPTY, Failures, Phase, QUIET, Shared, State};
+use super::state::{BUDGET, EMPTY, Failures, Phase, QUIET, Shared, State};
 use super::types::{CloneMessage, DrainTypes, Drains};
 use super::unsettled::Unsettled;
 use super::upkeep::Desks;
@@ -122,7 +122,7 @@ impl<C: Drains> Running<C> {
             hold: false,
             look: false,
             go_on: false,
-            doing: Doing::Own,
+            in_source: false,
             banks: Banks::default(),
             urgency: Urgency::default(),
             failures: Failures::default(),

@@ -11,8 +11,7 @@ use super::lane::Turn;
 use super::many::{Held, Key, keys};
 use super::order::{BusyKeys, Order, Waiter};
 use super::serial::Desk;
-use super::slot::{Ended, Job, Slot};
-use super::state::{Info, Shared, State};
+use super::slot::{Ended, Job, Slot, Work};
 use super::taking::Taken;
 use super::turns::Place;
 use super::types::{DrainTypes, Drains};
@@ -206,9 +205,7 @@ impl<C: Drains> Place<'_, C> {
             desk.state.begins(self.lane.info.row, &key);
         }
         self.runs.places[at as usize].key = Some(key);
-        self.put_in(at, desk, |slot, info, state, shared, cx| {
-            slot.begin(job, message, info, state, shared, cx)
-        })
+        self.put_in(at, desk, |slot, work| slot.begin(job, message, work))
     }
 
     /// Takes a message into a run that has failed before its handler could be called.
@@ -222,9 +219,8 @@ impl<C: Drains> Place<'_, C> {
         desk: &mut Desk<'_, C>,
     ) -> Started<C> {
         self.lane.as_mut().count_turn(desk.state);
-        Started::Message(self.put_in(at, desk, |slot, info, state, shared, cx| {
-            slot.refuse(job, error, raw, info, state, shared, cx)
-        }))
+        let refused = self.put_in(at, desk, |slot, work| slot.refuse(job, error, raw, work));
+        Started::Message(refused)
     }
 
     /// Puts a message into the slot of a run, whose turn it is from here on.
@@ -233,13 +229,7 @@ impl<C: Drains> Place<'_, C> {
         &mut self,
         at: u32,
         desk: &mut Desk<'_, C>,
-        put: impl FnOnce(
-            Pin<&mut Slot<C>>,
-            &mut Info,
-            &mut State<C>,
-            &Shared<C>,
-            &mut Context<'_>,
-        ) -> Poll<Ended<C>>,
+        put: impl FnOnce(Pin<&mut Slot<C>>, &mut Work<'_, '_, C>) -> Poll<Ended<C>>,
     ) -> Poll<Ended<C>> {
         *self.current = self.runs.number(at);
         let run = &mut self.runs.places[at as usize];
@@ -250,7 +240,7 @@ impl<C: Drains> Place<'_, C> {
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return Poll::Ready(Ended::Booked) };
         many.in_flight += 1;
-        let polled = put(slot.as_mut(), this.info, desk.state, desk.shared, cx);
+        let polled = put(slot.as_mut(), &mut desk.work(this.info, cx));
         if polled.is_pending() {
             desk.alarms.set(run.node.number, slot.alarm());
         }

@@ -147,15 +147,6 @@ pub(super) enum Phase {
     Stopping,
 }
 
-/// Whose code was running when it panicked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
-    Own,
-    Source,
-    Handler,
-    Letter,
-}
-
 /// What the banks change.
 pub(super) struct State<C: DrainTypes> {
     pub(super) handler: C::Handler,
@@ -176,7 +167,8 @@ pub(super) struct State<C: DrainTypes> {
     pub(super) look: bool,
     /// A bank has begun a new round in this turn.
     pub(super) go_on: bool,
-    pub(super) doing: Doing,
+    /// The code of a source is running: a panic is the source's own.
+    pub(super) in_source: bool,
     pub(super) banks: Banks<C::Source>,
     pub(super) urgency: Urgency,
     pub(super) failures: Failures,

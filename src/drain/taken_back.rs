@@ -5,66 +5,68 @@
 //! message does that is neither done nor undone.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::after::not_stored;
-use super::letters::{DeadLetters, Letter};
+use super::letters::Letter;
 use super::running::Running;
 use super::settling::put_aside;
 use super::state::{Shared, State};
+use super::storing::Storing;
 use super::types::{DrainTypes, Drains};
 use super::undos::{UndoWith, Undone};
 use super::unsettled::Record;
 use crate::clock::Alarm;
-use crate::diagnostics::COUNTERS;
 use crate::error::{Error, Failure};
 use crate::panics;
 use crate::settlement::{Given, Key, Settled, Tag, Verdict};
-use crate::undo::{ActionOutput, RollbackReport};
+use crate::undo::RollbackReport;
 
 /// How far a message is that is taken back.
 pub(super) enum Back<C: DrainTypes> {
     Undoing(C::Rollback),
     /// It could not be undone.
+    /// `until`: when that has to be done.
     Storing {
-        letter: Pin<Box<C::Stored>>,
-        /// When that has to be done.
+        letter: Storing<C>,
         until: Alarm,
-        error: Error,
     },
 }
 
 /// What has become of one meanwhile.
 enum Came {
     Undone(Undone),
-    /// Why it was given up, and whether the letter is stored.
+    /// What it was given up for, and whether its letter is stored.
     Stored(Error, Result<(), Error>),
 }
 
 impl<C: Drains> Back<C> {
-    fn poll(&mut self, shared: &Shared<C>, cx: &mut Context<'_>) -> Poll<Came> {
+    /// Goes on with it, as far as that can be now.
+    fn poll(self, shared: &Shared<C>, cx: &mut Context<'_>) -> ControlFlow<Came, Self> {
         match self {
-            Self::Undoing(rollback) => {
-                let polled = panics::contain(|| Pin::new(rollback).poll(cx));
-                let undone = polled.unwrap_or_else(|text| {
-                    let error = Error::panic("a compensation", &text);
-                    Poll::Ready(Err(Failure::new(error, RollbackReport::default())))
-                });
-                undone.map(Came::Undone)
-            }
-            Self::Storing { letter, until, error } => {
-                let stored = match panics::contain(|| letter.as_mut().poll(cx)) {
-                    Ok(Poll::Ready(output)) => output.into_action_result().map_err(not_stored),
-                    Ok(Poll::Pending) if until.poll(cx).is_pending() => return Poll::Pending,
-                    Ok(Poll::Pending) => {
-                        let timeout = shared.settings.letter_timeout();
-                        Err(Error::timeout("the dead letters", timeout))
+            Self::Undoing(mut rollback) => {
+                let undone = match panics::contain(|| Pin::new(&mut rollback).poll(cx)) {
+                    Ok(Poll::Pending) => return ControlFlow::Continue(Self::Undoing(rollback)),
+                    Ok(Poll::Ready(undone)) => undone,
+                    Err(text) => {
+                        let error = Error::panic("a compensation", &text);
+                        Err(Failure::new(error, RollbackReport::default()))
                     }
-                    Err(text) => Err(Error::panic("the dead letters", &text)),
                 };
-                Poll::Ready(Came::Stored(error.clone(), stored))
+                panics::drop_contained(|| drop(rollback));
+                ControlFlow::Break(Came::Undone(undone))
+            }
+            Self::Storing { mut letter, mut until } => {
+                let stored = match letter.poll(cx) {
+                    Poll::Ready(stored) => stored,
+                    Poll::Pending if until.poll(cx).is_ready() => {
+                        Err(shared.settings.late_letter())
+                    }
+                    Poll::Pending => return ControlFlow::Continue(Self::Storing { letter, until }),
+                };
+                ControlFlow::Break(Came::Stored(letter.into_error(), stored))
             }
         }
     }
@@ -78,20 +80,17 @@ impl<C: Drains> Running<C> {
         let mut any = false;
         for tag in tags {
             let back = self.look(|state| state.settling.get(tag).and_then(|it| it.back.take()))?;
-            let Some(mut back) = back else { continue };
-            let Poll::Ready(came) = back.poll(&shared, cx) else {
-                self.look(|state| {
-                    if let Some(record) = state.settling.get(tag) {
-                        record.back = Some(back);
-                    }
-                })?;
-                continue;
-            };
-            any = true;
-            panics::drop_contained(|| drop(back));
+            let Some(back) = back else { continue };
+            let came = back.poll(&shared, cx);
+            any |= came.is_break();
             self.look(|state| match came {
-                Came::Undone(undone) => state.undone_behind(tag, undone, &shared),
-                Came::Stored(error, stored) => state.stored_behind(tag, error, stored),
+                ControlFlow::Continue(back) => state.is_taken_back(tag, back),
+                ControlFlow::Break(Came::Undone(undone)) => {
+                    state.undone_behind(tag, undone, &shared);
+                }
+                ControlFlow::Break(Came::Stored(error, stored)) => {
+                    state.stored_behind(tag, error, stored);
+                }
             })?;
         }
         Ok(any)
@@ -184,20 +183,23 @@ impl<C: Drains> State<C> {
             // Nobody but the drain can tell.
             return self.fail(error);
         };
-        COUNTERS.dead_letters.add(1);
-        let letters = &mut self.letters;
-        match panics::contain(|| Box::pin(letters.store(letter))) {
+        match Storing::begin(&mut self.letters, letter) {
             Ok(letter) => {
                 let until = shared.now() + shared.settings.letter_timeout();
                 let until = Alarm::at(shared.context.clock(), until);
-                if let Some(record) = self.settling.get(tag) {
-                    record.back = Some(Back::Storing { letter, until, error });
-                }
+                self.is_taken_back(tag, Back::Storing { letter, until });
             }
-            Err(text) => {
-                let failed = Error::panic("the dead letters", &text);
-                self.stored_behind(tag, error, Err(failed));
+            Err(error) => {
+                self.is_back(tag, None);
+                self.fail(error);
             }
+        }
+    }
+
+    /// Goes on to be taken back.
+    fn is_taken_back(&mut self, tag: Tag, back: Back<C>) {
+        if let Some(record) = self.settling.get(tag) {
+            record.back = Some(back);
         }
     }
 

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use super::lane::Lane;
 use super::slot::Job;
-use super::state::{Doing, State};
+use super::state::State;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
@@ -37,10 +37,10 @@ impl<C: Drains> Lane<C> {
             return Taken::End;
         };
         state.banks.new -= usize::from(std::mem::take(this.new));
-        state.doing = Doing::Source;
+        state.in_source = true;
         let polled = source.as_mut().poll_delivery(cx);
         let holds = source.holds();
-        state.doing = Doing::Own;
+        state.in_source = false;
         let held = std::mem::replace(this.held, holds);
         let yielded =
             matches!(polled, Poll::Ready(Some(Ok(Delivery { body: Body::Message(_), .. }))));
@@ -81,9 +81,9 @@ impl<C: Drains> Lane<C> {
             Poll::Ready(None) => {
                 *this.ended = true;
                 if !*this.gated || this.many.as_ref().is_none_or(|many| many.is_empty()) {
-                    state.doing = Doing::Source;
+                    state.in_source = true;
                     this.source.set(None);
-                    state.doing = Doing::Own;
+                    state.in_source = false;
                 }
                 Taken::End
             }
@@ -93,6 +93,7 @@ impl<C: Drains> Lane<C> {
     /// The source has panicked.
     #[cold]
     pub(super) fn blame_source(mut self: Pin<&mut Self>, message: &str, state: &mut State<C>) {
+        state.in_source = false;
         // What it had taken is not its own.
         self.as_mut().give_back_of_source(state);
         let mut this = self.project();
