@@ -182,8 +182,12 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
 
     /// The drain succeeds when, in one poll, every source is pending, no handler runs and no
     /// message waits for its next attempt: for queues that are filled by the handlers themselves, or
-    /// that are to be read until they are empty. A [transport](crate::transport) is empty when a fetch
-    /// for each of its sources has brought nothing, and everything is settled.
+    /// that are to be read until they are empty. A [transport](crate::transport) is empty when everything
+    /// is settled and a fetch for each of its sources, sent behind the last message that went back, has
+    /// brought nothing: what goes back at once is taken again, and one that always fails needs a place
+    /// ([`dead_letters`](Self::dead_letters), [`max_deliveries`](crate::transport::Link::max_deliveries))
+    /// for the drain to end. What goes back with a delay is left. One that
+    /// [assigns](crate::transport::Able::assigns) partitions is not empty before this process has one.
     /// Open windows are given out first, and as long as a source is paused the drain is not idle.
     /// Default: it ends with its sources.
     pub fn until_idle(mut self) -> Self {

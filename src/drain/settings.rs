@@ -34,7 +34,8 @@ pub enum Commit {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// The drain ends with the error, and every compensation stays staged for the caller.
+    /// The drain ends with the error, and every compensation stays staged for the caller. A message
+    /// that is settled with a [transport](crate::transport) is undone at once all the same, and released.
     #[default]
     Abort,
     /// The message's own compensations run at once, and the drain goes on.

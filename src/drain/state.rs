@@ -148,6 +148,7 @@ pub(super) enum Phase {
 }
 
 /// What the banks change.
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub(super) struct State<C: DrainTypes> {
     pub(super) handler: C::Handler,
     pub(super) letters: C::Letters,

@@ -127,7 +127,7 @@ impl Facts {
 /// use watershed::transport::Able;
 ///
 /// let queue = Able::each().fences().renews().delays().counts().batches_of(10);
-/// let log = Able::prefix().asks_every(Duration::from_millis(100));
+/// let log = Able::prefix().assigns().asks_every(Duration::from_millis(100));
 /// # let _ = (queue, log);
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +135,7 @@ impl Facts {
 #[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub struct Able {
     pub(crate) prefix: bool,
+    pub(crate) assigns: bool,
     pub(crate) groups: bool,
     pub(crate) fences: bool,
     pub(crate) leases: bool,
@@ -152,6 +153,7 @@ impl Able {
     const fn new(prefix: bool) -> Self {
         Self {
             prefix,
+            assigns: false,
             groups: false,
             fences: false,
             leases: false,
@@ -174,6 +176,13 @@ impl Able {
     /// An accept covers every message of its partition that was taken before: offsets.
     pub const fn prefix() -> Self {
         Self::new(true)
+    }
+
+    /// Its partitions are [assigned](crate::transport::Event::Assigned) to this process: its sources come
+    /// from [`Link::assigned`](crate::transport::Link::assigned), and from nowhere else.
+    pub const fn assigns(mut self) -> Self {
+        self.assigns = true;
+        self
     }
 
     /// It keeps order by [group](Facts::group), as FIFO queues do: of each group one message at a time

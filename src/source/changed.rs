@@ -37,7 +37,8 @@ where
     fn change(&mut self, message: M) -> Body<N> {
         let error = match panics::contain(|| (self.0)(message.clone())) {
             Ok(Ok(message)) => return Body::Message(message),
-            Ok(Err(error)) => Error::from_error(ErrorCode::Validation, error),
+            Ok(Err(error)) => Error::from_error(ErrorCode::Validation, error)
+                .wrapped_as(ErrorCode::Validation, "the message cannot be decoded"),
             Err(text) => Error::panic("the function of `decoded`", &text),
         };
         Body::Failed(error, Some(Box::new(message)))

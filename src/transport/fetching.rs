@@ -92,6 +92,7 @@ impl<T: Transport> State<T> {
             };
             part.fetch.wanted = false;
             part.fetch.hidden = hides;
+            part.fetch.sent_behind = self.given_back;
             part.fetch.stale = false;
             part.fetch.stop = Some(stop);
             return Some((id, want, within));
@@ -127,7 +128,8 @@ impl<T: Transport> State<T> {
             Ok(Some(messages)) => {
                 (part.fetch.failed, part.fetch.failing_since) = (0, None);
                 let is_empty = messages.is_empty() && !hinted;
-                part.fetch.dry = is_empty && !part.fetch.hidden;
+                let is_dry = is_empty && !part.fetch.hidden;
+                part.fetch.dry = is_dry.then_some(part.fetch.sent_behind);
                 if is_empty && !stale {
                     again = Some(requested + every);
                 }
@@ -230,7 +232,7 @@ impl<T: Transport> State<T> {
     /// There may be messages: it does not wait for its time, unless that is because it has failed.
     pub(super) fn ask_again(&mut self, id: u64) {
         if let Some(part) = self.parts.get_mut(&id) {
-            part.fetch.dry = false;
+            part.fetch.dry = None;
             part.fetch.hinted = part.fetch.stop.is_some();
             if part.fetch.failed == 0 {
                 part.fetch.not_before = None;

@@ -129,6 +129,15 @@ impl<T: Transport> Hub<T> {
         panics::wake_each(wakers);
     }
 
+    /// A source of a transport that assigns no partitions.
+    pub(super) fn source(self: &Arc<Self>) -> TransportSource<T> {
+        if self.able.assigns {
+            let text = "partitions of this transport are assigned: `.incoming(link.assigned())`";
+            self.change(|state| state.misused = Some(text));
+        }
+        TransportSource::open(self, Assignment::default())
+    }
+
     /// The source that stands for the transport, and the partitions that are assigned to it.
     pub(super) fn assigned(
         self: &Arc<Self>,
@@ -137,6 +146,10 @@ impl<T: Transport> Hub<T> {
         self.change(|state| {
             if let Some(part) = state.parts.get_mut(&keeper.part()) {
                 part.keeper = true;
+            }
+            if !state.able.assigns {
+                let text = "this transport assigns no partitions: its sources are `link.source()`";
+                state.misused = Some(text);
             }
             state.assign_again();
         });
@@ -187,6 +200,11 @@ impl<T: Transport> Desk for Hub<T> {
             let text = "a transport whose leases cannot be renewed needs a `message_timeout`";
             return Err(Error::validation(text));
         }
+        if let Some(text) = self.look(|state| state.misused) {
+            return Err(Error::validation(text));
+        }
+        panics::contain(|| self.transport.open())
+            .unwrap_or_else(|text| Err(Error::panic("the transport", &text)))?;
         if !self.notices.attach() {
             return Err(Error::validation("the transport is used by another drain"));
         }
@@ -200,6 +218,7 @@ impl<T: Transport> Desk for Hub<T> {
             state.least_lease = message_timeout.unwrap_or(Duration::ZERO);
             for part in state.parts.values_mut().filter(|part| !part.left) {
                 part.ended = false;
+                part.fetch.dry = None;
             }
         });
         Ok(())

@@ -14,7 +14,7 @@ use crate::retry::RetryPolicy;
 use crate::settlement::Assignment;
 
 /// A transport that is connected: it makes sources of it, and outlives them, so that one drain after
-/// another can use it.
+/// another can use it, if the transport [can be used](Transport::open) again.
 ///
 /// | option | default |
 /// | --- | --- |
@@ -44,9 +44,11 @@ impl<T: Transport> Link<T> {
         self.hub.transport()
     }
 
-    /// A source of the transport that has no partitions. Several are several fetches at once.
+    /// A source of a transport without partitions. Several are several fetches at once. Where the
+    /// transport [assigns](super::Able::assigns) partitions, its drain ends with
+    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation).
     pub fn source(&self) -> TransportSource<T> {
-        self.partition(Assignment::default())
+        self.hub.source()
     }
 
     /// A source of one partition that this process has by itself.
@@ -56,7 +58,9 @@ impl<T: Transport> Link<T> {
 
     /// The partitions as they are [assigned](super::Event::Assigned), for
     /// [`FanIn::incoming`](crate::FanIn::incoming); the first source of it stands for the transport
-    /// itself, so that it is driven before there is a partition, and brings no message.
+    /// itself, so that it is driven before there is a partition, and brings no message. Where the
+    /// transport [assigns](super::Able::assigns) none, its drain ends with
+    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation).
     pub fn assigned(&self) -> impl Stream<Item = TransportSource<T>> + Send + use<T> {
         let (keeper, assigned) = self.hub.assigned();
         stream::select(stream::iter([keeper]), assigned)

@@ -125,6 +125,15 @@ pub trait Transport: Send + Sync + 'static {
         Notices::new()
     }
 
+    /// A drain begins: asked before anything is fetched. By default there is nothing to be said.
+    ///
+    /// # Errors
+    ///
+    /// What the drain ends with: it was [closed](Self::close), and cannot be used again, say.
+    fn open(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Up to [`Want::at_most`] messages, as soon as there is one; none if there is none within
     /// [`Want::wait`]. `None` where the source has ended and that was asked for: read until empty.
     ///

@@ -62,8 +62,11 @@ pub(super) struct Fetch {
     /// How often it has failed in a row, and since when.
     pub(super) failed: u32,
     pub(super) failing_since: Option<Tick>,
-    /// The last one brought nothing, and there was nothing to be brought.
-    pub(super) dry: bool,
+    /// How much had been given back when the one that is on its way was sent.
+    pub(super) sent_behind: u64,
+    /// The last one brought nothing, and there was nothing to be brought: so much had been given back
+    /// before it.
+    pub(super) dry: Option<u64>,
     /// When it was sent, messages were open that hide those behind them in their groups.
     pub(super) hidden: bool,
     /// What is on its way now is not to be handled.

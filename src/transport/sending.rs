@@ -212,6 +212,7 @@ impl<T: Transport> State<T> {
         if moved && end == End::Settled {
             // What was fetched before is gone, and an end that was seen was another one.
             part.ended = ends || part.left;
+            self.given_back += 1;
             let rewind = self.rewinds.remove(&part.assignment);
             self.aside.receipts.extend(rewind.map(Kept::Shared));
         }

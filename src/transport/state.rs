@@ -63,8 +63,12 @@ pub(super) struct State<T: Transport> {
     /// Partitions that nobody has taken as a source.
     pub(super) assigned: VecDeque<u64>,
     pub(super) assigned_waker: Option<Waker>,
+    /// Its sources were made in a way that it does not have.
+    pub(super) misused: Option<&'static str>,
     /// Partitions that were assigned, and not given up since.
     pub(super) ours: BTreeSet<Assignment>,
+    /// How often messages have ended here that may come again, or a position was moved back.
+    pub(super) given_back: u64,
     /// Sources whose partitions are to be given up, until that is answered.
     pub(super) giving_up: BTreeSet<u64>,
     /// In prefix order: where a partition goes on that was read further than that. It is moved back
@@ -133,7 +137,9 @@ impl<T: Transport> State<T> {
             failing: false,
             assigned: VecDeque::new(),
             assigned_waker: None,
+            misused: None,
             ours: BTreeSet::new(),
+            given_back: 0,
             giving_up: BTreeSet::new(),
             rewinds: HashMap::new(),
             lost_in_work: BTreeMap::new(),
@@ -227,6 +233,8 @@ impl<T: Transport> State<T> {
             (End::Settled, _) => &mut counts.rejected,
         };
         *count += 1;
+        let comes_again = end != End::Settled || entry.verdict.is_release();
+        self.given_back += u64::from(comes_again);
         if matches!(entry.phase, Phase::Decided | Phase::Sending) {
             self.makes_room();
         }
@@ -356,11 +364,14 @@ impl<T: Transport> State<T> {
         part.is_none_or(|part| part.revoking.is_some())
     }
 
-    /// Whether nothing is open, and the last look at each source brought nothing.
+    /// Whether nothing is open, and a look at each source, behind all that was given back, brought nothing.
     pub(super) fn is_idle(&self) -> bool {
         let has_nothing = |part: &Part<_>| {
-            let may_bring = !(part.ended || part.left || part.keeper || part.fetch.dry);
-            !may_bring && part.revoking.is_none()
+            // What was given back since may be there.
+            let is_dry = part.fetch.dry == Some(self.given_back);
+            // Partitions are on their way to whoever has none.
+            let is_through = if part.keeper { !self.ours.is_empty() } else { part.ended || is_dry };
+            (is_through || part.left) && part.revoking.is_none()
         };
         let is_idle = self.entries.len() == 0 && self.news.is_empty() && self.assigned.is_empty();
         is_idle && self.parts.values().all(has_nothing)

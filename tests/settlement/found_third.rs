@@ -267,15 +267,3 @@ fn a_partition_that_was_assigned_before_is_no_idleness() {
         assert_eq!((report.handled(), log.is_drained()), (3, true), "{seed}");
     }
 }
-
-// One that nobody assigns anything to is idle at once, and not for ever awake.
-#[test]
-fn a_transport_without_partitions_is_idle() {
-    let simulation = Simulation::new(1);
-    let log = ScriptedLog::new(simulation.world().clock().clone()).partition(0, 3);
-    let link = Link::new(log.consumer());
-    let context = simulation.world().context("c");
-    let drain = fan_in(&context, [], async |_: LogRecord, _| Ok::<_, BoxError>(()));
-    let drain = drain.incoming(link.assigned()).until_idle().timeout(Duration::from_secs(3_600));
-    assert_eq!(simulation.run(drain).unwrap().unwrap().handled(), 0);
-}

@@ -17,6 +17,7 @@ mod found;
 mod found_more;
 mod found_third;
 mod groups;
+mod idle;
 mod leases;
 mod outcomes;
 mod program;

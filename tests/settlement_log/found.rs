@@ -88,7 +88,7 @@ impl Transport for Log {
     type Message = u64;
     type Receipt = (Assignment, u64);
     fn able(&self) -> Able {
-        Able::prefix().batches_of(self.0.batch).prefetches(4).asks_every(ms(100))
+        Able::prefix().assigns().batches_of(self.0.batch).prefetches(4).asks_every(ms(100))
     }
     fn notices(&self) -> Notices {
         self.0.notices.clone()

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -56,6 +56,7 @@ use crate::setup::{Setup, Start};
 pub struct Consumer {
     setup: Mutex<Option<(Setup, Receiver<Command>)>>,
     until_empty: bool,
+    left: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -159,6 +160,7 @@ impl Consumer {
         Ok(Self {
             setup: Mutex::new(Some((setup, receiver))),
             until_empty: false,
+            left: AtomicBool::new(false),
             shared: Arc::new(shared),
         })
     }
@@ -271,7 +273,7 @@ impl Transport for Consumer {
     type Receipt = Receipt;
 
     fn able(&self) -> Able {
-        Able::prefix().batches_of(BATCH).prefetches(PREFETCH)
+        Able::prefix().assigns().batches_of(BATCH).prefetches(PREFETCH)
     }
 
     /// Joins the group: asked once, by the link.
@@ -280,6 +282,14 @@ impl Transport for Consumer {
             self.shared.notices.tell(Event::Gone(error));
         }
         self.shared.notices.clone()
+    }
+
+    /// It has left its group for good.
+    fn open(&self) -> Result<(), Error> {
+        if !self.left.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(Error::validation("this consumer has left its group: make another one"))
     }
 
     async fn fetch(&self, want: Want) -> Fetched<OwnedMessage, Receipt> {
@@ -319,6 +329,7 @@ impl Transport for Consumer {
     }
 
     async fn close(&self) -> Result<(), Error> {
+        self.left.store(true, Ordering::Relaxed);
         let (answer, left) = oneshot::channel();
         if self.shared.commands.send(Command::Leave(Some(answer))).is_err() {
             return Ok(());

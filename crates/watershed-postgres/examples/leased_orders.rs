@@ -1,111 +1,64 @@
-//! Orders that are shipped once: what a handler writes and the end of its message are one transaction.
-//!
-//! Two workers share a queue under smol. Orders of one customer are shipped in their order; one that
-//! cannot be read is put aside. At the end the tables are looked at, and dropped.
-//!
-//! ```text
-//! .ci/postgres cargo run -p watershed-postgres --example leased_orders
-//! ```
+//! Orders in a table: reserved, shipped once, undone where that fails, and put aside where it never works.
+//! `.ci/postgres cargo run -p watershed-postgres --example leased_orders` runs it beside a server of its own.
 
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 use watershed::transport::Link;
-use watershed::{BoxError, OnFailure, Source, StepContext, fan_in};
+use watershed::{BoxError, Letter, RetryPolicy, Source, StepContext, fan_in};
 use watershed_postgres::{Lease, LeasedRows, NewRow};
 
-const TABLES: [&str; 3] = ["example_orders", "example_orders_dead", "example_shipped"];
+fn pieces(body: &[u8]) -> Result<i32, BoxError> {
+    Ok(std::str::from_utf8(body)?.parse()?)
+}
 
 fn main() -> Result<(), BoxError> {
-    let url = std::env::var("WATERSHED_POSTGRES_URL").map_err(
-        |_| "WATERSHED_POSTGRES_URL says where PostgreSQL is; `.ci/postgres` starts one",
-    )?;
-    smol::block_on(run(&url))
-}
+    let url = std::env::var("WATERSHED_POSTGRES_URL").unwrap_or("postgres:///shop".to_owned());
+    smol::block_on(async {
+        let pool = PgPoolOptions::new().max_connections(10).connect(&url).await?;
+        let shipped = "create table if not exists shipped (pieces integer not null)";
+        sqlx::query(shipped).execute(&pool).await?;
+        let queue = LeasedRows::new(pool.clone(), "orders")
+            .lease(Duration::from_secs(30))
+            .key_column("customer"); // those of one customer one after another
+        queue.create().await?; // `orders` and `orders_dead`; or put `queue.schema()?` into a migration
 
-fn queue(pool: &PgPool) -> LeasedRows {
-    let queue = LeasedRows::new(pool.clone(), TABLES[0]).key_column("customer");
-    queue.lease(Duration::from_secs(30)).prefetch(2).asks_every(Duration::from_millis(100))
-}
-
-async fn run(url: &str) -> Result<(), BoxError> {
-    let pool = PgPoolOptions::new().max_connections(12).connect(url).await?;
-    drop_tables(&pool).await?;
-    let orders = queue(&pool);
-    orders.create().await?;
-    let shipped =
-        "create table example_shipped (number integer primary key, customer text not null,
-        place bigint generated always as identity)";
-    sqlx::query(shipped).execute(&pool).await?;
-
-    // Whoever takes an order enqueues it in the transaction that takes it.
-    let mut transaction = pool.begin().await?;
-    for number in 0..60 {
-        let (body, customer) = (format!("{number}"), format!("customer-{}", number % 7));
-        orders.enqueue(&mut transaction, [NewRow::new(&body).key(&customer)]).await?;
-    }
-    orders.enqueue(&mut transaction, [NewRow::new("a dozen").key("customer-8")]).await?;
-    transaction.commit().await?;
-
-    let (one, two) = futures::join!(work(&pool), work(&pool));
-    println!("one worker: {}", one?);
-    println!("the other:  {}", two?);
-
-    let shipped: i64 =
-        sqlx::query_scalar("select count(*) from example_shipped").fetch_one(&pool).await?;
-    let in_order: bool = sqlx::query_scalar(
-        "select bool_and(number > before) from (select number,
-            lag(number, 1, -1) over (partition by customer order by place) as before
-            from example_shipped) as shipped",
-    )
-    .fetch_one(&pool)
-    .await?;
-    let dead: Vec<(String, String)> =
-        sqlx::query_as("select convert_from(body, 'UTF8'), error from example_orders_dead")
-            .fetch_all(&pool)
-            .await?;
-    println!("{shipped} orders shipped, in the order of each customer: {in_order}");
-    for (body, error) in &dead {
-        println!("put aside: {body:?}, because of {error:?}");
-    }
-    drop_tables(&pool).await?;
-    if (shipped, in_order, dead.len()) == (60, true, 1) {
-        Ok(())
-    } else {
-        Err("60 orders were to be shipped in their order, and one was to be put aside".into())
-    }
-}
-
-/// Ships orders until there are none.
-async fn work(pool: &PgPool) -> Result<String, BoxError> {
-    let link = Link::new(queue(pool)).max_deliveries(5);
-    let orders = link
-        .source()
-        .named("orders")
-        .decoded(|body: Vec<u8>| Ok::<_, BoxError>(std::str::from_utf8(&body)?.parse::<i32>()?));
-    let report = fan_in(&StepContext::new("shipping"), [orders], async |number: i32, step| {
-        let lease = step.receipt::<Lease>(0).ok_or("the lease has run out")?;
+        // An order is in the queue exactly when what else this transaction does is done.
         let mut transaction = pool.begin().await?;
-        sqlx::query("insert into example_shipped (number, customer) values ($1, $2)")
-            .bind(number)
-            .bind(format!("customer-{}", number % 7))
-            .execute(&mut *transaction)
-            .await?;
-        lease.commit(transaction, &step).await?;
-        Ok::<_, BoxError>(())
-    })
-    .concurrency(3) // customers: the next order of each waits for the one before
-    .on_failure(OnFailure::Continue)
-    .until_idle()
-    .await?;
-    Ok(format!("{} shipped, {} rejected", report.accepted(), report.rejected()))
-}
+        let ann = ["3", "many"].map(|pieces| NewRow::new(pieces).key("ann"));
+        let bob = ["1", "0", "4"].map(|pieces| NewRow::new(pieces).key("bob"));
+        queue.enqueue(&mut transaction, ann.into_iter().chain(bob)).await?;
+        transaction.commit().await?;
 
-async fn drop_tables(pool: &PgPool) -> Result<(), sqlx::Error> {
-    for table in TABLES {
-        let drop = AssertSqlSafe(format!("drop table if exists {table}"));
-        sqlx::query(drop).execute(pool).await?;
-    }
-    Ok(())
+        let link = Link::new(queue).max_deliveries(5);
+        let orders = link.source().named("orders").decoded(|body| pieces(&body));
+        let context = StepContext::new("shop");
+        let report = fan_in(&context, [orders], async |pieces: i32, step: StepContext| {
+            // Outside of the database: undone by its compensation, if the handler fails behind it.
+            println!("{pieces} pieces reserved, attempt {}", step.attempt());
+            step.register_compensation_with(pieces, async |pieces| {
+                println!("{pieces} pieces back");
+            });
+            if pieces == 0 {
+                return Err("there is nothing to ship".into());
+            }
+            // In the database: one transaction with the end of the message, both or none of both.
+            let lease = step.receipt::<Lease>(0).ok_or("the lease has run out")?;
+            let mut transaction = pool.begin().await?;
+            let ship = sqlx::query("insert into shipped values ($1)").bind(pieces);
+            ship.execute(&mut *transaction).await?;
+            lease.commit(transaction, &step).await?;
+            Ok::<_, BoxError>(())
+        })
+        .concurrency(8) // customers: the next order of each waits for the one before
+        .retry(RetryPolicy::exponential(2, Duration::from_millis(200)))
+        .dead_letters(async |letter: Letter<i32>| {
+            // For your log: the row itself goes to `orders_dead`, with this error.
+            println!("given up: {:#}", letter.error());
+        })
+        .until_idle() // a service says `.shutdown(stop.token())`, and something calls `stop.cancel()`
+        .await?;
+        println!("{} shipped, {} put aside", report.accepted(), report.rejected());
+        Ok(())
+    })
 }

@@ -153,14 +153,25 @@ impl LeasedRows {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::Validation`] for a name that cannot be one, [`ErrorCode::Source`] from the database.
+    /// [`ErrorCode::Validation`] for a name that cannot be one, and for one that something else has: a
+    /// table without the columns of a queue. [`ErrorCode::Source`] from the database. Nothing was made then.
     ///
     /// # Cancel safety
     ///
     /// Dropped, it has made all of them or none.
     pub async fn create(&self) -> Result<(), Error> {
-        let schema = sqlx::raw_sql(AssertSqlSafe(self.schema()?));
-        schema.execute(&self.pool).await.map(drop).map_err(from_database)
+        let Statements { schema, check, .. } = &**self.statements()?;
+        // Without parameters all of it is one transaction.
+        let made = sqlx::raw_sql(AssertSqlSafe(format!("{schema}{check}")));
+        made.execute(&self.pool).await.map(drop).map_err(|cause| match cause.as_database_error() {
+            Some(error) if error.code().as_deref() == Some(UNDEFINED_COLUMN) => {
+                let table = &self.options.names.table;
+                let text =
+                    format!("a table that is no queue is there already: `{table}`, or its letters");
+                Error::validation(text).with_source(cause)
+            }
+            _ => from_database(cause),
+        })
     }
 
     /// Puts rows into the queue, as a part of the transaction that `connection` is in: they are there
@@ -205,6 +216,8 @@ impl LeasedRows {
         rows.iter().map(|row| row.try_get("id").map_err(from_database)).collect()
     }
 }
+
+const UNDEFINED_COLUMN: &str = "42703";
 
 fn from_database(error: sqlx::Error) -> Error {
     Error::from_error(ErrorCode::Source, error)

@@ -29,6 +29,7 @@ pub(crate) struct Names {
 #[derive(Debug)]
 pub(crate) struct Statements {
     pub(crate) schema: String,
+    pub(crate) check: String,
     pub(crate) enqueue: Arc<str>,
     pub(crate) claim: Arc<str>,
     pub(crate) accept_all: Arc<str>,
@@ -49,6 +50,7 @@ impl Statements {
         let by_key = names::index(&names.table, "by_key")?;
         Ok(Self {
             schema: texts.schema(&by_key),
+            check: texts.check(),
             enqueue: texts.enqueue().into(),
             claim: texts.claim().into(),
             accept_all: texts.accept_all().into(),
@@ -118,6 +120,16 @@ impl Texts {
     died_at timestamptz not null default clock_timestamp()
 );
 "
+        )
+    }
+
+    /// Fails where a table is not what `schema` would have made.
+    fn check(&self) -> String {
+        let Self { table, dead, key } = self;
+        let key = key.as_ref().map_or_else(String::new, |key| format!("{key}, "));
+        format!(
+            "select id, {key}body, not_before, token, deliveries from {table} limit 0;
+            select letter, id, key, body, deliveries, error, died_at from {dead} limit 0;"
         )
     }
 

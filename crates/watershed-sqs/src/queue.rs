@@ -32,7 +32,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// | --- | --- |
 /// | [`visibility`](Queue::visibility) | 60 seconds |
 /// | [`wait`](Queue::wait) | a sixth of the visibility, at most 20 seconds |
-/// | [`letters`](Queue::letters) | none: a rejected message is deleted |
+/// | [`letters`](Queue::letters) | none: what the drain has stored as a dead letter is deleted, and what nobody stores ends it |
 /// | [`redriven`](Queue::redriven) | it is not |
 ///
 /// The service counts in whole seconds: what is given is rounded up, `wait` is rounded down. Options

@@ -63,7 +63,7 @@ impl<B: Broker> Suite<'_, B> {
         })
         .shutdown(quiet.token())
         .timeout(self.patience());
-        let drain = if B::ASSIGNED { drain } else { drain.until_idle() };
+        let drain = if Self::assigns(&link) { drain } else { drain.until_idle() };
         let report = self.until_quiet(drain.into_future(), &quiet, &began).await?;
         account(&report)?;
         let mut letters = std::mem::take(&mut *letters.lock());
@@ -76,8 +76,10 @@ impl<B: Broker> Suite<'_, B> {
     }
 
     /// Drains until a handler has begun, and drops everything there; what was staged is on `context`.
-    async fn drop_in_the_middle(&self, context: &StepContext) -> Checked {
+    /// Returns whether partitions are assigned.
+    async fn drop_in_the_middle(&self, context: &StepContext) -> Result<bool, BoxError> {
         let link = self.broker.connect().await?;
+        let assigns = Self::assigns(&link);
         let (sources, incoming) = Self::sources(&link);
         let begun = CancellationSource::new();
         let (token, mine) = (begun.token(), context.clone());
@@ -97,7 +99,7 @@ impl<B: Broker> Suite<'_, B> {
         })
         .await?;
         drop(drain);
-        Ok(())
+        Ok(assigns)
     }
 
     pub(super) async fn dropped(&mut self) -> Checked {
@@ -116,14 +118,14 @@ impl<B: Broker> Suite<'_, B> {
     pub(super) async fn late(&mut self) -> Checked {
         let numbers = self.put().await?;
         let context = self.context.clone();
-        self.drop_in_the_middle(&context).await?;
+        let assigns = self.drop_in_the_middle(&context).await?;
         self.wait_until_it_comes_again().await;
         // The release of the drain that was dropped comes when somebody else has accepted; where
         // partitions are assigned, they are with the first one until it is gone.
-        let seen = if B::ASSIGNED { Ok(Vec::new()) } else { self.all_of(numbers.clone()).await };
+        let seen = if assigns { Ok(Vec::new()) } else { self.all_of(numbers.clone()).await };
         context.roll_back(&CompensationPolicy::sequential_reverse()).await?;
         let mut seen = seen?;
-        if B::ASSIGNED {
+        if assigns {
             seen = self.all_of(numbers.clone()).await?;
         }
         seen.sort_unstable();

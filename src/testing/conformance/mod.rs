@@ -27,10 +27,6 @@ pub trait Broker {
     /// The adapter that is tried.
     type Transport: Transport<Message: Clone>;
 
-    /// Whether its sources are the partitions that are
-    /// [assigned](crate::transport::Link::assigned). Default: they are not.
-    const ASSIGNED: bool = false;
-
     /// Connects, as another process would: to the same queue or topic, in the same group.
     ///
     /// # Errors
@@ -161,25 +157,30 @@ impl<B: Broker> Suite<'_, B> {
         .on_failure(OnFailure::Continue)
         .shutdown(quiet.token())
         .timeout(self.patience());
-        let drain = if B::ASSIGNED { drain } else { drain.until_idle() };
+        let drain = if Self::assigns(&link) { drain } else { drain.until_idle() };
         let report = self.until_quiet(drain.into_future(), &quiet, &began).await?;
         account(&report)?;
         Ok(report)
+    }
+
+    /// Whether partitions come when the broker says so.
+    fn assigns(link: &Link<B::Transport>) -> bool {
+        link.transport().able().assigns
     }
 
     #[allow(clippy::type_complexity, reason = "the sources that there are, and those that come")]
     fn sources(
         link: &Link<B::Transport>,
     ) -> (Vec<TransportSource<B::Transport>>, BoxStream<'_, TransportSource<B::Transport>>) {
-        if B::ASSIGNED {
+        if Self::assigns(link) {
             (Vec::new(), link.assigned().boxed())
         } else {
             (vec![link.source()], stream::empty().boxed())
         }
     }
 
-    /// Awaits a drain, and shuts it down when no handler has begun for a while: partitions come when
-    /// the broker says so, and until then nothing looks idle but the drain.
+    /// Awaits a drain, and shuts it down when no handler has begun for a while: with some of its partitions
+    /// here and others on their way, it looks idle.
     async fn until_quiet<R>(
         &self,
         drain: impl Future<Output = R>,

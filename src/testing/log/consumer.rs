@@ -50,7 +50,7 @@ struct OnItsWay {
 impl LogConsumer {
     pub(super) fn new(log: ScriptedLog, number: usize) -> Self {
         let prefetch = log.look(|book| book.prefetch);
-        let able = Able::prefix().batches_of(16).prefetches(prefetch);
+        let able = Able::prefix().assigns().batches_of(16).prefetches(prefetch);
         let able = able.asks_every(Duration::from_millis(10));
         Self { log, number, notices: Notices::new(), able }
     }

@@ -21,7 +21,6 @@ struct Orders {
 
 impl watershed::testing::Broker for Orders {
     type Transport = Consumer;
-    const ASSIGNED: bool = true;
 
     async fn connect(&self) -> Result<Link<Consumer>, BoxError> {
         let config = self.broker.member(&self.group);

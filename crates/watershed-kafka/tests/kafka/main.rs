@@ -7,5 +7,6 @@ mod killing;
 mod letters;
 mod positions;
 mod reading;
+mod readme;
 mod rebalancing;
 mod support;

@@ -148,3 +148,45 @@ fn nothing_can_be_read_ahead_with_no_bytes() -> Result<(), BoxError> {
     assert!(format!("{:#}", failure.error()).contains("`ahead_bytes`"), "{:#}", failure.error());
     Ok(())
 }
+
+#[test]
+fn until_idle_waits_for_a_partition() -> Result<(), BoxError> {
+    let Some(broker) = broker() else { return Ok(()) };
+    let topic = broker.topic("until-idle", 1)?;
+    broker.put(&topic, 1, 0..3)?;
+    let link = Link::new(Consumer::new(broker.member(&unique("shop")), [&topic])?);
+    let context = StepContext::new("orders");
+    let drain = fan_in(&context, [], async |_, _| Ok::<_, BoxError>(()));
+    let drain = drain.incoming(link.assigned()).until_idle().timeout(PATIENCE);
+    assert_eq!(smol::block_on(drain.into_future())?.accepted(), 3);
+    Ok(())
+}
+
+/// Instead of waiting for ever for partitions that nobody assigns.
+#[test]
+fn a_consumer_that_has_left_says_so() -> Result<(), BoxError> {
+    let Some(broker) = broker() else { return Ok(()) };
+    let topic = broker.topic("left", 1)?;
+    let consumer = Consumer::new(broker.member(&unique("shop")), [&topic])?.until_empty();
+    let (caught_up, link) = (consumer.caught_up(), Link::new(consumer));
+    let context = StepContext::new("orders");
+    let drain = || fan_in(&context, [], async |_, _| Ok::<_, BoxError>(()));
+    let first = drain().incoming(link.assigned()).shutdown(caught_up).timeout(PATIENCE);
+    assert_eq!(smol::block_on(first.into_future())?.accepted(), 0);
+    let second = drain().incoming(link.assigned()).timeout(PATIENCE);
+    let failure = smol::block_on(second.into_future()).expect_err("it has left its group");
+    assert_eq!(failure.error().code(), ErrorCode::Validation);
+    assert!(format!("{:#}", failure.error()).contains("make another one"));
+    Ok(())
+}
+
+#[test]
+fn a_source_of_no_partition_is_told() -> Result<(), BoxError> {
+    let Some(broker) = broker() else { return Ok(()) };
+    let link = Link::new(Consumer::new(broker.member(&unique("shop")), ["orders"])?);
+    let context = StepContext::new("orders");
+    let drain = fan_in(&context, [link.source()], async |_, _| Ok::<_, BoxError>(()));
+    let failure = smol::block_on(drain.timeout(PATIENCE).into_future()).expect_err("no partition");
+    assert_eq!(failure.error().code(), ErrorCode::Validation);
+    Ok(())
+}

@@ -278,6 +278,34 @@ fn the_transport_says_what_it_can() {
     });
 }
 
+/// Found by whoever had a table `orders` of his own: the drain failed with a line of a query.
+#[test]
+fn a_table_that_is_no_queue_is_not_taken_for_one() {
+    for other in ["orders", "orders_dead"] {
+        on_server(async |server| {
+            let table = server.table(other);
+            server.execute(&format!("create table {table} (id bigint, body bytea)")).await;
+            let error = server.queue().create().await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::Validation, "{error:#}");
+            assert!(error.to_string().contains("orders`, or its letters"), "{error:#}");
+            let schema = server.table("");
+            let schema = schema.trim_end_matches('.');
+            let tables = format!("select tablename from pg_tables where schemaname = '{schema}'");
+            assert_eq!(server.texts(&tables).await.len(), 1, "nothing was made");
+        });
+    }
+}
+
+/// Its own table, of before it had keys.
+#[test]
+fn a_queue_without_keys_is_none_with_keys() {
+    on_server(async |server| {
+        server.queue().create().await.unwrap();
+        let error = server.queue().key_column("customer").create().await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Validation, "{error:#}");
+    });
+}
+
 #[test]
 fn the_tables_are_made_so_that_leases_change_no_index() {
     on_server(async |server| {

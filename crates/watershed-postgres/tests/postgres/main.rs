@@ -8,6 +8,7 @@ mod by_hand;
 mod claiming;
 mod connections;
 mod proxy;
+mod readme;
 mod server;
 mod settling;
 mod suite;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use watershed::transport::{Link, Want};
-use watershed::{BoxError, CancellationSource, StepContext, fan_in};
+use watershed::{BoxError, CancellationSource, OnFailure, StepContext, fan_in};
 use watershed_postgres::{LeasedRows, NewRow};
 
 use crate::server::{Server, bodies, fetch, on_server, put, put_many, try_fetch};
@@ -127,5 +127,29 @@ fn without_any_hint_a_drain_asks_at_its_interval() {
         };
         let (report, ()) = futures::join!(drain.into_future(), puts);
         assert_eq!(report.unwrap().accepted(), 3);
+    });
+}
+
+/// It is there again as soon as it is given back: a queue with it is not idle.
+#[test]
+fn a_row_that_always_fails_is_a_letter_before_the_drain_is_idle() {
+    on_server(async |server| {
+        let queue = server.queue().asks_every(Duration::from_millis(20));
+        queue.create().await.unwrap();
+        put_many(&queue, &server, 4).await;
+        let link = Link::new(queue).max_deliveries(3);
+        let context = StepContext::new("orders");
+        let failed = AtomicU32::new(0);
+        let drain = fan_in(&context, [link.source()], async |body: Vec<u8>, _| {
+            if body == b"2" {
+                failed.fetch_add(1, Ordering::Relaxed);
+                return Err("it always fails");
+            }
+            Ok(())
+        });
+        let drain = drain.on_failure(OnFailure::Continue).until_idle().timeout(HOUR);
+        let report = drain.await.unwrap();
+        assert_eq!((report.accepted(), report.rejected()), (3, 1));
+        assert_eq!(failed.into_inner(), 3);
     });
 }

@@ -276,6 +276,7 @@ impl Transport for PartitionLog {
 
     fn able(&self) -> Able {
         Able::prefix()
+            .assigns()
             .fences()
             .batches_of(100)
             .prefetches(20)

@@ -123,7 +123,6 @@ struct Log(Folder);
 
 impl Broker for Log {
     type Transport = PartitionLog;
-    const ASSIGNED: bool = true;
 
     async fn connect(&self) -> Result<Link<PartitionLog>, BoxError> {
         let member = self.0.members.fetch_add(1, Ordering::Relaxed).to_string();
