@@ -155,7 +155,9 @@ impl<C: Drains> Slot<C> {
             // It comes again, to us or to others, and is theirs to be given up.
             return self.lost_and_undone(work);
         }
-        if !(goes_on && C::Letters::GIVEN) || has_nothing {
+        // What is neither done nor undone has a letter also where the drain ends.
+        let is_stuck = undone.is_err() && job.receipt.delivered().is_some();
+        if !(C::Letters::GIVEN && (goes_on || is_stuck)) || has_nothing {
             let is_undone = undone.is_ok();
             if let Err(failure) = undone {
                 error = error.with_related([failure.into_error()]);
@@ -205,6 +207,9 @@ impl<C: Drains> Slot<C> {
         if let Some(After::Letter { letter, .. }) = this.after.take().map(|after| *after) {
             let error = letter.into_error();
             this.span.end(Err(&error));
+            if !work.shared.settings.goes_on() || work.shared.outer.is_cancelled() {
+                work.state.fail(error.clone());
+            }
             if let Some(job) = this.job.as_mut().filter(|_| C::Receipt::SETTLES) {
                 job.settle(&Verdict::Reject { error });
             }

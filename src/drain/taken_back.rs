@@ -89,7 +89,7 @@ impl<C: Drains> Running<C> {
                     state.undone_behind(tag, undone, &shared);
                 }
                 ControlFlow::Break(Came::Stored(error, stored)) => {
-                    state.stored_behind(tag, error, stored);
+                    state.stored_behind(tag, error, stored, &shared);
                 }
             })?;
         }
@@ -176,8 +176,7 @@ impl<C: Drains> State<C> {
         // It is neither done nor undone: what is left stays staged, whatever becomes of the drain.
         record.step.hand_over_to_context();
         let error = failure.error().clone();
-        let letter = if shared.settings.goes_on() { record.letter(failure) } else { None };
-        let Some(letter) = letter else {
+        let Some(letter) = record.letter(failure) else {
             let verdict = put_aside(&record.delivered, &error, None);
             self.is_back(tag, verdict.as_ref());
             // Nobody but the drain can tell.
@@ -204,9 +203,20 @@ impl<C: Drains> State<C> {
     }
 
     /// Its letter is stored, or is not.
-    fn stored_behind(&mut self, tag: Tag, error: Error, stored: Result<(), Error>) {
+    fn stored_behind(
+        &mut self,
+        tag: Tag,
+        error: Error,
+        stored: Result<(), Error>,
+        shared: &Shared<C>,
+    ) {
         match stored {
-            Ok(()) => self.is_back(tag, Some(&Verdict::Reject { error })),
+            Ok(()) => {
+                if !shared.settings.goes_on() {
+                    self.fail(error.clone());
+                }
+                self.is_back(tag, Some(&Verdict::Reject { error }));
+            }
             Err(failed) => {
                 self.is_back(tag, None);
                 self.fail(error.with_related([failed]));

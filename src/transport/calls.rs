@@ -158,7 +158,11 @@ impl<T: Transport> Calls<T> {
             let answers = match ended {
                 Ended::Answered(answers) => answers,
                 // Nobody knows what became of it.
-                Ended::Late | Ended::Panicked(_) => Vec::new(),
+                Ended::Late => Vec::new(),
+                Ended::Panicked(text) => {
+                    look.blame("the transport", &text);
+                    Vec::new()
+                }
             };
             let told = &mut self.answers;
             tell(answers, called.len(), told);
@@ -220,7 +224,8 @@ impl<T: Transport> Calls<T> {
                 let called = self.batches.spoken[of].iter_mut().filter_map(Spoken::take).collect();
                 self.in_flight.keep(called, deadline, seat);
             }
-            Err(_) => {
+            Err(text) => {
+                look.blame("the transport", &text);
                 panics::drop_each([seat]);
                 // Nobody knows what became of it.
                 tell(Vec::new(), of.len(), told);

@@ -48,13 +48,13 @@ impl<T: Transport> Look<'_, T> {
     /// Clones receipts for a call, which is the adapter's code. A panic of it is a fault, and there is
     /// no call.
     pub(super) fn copy<V>(&self, copy: impl FnOnce() -> V) -> Option<V> {
-        let copied = panics::contain(copy);
-        copied
-            .map_err(|text| {
-                let fault = News::Fault(Error::panic("a receipt", &text));
-                self.hub.change(|state| state.news.push_back(fault));
-            })
-            .ok()
+        panics::contain(copy).map_err(|text| self.blame("a receipt", &text)).ok()
+    }
+
+    /// The adapter's code has panicked, and the drain ends with it.
+    pub(super) fn blame(&self, what: &str, text: &str) {
+        let fault = News::Fault(Error::panic(what, text));
+        self.hub.change(|state| state.news.push_back(fault));
     }
 }
 

@@ -181,6 +181,8 @@ impl<T: Transport> State<T> {
         messages: Vec<Received<T::Message, T::Receipt>>,
         stale: bool,
     ) {
+        // Of a group, the last one first: when all are known.
+        let mut back = Vec::new();
         for Received { message, receipt, lease, facts } in messages {
             if stale && self.able.prefix {
                 // It was not taken, and comes again.
@@ -201,15 +203,19 @@ impl<T: Transport> State<T> {
             if is_here {
                 self.aside.messages.push(message);
                 let after = Some(self.able.asks_every);
-                self.give_back(key, Verdict::Release { after, begun: false });
-                self.rest(id, now);
-            } else if stale || now >= expires {
+                back.push((key, Verdict::Release { after, begun: false }));
+            } else if stale || now >= expires || self.group_goes_back(key) {
                 self.aside.messages.push(message);
-                self.give_back(key, Verdict::UNTOUCHED);
-                self.rest(id, now);
+                back.push((key, Verdict::UNTOUCHED));
             } else {
-                self.queue_up(id, message, key, now);
+                self.queue_up(id, message, key);
             }
+        }
+        if !back.is_empty() {
+            self.rest(id, now);
+        }
+        for (key, verdict) in back.into_iter().rev() {
+            self.give_back(key, verdict);
         }
     }
 
@@ -335,13 +341,16 @@ impl<T: Transport> State<T> {
     /// What was fetched for a source that is not there any more.
     fn discard(&mut self, requested: Tick, fetched: FetchedBy<T>) {
         let Ok(Some(messages)) = fetched else { return };
+        let mut back = Vec::new();
         for Received { message, receipt, lease, facts } in messages {
             self.aside.messages.push(message);
             if !self.able.prefix {
                 let facts = Facts { id: None, ..facts };
-                let (key, _) = self.add_entry(0, requested, receipt, lease, facts);
-                self.give_back(key, Verdict::UNTOUCHED);
+                back.push(self.add_entry(0, requested, receipt, lease, facts).0);
             }
+        }
+        for key in back.into_iter().rev() {
+            self.give_back(key, Verdict::UNTOUCHED);
         }
     }
 }

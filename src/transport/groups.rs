@@ -12,7 +12,6 @@ use std::sync::Arc;
 use super::Transport;
 use super::entries::Phase;
 use super::state::State;
-use crate::clock::Tick;
 use crate::settlement::{Facts, Key, News, Verdict};
 
 /// Messages by group, as long as any of theirs is open.
@@ -103,17 +102,12 @@ impl<T: Transport> State<T> {
     }
 
     /// A message was fetched that may be handled: it is handed out, or waits for its group.
-    pub(super) fn queue_up(&mut self, id: u64, message: T::Message, key: Key, now: Tick) {
+    pub(super) fn queue_up(&mut self, id: u64, message: T::Message, key: Key) {
         let group = self.group_of(key).and_then(|name| self.groups.groups.get_mut(&name));
         let Some(group) = group else {
             self.buffer(id, message, key);
             return;
         };
-        if group.goes_back {
-            self.aside.messages.push(message);
-            self.give_back(key, Verdict::UNTOUCHED);
-            return self.rest(id, now);
-        }
         if group.held.is_empty() && group.may_go_on(id, self.gathers) {
             return self.hand_out(id, message, key);
         }

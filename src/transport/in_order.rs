@@ -14,7 +14,7 @@ impl<T: Transport> State<T> {
     /// Where the verdict goes.
     pub(super) fn decide(&mut self, key: Key, verdict: Verdict) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let (part, place) = (entry.part, entry.place);
+        let (part, place, tag) = (entry.part, entry.place, entry.tag);
         let is_release = matches!(verdict, Verdict::Release { .. });
         entry.verdict = verdict.fit(&self.able).into();
         if !self.able.prefix {
@@ -36,6 +36,10 @@ impl<T: Transport> State<T> {
                 Back::First { behind: None } => {}
             }
             self.move_back(part);
+        } else if prefix.is_voided(place, tag) {
+            // The verdict on a window comes message by message.
+            self.take_back(key);
+            self.news.push_back(News::Voided(key, tag));
         } else {
             prefix.done(place);
         }
@@ -68,7 +72,10 @@ impl<T: Transport> State<T> {
         let entries = &self.entries;
         let is_of_it = |other| entries.get(other).is_some_and(|entry| entry.tag == tag);
         let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
-        let others = prefix.filter(|_| tag.is_some()).map(|prefix| prefix.void_with(is_of_it));
+        let others = prefix.filter(|_| tag.is_some()).map(|prefix| {
+            prefix.voids(tag);
+            prefix.void_with(is_of_it)
+        });
         for other in others.into_iter().flatten().rev() {
             self.take_back(other);
             self.news.push_back(News::Voided(other, tag));

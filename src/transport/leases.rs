@@ -46,7 +46,11 @@ impl Renewals {
             let answers = match ended {
                 Ended::Answered(answers) => answers,
                 // No answer: as if it had failed.
-                Ended::Late | Ended::Panicked(_) => Vec::new(),
+                Ended::Late => Vec::new(),
+                Ended::Panicked(text) => {
+                    look.blame("the transport", &text);
+                    Vec::new()
+                }
             };
             look.hub.change(|state| state.renewed(keys, requested, look.now, answers));
         }
@@ -147,8 +151,8 @@ impl<T: Transport> State<T> {
             let lease = entry.lease;
             entry.lease = match &answer {
                 Some(Renewed::For(term)) => lease.renewed(requested, *term),
-                Some(Renewed::AtMaximum) => lease.at_maximum(),
-                Some(Renewed::Failed(_) | Renewed::Lost(_)) | None => lease.not_renewed(now),
+                Some(Renewed::AtMaximum | Renewed::Lost(_)) => lease.at_maximum(),
+                Some(Renewed::Failed(_)) | None => lease.not_renewed(now),
             };
             entry.lease.calling = false;
             let (next, waits) = (entry.lease.next, entry.waits_for_renewal);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::clock::Tick;
-use crate::settlement::Key;
+use crate::settlement::{Key, Tag};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mark {
@@ -31,6 +31,8 @@ pub(super) struct Prefix {
     /// Those that are being undone because they are behind one of these: one message, or all of one
     /// window.
     voiding: BTreeSet<u64>,
+    /// Which window that is.
+    voided: Option<Tag>,
     /// Done, and to be committed: the last of them covers all.
     pub(super) ready: Vec<Key>,
     /// The call about this partition that is with the transport.
@@ -161,6 +163,20 @@ impl Prefix {
             }
         }
         voided
+    }
+
+    /// That window is undone from here on, and with it whatever of it is done later.
+    pub(super) fn voids(&mut self, window: Option<Tag>) {
+        self.voided = window;
+    }
+
+    /// Whether one that was done is of the window that is being undone. Then it is undone as well.
+    pub(super) fn is_voided(&mut self, place: u64, window: Option<Tag>) -> bool {
+        let is_it = window.is_some() && window == self.voided && !self.voiding.is_empty();
+        if is_it {
+            self.voiding.insert(place);
+        }
+        is_it
     }
 
     /// It comes back with an earlier one, or is not ours any more.

@@ -14,6 +14,7 @@ mod endings;
 mod failing;
 mod fixed_leases;
 mod found;
+mod found_fourth;
 mod found_more;
 mod found_third;
 mod groups;

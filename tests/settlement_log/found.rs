@@ -367,7 +367,7 @@ impl Transport for Odd {
     type Message = u64;
     type Receipt = (Assignment, u64);
     fn able(&self) -> Able {
-        Able::prefix().batches_of(1).prefetches(1).asks_every(ms(100))
+        Able::prefix().assigns().batches_of(1).prefetches(1).asks_every(ms(100))
     }
     fn notices(&self) -> Notices {
         self.log.notices()
