@@ -26,8 +26,6 @@ use crate::source::Profile;
 #[derive(Default)]
 pub(super) struct Desks {
     all: Vec<Arc<dyn Desk>>,
-    /// How many of them were driven at least once: before that nobody has asked what they bring.
-    driven: usize,
     closing: Option<Closing>,
 }
 
@@ -48,31 +46,40 @@ impl<C: Drains> Running<C> {
     /// Where one of them cannot be used by this drain.
     pub(super) fn attach(&mut self, state: &mut State<C>, profile: &Profile) -> Result<(), Error> {
         for desk in &profile.desks {
+            if !self.transports.all.iter().any(|known| Arc::ptr_eq(known, desk)) {
+                self.attach_one(desk, state, profile)?;
+            }
             if profile.gathers {
                 desk.gathers();
             }
-            if self.transports.all.iter().any(|known| Arc::ptr_eq(known, desk)) {
-                continue;
-            }
-            if !self.may_settle(state, self.sources - 1) {
-                return Err(not_by_message());
-            }
-            state.commit = Commit::Message;
-            let settings = &self.shared.settings;
-            if self.shared.policy.runs_nothing() {
-                let text = "a message that is settled has to be undone before it is given back";
-                return Err(Error::validation(text));
-            }
-            if profile.groups {
-                keeps_order_by_group::<C>(profile)?;
-            }
-            let budget = settings.finish_within.unwrap_or(settings.grace).min(settings.grace);
-            desk.attach(self.shared.context.clock(), settings.message_timeout, budget)?;
-            if let Some(progress) = &self.progress {
-                progress.add_desk(desk);
-            }
-            self.transports.all.push(Arc::clone(desk));
         }
+        Ok(())
+    }
+
+    fn attach_one(
+        &mut self,
+        desk: &Arc<dyn Desk>,
+        state: &mut State<C>,
+        profile: &Profile,
+    ) -> Result<(), Error> {
+        if !self.may_settle(state, self.sources - 1) {
+            return Err(not_by_message());
+        }
+        state.commit = Commit::Message;
+        let settings = &self.shared.settings;
+        if self.shared.policy.runs_nothing() {
+            let text = "a message that is settled has to be undone before it is given back";
+            return Err(Error::validation(text));
+        }
+        if profile.groups {
+            keeps_order_by_group::<C>(profile)?;
+        }
+        let budget = settings.finish_within.unwrap_or(settings.grace).min(settings.grace);
+        desk.attach(self.shared.context.clock(), settings.message_timeout, budget)?;
+        if let Some(progress) = &self.progress {
+            progress.add_desk(desk);
+        }
+        self.transports.all.push(Arc::clone(desk));
         Ok(())
     }
 
@@ -115,14 +122,12 @@ impl<C: Drains> Running<C> {
 
     /// Whether no transport has anything to do, or may bring anything at once.
     pub(super) fn transports_are_idle(&self) -> bool {
-        let Desks { all, driven, .. } = &self.transports;
-        *driven == all.len() && all.iter().all(|desk| desk.is_idle())
+        self.transports.all.iter().all(|desk| desk.is_idle())
     }
 
     /// Lets every transport do what is due. Returns whether the drain has to look at itself.
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let count = self.transports.all.len();
-        let mut told = std::mem::replace(&mut self.transports.driven, count) < count;
+        let mut told = false;
         for at in 0..self.transports.all.len() {
             let desk = Arc::clone(&self.transports.all[at]);
             while let Poll::Ready(news) = desk.poll(cx) {

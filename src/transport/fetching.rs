@@ -215,7 +215,10 @@ impl<T: Transport> State<T> {
             self.rest(id, now);
         }
         for (key, verdict) in back.into_iter().rev() {
-            self.give_back(key, verdict);
+            // Some have gone back with an earlier one of their group.
+            if self.entries.get(key).is_some_and(|entry| entry.phase == Phase::Buffered) {
+                self.give_back(key, verdict);
+            }
         }
     }
 
