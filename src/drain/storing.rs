@@ -46,6 +46,11 @@ impl<C: Drains> Storing<C> {
         }
     }
 
+    /// What the message has failed with.
+    pub(super) fn error(&self) -> &Error {
+        &self.error
+    }
+
     /// What the message has failed with; nothing more is done for its letter.
     pub(super) fn into_error(self) -> Error {
         let Self { stored, error } = self;

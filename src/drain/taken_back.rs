@@ -5,10 +5,11 @@
 //! message does that is neither done nor undone.
 
 use std::future::Future;
-use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+
+use futures::StreamExt;
 
 use super::letters::Letter;
 use super::running::Running;
@@ -17,7 +18,7 @@ use super::state::{Shared, State};
 use super::storing::Storing;
 use super::types::{DrainTypes, Drains};
 use super::undos::{UndoWith, Undone};
-use super::unsettled::Record;
+use super::unsettled::{Record, Unsettled};
 use crate::clock::Alarm;
 use crate::error::{Error, Failure};
 use crate::panics;
@@ -25,72 +26,91 @@ use crate::settlement::{Given, Key, Settled, Tag, Verdict};
 use crate::undo::RollbackReport;
 
 /// How far a message is that is taken back.
-pub(super) enum Back<C: DrainTypes> {
-    Undoing(C::Rollback),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Back {
+    Undoing,
     /// It could not be undone.
-    /// `until`: when that has to be done.
+    Storing,
+}
+
+/// A message that is taken back. It is polled when it was woken, however many others are.
+pub(super) struct TakingBack<C: DrainTypes> {
+    tag: Tag,
+    /// There until it has ended.
+    work: Option<Work<C>>,
+}
+
+enum Work<C: DrainTypes> {
+    Undoing(C::Rollback),
+    /// `until`: when that has to be done, and what it has failed with then.
     Storing {
         letter: Storing<C>,
         until: Alarm,
+        late: Error,
     },
 }
 
 /// What has become of one meanwhile.
-enum Came {
+pub(super) enum Came {
     Undone(Undone),
     /// What it was given up for, and whether its letter is stored.
     Stored(Error, Result<(), Error>),
 }
 
-impl<C: Drains> Back<C> {
-    /// Goes on with it, as far as that can be now.
-    fn poll(self, shared: &Shared<C>, cx: &mut Context<'_>) -> ControlFlow<Came, Self> {
-        match self {
-            Self::Undoing(mut rollback) => {
-                let undone = match panics::contain(|| Pin::new(&mut rollback).poll(cx)) {
-                    Ok(Poll::Pending) => return ControlFlow::Continue(Self::Undoing(rollback)),
+/// Nothing in it is pinned.
+impl<C: DrainTypes> Unpin for TakingBack<C> {}
+
+impl<C: Drains> Future for TakingBack<C> {
+    type Output = (Tag, Came);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Tag, Came)> {
+        let tag = self.tag;
+        let came = match &mut self.work {
+            None => return Poll::Pending,
+            Some(Work::Undoing(rollback)) => {
+                Came::Undone(match panics::contain(|| Pin::new(rollback).poll(cx)) {
+                    Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(undone)) => undone,
                     Err(text) => {
                         let error = Error::panic("a compensation", &text);
                         Err(Failure::new(error, RollbackReport::default()))
                     }
-                };
-                panics::drop_contained(|| drop(rollback));
-                ControlFlow::Break(Came::Undone(undone))
+                })
             }
-            Self::Storing { mut letter, mut until } => {
+            Some(Work::Storing { letter, until, late }) => {
                 let stored = match letter.poll(cx) {
                     Poll::Ready(stored) => stored,
-                    Poll::Pending if until.poll(cx).is_ready() => {
-                        Err(shared.settings.late_letter())
-                    }
-                    Poll::Pending => return ControlFlow::Continue(Self::Storing { letter, until }),
+                    Poll::Pending if until.poll(cx).is_ready() => Err(late.clone()),
+                    Poll::Pending => return Poll::Pending,
                 };
-                ControlFlow::Break(Came::Stored(letter.into_error(), stored))
+                Came::Stored(letter.error().clone(), stored)
             }
-        }
+        };
+        panics::drop_each(self.work.take());
+        Poll::Ready((tag, came))
+    }
+}
+
+/// One that is dropped before its end is the user's code as well.
+impl<C: DrainTypes> Drop for TakingBack<C> {
+    fn drop(&mut self) {
+        panics::drop_each(self.work.take());
     }
 }
 
 impl<C: Drains> Running<C> {
     /// Goes on with those messages. Returns whether one of them has gone on.
     pub(super) fn poll_undoing(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let tags = self.look(|state| state.settling.undoing.clone())?;
         let shared = Arc::clone(&self.shared);
         let mut any = false;
-        for tag in tags {
-            let back = self.look(|state| state.settling.get(tag).and_then(|it| it.back.take()))?;
-            let Some(back) = back else { continue };
-            let came = back.poll(&shared, cx);
-            any |= came.is_break();
+        while let Some(mut all) = self.look(|state| state.settling.undoing.take())? {
+            let polled = all.poll_next_unpin(cx);
+            self.look(|state| state.settling.undoing = (!all.is_empty()).then_some(all))?;
+            let Poll::Ready(Some((tag, came))) = polled else { break };
+            any = true;
             self.look(|state| match came {
-                ControlFlow::Continue(back) => state.is_taken_back(tag, back),
-                ControlFlow::Break(Came::Undone(undone)) => {
-                    state.undone_behind(tag, undone, &shared);
-                }
-                ControlFlow::Break(Came::Stored(error, stored)) => {
-                    state.stored_behind(tag, error, stored, &shared);
-                }
+                Came::Undone(undone) => state.undone_behind(tag, undone, &shared),
+                Came::Stored(error, stored) => state.stored_behind(tag, error, stored, &shared),
             })?;
         }
         Ok(any)
@@ -164,8 +184,7 @@ impl<C: Drains> State<C> {
         if record.back.is_none() && record.refused.len() == record.left {
             let clock = shared.context.clock();
             let rollback = undos.roll_back(record.step.scope(), &shared.policy, clock);
-            record.back = Some(Back::Undoing(rollback));
-            settling.undoing.push(tag);
+            settling.begin_back(tag, Back::Undoing, Work::Undoing(rollback));
         }
     }
 
@@ -186,19 +205,13 @@ impl<C: Drains> State<C> {
             Ok(letter) => {
                 let until = shared.now() + shared.settings.letter_timeout();
                 let until = Alarm::at(shared.context.clock(), until);
-                self.is_taken_back(tag, Back::Storing { letter, until });
+                let work = Work::Storing { letter, until, late: shared.settings.late_letter() };
+                self.settling.begin_back(tag, Back::Storing, work);
             }
             Err(error) => {
                 self.is_back(tag, None);
                 self.fail(error);
             }
-        }
-    }
-
-    /// Goes on to be taken back.
-    fn is_taken_back(&mut self, tag: Tag, back: Back<C>) {
-        if let Some(record) = self.settling.get(tag) {
-            record.back = Some(back);
         }
     }
 
@@ -226,7 +239,6 @@ impl<C: Drains> State<C> {
 
     /// Nothing more is to be done but to settle it; without a verdict nobody will.
     fn is_back(&mut self, tag: Tag, verdict: Option<&Verdict>) {
-        self.settling.undoing.retain(|other| *other != tag);
         let Some(record) = self.settling.remove(tag) else { return };
         for (desk, key) in record.delivered.receipts() {
             self.settling.lost.remove(key);
@@ -236,6 +248,16 @@ impl<C: Drains> State<C> {
             }
         }
         record.step.let_go(false);
+    }
+}
+
+impl<C: Drains> Unsettled<C> {
+    fn begin_back(&mut self, tag: Tag, back: Back, work: Work<C>) {
+        if let Some(record) = self.get(tag) {
+            record.back = Some(back);
+        }
+        let work = Some(work);
+        self.undoing.get_or_insert_default().push(TakingBack { tag, work });
     }
 }
 

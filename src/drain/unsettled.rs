@@ -9,11 +9,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use futures::stream::FuturesUnordered;
+
 use super::order::Order;
 use super::settling::is_lost;
 use super::slot::Job;
 use super::state::State;
-use super::taken_back::Back;
+use super::taken_back::{Back, TakingBack};
 use super::types::{DrainTypes, Drains};
 use crate::origin::SourceRef;
 use crate::panics;
@@ -33,8 +35,8 @@ pub(super) struct Unsettled<C: DrainTypes> {
     added: Option<Tag>,
     /// Receipts of messages in work that are no longer ours.
     pub(super) lost: BTreeSet<Key>,
-    /// Records that are being undone.
-    pub(super) undoing: Vec<Tag>,
+    /// Those of them that are taken back, where there are any.
+    pub(super) undoing: Option<FuturesUnordered<TakingBack<C>>>,
     /// Steps of messages that are settled: nobody has them, and nothing is staged there.
     pub(super) spare: Vec<LentStep>,
 }
@@ -50,7 +52,7 @@ pub(super) struct Record<C: DrainTypes> {
     pub(super) key: Option<(u32, u64)>,
     pub(super) has_followers: bool,
     /// It is taken back, and that goes on.
-    pub(super) back: Option<Back<C>>,
+    pub(super) back: Option<Back>,
     /// What its letter would be made of, where there are dead letters.
     pub(super) kept: Option<Box<Kept<C::Message>>>,
 }
@@ -71,7 +73,7 @@ impl<C: DrainTypes> Default for Unsettled<C> {
             by_key: HashMap::new(),
             added: None,
             lost: BTreeSet::new(),
-            undoing: Vec::new(),
+            undoing: None,
             spare: Vec::new(),
         }
     }
@@ -188,11 +190,11 @@ impl<C: Drains> State<C> {
 
     /// The drain is over before these are settled: `not_sent` has those whose accept nobody has.
     pub(super) fn abandon_unsettled(&mut self, not_sent: &BTreeSet<Key>) {
+        // A rollback puts back what it was running.
+        panics::drop_each(self.settling.undoing.take());
         for tag in self.settling.tags() {
             let Some(mut record) = self.settling.remove(tag) else { continue };
-            let back = record.back.take();
-            let is_storing = matches!(back, Some(Back::Storing { .. }));
-            panics::drop_contained(|| drop(back));
+            let is_storing = record.back == Some(Back::Storing);
             let is_back = |key: &Key| not_sent.contains(key) || record.refused.contains(key);
             // Of a window, all of them: whatever was accepted, or may have been, is not undone. Nor is
             // what could not be.
