@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::after::Then;
 use super::letters::DeadLetters;
+use super::order::Order;
 use super::slot::{Ended, Job, Slot, Work, book};
 use super::state::{Info, Shared, State};
 use super::types::Drains;
@@ -142,7 +143,9 @@ impl<C: Drains> Slot<C> {
         let this = self.as_mut().project();
         let step = this.step.as_ref();
         let is_touched = step.is_some_and(|lent| lent.is_touched() || !lent.is_home());
-        if is_touched || !this.job.as_mut().is_some_and(|job| job.receipt.accept()) {
+        // What is next of its key is watched as long as it may be refused.
+        let is_watched = is_touched || <C::Order as Order<C::Message>>::KEYED;
+        if is_watched || !this.job.as_mut().is_some_and(|job| job.receipt.accept()) {
             self.give_accept(info, state);
         }
     }
@@ -157,15 +160,17 @@ impl<C: Drains> Slot<C> {
             return ticket.settled_by_hand(&outcome);
         }
         let touched = this.step.take_if(|lent| lent.is_touched() || !lent.is_home());
-        let tag = touched.map(|step| {
+        let mut kept = None;
+        if touched.is_some() {
             *this.stop = None;
             let message = job.message.take().filter(|_| C::Letters::GIVEN);
             let (number, attempts) = (job.number, job.begun);
-            let kept = message.map(|message| {
+            kept = message.map(|message| {
                 Box::new(Kept { message, source: info.origin.clone(), number, attempts })
             });
-            state.settling.add(step, delivered.clone(), kept)
-        });
+        }
+        let is_watched = touched.is_some() || <C::Order as Order<C::Message>>::KEYED;
+        let tag = is_watched.then(|| state.settling.add(touched, delivered.clone(), kept));
         ticket.give(&Verdict::Accept, Given { tag, handled: Handled::Well });
     }
 

@@ -171,8 +171,8 @@ impl<C: Drains> State<C> {
                 desk.settled_by_hand(*key, &unknown);
             }
             if record.left == 0 {
-                if let Some(record) = self.settling.remove(tag) {
-                    record.step.let_go(true);
+                if let Some(step) = self.settling.remove(tag).and_then(|record| record.step) {
+                    step.let_go(true);
                 }
             }
         }
@@ -182,8 +182,11 @@ impl<C: Drains> State<C> {
         let Self { settling, undos, .. } = self;
         let Some(record) = settling.get(tag) else { return };
         if record.back.is_none() && record.refused.len() == record.left {
+            let Some(step) = &record.step else {
+                return self.is_back(tag, Some(&Verdict::UNDONE));
+            };
             let clock = shared.context.clock();
-            let rollback = undos.roll_back(record.step.scope(), &shared.policy, clock);
+            let rollback = undos.roll_back(step.scope(), &shared.policy, clock);
             settling.begin_back(tag, Back::Undoing, Work::Undoing(rollback));
         }
     }
@@ -193,7 +196,9 @@ impl<C: Drains> State<C> {
         let Err(failure) = undone else { return self.is_back(tag, Some(&Verdict::UNDONE)) };
         let Some(record) = self.settling.get(tag) else { return };
         // It is neither done nor undone: what is left stays staged, whatever becomes of the drain.
-        record.step.hand_over_to_context();
+        if let Some(step) = &mut record.step {
+            step.hand_over_to_context();
+        }
         let error = failure.error().clone();
         let Some(letter) = record.letter(failure) else {
             let verdict = put_aside(&record.delivered, &error, None);
@@ -247,7 +252,9 @@ impl<C: Drains> State<C> {
                 None => desk.abandon(*key),
             }
         }
-        record.step.let_go(false);
+        if let Some(step) = record.step {
+            step.let_go(false);
+        }
     }
 }
 

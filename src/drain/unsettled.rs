@@ -1,4 +1,4 @@
-//! Messages that were handled and are not settled, where there is something to undo.
+//! Messages that were handled and are not settled, where there is something to undo, or an order by key.
 //!
 //! Each keeps its step until every receipt of it has its outcome, or until it is
 //! [taken back](super::taken_back).
@@ -25,7 +25,7 @@ use crate::step::LentStep;
 /// How many steps are kept for further messages.
 const MOST_SPARE: usize = 256;
 
-/// Messages whose handler has ended and that are not settled, where there is something to undo.
+/// Messages whose handler has ended and that are not settled, where that matters.
 pub(super) struct Unsettled<C: DrainTypes> {
     records: Vec<Option<Record<C>>>,
     vacant: Vec<Tag>,
@@ -43,7 +43,8 @@ pub(super) struct Unsettled<C: DrainTypes> {
 
 /// A message that was handled, and what it staged.
 pub(super) struct Record<C: DrainTypes> {
-    pub(super) step: LentStep,
+    /// Where there is something to undo.
+    pub(super) step: Option<LentStep>,
     pub(super) delivered: Delivered,
     /// Receipts without an outcome, and those of them that were refused.
     pub(super) left: usize,
@@ -86,7 +87,7 @@ impl<C: DrainTypes> Unsettled<C> {
 
     pub(super) fn add(
         &mut self,
-        step: LentStep,
+        step: Option<LentStep>,
         delivered: Delivered,
         kept: Option<Box<Kept<C::Message>>>,
     ) -> Tag {
@@ -121,7 +122,8 @@ impl<C: DrainTypes> Unsettled<C> {
     }
 
     /// What a message has staged is done with, now that it is settled.
-    fn is_settled(&mut self, mut step: LentStep) {
+    fn is_settled(&mut self, step: Option<LentStep>) {
+        let Some(mut step) = step else { return };
         if self.spare.len() >= MOST_SPARE || !step.is_home() {
             return step.let_go(true);
         }
@@ -204,13 +206,16 @@ impl<C: Drains> State<C> {
                 let number = record.delivered.order();
                 let release =
                     crate::settlement::Release::new(std::mem::take(&mut record.delivered));
-                record.step.scope().stage_behind(number, release);
+                let scope = record.step.as_ref().map_or(self.scope.scope(), |step| step.scope());
+                scope.stage_behind(number, release);
             } else {
                 for (desk, key) in record.delivered.receipts() {
                     desk.abandon(*key);
                 }
             }
-            record.step.let_go(!back);
+            if let Some(step) = record.step {
+                step.let_go(!back);
+            }
         }
     }
 }
