@@ -15,7 +15,8 @@ pub enum Verdict {
     Release {
         /// Not before so long from now, where the transport can [delay](Able::delays) it.
         after: Option<Duration>,
-        /// Whether a handler was called with it, or it has failed before that: it cannot be decoded.
+        /// Whether a handler was called with it, or it has failed before that (it cannot be decoded, it
+        /// came too often), or was left out.
         /// A delivery that nobody began is taken back from the count, where the transport can.
         begun: bool,
     },
@@ -244,7 +245,9 @@ impl Able {
         self
     }
 
-    /// The most messages of one source that are fetched and not handed out. Default: 1.
+    /// The most messages of one source that are fetched and not handed out. Where the transport keeps
+    /// order by [group](Self::groups), those that wait for their group come on top,
+    /// [`max_ahead`](crate::transport::Link::max_ahead) at most. Default: 1.
     pub const fn prefetches(mut self, most: usize) -> Self {
         self.prefetch = if most == 0 { 1 } else { most };
         self

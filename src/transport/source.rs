@@ -60,7 +60,7 @@ impl<T: Transport> State<T> {
     /// The source of a partition. In prefix order there is one of each assignment, which goes on where
     /// an earlier one has left it.
     fn open(&mut self, assignment: Assignment) -> u64 {
-        let earlier = self.part_of(assignment).filter(|_| self.able.prefix);
+        let earlier = if self.able.prefix { self.part_of(assignment) } else { None };
         let Some(id) = earlier else { return self.add_part(assignment) };
         self.assigned.retain(|other| *other != id);
         if let Some(part) = self.parts.get_mut(&id).filter(|part| part.revoking.is_none()) {

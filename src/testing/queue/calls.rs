@@ -248,6 +248,10 @@ impl<M: Clone + Send + Sync + 'static> Transport for ScriptedQueue<M> {
         for one in &batch {
             let now = self.now();
             let (answer, rest) = self.shared.state.lock().settle_one(one, now);
+            if let Verdict::Release { .. } = one.1 {
+                // Whoever waits for a message looks when it comes again.
+                self.come(|_| ());
+            }
             let is_last = answer.is_none();
             settled.extend(answer);
             match rest {
