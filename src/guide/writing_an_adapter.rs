@@ -135,10 +135,16 @@
 //! [`Able::prefix`](crate::transport::Able::prefix) is for logs: an accept of a message covers those of its
 //! partition before it, a release moves the position back to it, and both come one at a time for each
 //! partition. Partitions that come and go are told by
-//! [`Notices::tell`](crate::transport::Notices::tell), from any thread: a
+//! [`Able::assigns`](crate::transport::Able::assigns) and [`Notices::tell`](crate::transport::Notices::tell), from any thread: a
 //! [`Revocation`](crate::transport::Revocation) is a question that is answered when nothing of the
 //! partition is open any more. Give the receipt the generation of its assignment, and refuse what is of
 //! an older one, also where the broker would not.
+//!
+//! # Once or again
+//!
+//! One drain after another may use a [`Link`](crate::transport::Link). A client that is gone for good with
+//! [`close`](crate::transport::Transport::close) says so in [`open`](crate::transport::Transport::open),
+//! which each drain asks first.
 //!
 //! # Blocking clients
 //!

@@ -7,10 +7,9 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::Stream;
 use futures::future::BoxFuture;
 
 use super::Transport;
@@ -20,7 +19,6 @@ use super::driver::Driver;
 use super::entries::{Entry, Phase};
 use super::events::Notices;
 use super::options::Options;
-use super::source::TransportSource;
 use super::state::{End, State, no_answer};
 use crate::clock::{Alarm, Clock, SystemClock, Tick};
 use crate::diagnostics::trace;
@@ -28,7 +26,7 @@ use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::panics;
 use crate::settlement::{
-    Able, Assignment, Desk, Facts, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
+    Able, Desk, Facts, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
 };
 use crate::sync::MutexGuard;
 
@@ -127,48 +125,6 @@ impl<T: Transport> Hub<T> {
         errors.iter().for_each(trace::trouble);
         panics::drop_each(errors);
         panics::wake_each(wakers);
-    }
-
-    /// A source of a transport that assigns no partitions.
-    pub(super) fn source(self: &Arc<Self>) -> TransportSource<T> {
-        if self.able.assigns {
-            let text = "partitions of this transport are assigned: `.incoming(link.assigned())`";
-            self.change(|state| state.misused = Some(text));
-        }
-        TransportSource::open(self, Assignment::default())
-    }
-
-    /// The source that stands for the transport, and the partitions that are assigned to it.
-    pub(super) fn assigned(
-        self: &Arc<Self>,
-    ) -> (TransportSource<T>, impl Stream<Item = TransportSource<T>> + Send + use<T>) {
-        let keeper = TransportSource::open(self, Assignment::default());
-        self.change(|state| {
-            if let Some(part) = state.parts.get_mut(&keeper.part()) {
-                part.keeper = true;
-            }
-            if !state.able.assigns {
-                let text = "this transport assigns no partitions: its sources are `link.source()`";
-                state.misused = Some(text);
-            }
-            state.assign_again();
-        });
-        let hub = Arc::clone(self);
-        let assigned = futures::stream::poll_fn(move |cx| hub.poll_assigned(cx.waker()));
-        (keeper, assigned)
-    }
-
-    fn poll_assigned(self: &Arc<Self>, waker: &Waker) -> Poll<Option<TransportSource<T>>> {
-        let waker = waker.clone();
-        let part = self.change(|state| match state.next_assigned() {
-            Some(part) => Poll::Ready(Some(part)),
-            None if state.stopped => Poll::Ready(None),
-            None => {
-                state.aside.old_wakers.extend(state.assigned_waker.replace(waker));
-                Poll::Pending
-            }
-        });
-        part.map(|part| part.map(|part| TransportSource::of(self, part)))
     }
 
     async fn within<R>(&self, within: Duration, future: impl Future<Output = R>) -> Option<R> {

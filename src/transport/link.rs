@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures::stream::{self, Stream};
@@ -125,5 +126,49 @@ impl<T: Transport> Link<T> {
 impl<T: Transport> fmt::Debug for Link<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> Hub<T> {
+    /// A source of a transport that assigns no partitions.
+    fn source(self: &Arc<Self>) -> TransportSource<T> {
+        if self.able().assigns {
+            let text = "partitions of this transport are assigned: `.incoming(link.assigned())`";
+            self.change(|state| state.misused = Some(text));
+        }
+        TransportSource::open(self, Assignment::default())
+    }
+
+    /// The source that stands for the transport, and the partitions that are assigned to it.
+    fn assigned(
+        self: &Arc<Self>,
+    ) -> (TransportSource<T>, impl Stream<Item = TransportSource<T>> + Send + use<T>) {
+        let keeper = TransportSource::open(self, Assignment::default());
+        self.change(|state| {
+            if let Some(part) = state.parts.get_mut(&keeper.part()) {
+                part.keeper = true;
+            }
+            if !state.able.assigns {
+                let text = "this transport assigns no partitions: its sources are `link.source()`";
+                state.misused = Some(text);
+            }
+            state.assign_again();
+        });
+        let hub = Arc::clone(self);
+        let assigned = futures::stream::poll_fn(move |cx| hub.poll_assigned(cx.waker()));
+        (keeper, assigned)
+    }
+
+    fn poll_assigned(self: &Arc<Self>, waker: &Waker) -> Poll<Option<TransportSource<T>>> {
+        let waker = waker.clone();
+        let part = self.change(|state| match state.next_assigned() {
+            Some(part) => Poll::Ready(Some(part)),
+            None if state.stopped => Poll::Ready(None),
+            None => {
+                state.aside.old_wakers.extend(state.assigned_waker.replace(waker));
+                Poll::Pending
+            }
+        });
+        part.map(|part| part.map(|part| TransportSource::of(self, part)))
     }
 }
