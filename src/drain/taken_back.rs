@@ -37,10 +37,10 @@ pub(super) enum Back {
 pub(super) struct TakingBack<C: DrainTypes> {
     tag: Tag,
     /// There until it has ended.
-    work: Option<Work<C>>,
+    underway: Option<Underway<C>>,
 }
 
-enum Work<C: DrainTypes> {
+enum Underway<C: DrainTypes> {
     Undoing(C::Rollback),
     /// `until`: when that has to be done, and what it has failed with then.
     Storing {
@@ -65,9 +65,9 @@ impl<C: Drains> Future for TakingBack<C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Tag, Came)> {
         let tag = self.tag;
-        let came = match &mut self.work {
+        let came = match &mut self.underway {
             None => return Poll::Pending,
-            Some(Work::Undoing(rollback)) => {
+            Some(Underway::Undoing(rollback)) => {
                 Came::Undone(match panics::contain(|| Pin::new(rollback).poll(cx)) {
                     Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(undone)) => undone,
@@ -77,7 +77,7 @@ impl<C: Drains> Future for TakingBack<C> {
                     }
                 })
             }
-            Some(Work::Storing { letter, until, late }) => {
+            Some(Underway::Storing { letter, until, late }) => {
                 let stored = match letter.poll(cx) {
                     Poll::Ready(stored) => stored,
                     Poll::Pending if until.poll(cx).is_ready() => Err(late.clone()),
@@ -86,7 +86,7 @@ impl<C: Drains> Future for TakingBack<C> {
                 Came::Stored(letter.error().clone(), stored)
             }
         };
-        panics::drop_each(self.work.take());
+        panics::drop_each(self.underway.take());
         Poll::Ready((tag, came))
     }
 }
@@ -94,7 +94,7 @@ impl<C: Drains> Future for TakingBack<C> {
 /// One that is dropped before its end is the user's code as well.
 impl<C: DrainTypes> Drop for TakingBack<C> {
     fn drop(&mut self) {
-        panics::drop_each(self.work.take());
+        panics::drop_each(self.underway.take());
     }
 }
 
@@ -187,7 +187,7 @@ impl<C: Drains> State<C> {
             };
             let clock = shared.context.clock();
             let rollback = undos.roll_back(step.scope(), &shared.policy, clock);
-            settling.begin_back(tag, Back::Undoing, Work::Undoing(rollback));
+            settling.begin_back(tag, Back::Undoing, Underway::Undoing(rollback));
         }
     }
 
@@ -210,8 +210,9 @@ impl<C: Drains> State<C> {
             Ok(letter) => {
                 let until = shared.now() + shared.settings.letter_timeout();
                 let until = Alarm::at(shared.context.clock(), until);
-                let work = Work::Storing { letter, until, late: shared.settings.late_letter() };
-                self.settling.begin_back(tag, Back::Storing, work);
+                let storing =
+                    Underway::Storing { letter, until, late: shared.settings.late_letter() };
+                self.settling.begin_back(tag, Back::Storing, storing);
             }
             Err(error) => {
                 self.is_back(tag, None);
@@ -259,12 +260,12 @@ impl<C: Drains> State<C> {
 }
 
 impl<C: Drains> Unsettled<C> {
-    fn begin_back(&mut self, tag: Tag, back: Back, work: Work<C>) {
+    fn begin_back(&mut self, tag: Tag, back: Back, underway: Underway<C>) {
         if let Some(record) = self.get(tag) {
             record.back = Some(back);
         }
-        let work = Some(work);
-        self.undoing.get_or_insert_default().push(TakingBack { tag, work });
+        let underway = Some(underway);
+        self.undoing.get_or_insert_default().push(TakingBack { tag, underway });
     }
 }
 
