@@ -207,7 +207,7 @@ impl<C: Drains> Slot<C> {
         if let Some(After::Letter { letter, .. }) = this.after.take().map(|after| *after) {
             let error = letter.into_error();
             this.span.end(Err(&error));
-            if !work.shared.settings.goes_on() || work.shared.outer.is_cancelled() {
+            if !work.shared.settings.goes_on() {
                 work.state.fail(error.clone());
             }
             if let Some(job) = this.job.as_mut().filter(|_| C::Receipt::SETTLES) {
