@@ -67,7 +67,7 @@ pub(super) struct State<T: Transport> {
     pub(super) misused: Option<&'static str>,
     /// Partitions that were assigned, and not given up since.
     pub(super) ours: BTreeSet<Assignment>,
-    /// How often messages have ended here that may come again, or a position was moved back.
+    /// How often a message was given back, or a position moved back.
     pub(super) given_back: u64,
     /// Sources whose partitions are to be given up, until that is answered.
     pub(super) giving_up: BTreeSet<u64>,
@@ -233,8 +233,7 @@ impl<T: Transport> State<T> {
             (End::Settled, _) => &mut counts.rejected,
         };
         *count += 1;
-        let comes_again = end != End::Settled || entry.verdict.is_release();
-        self.given_back += u64::from(comes_again);
+        self.given_back += u64::from(end == End::Settled && entry.verdict.is_release());
         if matches!(entry.phase, Phase::Decided | Phase::Sending) {
             self.makes_room();
         }
