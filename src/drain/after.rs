@@ -137,7 +137,6 @@ impl<C: Drains> Slot<C> {
     }
 
     /// The message has no further attempt.
-    #[allow(clippy::too_many_arguments, reason = "what a message has, and what it has failed with")]
     fn give_up(
         mut self: Pin<&mut Self>,
         mut error: Error,

@@ -195,7 +195,6 @@ impl<C: Drains> Slot<C> {
 
     /// Takes in a message that has failed before a handler could be called.
     #[cold]
-    #[allow(clippy::too_many_arguments, reason = "what a message has, and what it has failed with")]
     pub(super) fn refuse(
         mut self: Pin<&mut Self>,
         job: Job<C>,

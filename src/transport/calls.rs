@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use super::Transport;
 use super::driver::Look;
 use super::entries::Kept;
-use super::in_flight::{Ended, InFlight};
+use super::in_flight::InFlight;
 use super::seat::{Seat, seat};
 use super::state::no_answer;
 use crate::clock::Tick;
@@ -155,15 +155,8 @@ impl<T: Transport> Calls<T> {
         }
         while let Some((called, ended)) = self.in_flight.poll(look.now, cx) {
             moved = true;
-            let answers = match ended {
-                Ended::Answered(answers) => answers,
-                // Nobody knows what became of it.
-                Ended::Late => Vec::new(),
-                Ended::Panicked(text) => {
-                    look.blame("the transport", &text);
-                    Vec::new()
-                }
-            };
+            // Of what has no answer nobody knows what became of it.
+            let answers = look.answers(ended);
             let told = &mut self.answers;
             tell(answers, called.len(), told);
             let called = called.take().into_iter();

@@ -8,6 +8,7 @@ use super::Transport;
 use super::calls::Calls;
 use super::fetching::Fetches;
 use super::hub::Hub;
+use super::in_flight::Ended;
 use super::leases::Renewals;
 use super::state::{Due, State};
 use crate::clock::{Alarm, Clock, Tick};
@@ -49,6 +50,16 @@ impl<T: Transport> Look<'_, T> {
     /// no call.
     pub(super) fn copy<V>(&self, copy: impl FnOnce() -> V) -> Option<V> {
         panics::contain(copy).map_err(|text| self.blame("a receipt", &text)).ok()
+    }
+
+    /// The answers of a call; none where there is none.
+    pub(super) fn answers<R>(&self, ended: Ended<Vec<R>>) -> Vec<R> {
+        match ended {
+            Ended::Answered(answers) => return answers,
+            Ended::Late => {}
+            Ended::Panicked(text) => self.blame("the transport", &text),
+        }
+        Vec::new()
     }
 
     /// The adapter's code has panicked, and the drain ends with it.

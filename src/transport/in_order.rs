@@ -72,9 +72,10 @@ impl<T: Transport> State<T> {
         let entries = &self.entries;
         let is_of_it = |other| entries.get(other).is_some_and(|entry| entry.tag == tag);
         let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
-        let others = prefix.filter(|_| tag.is_some()).map(|prefix| {
+        // Numbers of windows are used again: also where it is none, the last one is over.
+        let others = prefix.and_then(|prefix| {
             prefix.voids(tag);
-            prefix.void_with(is_of_it)
+            tag.map(|_| prefix.void_with(is_of_it))
         });
         for other in others.into_iter().flatten().rev() {
             self.take_back(other);

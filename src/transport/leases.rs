@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use super::Transport;
 use super::driver::Look;
 use super::entries::Phase;
-use super::in_flight::{Ended, InFlight};
+use super::in_flight::InFlight;
 use super::received::Renewed;
 use super::state::{Due, State};
 use crate::clock::Tick;
@@ -43,15 +43,8 @@ impl Renewals {
         }
         while let Some(((keys, requested), ended)) = self.0.poll(look.now, cx) {
             moved = true;
-            let answers = match ended {
-                Ended::Answered(answers) => answers,
-                // No answer: as if it had failed.
-                Ended::Late => Vec::new(),
-                Ended::Panicked(text) => {
-                    look.blame("the transport", &text);
-                    Vec::new()
-                }
-            };
+            // What has no answer is as if it had failed.
+            let answers = look.answers(ended);
             look.hub.change(|state| state.renewed(keys, requested, look.now, answers));
         }
         moved

@@ -13,7 +13,8 @@ use watershed::transport::{
     Able, Facts, Fetched, Link, Received, Renewed, Settled, Transport, Verdict, Want,
 };
 use watershed::{
-    BoxError, CancellationSource, Clock, ErrorCode, Letter, OnFailure, StepContext, fan_in,
+    BoxError, CancellationSource, Clock, ErrorCode, FanInReport, Letter, OnFailure, StepContext,
+    fan_in,
 };
 
 use crate::shop::{MINUTE, SECOND, assert_sum, run};
@@ -69,27 +70,30 @@ fn a_window_that_is_done_behind_one_that_goes_back_is_undone() {
     }
 }
 
+/// Of two messages the accept of the first is refused for longer than `settle_within`, the other one is not.
+fn first_is_refused(staged: bool, concurrency: usize, key: fn(&u64) -> u64) -> FanInReport {
+    let simulation = Simulation::new(1);
+    let queue = ScriptedQueue::new(simulation.world()).endless().with(0..2_u64);
+    let queue = queue.leased_for(60 * MINUTE);
+    queue.settles([SettleAnswer::Refused, SettleAnswer::Usual]);
+    queue.settles([SettleAnswer::Refused; 5]);
+    let link = Link::new(queue.clone()).settle_within(SECOND);
+    let context = simulation.world().context("by key");
+    let drain = fan_in(&context, [link.source()], async |_: u64, step: StepContext| {
+        if staged {
+            step.register_compensation(async || {});
+        }
+        Ok::<_, BoxError>(())
+    });
+    run(&simulation, drain.ordered_by(key).concurrency(concurrency).until_idle()).unwrap()
+}
+
 // 7.3: "by key: of the same key". Seen: where nothing was staged the drain knew of no key.
 #[test]
 fn a_refused_accept_is_released_by_key_whether_anything_was_staged_or_not() {
     for staged in [true, false] {
         for concurrency in [1, 4] {
-            let simulation = Simulation::new(1);
-            let queue = ScriptedQueue::new(simulation.world()).endless().with(0..2_u64);
-            let queue = queue.leased_for(60 * MINUTE);
-            // The first message is refused for longer than `settle_within`, the second is not.
-            queue.settles([SettleAnswer::Refused, SettleAnswer::Usual]);
-            queue.settles([SettleAnswer::Refused; 5]);
-            let link = Link::new(queue.clone()).settle_within(SECOND);
-            let context = simulation.world().context("by key");
-            let drain = fan_in(&context, [link.source()], async |_: u64, step: StepContext| {
-                if staged {
-                    step.register_compensation(async || {});
-                }
-                Ok::<_, BoxError>(())
-            });
-            let drain = drain.ordered_by(|number| *number).concurrency(concurrency).until_idle();
-            let report = run(&simulation, drain).unwrap();
+            let report = first_is_refused(staged, concurrency, |number| *number);
             let ends = (report.accepted(), report.released(), report.unknown());
             assert_eq!(ends, (2, 1, 0), "staged {staged}, {concurrency} at once: {report:?}");
         }
@@ -100,20 +104,7 @@ fn a_refused_accept_is_released_by_key_whether_anything_was_staged_or_not() {
 #[test]
 fn a_refused_accept_with_a_later_one_of_its_key_is_unknown() {
     for staged in [true, false] {
-        let simulation = Simulation::new(1);
-        let queue = ScriptedQueue::new(simulation.world()).with(0..2_u64).leased_for(MINUTE);
-        queue.settles([SettleAnswer::Refused, SettleAnswer::Usual]);
-        queue.settles([SettleAnswer::Refused; 5]);
-        let link = Link::new(queue.clone()).settle_within(SECOND);
-        let context = simulation.world().context("by key");
-        let drain = fan_in(&context, [link.source()], async |_: u64, step: StepContext| {
-            if staged {
-                step.register_compensation(async || {});
-            }
-            Ok::<_, BoxError>(())
-        });
-        let drain = drain.ordered_by(|_| 7).concurrency(4);
-        let report = run(&simulation, drain).unwrap();
+        let report = first_is_refused(staged, 4, |_| 7);
         assert_eq!((report.unknown(), report.released()), (1, 0), "staged {staged}: {report:?}");
     }
 }
