@@ -100,7 +100,9 @@ impl Texts {
             None => Default::default(),
         };
         // No index on `not_before`: a lease that changes no index can be written beside the old version
-        // of its row, in the room that `fillfactor` leaves, and is cleaned up without a vacuum.
+        // of its row, in the room that `fillfactor` leaves, and is cleaned up without a vacuum. Half of each
+        // page, since a claim leases all rows of a page at once: with a third, an eighth fewer messages a second
+        // (`beside_the_client`, 100 at once).
         format!(
             "create table if not exists {table} (
     id bigint generated always as identity primary key,{column}
@@ -108,7 +110,7 @@ impl Texts {
     not_before timestamptz not null default '-infinity',
     token bigint not null default 0,
     deliveries integer not null default 0
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
     autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 2000);
 {index}create table if not exists {dead} (
     letter bigint generated always as identity primary key,

@@ -20,7 +20,7 @@ pub(crate) struct Drain {
 impl Drain {
     pub(crate) async fn run(self, table: &Table) -> Result<Duration, BoxError> {
         let watch = Stopwatch::new(table.messages).calling(self.call);
-        let queue = table.queue().prefetch((4 * self.at_once).max(16));
+        let queue = table.queue().prefetch((8 * self.at_once).max(16));
         let link = Link::new(queue).max_unsettled(self.unsettled).max_deliveries(5);
         let (context, progress) = (StepContext::new("measured"), Progress::new());
         let orders = link.source().named("orders");

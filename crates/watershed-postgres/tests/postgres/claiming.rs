@@ -318,7 +318,7 @@ fn the_tables_are_made_so_that_leases_change_no_index() {
         let settings =
             "select unnest(reloptions) from pg_class where oid = 'orders'::regclass order by 1";
         let settings = server.texts(settings).await.join(" ");
-        assert!(settings.contains("fillfactor=70"), "{settings}");
+        assert!(settings.contains("fillfactor=50"), "{settings}");
         assert!(settings.contains("autovacuum_vacuum_threshold=2000"), "{settings}");
         let schema = server.table("");
         let indexes = format!(
