@@ -229,6 +229,9 @@ impl<C: Drains> Slot<C> {
             }
             Some(after) => {
                 // A panic that is not the letter's: the drain's own, or that of a clock.
+                if let After::Kept { .. } = after {
+                    work.state.accounts.free_permit();
+                }
                 panics::drop_contained(|| drop(after));
                 work.state.fail(failed);
                 Poll::Ready(self.failed(work))

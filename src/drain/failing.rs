@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::after::Then;
+use super::after::{After, Then};
 use super::settling::abandon_ticket;
 use super::slot::{Ended, Job, Slot, Work, book};
 use super::state::{Info, State};
@@ -41,8 +41,10 @@ impl<C: Drains> Slot<C> {
         if let Some(lent) = self.as_mut().project().step {
             lent.disarm();
         }
-        if self.after.is_some() {
-            return self.letter_failed(Error::panic("the dead letters", message), work);
+        if let Some(after) = &self.after {
+            let is_letter = matches!(**after, After::Letter { .. });
+            let whose = if is_letter { "the dead letters" } else { "the clock" };
+            return self.letter_failed(Error::panic(whose, message), work);
         }
         let error = Error::panic("the handler", message);
         self.drop_handler_and_fail(error, work)

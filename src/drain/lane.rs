@@ -19,7 +19,7 @@ use crate::clock::Tick;
 use crate::error::Error;
 use crate::panics;
 use crate::ready::Node;
-use crate::source::{Gate, Source};
+use crate::source::{Gate, Hold, Source};
 
 pin_project! {
     pub(super) struct Lane<C: DrainTypes> {
@@ -82,7 +82,7 @@ pub(super) enum Turn {
 impl<C: Drains> Lane<C> {
     pub(super) fn new(arrival: Arrival<C::Source>, many: Option<Box<Many<C>>>) -> Pin<Box<Self>> {
         let Arrival { source, profile, origin, row } = arrival;
-        Box::pin(Self {
+        let mut lane = Box::pin(Self {
             source: Some(source),
             info: Info::new(origin, row),
             weight: profile.weight,
@@ -102,7 +102,12 @@ impl<C: Drains> Lane<C> {
             slot: None,
             retry: None,
             many,
-        })
+        });
+        // It may have been on hold in another drain.
+        if let Some(source) = lane.as_mut().project().source.as_pin_mut() {
+            source.hold(Hold::No);
+        }
+        lane
     }
 
     /// How many messages the lane may begin before others have their turn.
@@ -293,22 +298,16 @@ impl<C: Drains> Lane<C> {
         let this = self.project();
         *this.due = due;
         if due {
-            state.due += 1;
-            if let Some((_, kept)) = state.kept.pop_first() {
-                kept.notify();
-                // The slot is for this retry: with anything else in it, one more would wait.
-                if *this.ticket != NONE {
-                    state.move_to_front(*this.ticket);
-                }
-            }
+            state.giving_way.is_due(*this.ticket);
         } else {
-            state.due -= 1;
+            state.giving_way.is_served(*this.ticket);
         }
     }
 
-    /// Gives up its place in the queue for slots.
+    /// Gives up its place in the queue for slots. A retry that is due waits for none any more.
     #[inline]
-    pub(super) fn leave_queue(self: Pin<&mut Self>, state: &mut State<C>) {
+    pub(super) fn leave_queue(mut self: Pin<&mut Self>, state: &mut State<C>) {
+        self.as_mut().set_due(false, state);
         let this = self.project();
         if *this.ticket != NONE {
             state.leave_queue(this.ticket);
@@ -318,21 +317,22 @@ impl<C: Drains> Lane<C> {
     /// The turn is over, and others wait: waits for a slot, and a new turn, behind them.
     #[inline]
     pub(super) fn queue_behind(mut self: Pin<&mut Self>, spot: Spot, state: &mut State<C>) {
+        let due = self.due;
         if state.slots.queue.is_first(self.ticket) {
             self.as_mut().leave_queue(state);
         }
-        let this = self.project();
+        let this = self.as_mut().project();
         if *this.ticket == NONE {
             *this.ticket = state.slots.queue.push_again(spot, *this.turn);
             state.serve_first();
         }
         *this.in_turn = 0;
+        self.set_due(due, state);
     }
 
     /// Puts back what waits and what is held: by the lane, and by its source.
     pub(super) fn give_back_held(mut self: Pin<&mut Self>, state: &mut State<C>) {
         self.as_mut().leave_queue(state);
-        self.as_mut().set_due(false, state);
         self.as_mut().give_back_those(|_| true, state);
         self.give_back_of_source(state);
     }

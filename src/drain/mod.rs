@@ -27,6 +27,7 @@ mod builder;
 mod failing;
 mod finish;
 mod future;
+mod giving_way;
 mod hashed;
 mod lane;
 mod leaving;

@@ -116,10 +116,19 @@ impl Progress {
     /// Another scope of a message.
     pub(super) fn add_scope(&self, scope: &CompensationScope) {
         let mut watched = self.shared.lock();
+        let mut alive = Vec::new();
         if watched.scopes.len() == watched.scopes.capacity() {
-            watched.scopes.retain(|scope| scope.upgrade().is_some());
+            watched.scopes.retain(|scope| {
+                let scope = scope.upgrade();
+                let is_alive = scope.is_some();
+                alive.extend(scope);
+                is_alive
+            });
         }
         watched.scopes.push(scope.downgrade());
+        drop(watched);
+        // One of these may be the last handle meanwhile: what is staged is somebody else's.
+        drop(alive);
     }
 
     pub(super) fn add_source(&self, source: &SourceRef) {

@@ -130,11 +130,12 @@ impl<C: Drains> Place<'_, C> {
             }
             return true;
         }
-        if let (false, Some(slot)) = (state.may_wait(desk.shared), run.slot.as_mut()) {
+        let keeps = !state.may_wait(desk.shared) && !state.gives_way();
+        if let (true, Some(slot)) = (keeps, run.slot.as_mut()) {
             slot.as_mut().keep(job, until, state);
             run.key = key;
             desk.alarms.set(run.node.number, until);
-            state.keep(Spot { bank: desk.bank, place: run.node.number }, &run.node);
+            state.giving_way.keep(Spot { bank: desk.bank, place: run.node.number }, &run.node);
             return false;
         }
         many.in_flight -= 1;
@@ -203,13 +204,14 @@ impl<C: Drains> Place<'_, C> {
         let spot = Spot { bank: desk.bank, place: run.node.number };
         let leaving = self.lane.info.leaving || slot.is_asked_back();
         let is_due = until <= desk.shared.now();
-        if !is_due && desk.state.due == 0 && desk.state.is_running() && !leaving {
-            desk.state.keep(spot, &run.node);
+        let goes = is_due || leaving || !desk.state.is_running() || desk.state.gives_way();
+        if !goes {
+            desk.state.giving_way.keep(spot, &run.node);
             desk.alarms.set(run.node.number, until);
             return Turn::Pending;
         }
         let Some(job) = slot.as_mut().take_kept(desk.state) else { return Turn::Pending };
-        desk.state.forget_kept(spot);
+        desk.state.giving_way.has_left(spot);
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return Turn::Pending };
         many.in_flight -= 1;

@@ -173,10 +173,10 @@ impl<C: Drains> Lane<C> {
         if ends || waiting.job.is_asked_back() {
             return state.give_back_in_flight(this.info, waiting.job);
         }
-        if !state.may_wait(desk.shared) {
+        if !state.may_wait(desk.shared) && !state.gives_way() {
             if let Some(slot) = this.slot {
                 slot.as_mut().keep(waiting.job, waiting.until, state);
-                return state.keep(spot, desk.node);
+                return state.giving_way.keep(spot, desk.node);
             }
         }
         state.accounts.change(this.info.row, |n| {
@@ -199,12 +199,13 @@ impl<C: Drains> Lane<C> {
         let until = slot.kept_until()?;
         let is_due = until <= desk.shared.now();
         let leaving = this.info.leaving || slot.is_asked_back();
-        if !is_due && desk.state.due == 0 && desk.state.is_running() && !leaving {
-            desk.state.keep(desk.spot(), desk.node);
+        let goes = is_due || leaving || !desk.state.is_running() || desk.state.gives_way();
+        if !goes {
+            desk.state.giving_way.keep(desk.spot(), desk.node);
             return Some(Turn::Pending);
         }
         let job = slot.as_mut().take_kept(desk.state)?;
-        desk.state.forget_kept(desk.spot());
+        desk.state.giving_way.has_left(desk.spot());
         if !desk.state.is_running() || leaving {
             desk.state.give_back_in_flight(this.info, job);
             return None;
@@ -245,8 +246,9 @@ impl<C: Drains> Lane<C> {
                     Taken::Message(message, receipt, booked) => {
                         self.as_mut().serial_begin(message, receipt, booked, desk, cx)
                     }
-                    Taken::Failed(error, raw, receipt) => {
-                        self.as_mut().serial_refuse(error, raw, receipt, desk, cx)
+                    Taken::Failed(error, raw, receipt, booked) => {
+                        let job = Job { booked, receipt, ..Job::new(self.info.number) };
+                        self.as_mut().serial_refuse(job, error, raw, desk, cx)
                     }
                     Taken::Other => {
                         self.as_mut().count_turn(desk.state);
@@ -290,7 +292,6 @@ impl<C: Drains> Lane<C> {
             // A turn that is only cut short keeps its place.
             if turn == Turn::Pending || turn == Turn::Ended {
                 self.as_mut().leave_queue(state);
-                self.as_mut().set_due(false, state);
             }
             return Err(turn);
         }
@@ -310,7 +311,6 @@ impl<C: Drains> Lane<C> {
         self.as_mut().leave_queue(state);
         *self.as_mut().project().slot = Some(slot);
         self.as_mut().begin_turn();
-        self.as_mut().set_due(false, state);
         Ok(most)
     }
 
@@ -333,16 +333,15 @@ impl<C: Drains> Lane<C> {
     #[cold]
     fn serial_refuse(
         mut self: Pin<&mut Self>,
+        job: Job<C>,
         error: crate::error::Error,
         raw: Option<Raw>,
-        receipt: C::Receipt,
         desk: &mut Desk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C>> {
         self.as_mut().count_turn(desk.state);
         let this = self.project();
         let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
-        let job = Job { receipt, ..Job::new(this.info.number) };
         slot.as_mut().refuse(job, error, raw, &mut desk.work(this.info, cx))
     }
 

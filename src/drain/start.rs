@@ -11,6 +11,7 @@ use super::accounts::Accounts;
 use super::bank::Bank;
 use super::banks::{Arrival, Banks, SOURCES_PER_BANK};
 use super::finish::drop_functions;
+use super::giving_way::GivingWay;
 use super::letters::DeadLetters;
 use super::progress::Progress;
 use super::rate::Rate;
@@ -129,8 +130,7 @@ impl<C: Drains> Running<C> {
             accounts: Accounts::new(progress.clone(), settings.concurrency),
             paced: 0,
             paused: 0,
-            due: 0,
-            kept: std::collections::BTreeMap::new(),
+            giving_way: GivingWay::default(),
             commit: settings.commit.unwrap_or_default(),
             settling: Unsettled::default(),
         });

@@ -87,8 +87,8 @@ impl<C: Drains> Place<'_, C> {
         }
         let (message, receipt, booked) = match self.lane.as_mut().take(desk.state, cx) {
             Taken::Message(message, receipt, booked) => (message, receipt, booked),
-            Taken::Failed(error, raw, receipt) => {
-                let job = Job { receipt, ..Job::new(self.lane.info.number) };
+            Taken::Failed(error, raw, receipt, booked) => {
+                let job = Job { booked, receipt, ..Job::new(self.lane.info.number) };
                 return self.refuse(at, job, error, raw, desk);
             }
             Taken::Other => {

@@ -5,14 +5,13 @@
 //! back when the turn ends. The lock of the place is held for the moment of the exchange only,
 //! never while user code runs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use super::accounts::Accounts;
 use super::banks::Banks;
+use super::giving_way::GivingWay;
 use super::put_back::PutBack;
-use super::queue::Spot;
 use super::report::Counts;
 use super::settings::{Commit, Settings};
 use super::slot::{Job, SlotBox};
@@ -25,7 +24,6 @@ use crate::error::Error;
 use crate::lock::Lock;
 use crate::origin::{Origin, SourceRef};
 use crate::panics;
-use crate::ready::Node;
 use crate::settlement::Verdict;
 use crate::source::{Receipt, Urgency};
 use crate::step::StepContext;
@@ -177,10 +175,7 @@ pub(super) struct State<C: DrainTypes> {
     /// Sources that wait for their own rate, and those that are paused.
     pub(super) paced: usize,
     pub(super) paused: usize,
-    /// Retries that are due and wait for a slot.
-    pub(super) due: usize,
-    /// Places whose failed message keeps its slot, because too many wait.
-    pub(super) kept: BTreeMap<Spot, Arc<Node>>,
+    pub(super) giving_way: GivingWay,
     /// What success does to the compensations of a message.
     pub(super) commit: Commit,
     /// Messages whose handler has ended and that are not settled.
@@ -225,10 +220,15 @@ impl<C: Drains> State<C> {
         self.accounts.total.waiting < most
     }
 
-    /// Lets somebody be the first who waits for a slot.
-    pub(super) fn move_to_front(&mut self, ticket: u32) {
-        self.slots.queue.move_to_front(ticket);
-        self.serve_first();
+    /// Whether a failed message leaves its slot to a retry that is due: that is the first to have one.
+    #[cold]
+    pub(super) fn gives_way(&mut self) -> bool {
+        let due = self.giving_way.next();
+        if let Some(ticket) = due {
+            self.slots.queue.move_to_front(ticket);
+            self.serve_first();
+        }
+        due.is_some()
     }
 
     /// Gives a slot back, and has the one polled that has waited longest.
@@ -266,24 +266,10 @@ impl<C: Drains> State<C> {
         self.look = self.phase != Phase::Stopping;
     }
 
-    /// A failed message keeps its slot.
-    #[cold]
-    pub(super) fn keep(&mut self, spot: Spot, node: &Arc<Node>) {
-        self.kept.insert(spot, Arc::clone(node));
-    }
-
     /// Nothing is tried again: whoever keeps a slot for a message that waits gives both back.
     pub(super) fn let_kept_go(&mut self) {
         self.look = false;
-        for node in std::mem::take(&mut self.kept).into_values() {
-            node.notify();
-        }
-    }
-
-    /// It does not any more.
-    #[cold]
-    pub(super) fn forget_kept(&mut self, spot: Spot) {
-        self.kept.remove(&spot);
+        self.giving_way.let_all_go();
     }
 
     pub(super) fn is_running(&self) -> bool {

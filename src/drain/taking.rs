@@ -10,14 +10,14 @@ use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
 use crate::settlement::{Given, Verdict};
-use crate::source::{Body, Delivery, Raw, Receipt, Source};
+use crate::source::{Body, Delivery, DeliveryOf, Raw, Receipt, Source};
 
 /// What a source had.
 pub(super) enum Taken<C: DrainTypes> {
     /// Whether it is booked as being in flight: it was held.
     Message(C::Message, C::Receipt, bool),
-    /// It cannot be decoded; and what it was.
-    Failed(Error, Option<Raw>, C::Receipt),
+    /// It cannot be decoded; what it was, and whether it is booked.
+    Failed(Error, Option<Raw>, C::Receipt, bool),
     /// Something that needs no handler.
     Other,
     Nothing,
@@ -42,15 +42,24 @@ impl<C: Drains> Lane<C> {
         let holds = source.holds();
         state.in_source = false;
         let held = std::mem::replace(this.held, holds);
-        let yielded =
-            matches!(polled, Poll::Ready(Some(Ok(Delivery { body: Body::Message(_), .. }))));
-        if held != holds || held && yielded {
+        // What a window that was counted has become, if it is out.
+        let is_out = |delivery: &DeliveryOf<C::Source>| match delivery.body {
+            Body::Message(_) => true,
+            Body::Failed(..) | Body::Skipped => !holds,
+            Body::Held => false,
+        };
+        let is_out = held && matches!(&polled, Poll::Ready(Some(Ok(it))) if is_out(it));
+        let is_skipped = |polled: &_| {
+            matches!(polled, Poll::Ready(Some(Ok(Delivery { body: Body::Skipped, .. }))))
+        };
+        let booked = is_out && !is_skipped(&polled);
+        if held != holds || is_out {
             let (before, now) = (u64::from(held), u64::from(holds));
             state.accounts.change(this.info.row, |n| {
                 n.held = n.held + now - before;
-                n.in_flight += u64::from(held && yielded);
+                n.in_flight += u64::from(booked);
                 // All that was in a window is lost.
-                n.unfinished += u64::from(held && !holds && !yielded);
+                n.unfinished += u64::from(held && !holds && !is_out);
             });
         }
         let ready = matches!(polled, Poll::Ready(Some(Ok(_))));
@@ -60,15 +69,16 @@ impl<C: Drains> Lane<C> {
             Poll::Ready(Some(Ok(delivery))) => match delivery.body {
                 Body::Message(message) => {
                     this.info.number += 1;
-                    Taken::Message(message, delivery.receipt, held)
+                    Taken::Message(message, delivery.receipt, booked)
                 }
                 Body::Failed(error, raw) => {
                     this.info.number += 1;
-                    Taken::Failed(error, raw, delivery.receipt)
+                    Taken::Failed(error, raw, delivery.receipt, booked)
                 }
                 Body::Skipped => {
                     this.info.number += 1;
-                    this.info.handled += 1;
+                    // No handler was called: it is no attempt.
+                    state.accounts.change(this.info.row, |n| n.handled += 1);
                     delivery.receipt.into_ticket().give(&Verdict::Accept, Given::default());
                     Taken::Other
                 }

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use futures::task::waker_ref;
 
 use super::lane::{Lane, Turn};
-use super::order::BusyKeys;
 use super::queue::NONE;
 use super::runs::Runs;
 use super::serial::Desk;
@@ -18,8 +17,6 @@ use super::slot::SlotBox;
 use super::starts::Started;
 use super::types::{DrainTypes, Drains};
 use crate::clock::Tick;
-use crate::error::Error;
-use crate::panics;
 use crate::ready::ReadyQueue;
 
 /// Where a lane with several messages has its turn.
@@ -184,9 +181,9 @@ impl<C: Drains> Place<'_, C> {
             return Some(Turn::Ended);
         }
         if let Err(turn) = self.lane.as_mut().may_start(desk.node, state, shared, desk.alarms, cx) {
-            // A turn that is only cut short keeps its places.
+            // A turn that is only cut short keeps its place.
             if turn == Turn::Pending || turn == Turn::Ended {
-                self.stop_waiting(desk);
+                self.lane.as_mut().leave_queue(state);
             }
             return Some(turn);
         }
@@ -207,7 +204,8 @@ impl<C: Drains> Place<'_, C> {
             // because its source or a key had to wait for a message goes on where that has ended.
             let ticket = self.lane.ticket;
             let is_first = state.slots.queue.is_first(ticket);
-            let is_in_turn = is_first || (ticket == NONE && self.lane.in_turn > 0);
+            let may_go_on = ticket == NONE && !state.giving_way.are_left_to_others();
+            let is_in_turn = is_first || (may_go_on && self.lane.in_turn > 0);
             if (!others_wait || is_in_turn) && state.slots.has_room(|| shared.now()) {
                 self.lane.as_mut().set_due(false, state);
                 return None;
@@ -225,21 +223,5 @@ impl<C: Drains> Place<'_, C> {
         }
         self.lane.as_mut().set_due(due, state);
         Some(Turn::Pending)
-    }
-
-    /// Gives up its places in the queues for slots and for a key.
-    fn stop_waiting(&mut self, desk: &mut Desk<'_, C>) {
-        self.lane.as_mut().leave_queue(desk.state);
-        self.lane.as_mut().set_due(false, desk.state);
-        if let Some(held) =
-            self.lane.as_mut().project().many.as_mut().and_then(|m| m.held.front_mut())
-        {
-            if let Some(ticket) = held.ticket.take() {
-                let keys = &mut desk.state.keys;
-                if let Err(text) = panics::contain(|| keys.leave(&held.key, ticket)) {
-                    desk.state.fail(Error::panic("the key", &text));
-                }
-            }
-        }
     }
 }

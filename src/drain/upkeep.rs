@@ -277,6 +277,10 @@ impl<C: Drains> Running<C> {
         for desk in &desks {
             settlements.add(&desk.settlements());
         }
+        // What is left of closing, and transports that nobody else has.
+        let closing = self.transports.closing.take();
+        panics::drop_each(closing.and_then(|closing| closing.ends).into_iter().flatten());
+        panics::drop_each(desks);
         settlements
     }
 }

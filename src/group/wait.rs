@@ -188,9 +188,10 @@ impl<'a> Running<'a> {
             return Poll::Ready(());
         }
         if board.is_stopping() {
-            let clock = shared.context.clock();
-            if let (Some(grace), None) = (shared.settings.lock().grace, &self.grace) {
-                self.grace = Some(Alarm::grace(clock, grace));
+            // The clock is somebody else's code: not under the lock.
+            let grace = shared.settings.lock().grace;
+            if let (Some(grace), None) = (grace, &self.grace) {
+                self.grace = Some(Alarm::grace(shared.context.clock(), grace));
             }
             if let Some(grace) = &mut self.grace {
                 if grace.poll(cx).is_ready() {

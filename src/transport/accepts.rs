@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::Transport;
 use super::entries::{Phase, Said};
 use super::state::State;
-use crate::clock::Tick;
 use crate::settlement::{Given, Handled, Key, Verdict};
 
 /// How many there is room for. Between two messages there is one.
@@ -69,14 +68,16 @@ impl<T: Transport> State<T> {
     #[inline]
     pub(super) fn accept(&mut self, number: u64) {
         let key = self.entries.key(number);
-        let is_usual = !self.able.prefix && !self.failing && self.options.max_deliveries.is_none();
+        let is_usual =
+            !self.able.prefix && self.failing == 0 && self.options.max_deliveries.is_none();
         let entry = self
             .entries
             .get_mut(key)
             .filter(|entry| is_usual && entry.phase == Phase::Taken && !entry.in_hand);
         let Some(entry) = entry else {
             let given = Given { tag: None, handled: Handled::Well };
-            return self.give(key, Verdict::Accept, given, Tick::ZERO);
+            self.give(key, Verdict::Accept, given);
+            return;
         };
         entry.phase = Phase::Decided;
         entry.verdict = Said::Accept;

@@ -13,12 +13,13 @@ impl<T: Transport> State<T> {
             if let Some(entry) = entry {
                 entry.phase = Phase::Taken;
                 self.mind_lease(key);
+                self.wake_driver();
             }
             return self.by_hand.remove(&key);
         };
         // What is lost is with the drain until it is undone.
         let mut is_with_the_drain =
-            self.lost_in_work.contains_key(&key) || self.by_hand.contains_key(&key);
+            self.lost_in_work.contains(key) || self.by_hand.contains_key(&key);
         if let Some(entry) = self.entries.get_mut(key) {
             is_with_the_drain |= matches!(entry.phase, Phase::Taken | Phase::ByHand);
             if entry.phase == Phase::Taken {

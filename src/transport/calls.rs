@@ -218,7 +218,7 @@ impl<T: Transport> Calls<T> {
                 self.in_flight.keep(called, deadline, seat);
             }
             Err(text) => {
-                look.blame("the transport", &text);
+                look.hub.blame("the transport", &text);
                 panics::drop_each([seat]);
                 // Nobody knows what became of it.
                 tell(Vec::new(), of.len(), told);

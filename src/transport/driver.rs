@@ -12,7 +12,6 @@ use super::in_flight::Ended;
 use super::leases::Renewals;
 use super::state::{Due, State};
 use crate::clock::{Alarm, Clock, Tick};
-use crate::error::Error;
 use crate::panics;
 use crate::settlement::News;
 
@@ -49,7 +48,7 @@ impl<T: Transport> Look<'_, T> {
     /// Clones receipts for a call, which is the adapter's code. A panic of it is a fault, and there is
     /// no call.
     pub(super) fn copy<V>(&self, copy: impl FnOnce() -> V) -> Option<V> {
-        panics::contain(copy).map_err(|text| self.blame("a receipt", &text)).ok()
+        panics::contain(copy).map_err(|text| self.hub.blame("a receipt", &text)).ok()
     }
 
     /// The answers of a call; none where there is none.
@@ -57,15 +56,9 @@ impl<T: Transport> Look<'_, T> {
         match ended {
             Ended::Answered(answers) => return answers,
             Ended::Late => {}
-            Ended::Panicked(text) => self.blame("the transport", &text),
+            Ended::Panicked(text) => self.hub.blame("the transport", &text),
         }
         Vec::new()
-    }
-
-    /// The adapter's code has panicked, and the drain ends with it.
-    pub(super) fn blame(&self, what: &str, text: &str) {
-        let fault = News::Fault(Error::panic(what, text));
-        self.hub.change(|state| state.news.push_back(fault));
     }
 }
 

@@ -204,7 +204,36 @@ impl Lease {
 
 struct Slot<R> {
     turn: u32,
+    /// Its neighbours among the receipts of its source.
+    before: u32,
+    behind: u32,
     entry: Option<Entry<R>>,
+}
+
+/// There is none.
+const NONE: u32 = u32::MAX;
+
+/// The receipts of one source: a list through their slots.
+#[derive(Debug)]
+pub(super) struct Members {
+    first: u32,
+    len: usize,
+}
+
+impl Default for Members {
+    fn default() -> Self {
+        Self { first: NONE, len: 0 }
+    }
+}
+
+impl Members {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
 }
 
 /// Receipts by number. A number names one receipt for ever, though its place is used again.
@@ -213,6 +242,7 @@ pub(super) struct Entries<R> {
     desk: u32,
     slots: Vec<Slot<R>>,
     vacant: Vec<u32>,
+    len: usize,
 }
 
 /// The number of the next desk of this process.
@@ -221,13 +251,13 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 impl<R> Default for Entries<R> {
     fn default() -> Self {
         let desk = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { desk, slots: Vec::new(), vacant: Vec::new() }
+        Self { desk, slots: Vec::new(), vacant: Vec::new(), len: 0 }
     }
 }
 
 impl<R> Entries<R> {
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.len
     }
 
     /// The one with this number.
@@ -237,16 +267,20 @@ impl<R> Entries<R> {
     }
 
     #[inline]
-    pub(super) fn insert(&mut self, entry: Entry<R>) -> Key {
-        if let Some(place) = self.vacant.pop() {
-            let slot = &mut self.slots[place as usize];
-            slot.turn = slot.turn.wrapping_add(1);
-            slot.entry = Some(entry);
-            return Key { desk: self.desk, place, turn: slot.turn };
+    pub(super) fn insert(&mut self, entry: Entry<R>, members: &mut Members) -> Key {
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { turn: 0, before: NONE, behind: NONE, entry: None });
+            u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
+        });
+        let behind = std::mem::replace(&mut members.first, place);
+        members.len += 1;
+        self.len += 1;
+        if let Some(slot) = self.slots.get_mut(behind as usize) {
+            slot.before = place;
         }
-        let place = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        self.slots.push(Slot { turn: 0, entry: Some(entry) });
-        Key { desk: self.desk, place, turn: 0 }
+        let slot = &mut self.slots[place as usize];
+        (slot.before, slot.behind, slot.entry) = (NONE, behind, Some(entry));
+        Key { desk: self.desk, place, turn: slot.turn }
     }
 
     #[inline]
@@ -262,10 +296,24 @@ impl<R> Entries<R> {
     }
 
     #[inline]
-    pub(super) fn remove(&mut self, key: Key) -> Option<Entry<R>> {
+    pub(super) fn remove(&mut self, key: Key, members: &mut Members) -> Option<Entry<R>> {
         let slot = self.slots.get_mut(key.place as usize).filter(|slot| slot.turn == key.turn)?;
         let entry = slot.entry.take()?;
-        self.vacant.push(key.place);
+        let (before, behind) = (slot.before, slot.behind);
+        // After so many turns a place is not used again: no number comes twice.
+        if let Some(turn) = slot.turn.checked_add(1) {
+            slot.turn = turn;
+            self.vacant.push(key.place);
+        }
+        match self.slots.get_mut(before as usize) {
+            Some(slot) => slot.behind = behind,
+            None => members.first = behind,
+        }
+        if let Some(slot) = self.slots.get_mut(behind as usize) {
+            slot.before = before;
+        }
+        members.len -= 1;
+        self.len -= 1;
         Some(entry)
     }
 
@@ -277,12 +325,15 @@ impl<R> Entries<R> {
         })
     }
 
-    /// Those of one source that are in this phase, in the order in which they were taken.
-    pub(super) fn of_part(&self, part: u64, phase: Phase) -> Vec<Key> {
-        let of = self.iter().filter(|(_, entry)| entry.part == part && entry.phase == phase);
-        let mut keys: Vec<_> = of.map(|(key, entry)| (entry.place, key)).collect();
-        keys.sort_unstable();
-        keys.into_iter().map(|(_, key)| key).collect()
+    /// Those of one source, in no order.
+    pub(super) fn of(&self, members: &Members) -> impl Iterator<Item = (Key, &Entry<R>)> {
+        let mut next = members.first;
+        std::iter::from_fn(move || {
+            let slot = self.slots.get(next as usize)?;
+            let key = Key { desk: self.desk, place: next, turn: slot.turn };
+            next = slot.behind;
+            Some((key, slot.entry.as_ref()?))
+        })
     }
 }
 

@@ -117,10 +117,7 @@ impl<T: Transport> State<T> {
         let every = self.able.asks_every;
         let (mut again, mut fault) = (None, None);
         self.hears(now, fetched.is_ok());
-        let Some(part) = self.parts.get_mut(&id) else {
-            // Its partition is gone: what it brought is released, where there is a lease.
-            return self.discard(requested, fetched);
-        };
+        let Some(part) = self.parts.get_mut(&id) else { return };
         part.fetch.stop = None;
         let stale = std::mem::take(&mut part.fetch.stale) || self.stopped || part.left;
         let hinted = std::mem::take(&mut part.fetch.hinted);
@@ -193,13 +190,18 @@ impl<T: Transport> State<T> {
             if !self.able.prefix && self.is_outdated(&facts) {
                 self.aside.messages.push(message);
                 let facts = Facts { id: None, group: None, ..facts };
-                let (key, _) = self.add_entry(id, requested, receipt, lease, facts);
-                self.conclude(key, End::Lost);
+                if let Some((key, _)) = self.add_entry(id, requested, receipt, lease, facts) {
+                    self.conclude(key, End::Lost);
+                }
                 continue;
             }
             let is_here =
                 !self.able.prefix && facts.id.as_ref().is_some_and(|id| self.comes_again(id));
-            let (key, expires) = self.add_entry(id, requested, receipt, lease, facts);
+            let added = self.add_entry(id, requested, receipt, lease, facts);
+            let Some((key, expires)) = added else {
+                self.aside.messages.push(message);
+                continue;
+            };
             if is_here {
                 self.aside.messages.push(message);
                 let after = Some(self.able.asks_every);
@@ -261,12 +263,13 @@ impl<T: Transport> State<T> {
 
     fn add_entry(
         &mut self,
-        part: u64,
+        id: u64,
         requested: Tick,
         receipt: T::Receipt,
         lease: Option<Duration>,
         facts: Facts,
-    ) -> (Key, Tick) {
+    ) -> Option<(Key, Tick)> {
+        let part = self.parts.get_mut(&id)?;
         let renews = self.able.renews;
         let is_known = facts.is_known();
         let lease = lease.map_or(Lease::NONE, |term| {
@@ -274,7 +277,8 @@ impl<T: Transport> State<T> {
             self.longest_lease = self.longest_lease.max(term);
             Lease::new(requested, term, renews)
         });
-        let key = self.entries.insert(Entry::new(part, receipt, facts, lease));
+        let members = &mut part.open;
+        let key = self.entries.insert(Entry::new(id, receipt, facts, lease), members);
         self.counts.fetched += 1;
         if is_known {
             self.joins_group(key);
@@ -282,10 +286,7 @@ impl<T: Transport> State<T> {
             id.map(|id| self.ids.entry(id).or_insert(key));
         }
         self.set_alarm(lease.next, Due::Lease(key));
-        if let Some(part) = self.parts.get_mut(&part) {
-            part.open += 1;
-        }
-        (key, lease.expires)
+        Some((key, lease.expires))
     }
 
     /// Gives back what nobody has taken, behind what came after it in its group.
@@ -317,7 +318,6 @@ impl<T: Transport> State<T> {
             let first = if goes_on { buffer.next() } else { None };
             if let Some((message, key)) = first {
                 let place = prefix.take(key);
-                part.taken += 1;
                 self.aside.messages.push(message);
                 if let Some(entry) = self.entries.get_mut(key) {
                     (entry.phase, entry.place) = (Phase::Taken, place);
@@ -326,7 +326,8 @@ impl<T: Transport> State<T> {
                     self.aside.messages.push(message);
                     self.conclude(key, End::Settled);
                 }
-                return self.give(key, Verdict::UNTOUCHED, Given::default(), Tick::ZERO);
+                self.give(key, Verdict::UNTOUCHED, Given::default());
+                return;
             }
             for (message, key) in buffer {
                 self.aside.messages.push(message);
@@ -337,22 +338,6 @@ impl<T: Transport> State<T> {
         self.release_held(id);
         for (message, key) in buffer.rev() {
             self.aside.messages.push(message);
-            self.give_back(key, Verdict::UNTOUCHED);
-        }
-    }
-
-    /// What was fetched for a source that is not there any more.
-    fn discard(&mut self, requested: Tick, fetched: FetchedBy<T>) {
-        let Ok(Some(messages)) = fetched else { return };
-        let mut back = Vec::new();
-        for Received { message, receipt, lease, facts } in messages {
-            self.aside.messages.push(message);
-            if !self.able.prefix {
-                let facts = Facts { id: None, ..facts };
-                back.push(self.add_entry(0, requested, receipt, lease, facts).0);
-            }
-        }
-        for key in back.into_iter().rev() {
             self.give_back(key, Verdict::UNTOUCHED);
         }
     }

@@ -6,20 +6,16 @@
 //! the next one go on at once. A window has several of a group, and they are handled in order all the
 //! same: windows of such a source are handled one after another.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Transport;
 use super::entries::Phase;
 use super::state::State;
-use crate::settlement::{Facts, Key, News, Verdict};
+use crate::settlement::{Facts, Key, Verdict};
 
 /// Messages by group, as long as any of theirs is open.
-pub(super) struct Groups<M> {
-    groups: HashMap<Arc<str>, Group<M>>,
-    /// Messages that were lost while somebody works on them, until that is undone.
-    lost: BTreeMap<Key, Arc<str>>,
-}
+pub(super) struct Groups<M>(HashMap<Arc<str>, Group<M>>);
 
 struct Group<M> {
     /// Those that are open, in the order in which they came.
@@ -39,7 +35,7 @@ struct Group<M> {
 
 impl<M> Default for Groups<M> {
     fn default() -> Self {
-        Self { groups: HashMap::new(), lost: BTreeMap::new() }
+        Self(HashMap::new())
     }
 }
 
@@ -72,15 +68,14 @@ impl<M> Groups<M> {
     /// One was taken. Returns its place in its group.
     #[inline]
     pub(super) fn taken(&mut self, facts: &Facts) -> Option<u64> {
-        let group = self.groups.get_mut(facts.group.as_ref()?)?;
+        let group = self.0.get_mut(facts.group.as_ref()?)?;
         group.taken += 1;
         Some(group.taken - 1)
     }
 
     /// Nobody drives the transport any more. Returns what was held.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = M> + use<M> {
-        self.lost.clear();
-        let groups = std::mem::take(&mut self.groups);
+        let groups = std::mem::take(&mut self.0);
         groups.into_values().flat_map(|group| group.held).map(|(message, ..)| message)
     }
 }
@@ -91,19 +86,19 @@ impl<T: Transport> State<T> {
     }
 
     fn group(&self, key: Key) -> Option<&Group<T::Message>> {
-        self.groups.groups.get(self.entries.get(key)?.facts().group.as_ref()?)
+        self.groups.0.get(self.entries.get(key)?.facts().group.as_ref()?)
     }
 
     /// A message was fetched.
     pub(super) fn joins_group(&mut self, key: Key) {
         if let Some(name) = self.group_of(key) {
-            self.groups.groups.entry(name).or_default().open.push_back(key);
+            self.groups.0.entry(name).or_default().open.push_back(key);
         }
     }
 
     /// A message was fetched that may be handled: it is handed out, or waits for its group.
     pub(super) fn queue_up(&mut self, id: u64, message: T::Message, key: Key) {
-        let group = self.group_of(key).and_then(|name| self.groups.groups.get_mut(&name));
+        let group = self.group_of(key).and_then(|name| self.groups.0.get_mut(&name));
         let Some(group) = group else {
             self.buffer(id, message, key);
             return;
@@ -136,7 +131,7 @@ impl<T: Transport> State<T> {
     fn is_in_hand(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let group = entry.facts().group.as_ref();
-        if let Some(group) = group.and_then(|name| self.groups.groups.get_mut(name)) {
+        if let Some(group) = group.and_then(|name| self.groups.0.get_mut(name)) {
             if !std::mem::replace(&mut entry.in_hand, true) {
                 group.in_hand += 1;
                 group.part = entry.part;
@@ -146,7 +141,7 @@ impl<T: Transport> State<T> {
 
     /// How many of its group were taken after it.
     pub(super) fn behind_in_group(&self, name: &str, place: u64) -> u64 {
-        let taken = self.groups.groups.get(name).map_or(0, |group| group.taken);
+        let taken = self.groups.0.get(name).map_or(0, |group| group.taken);
         taken.saturating_sub(place + 1)
     }
 
@@ -155,7 +150,7 @@ impl<T: Transport> State<T> {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.in_hand) else { return };
         entry.in_hand = false;
         let Some(name) = entry.facts().group.clone() else { return };
-        if let Some(group) = self.groups.groups.get_mut(&name) {
+        if let Some(group) = self.groups.0.get_mut(&name) {
             group.in_hand -= 1;
         }
         self.next_in_group(&name);
@@ -163,7 +158,7 @@ impl<T: Transport> State<T> {
 
     /// Hands out what may go on.
     fn next_in_group(&mut self, name: &str) {
-        while let Some(group) = self.groups.groups.get_mut(name) {
+        while let Some(group) = self.groups.0.get_mut(name) {
             let part = group.held.front().map(|(_, _, part)| *part);
             let goes_on = part.is_some_and(|part| group.may_go_on(part, self.gathers));
             let Some((message, key, id)) = goes_on.then(|| group.held.pop_front()).flatten() else {
@@ -192,7 +187,7 @@ impl<T: Transport> State<T> {
     /// its group is handed out before that is done.
     pub(super) fn goes_back(&mut self, key: Key) {
         let Some(name) = self.group_of(key) else { return };
-        let Some(group) = self.groups.groups.get_mut(&name) else { return };
+        let Some(group) = self.groups.0.get_mut(&name) else { return };
         if std::mem::replace(&mut group.goes_back, true) && !self.gathers {
             return;
         }
@@ -219,8 +214,7 @@ impl<T: Transport> State<T> {
             for part in waiting.iter().filter_map(|key| Some(self.entries.get(*key)?.part)) {
                 self.aside.wakers.extend(self.parts.get_mut(&part).and_then(|it| it.waker.take()));
             }
-            self.news.push_back(News::Hurry(waiting));
-            self.wake_driver();
+            self.hurry(waiting);
         }
     }
 
@@ -230,7 +224,7 @@ impl<T: Transport> State<T> {
             return;
         }
         let is_held = |group: &&Group<_>| group.held.iter().any(|(_, _, part)| *part == id);
-        let held = self.groups.groups.values().filter(is_held);
+        let held = self.groups.0.values().filter(is_held);
         let last: Vec<_> = held.filter_map(|group| group.open.back().copied()).collect();
         for key in last {
             self.goes_back(key);
@@ -245,7 +239,7 @@ impl<T: Transport> State<T> {
             return self.aside.messages.extend(message);
         }
         let name = self.entries.get(key).and_then(|entry| entry.facts().group.as_ref());
-        let Some(group) = name.and_then(|name| self.groups.groups.get_mut(name)) else { return };
+        let Some(group) = name.and_then(|name| self.groups.0.get_mut(name)) else { return };
         if let Some(at) = group.held.iter().position(|(_, other, _)| *other == key) {
             part.held -= 1;
             self.aside.messages.extend(group.held.remove(at).map(|(message, ..)| message));
@@ -257,32 +251,38 @@ impl<T: Transport> State<T> {
         self.group(key).is_some_and(|group| group.goes_back)
     }
 
-    /// Whether its release has to wait for those behind it in its group.
+    /// Whether it goes back, and has to wait for those behind it in its group.
     pub(super) fn waits_for_group(&self, key: Key) -> bool {
-        self.group(key).is_some_and(|group| group.open.back() != Some(&key))
+        let Some(entry) = self.entries.get(key).filter(|entry| entry.verdict.is_release()) else {
+            return false;
+        };
+        let group = entry.facts().group.as_ref().and_then(|name| self.groups.0.get(name));
+        group.is_some_and(|group| group.goes_back && group.open.back() != Some(&key))
     }
 
     /// A message of a group has its end. `worked_on`: somebody works on it, and has to undo that.
-    pub(super) fn leaves_group(&mut self, name: &Arc<str>, key: Key, ended: EndedInGroup) {
-        let Some(group) = self.groups.groups.get_mut(name) else { return };
+    pub(super) fn leaves_group(
+        &mut self,
+        name: &Arc<str>,
+        key: Key,
+        in_hand: bool,
+        worked_on: bool,
+    ) {
+        let Some(group) = self.groups.0.get_mut(name) else { return };
         if let Some(at) = group.open.iter().position(|other| *other == key) {
             group.open.remove(at);
         }
-        group.in_hand -= usize::from(ended.in_hand);
-        if ended.worked_on {
-            group.lost += 1;
-            self.groups.lost.insert(key, Arc::clone(name));
-        }
+        group.in_hand -= usize::from(in_hand);
+        group.lost += usize::from(worked_on);
         self.goes_on_in_group(name);
     }
 
-    /// What was lost is undone.
-    pub(super) fn is_undone_in_group(&mut self, key: Key) {
-        let Some(name) = self.groups.lost.remove(&key) else { return };
-        if let Some(group) = self.groups.groups.get_mut(&name) {
+    /// What was lost of a group is undone.
+    pub(super) fn is_undone_in_group(&mut self, name: &Arc<str>) {
+        if let Some(group) = self.groups.0.get_mut(name) {
             group.lost -= 1;
         }
-        self.goes_on_in_group(&name);
+        self.goes_on_in_group(name);
     }
 
     /// One of a group is gone from the transport: what that has hidden may be fetched.
@@ -293,9 +293,9 @@ impl<T: Transport> State<T> {
     }
 
     fn goes_on_in_group(&mut self, name: &Arc<str>) {
-        let Some(group) = self.groups.groups.get(name) else { return };
+        let Some(group) = self.groups.0.get(name) else { return };
         if group.is_over() {
-            self.groups.groups.remove(name);
+            self.groups.0.remove(name);
         } else if !group.goes_back {
             self.next_in_group(name);
         } else if let Some(last) = group.open.back().copied() {
@@ -306,11 +306,4 @@ impl<T: Transport> State<T> {
             }
         }
     }
-}
-
-/// How a message has left its group.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct EndedInGroup {
-    pub(super) in_hand: bool,
-    pub(super) worked_on: bool,
 }

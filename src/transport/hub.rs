@@ -20,14 +20,12 @@ use super::entries::{Entry, Phase};
 use super::events::Notices;
 use super::options::Options;
 use super::state::{End, State, no_answer};
-use crate::clock::{Alarm, Clock, SystemClock, Tick};
+use crate::clock::{Alarm, Clock, SystemClock};
 use crate::diagnostics::trace;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::panics;
-use crate::settlement::{
-    Able, Desk, Facts, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
-};
+use crate::settlement::{Able, Desk, Facts, Given, Key, News, Settled, Settlements, Tag, Verdict};
 use crate::sync::MutexGuard;
 
 pub(super) struct Hub<T: Transport> {
@@ -127,6 +125,15 @@ impl<T: Transport> Hub<T> {
         panics::wake_each(wakers);
     }
 
+    /// The adapter's code has panicked, and the drain ends with it.
+    pub(super) fn blame(&self, what: &str, text: &str) {
+        let fault = News::Fault(Error::panic(what, text));
+        self.change(|state| {
+            state.news.push_back(fault);
+            state.wake_driver();
+        });
+    }
+
     async fn within<R>(&self, within: Duration, future: impl Future<Output = R>) -> Option<R> {
         let clock = self.clock();
         let mut alarm = Alarm::at(&clock, clock.now() + within);
@@ -164,7 +171,8 @@ impl<T: Transport> Desk for Hub<T> {
         if !self.notices.attach() {
             return Err(Error::validation("the transport is used by another drain"));
         }
-        *self.clock.lock() = Arc::clone(clock);
+        let earlier = std::mem::replace(&mut *self.clock.lock(), Arc::clone(clock));
+        panics::drop_each([earlier]);
         self.change(|state| {
             (state.stopped, state.detached) = (false, false);
             state.news.clear();
@@ -172,9 +180,9 @@ impl<T: Transport> Desk for Hub<T> {
             state.gathers = false;
             state.budget = budget;
             state.least_lease = message_timeout.unwrap_or(Duration::ZERO);
+            state.failing = 0;
             for part in state.parts.values_mut().filter(|part| !part.left) {
-                part.ended = false;
-                part.fetch.dry = None;
+                part.begin();
             }
         });
         Ok(())
@@ -209,9 +217,15 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn give(&self, key: Key, verdict: Verdict, given: Given) {
-        let badly = given.handled == Handled::Badly;
-        let now = if badly { self.clock().now() } else { Tick::ZERO };
-        self.change(|state| state.give(key, verdict, given, now));
+        let Some((part, failures)) = self.change(|state| state.give(key, verdict, given)) else {
+            return;
+        };
+        let (_, policy) = self.lock().options.slow_down.clone();
+        match panics::contain(|| self.clock().now() + policy.delay_after(failures)) {
+            Ok(until) => self.change(|state| state.slow_down(part, until)),
+            Err(text) => self.blame("the retry policy", &text),
+        }
+        panics::drop_each([policy]);
     }
 
     #[inline]
@@ -236,14 +250,7 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn settled_by_hand(&self, key: Key, outcome: &Settled) {
-        self.change(|state| {
-            let end = match outcome {
-                Settled::Lost(_) => End::Lost,
-                Settled::Unknown(_) => End::Unknown,
-                _ => End::Settled,
-            };
-            state.settled_by_hand(key, end);
-        });
+        self.change(|state| state.settled_by_hand(key, End::of(outcome)));
     }
 
     fn abandon(&self, key: Key) {
@@ -323,7 +330,7 @@ impl<T: Transport> Desk for Hub<T> {
 
     fn facts(&self, key: Key) -> Facts {
         let state = self.lock();
-        let lost = || state.lost.get(&key).map(|facts| &**facts);
+        let lost = || state.lost_in_work.facts(key);
         state.entries.get(key).map(Entry::facts).or_else(lost).cloned().unwrap_or_default()
     }
 
@@ -359,9 +366,4 @@ impl<T: Transport> fmt::Debug for Hub<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub").field("able", &self.able).finish_non_exhaustive()
     }
-}
-
-/// What the time is for a source that was polled in a drain.
-pub(super) fn now(clock: Option<&Arc<dyn Clock>>) -> Tick {
-    clock.map_or(Tick::ZERO, |clock| clock.now())
 }

@@ -70,14 +70,14 @@ impl<T: Transport> State<T> {
         let tag = self.take_back(key);
         self.news.push_back(News::Voided(key, tag));
         let entries = &self.entries;
-        let is_of_it = |other| entries.get(other).is_some_and(|entry| entry.tag == tag);
+        let window = |other| entries.get(other).and_then(|entry| entry.tag);
         let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
         // Numbers of windows are used again: also where it is none, the last one is over.
         let others = prefix.and_then(|prefix| {
             prefix.voids(tag);
-            tag.map(|_| prefix.void_with(is_of_it))
+            tag.map(|tag| prefix.void_with(tag, window))
         });
-        for other in others.into_iter().flatten().rev() {
+        for other in others.into_iter().flatten() {
             self.take_back(other);
             self.news.push_back(News::Voided(other, tag));
         }

@@ -11,6 +11,7 @@ use super::Transport;
 use super::hub::Hub;
 use super::options::Options;
 use super::source::TransportSource;
+use super::state::State;
 use crate::retry::RetryPolicy;
 use crate::settlement::Assignment;
 
@@ -143,11 +144,8 @@ impl<T: Transport> Hub<T> {
     fn assigned(
         self: &Arc<Self>,
     ) -> (TransportSource<T>, impl Stream<Item = TransportSource<T>> + Send + use<T>) {
-        let keeper = TransportSource::open(self, Assignment::default());
+        let keeper = TransportSource::of(self, self.change(State::add_keeper));
         self.change(|state| {
-            if let Some(part) = state.parts.get_mut(&keeper.part()) {
-                part.keeper = true;
-            }
             if !state.able.assigns {
                 let text = "this transport assigns no partitions: its sources are `link.source()`";
                 state.misused = Some(text);

@@ -2,6 +2,7 @@
 
 use super::Transport;
 use super::entries::{Entry, Kept, Phase};
+use super::lost::Where;
 use super::part::Part;
 use super::state::{End, State};
 use crate::settlement::{Assignment, Key, News};
@@ -16,8 +17,6 @@ impl<T: Transport> State<T> {
             Phase::Sending => return,
             Phase::ByHand if !self.able.prefix => return,
             Phase::Taken => {
-                let partition = self.parts.get(&id).map(|part| part.assignment.partition);
-                self.lost_in_work.insert(key, (id, partition.unwrap_or_default()));
                 match self.news.back_mut() {
                     Some(News::Lost(keys)) => keys.push(key),
                     _ => self.news.push_back(News::Lost(vec![key])),
@@ -29,7 +28,7 @@ impl<T: Transport> State<T> {
         }
         let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
         if let (Some(prefix), true) = (prefix, phase != Phase::Buffered) {
-            prefix.lose(place);
+            prefix.mark_back(place);
             prefix.ready.retain(|ready| *ready != key);
         }
         self.conclude(key, End::Lost);
@@ -37,14 +36,13 @@ impl<T: Transport> State<T> {
 
     /// A whole partition is no longer ours.
     pub(super) fn lose_part(&mut self, id: u64) {
-        let keys: Vec<_> =
-            self.entries.iter().filter(|(_, entry)| entry.part == id).map(|(key, _)| key).collect();
-        if let Some(part) = self.parts.get_mut(&id) {
-            part.end();
-            (part.left, part.lost) = (true, true);
-            let assignment = part.assignment;
-            self.forget_assignment(assignment);
-        }
+        let Some(part) = self.parts.get_mut(&id) else { return };
+        part.end();
+        (part.left, part.lost) = (true, true);
+        let assignment = part.assignment;
+        let keys: Vec<_> = self.entries.of(&part.open).map(|(key, _)| key).collect();
+        self.forget_assignment(assignment);
+        self.partitions.remove_source(assignment, id);
         self.wake_part(id);
         for key in keys {
             self.lose(key);
@@ -54,7 +52,7 @@ impl<T: Transport> State<T> {
 
     /// A partition is not ours any more.
     pub(super) fn forget_assignment(&mut self, assignment: Assignment) {
-        self.ours.remove(&assignment);
+        self.partitions.forget(assignment);
         let rewind = self.rewinds.remove(&assignment).map(Kept::Shared);
         self.aside.receipts.extend(rewind);
     }
@@ -89,18 +87,30 @@ impl<T: Transport> State<T> {
 
     /// What was lost is undone: it may be begun once more.
     pub(super) fn is_undone(&mut self, key: Key) {
-        if let Some(id) = self.lost.remove(&key).and_then(|facts| facts.id) {
-            if self.ids.get(&id) == Some(&key) {
-                self.ids.remove(&id);
+        let Some((place, facts)) = self.lost_in_work.remove(key) else { return };
+        if let Some(facts) = facts {
+            if let Some(id) = &facts.id {
+                self.forget_name(key, id);
+            }
+            if let Some(group) = &facts.group {
+                self.is_undone_in_group(group);
             }
         }
-        self.is_undone_in_group(key);
-        let Some((id, partition)) = self.lost_in_work.remove(&key) else { return };
-        if !self.able.prefix {
-            return self.has_left(id);
+        match place {
+            Where::Source(id) => self.has_left(id),
+            Where::Partition(partition) => {
+                for id in self.partitions.sources_of(partition) {
+                    self.wake_part(id);
+                }
+            }
         }
-        let of = |part: &&mut Part<_>| part.assignment.partition == partition;
-        let wakers = self.parts.values_mut().filter(of).filter_map(|part| part.waker.take());
-        self.aside.wakers.extend(wakers);
+    }
+
+    /// Where nothing is taken before what a message of this source did is undone.
+    pub(super) fn where_undone(&self, id: u64) -> Where {
+        match self.parts.get(&id).filter(|_| self.able.prefix) {
+            Some(part) => Where::Partition(part.assignment.partition),
+            None => Where::Source(id),
+        }
     }
 }

@@ -57,7 +57,7 @@
 // - `received`: what a transport is asked for and what it brings; `events`: what it tells unasked
 // - `link`: a transport that is connected, and its sources; `options`: what can be said of it
 // - `hub`: a transport as its drain sees it; `accepts`: what it takes in with its lock, `aside`: what it does when its lock is free
-// - `state`, `entries`, `part`, `prefix`, `groups`: the receipts, and the sources they came by;
+// - `state`, `entries`, `part`, `partitions`, `prefix`, `groups`, `lost`: the receipts, and the sources they came by;
 //   `in_order`, `losing`, `by_hand`: how they end; `room`: who may take one
 // - `driver`, with `in_flight` and `seat`: `fetching`, `leases`, `calls` with `sending`, `revoking`: what
 //   goes on meanwhile
@@ -77,8 +77,10 @@ mod in_order;
 mod leases;
 mod link;
 mod losing;
+mod lost;
 mod options;
 mod part;
+mod partitions;
 mod prefix;
 mod received;
 mod revoking;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use super::entries::Members;
 use super::events::Revocation;
 use super::prefix::Prefix;
 use crate::cancellation::CancellationSource;
@@ -20,7 +21,7 @@ pub(super) struct Part<M> {
     /// Messages that were taken so far.
     pub(super) taken: u64,
     /// Receipts that are open, buffered ones included.
-    pub(super) open: usize,
+    pub(super) open: Members,
     /// It waits for a verdict to have its outcome, because too many have none: its ticket.
     pub(super) waits_for_room: Option<u64>,
     /// When it came before its turn in that line.
@@ -91,7 +92,7 @@ impl<M> Part<M> {
             held: 0,
             prefix: in_prefix_order.then(Prefix::default),
             taken: 0,
-            open: 0,
+            open: Members::default(),
             waits_for_room: None,
             let_others_go: None,
             waker: None,
@@ -106,6 +107,13 @@ impl<M> Part<M> {
             paused: false,
             revoking: None,
         }
+    }
+
+    /// A drain begins to take from it.
+    pub(super) fn begin(&mut self) {
+        (self.ended, self.alone) = (false, false);
+        (self.failures, self.slow_until) = (0, None);
+        self.fetch.dry = None;
     }
 
     /// Whether a message may be taken, with at most so many behind one that is not done.
@@ -140,12 +148,5 @@ impl<M> Part<M> {
             self.fetch.stale = true;
             stop.cancel();
         }
-    }
-}
-
-/// Its fetch is told to return.
-impl<M> Drop for Part<M> {
-    fn drop(&mut self) {
-        self.stop_fetch();
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Prefix {
     first: u64,
     /// Of these, how many are not back.
     live: usize,
+    /// From this place on, none is done.
+    done_before: u64,
     /// The earliest one that is released.
     releasing: Option<u64>,
     /// The earliest one that will never be settled: nothing behind it is.
@@ -49,6 +51,17 @@ pub(super) enum Sent {
     Seek(Key),
     /// Back to where an earlier drain has left it.
     Rewind,
+}
+
+impl Sent {
+    /// What it is about.
+    pub(super) fn keys(&self) -> &[Key] {
+        match self {
+            Self::Commit(keys) => keys,
+            Self::Seek(key) => std::slice::from_ref(key),
+            Self::Rewind => &[],
+        }
+    }
 }
 
 /// What is to be sent for a partition.
@@ -126,6 +139,7 @@ impl Prefix {
     pub(super) fn done(&mut self, place: u64) {
         if let Some(index) = self.index(place) {
             self.order[index].1 = Mark::Done;
+            self.done_before = self.done_before.max(place + 1);
         }
         self.advance();
     }
@@ -144,22 +158,33 @@ impl Prefix {
     /// is undone.
     pub(super) fn next_void(&mut self) -> Option<Key> {
         let barrier = self.barrier().filter(|_| self.voiding.is_empty())?;
-        let from = usize::try_from((barrier + 1).saturating_sub(self.first)).ok()?;
-        let at = (from..self.order.len()).rev().find(|at| self.order[*at].1 == Mark::Done)?;
+        let from = self.first.max(barrier + 1);
+        let done =
+            |place: &u64| self.index(*place).is_some_and(|at| self.order[at].1 == Mark::Done);
+        let found = (from..self.done_before).rev().find(done);
+        self.done_before = found.unwrap_or(from);
+        let (place, at) = (found?, self.index(found?)?);
         self.order[at].1 = Mark::Open;
-        self.voiding.insert(self.first + at as u64);
+        self.voiding.insert(place);
         Some(self.order[at].0)
     }
 
-    /// Others that were done and are of the window of the last one that was found.
-    pub(super) fn void_with(&mut self, is_of_it: impl Fn(Key) -> bool) -> Vec<Key> {
-        let Some(barrier) = self.barrier() else { return Vec::new() };
+    /// Others that were done and are of the window of the last one that was found, the last one first.
+    /// `window`: of which one a message is. Those of one were taken one behind another.
+    pub(super) fn void_with(&mut self, it: Tag, window: impl Fn(Key) -> Option<Tag>) -> Vec<Key> {
+        let from = self.barrier().map_or(u64::MAX, |barrier| self.first.max(barrier + 1));
         let mut voided = Vec::new();
-        for (place, (key, mark)) in (self.first..).zip(&mut self.order) {
-            if place > barrier && *mark == Mark::Done && is_of_it(*key) {
-                *mark = Mark::Open;
-                self.voiding.insert(place);
-                voided.push(*key);
+        for place in (from..self.done_before).rev() {
+            let Some(at) = self.index(place) else { continue };
+            let (key, mark) = &mut self.order[at];
+            match window(*key) {
+                Some(other) if other != it => break,
+                Some(_) if *mark == Mark::Done => {
+                    *mark = Mark::Open;
+                    self.voiding.insert(place);
+                    voided.push(*key);
+                }
+                _ => {}
             }
         }
         voided
@@ -180,7 +205,7 @@ impl Prefix {
     }
 
     /// It comes back with an earlier one, or is not ours any more.
-    fn mark_back(&mut self, place: u64) {
+    pub(super) fn mark_back(&mut self, place: u64) {
         self.voiding.remove(&place);
         if let Some(index) = self.index(place) {
             if self.order[index].1 != Mark::Back {
@@ -222,11 +247,6 @@ impl Prefix {
         self.index(earlier).map(|index| self.order[index].0)
     }
 
-    /// One is not ours any more.
-    pub(super) fn lose(&mut self, place: u64) {
-        self.mark_back(place);
-    }
-
     /// What is to be sent next; one call at a time.
     pub(super) fn due(&self) -> Due {
         if self.sent.is_some() {
@@ -247,7 +267,7 @@ impl Prefix {
     pub(super) fn sought(&mut self) {
         self.first += self.order.len() as u64;
         self.order.clear();
-        self.live = 0;
+        (self.live, self.done_before) = (0, self.first);
         self.releasing = None;
     }
 }

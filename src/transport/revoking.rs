@@ -5,7 +5,7 @@ use super::Transport;
 use super::driver::Look;
 use super::entries::{Phase, Said};
 use super::events::{Event, Revocation};
-use super::part::{Part, Revoking};
+use super::part::Revoking;
 use super::state::{Due, End, State};
 use crate::clock::Tick;
 use crate::panics;
@@ -16,9 +16,7 @@ impl<T: Transport> Look<'_, T> {
     pub(super) fn events(&self, cx: &mut std::task::Context<'_>) -> bool {
         let mut any = false;
         while let Some(event) = self.hub.notices.poll(cx) {
-            let (unanswered, error) = self.hub.change(|state| state.hear(event, self.now));
-            panics::drop_each(unanswered);
-            panics::drop_each(error);
+            panics::drop_each(self.hub.change(|state| state.hear(event, self.now)));
             any = true;
         }
         any
@@ -35,10 +33,9 @@ impl<T: Transport> Look<'_, T> {
     }
 }
 
-type Unanswered = (Option<Revocation>, Option<crate::error::Error>);
-
 impl<T: Transport> State<T> {
-    fn hear(&mut self, event: Event, now: Tick) -> Unanswered {
+    /// Returns a question that is answered already.
+    fn hear(&mut self, event: Event, now: Tick) -> Option<Revocation> {
         match event {
             Event::Ready => self.ask_at_once(),
             Event::Trouble(error) => {
@@ -47,10 +44,10 @@ impl<T: Transport> State<T> {
             }
             Event::Fault(error) => self.news.push_back(News::Fault(error)),
             Event::Assigned(assignment) => self.assign(assignment),
-            Event::Revoked(revocation) => return (self.revoke(revocation, now), None),
+            Event::Revoked(revocation) => return self.revoke(revocation, now),
             Event::Lost(assignment, error) => {
                 self.lose_assignment(assignment);
-                return (None, Some(error));
+                self.aside.errors.push(error);
             }
             Event::Gone(error) => {
                 let parts: Vec<_> = self.parts.keys().copied().collect();
@@ -64,21 +61,15 @@ impl<T: Transport> State<T> {
                 self.news.push_back(News::Fault(error));
             }
         }
-        (None, None)
+        None
     }
 
     /// A partition was taken away, in this generation and in all before it.
     fn lose_assignment(&mut self, gone: Assignment) {
-        let is_gone = |other: &Assignment| {
-            other.partition == gone.partition && other.generation <= gone.generation
-        };
-        for assignment in self.ours.iter().copied().filter(is_gone).collect::<Vec<_>>() {
+        for assignment in self.partitions.ours_up_to(gone) {
             self.forget_assignment(assignment);
         }
-        let of = |part: &Part<_>| is_gone(&part.assignment) && !part.keeper && !part.lost;
-        let parts: Vec<_> =
-            self.parts.iter().filter(|(_, part)| of(part)).map(|(id, _)| *id).collect();
-        for id in parts {
+        for id in self.partitions.sources_up_to(gone) {
             self.lose_part(id);
         }
     }
@@ -102,19 +93,13 @@ impl<T: Transport> State<T> {
     }
 
     fn assign(&mut self, assignment: Assignment) {
-        self.ours.retain(|other| other.partition != assignment.partition);
-        self.ours.insert(assignment);
-        if self.part_of(assignment).is_some() {
+        self.partitions.assign(assignment);
+        if self.partitions.source_of(assignment).is_some() {
             // Somebody has made a source of it already.
             return;
         }
         // One that comes again without having been given up was lost.
-        let same = |part: &super::part::Part<_>| {
-            part.assignment.partition == assignment.partition && !part.keeper && !part.lost
-        };
-        let earlier: Vec<_> =
-            self.parts.iter().filter(|(_, part)| same(part)).map(|(id, _)| *id).collect();
-        for id in earlier {
+        for id in self.partitions.sources_of(assignment.partition) {
             self.lose_part(id);
         }
         if !self.stopped {
@@ -126,7 +111,7 @@ impl<T: Transport> State<T> {
 
     /// A partition is to be given up; one that is not ours is given up already.
     fn revoke(&mut self, revocation: Revocation, now: Tick) -> Option<Revocation> {
-        let Some(id) = self.part_of(revocation.assignment) else {
+        let Some(id) = self.partitions.source_of(revocation.assignment) else {
             self.forget_assignment(revocation.assignment);
             return Some(revocation);
         };
@@ -148,8 +133,10 @@ impl<T: Transport> State<T> {
         } else {
             self.release_buffer(id);
         }
-        let taken = self.entries.of_part(id, Phase::Taken);
-        self.news.push_back(News::Hurry(taken));
+        let open = self.parts.get(&id).into_iter().flat_map(|part| self.entries.of(&part.open));
+        let taken = open.filter(|(_, entry)| entry.phase == Phase::Taken);
+        let taken = taken.map(|(key, _)| key).collect();
+        self.hurry(taken);
         self.wake_part(id);
         None
     }
@@ -158,14 +145,14 @@ impl<T: Transport> State<T> {
         let is_due = |id: &u64| {
             let part = self.parts.get(id);
             let deadline = part.and_then(|part| part.revoking.as_ref()?.deadline);
-            part.is_none_or(|part| part.open == 0) || deadline.is_some_and(|at| now >= at)
+            part.is_none_or(|part| part.open.is_empty()) || deadline.is_some_and(|at| now >= at)
         };
         let due: Vec<_> = self.giving_up.iter().copied().filter(is_due).collect();
         let mut answered = Vec::new();
         for id in due {
             self.giving_up.remove(&id);
             let Some(part) = self.parts.get_mut(&id) else { continue };
-            let open = part.open;
+            let open = part.open.len();
             let Some(Revoking { questions, .. }) = part.revoking.take() else { continue };
             answered.extend(questions.into_iter().map(|question| (question, open)));
             // After it was given up nothing of it is settled.
@@ -201,19 +188,21 @@ impl<T: Transport> State<T> {
         self.commits.clear();
         self.renewals.clear();
         self.alarms.clear();
-        self.lost_in_work.clear();
+        for (key, name) in std::mem::take(&mut self.lost_in_work).names() {
+            self.forget_name(key, name);
+        }
         self.aside.messages.extend(self.groups.clear());
         self.giving_up.clear();
-        let lost: Vec<_> = self.lost.keys().copied().collect();
-        for key in lost {
-            self.is_undone(key);
-        }
         self.note_rewinds();
         self.detached = true;
         // What the drain was to take back, and has not heard of.
         let unheard = std::mem::take(&mut self.news).into_iter().filter_map(|news| match news {
             News::Voided(key, tag) => Some((key, tag)),
             News::Refused { key, tag, .. } => Some((key, Some(tag))),
+            News::Fault(error) => {
+                self.aside.errors.push(error);
+                None
+            }
             _ => None,
         });
         let mut not_sent: Vec<_> = unheard.collect();
@@ -241,7 +230,7 @@ impl<T: Transport> State<T> {
         self.news.clear();
         self.room.waiting = 0;
         let (mut revocations, mut given_up) = (Vec::new(), Vec::new());
-        for part in self.parts.values_mut() {
+        for (id, part) in &mut self.parts {
             for (message, _) in std::mem::take(&mut part.buffer) {
                 self.aside.messages.push(message);
             }
@@ -253,12 +242,13 @@ impl<T: Transport> State<T> {
             }
             if let Some(Revoking { questions, .. }) = part.revoking.take() {
                 part.lost = true;
-                given_up.push(part.assignment);
+                given_up.push((part.assignment, *id));
                 revocations.extend(questions);
             }
         }
-        for assignment in given_up {
+        for (assignment, id) in given_up {
             self.forget_assignment(assignment);
+            self.partitions.remove_source(assignment, id);
         }
         let gone: Vec<_> =
             self.parts.iter().filter(|(_, part)| part.left).map(|(id, _)| *id).collect();

@@ -40,6 +40,10 @@ impl<T: Transport> State<T> {
         }
         while batches.open() < room {
             let Some(key) = self.outbox.pop_front() else { break };
+            if self.waits_for_group(key) {
+                // Others of its group have come since: it goes behind them.
+                continue;
+            }
             let Some(entry) = self.entries.get_mut(key) else { continue };
             if entry.phase != Phase::Decided {
                 continue;
@@ -146,28 +150,17 @@ impl<T: Transport> State<T> {
 
     fn message_answered(&mut self, key: Key, answer: Settled, now: Tick) {
         self.sending -= 1;
-        match answer {
-            Settled::Confirmed | Settled::Sent => self.conclude(key, End::Settled),
-            Settled::Refused(error) => self.refuse(key, now, error),
-            Settled::Lost(error) => {
-                self.aside.errors.push(error);
-                self.conclude(key, End::Lost);
-            }
-            Settled::Unknown(error) => {
-                self.aside.errors.push(error);
-                self.conclude(key, End::Unknown);
-            }
+        if let Settled::Refused(error) = answer {
+            return self.refuse(key, now, error);
         }
+        let end = End::of(&answer);
+        self.aside.errors.extend(answer.into_error());
+        self.conclude(key, end);
     }
 
     fn partition_answered(&mut self, id: u64, answer: Settled, now: Tick) {
-        let maybe = matches!(answer, Settled::Unknown(_));
-        let again = maybe || matches!(answer, Settled::Refused(_));
-        let end = match &answer {
-            Settled::Confirmed | Settled::Sent => End::Settled,
-            Settled::Lost(_) => End::Lost,
-            Settled::Refused(_) | Settled::Unknown(_) => End::Unknown,
-        };
+        let (end, maybe) = (End::of(&answer), matches!(answer, Settled::Unknown(_)));
+        let again = end == End::Unknown;
         if let Some(error) = answer.into_error() {
             self.counts.troubles += u64::from(again);
             self.aside.errors.push(error);
@@ -183,14 +176,9 @@ impl<T: Transport> State<T> {
             prefix.refused += 1;
             let at = now + back_off(prefix.refused);
             prefix.wait_until = Some(at);
-            let (keys, maybe): (&[Key], _) = match &sent {
-                Sent::Commit(keys) => (keys, maybe),
-                Sent::Seek(key) => (std::slice::from_ref(key), false),
-                Sent::Rewind => (&[], false),
-            };
-            for key in keys {
+            for key in sent.keys() {
                 if let Some(entry) = self.entries.get_mut(*key) {
-                    entry.maybe |= maybe;
+                    entry.maybe |= maybe && matches!(sent, Sent::Commit(_));
                     entry.phase = Phase::Decided;
                 }
             }
@@ -206,7 +194,7 @@ impl<T: Transport> State<T> {
         }
         if end == End::Lost {
             // Whatever was settled there: it is not ours any more.
-            self.sent_in_vain(sent);
+            sent.keys().iter().for_each(|key| self.conclude(*key, end));
             return self.lose_part(id);
         }
         if moved && end == End::Settled {
@@ -216,35 +204,20 @@ impl<T: Transport> State<T> {
             let rewind = self.rewinds.remove(&part.assignment);
             self.aside.receipts.extend(rewind.map(Kept::Shared));
         }
-        match sent {
-            Sent::Commit(keys) => keys.into_iter().for_each(|key| self.conclude(key, end)),
-            Sent::Seek(key) if end == End::Unknown => {
-                // A release that was refused to the end is nobody's.
-                if let Some(receipt) = self.entries.get_mut(key).and_then(Entry::share) {
-                    // In front of whatever a fetch has brought meanwhile.
-                    self.rewind_to(id, receipt);
-                }
-                self.conclude(key, End::Abandoned);
+        let mut end = end;
+        if let (Sent::Seek(key), End::Unknown) = (&sent, end) {
+            // A release that was refused to the end is nobody's.
+            end = End::Abandoned;
+            if let Some(receipt) = self.entries.get_mut(*key).and_then(Entry::share) {
+                // In front of whatever a fetch has brought meanwhile.
+                self.rewind_to(id, receipt);
             }
-            Sent::Seek(key) => self.conclude(key, end),
-            Sent::Rewind => {}
         }
+        sent.keys().iter().for_each(|key| self.conclude(*key, end));
         self.go_on_in_order(id);
         self.want_again(id);
         self.wake_part(id);
         self.end_part(id);
-    }
-
-    /// A commit or a seek of a partition that is not ours.
-    fn sent_in_vain(&mut self, sent: Sent) {
-        let keys = match sent {
-            Sent::Commit(keys) => keys,
-            Sent::Seek(key) => vec![key],
-            Sent::Rewind => Vec::new(),
-        };
-        for key in keys {
-            self.conclude(key, End::Lost);
-        }
     }
 
     /// A settlement was certainly not applied. One of a drain that is over soon is not tried for ever.

@@ -7,9 +7,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::Transport;
 use super::entries::Phase;
-use super::hub::{Hub, now};
+use super::hub::Hub;
 use super::state::{End, State};
-use crate::clock::{Clock, Tick};
+use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Assignment, Desk, Given, Key, Ticket, Verdict};
 use crate::source::{Body, Delivery, DeliveryOf, Gate, Hold, Polled, Profile, Source};
@@ -20,8 +20,6 @@ use crate::source::{Body, Delivery, DeliveryOf, Gate, Hold, Polled, Profile, Sou
 pub struct TransportSource<T: Transport> {
     hub: Arc<Hub<T>>,
     part: u64,
-    /// Looked at where messages have leases.
-    clock: Option<Arc<dyn Clock>>,
 }
 
 /// What a source has just now.
@@ -41,7 +39,7 @@ impl<T: Transport> TransportSource<T> {
 
     pub(super) fn of(hub: &Arc<Hub<T>>, part: u64) -> Self {
         hub.change(|state| state.sources += 1);
-        Self { hub: Arc::clone(hub), part, clock: None }
+        Self { hub: Arc::clone(hub), part }
     }
 
     /// Which partition it brings, in which generation: to name it by, say.
@@ -50,17 +48,13 @@ impl<T: Transport> TransportSource<T> {
         let of = |state: &State<T>| state.parts.get(&self.part).map(|part| part.assignment);
         self.hub.look(of).unwrap_or_default()
     }
-
-    pub(super) fn part(&self) -> u64 {
-        self.part
-    }
 }
 
 impl<T: Transport> State<T> {
     /// The source of a partition. In prefix order there is one of each assignment, which goes on where
     /// an earlier one has left it.
     fn open(&mut self, assignment: Assignment) -> u64 {
-        let earlier = if self.able.prefix { self.part_of(assignment) } else { None };
+        let earlier = if self.able.prefix { self.partitions.source_of(assignment) } else { None };
         let Some(id) = earlier else { return self.add_part(assignment) };
         self.assigned.retain(|other| *other != id);
         if let Some(part) = self.parts.get_mut(&id).filter(|part| part.revoking.is_none()) {
@@ -71,8 +65,8 @@ impl<T: Transport> State<T> {
 
     /// Partitions that an earlier drain has left are there for the next one.
     pub(super) fn assign_again(&mut self) {
-        for assignment in self.ours.clone() {
-            let part = self.part_of(assignment);
+        for assignment in self.partitions.ours() {
+            let part = self.partitions.source_of(assignment);
             let is_used = part.and_then(|id| self.parts.get(&id)).is_some_and(|part| !part.left);
             if !is_used {
                 let id = self.open(assignment);
@@ -126,7 +120,7 @@ impl<T: Transport> State<T> {
                 self.lose_taken(key);
             } else if lease.has_less_than(least, now) {
                 self.aside.messages.push(message);
-                self.give(key, Verdict::UNTOUCHED, Given::default(), now);
+                self.give(key, Verdict::UNTOUCHED, Given::default());
                 self.rest(id, now);
                 self.has_too_little_left(id, lease.expires.since(now));
             } else if most.is_some_and(|most| deliveries > most) {
@@ -149,9 +143,7 @@ impl<T: Transport> State<T> {
         has_one: bool,
         waker: &mut Option<Waker>,
     ) -> Result<(T::Message, Key), Next<T::Message>> {
-        let partition = self.parts.get(&id).map(|part| part.assignment.partition);
-        let is_undone = !self.able.prefix
-            || self.lost_in_work.values().all(|(_, other)| Some(*other) != partition);
+        let is_undone = !self.able.prefix || !self.lost_in_work.any(self.where_undone(id));
         let may_take = has_one && is_undone && self.may_be_next(id);
         // Whoever waits for room has everything else.
         let has_room = may_take && self.has_room_for(id, waker.is_some());
@@ -194,9 +186,9 @@ impl<T: Transport> State<T> {
         if !part.alone && !is_last {
             return true;
         }
-        let in_work = [Phase::Taken, Phase::ByHand];
-        let is_idle = in_work.iter().all(|phase| self.entries.of_part(id, *phase).is_empty())
-            && self.lost_in_work.values().all(|(other, _)| *other != id);
+        let in_work = |phase| matches!(phase, Phase::Taken | Phase::ByHand);
+        let is_idle = self.entries.of(&part.open).all(|(_, entry)| !in_work(entry.phase))
+            && !self.lost_in_work.any(self.where_undone(id));
         if let Some(part) = self.parts.get_mut(&id) {
             part.alone = is_last || !is_idle;
         }
@@ -252,17 +244,15 @@ impl<T: Transport> Source for TransportSource<T> {
     type Message = T::Message;
     type Receipt = Ticket;
 
-    fn poll_delivery(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
-        let this = &mut *self;
-        if this.hub.able().leases && this.clock.is_none() {
-            this.clock = Some(this.hub.clock());
-        }
-        let (part, now) = (this.part, now(this.clock.as_ref()));
-        let mut next = this.hub.change(|state| state.next(part, now, &mut None));
+    fn poll_delivery(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
+        let (hub, part) = (&self.hub, self.part);
+        // It is looked at where messages have leases.
+        let now = if hub.able().leases { hub.clock().now() } else { Tick::ZERO };
+        let mut next = hub.change(|state| state.next(part, now, &mut None));
         if let Next::Pending = next {
             // The waker is somebody else's code: it is cloned outside the lock.
             let mut waker = Some(cx.waker().clone());
-            next = this.hub.change(|state| state.next(part, now, &mut waker));
+            next = hub.change(|state| state.next(part, now, &mut waker));
         }
         let (body, key) = match next {
             Next::Message(message, key) => (Body::Message(message), key),
@@ -274,7 +264,7 @@ impl<T: Transport> Source for TransportSource<T> {
             Next::Pending => return Poll::Pending,
             Next::End => return Poll::Ready(None),
         };
-        let desk = Arc::clone(&this.hub) as Arc<dyn Desk>;
+        let desk = Arc::clone(hub) as Arc<dyn Desk>;
         Poll::Ready(Some(Ok(Delivery { body, receipt: Ticket::new(desk, key) })))
     }
 

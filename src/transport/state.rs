@@ -12,14 +12,16 @@ use std::time::Duration;
 use super::Transport;
 use super::aside::Aside;
 use super::entries::{Entries, Entry, Ids, Phase, Said};
-use super::groups::{EndedInGroup, Groups};
+use super::groups::Groups;
+use super::lost::LostInWork;
 use super::options::Options;
 use super::part::Part;
+use super::partitions::Partitions;
 use super::room::Room;
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{
-    Able, Assignment, Facts, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
+    Able, Assignment, Given, Handled, Key, News, Settled, Settlements, Tag, Verdict,
 };
 
 #[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
@@ -28,8 +30,6 @@ pub(super) struct State<T: Transport> {
     pub(super) options: Options,
     pub(super) entries: Entries<T::Receipt>,
     pub(super) ids: Ids,
-    /// What is known of messages that are lost while somebody works on them, until that is undone.
-    pub(super) lost: HashMap<Key, Box<Facts>>,
     /// Its messages are gathered in windows.
     pub(super) gathers: bool,
     pub(super) groups: Groups<T::Message>,
@@ -58,15 +58,14 @@ pub(super) struct State<T: Transport> {
     pub(super) unsettled: usize,
     /// Those of them that are with the transport, where each is settled by itself.
     pub(super) sending: usize,
-    /// The last handler of some source has failed.
-    pub(super) failing: bool,
+    /// How many sources there are whose last handler has failed.
+    pub(super) failing: usize,
     /// Partitions that nobody has taken as a source.
     pub(super) assigned: VecDeque<u64>,
     pub(super) assigned_waker: Option<Waker>,
     /// Its sources were made in a way that it does not have.
     pub(super) misused: Option<&'static str>,
-    /// Partitions that were assigned, and not given up since.
-    pub(super) ours: BTreeSet<Assignment>,
+    pub(super) partitions: Partitions,
     /// How often a message was given back, or a position moved back.
     pub(super) given_back: u64,
     /// Sources whose partitions are to be given up, until that is answered.
@@ -74,9 +73,7 @@ pub(super) struct State<T: Transport> {
     /// In prefix order: where a partition goes on that was read further than that. It is moved back
     /// before anything is fetched.
     pub(super) rewinds: HashMap<Assignment, Arc<T::Receipt>>,
-    /// Messages that were lost in work, until they are undone: the source, and the partition, of which in
-    /// prefix order nothing is taken before that.
-    pub(super) lost_in_work: BTreeMap<Key, (u64, u32)>,
+    pub(super) lost_in_work: LostInWork,
     /// How handlers have settled by themselves so far, of messages that the drain has.
     pub(super) by_hand: HashMap<Key, Settled>,
     /// Receipts of messages whose drain is gone, for those who undo them.
@@ -108,6 +105,17 @@ pub(super) enum End {
     Abandoned,
 }
 
+impl End {
+    /// What an outcome is. One that was refused is tried again, and is unknown where nobody will.
+    pub(super) fn of(outcome: &Settled) -> Self {
+        match outcome {
+            Settled::Confirmed | Settled::Sent => Self::Settled,
+            Settled::Lost(_) => Self::Lost,
+            Settled::Refused(_) | Settled::Unknown(_) => Self::Unknown,
+        }
+    }
+}
+
 impl<T: Transport> State<T> {
     pub(super) fn new(able: Able) -> Self {
         Self {
@@ -115,7 +123,6 @@ impl<T: Transport> State<T> {
             options: Options::default(),
             entries: Entries::default(),
             ids: Ids::default(),
-            lost: HashMap::new(),
             gathers: false,
             groups: Groups::default(),
             budget: Duration::MAX,
@@ -134,15 +141,15 @@ impl<T: Transport> State<T> {
             counts: Settlements::default(),
             unsettled: 0,
             sending: 0,
-            failing: false,
+            failing: 0,
             assigned: VecDeque::new(),
             assigned_waker: None,
             misused: None,
-            ours: BTreeSet::new(),
+            partitions: Partitions::default(),
             given_back: 0,
             giving_up: BTreeSet::new(),
             rewinds: HashMap::new(),
-            lost_in_work: BTreeMap::new(),
+            lost_in_work: LostInWork::default(),
             by_hand: HashMap::new(),
             kept: HashMap::new(),
             sources: 0,
@@ -157,14 +164,17 @@ impl<T: Transport> State<T> {
         self.next_part += 1;
         let part = Part::new(assignment, self.able.prefix);
         self.parts.insert(self.next_part, part);
+        self.partitions.add_source(assignment, self.next_part);
         self.next_part
     }
 
-    pub(super) fn part_of(&self, assignment: Assignment) -> Option<u64> {
-        let of = |(id, part): (&u64, &Part<_>)| {
-            (part.assignment == assignment && !part.keeper && !part.lost).then_some(*id)
-        };
-        self.parts.iter().find_map(of)
+    /// The source that stands for the transport: it is of no partition.
+    pub(super) fn add_keeper(&mut self) -> u64 {
+        self.next_part += 1;
+        let mut part = Part::new(Assignment::default(), self.able.prefix);
+        part.keeper = true;
+        self.parts.insert(self.next_part, part);
+        self.next_part
     }
 
     pub(super) fn wake_driver(&mut self) {
@@ -222,7 +232,10 @@ impl<T: Transport> State<T> {
         if is_gone && self.entries.get(key).is_some_and(open) {
             self.goes_back(key);
         }
-        let Some(mut entry) = self.entries.remove(key) else { return };
+        let part_id = self.entries.get(key).map_or(0, |entry| entry.part);
+        let Some(part) = self.parts.get_mut(&part_id) else { return };
+        let Some(mut entry) = self.entries.remove(key, &mut part.open) else { return };
+        let none_is_open = part.open.is_empty();
         let counts = &mut self.counts;
         let count = match (end, &entry.verdict) {
             (End::Lost, _) => &mut counts.lost,
@@ -243,33 +256,33 @@ impl<T: Transport> State<T> {
         }
         let worked_on = end == End::Lost && entry.phase == Phase::Taken;
         if let Some(id) = entry.facts().id.as_ref().filter(|_| !worked_on) {
-            if self.ids.get(id) == Some(&key) {
-                self.ids.remove(id);
-            }
+            self.forget_name(key, id);
         }
         if let Some(group) = &entry.facts().group {
-            let ended = EndedInGroup { in_hand: entry.in_hand, worked_on };
-            self.leaves_group(group, key, ended);
+            self.leaves_group(group, key, entry.in_hand, worked_on);
             if !is_gone && !entry.verdict.is_release() {
-                self.shows_the_next(entry.part);
+                self.shows_the_next(part_id);
             }
         }
-        let part_id = entry.part;
-        let open = self.parts.get_mut(&part_id).map_or(0, |part| {
-            part.open -= 1;
-            part.open
-        });
         if matches!(entry.phase, Phase::Taken | Phase::ByHand) {
             self.has_left(part_id);
         }
         if worked_on {
-            self.lost.extend(entry.take_facts().map(|facts| (key, facts)));
+            let place = self.where_undone(part_id);
+            self.lost_in_work.insert(key, place, entry.take_facts());
         }
         if std::mem::needs_drop::<T::Receipt>() {
             self.aside.receipts.extend(entry.receipt);
         }
-        if open == 0 {
+        if none_is_open {
             self.end_part(part_id);
+        }
+    }
+
+    /// A message that is called so has its end, if it is this one.
+    pub(super) fn forget_name(&mut self, key: Key, name: &Arc<str>) {
+        if self.ids.get(name) == Some(&key) {
+            self.ids.remove(name);
         }
     }
 
@@ -285,23 +298,31 @@ impl<T: Transport> State<T> {
         let Some(part) = self.parts.get(&id) else { return };
         let is_idle = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none());
         let fetches = part.fetch.stop.is_some();
-        if part.open == 0 && is_idle && !fetches && part.revoking.is_none() && part.left {
+        let is_empty = part.open.is_empty();
+        if is_empty && is_idle && !fetches && part.revoking.is_none() && part.left {
+            self.partitions.remove_source(part.assignment, id);
+            self.forget_failures(id);
             self.leave_room_line(id);
             self.aside.parts.extend(self.parts.remove(&id));
-        } else if part.open == 0 && part.revoking.is_some() {
+        } else if is_empty && part.revoking.is_some() {
             self.wake_driver();
         }
     }
 
-    /// The verdict on a message.
-    pub(super) fn give(&mut self, key: Key, verdict: Verdict, given: Given, now: Tick) {
-        let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
+    /// The verdict on a message. Returns after how many failures in a row its source slows down, if it
+    /// does, and the source.
+    pub(super) fn give(&mut self, key: Key, verdict: Verdict, given: Given) -> Option<(u64, u32)> {
+        let Some(entry) = self.entries.get_mut(key) else {
+            self.is_undone(key);
+            return None;
+        };
         if entry.phase == Phase::ByHand {
             // Somebody else settles it, and has not said how that went.
-            return self.settled_by_hand(key, End::Unknown);
+            self.settled_by_hand(key, End::Unknown);
+            return None;
         }
         if entry.phase != Phase::Taken {
-            return;
+            return None;
         }
         entry.phase = Phase::Decided;
         entry.tag = given.tag;
@@ -312,12 +333,25 @@ impl<T: Transport> State<T> {
         if is_accept {
             self.lets_go_on(key);
         }
-        match given.handled {
-            Handled::Badly => self.count_failure(part, now),
-            Handled::Well if self.failing => self.forget_failures(part),
-            Handled::Well | Handled::No => {}
-        }
         self.has_left(part);
+        self.wake_driver();
+        match given.handled {
+            Handled::Badly => self.count_failure(part).map(|beyond| (part, beyond)),
+            Handled::Well => {
+                self.forget_failures(part);
+                None
+            }
+            Handled::No => None,
+        }
+    }
+
+    /// What waits of these is not begun: whoever has them hears of it, of all at once.
+    pub(super) fn hurry(&mut self, waiting: Vec<Key>) {
+        match self.news.back_mut() {
+            _ if waiting.is_empty() => return,
+            Some(News::Hurry(keys)) => keys.extend(waiting),
+            _ => self.news.push_back(News::Hurry(waiting)),
+        }
         self.wake_driver();
     }
 
@@ -331,24 +365,27 @@ impl<T: Transport> State<T> {
         tag
     }
 
-    /// After many failures in a row, taking slows down.
-    fn count_failure(&mut self, id: u64, now: Tick) {
-        let Some(part) = self.parts.get_mut(&id) else { return };
+    /// After many failures in a row, taking slows down: how many those are beyond that.
+    fn count_failure(&mut self, id: u64) -> Option<u32> {
+        let part = self.parts.get_mut(&id)?;
         part.failures += 1;
-        self.failing = true;
-        let (after, policy) = &self.options.slow_down;
-        let Some(beyond) = (part.failures + 1).checked_sub(*after).filter(|beyond| *beyond > 0)
-        else {
-            return;
-        };
-        let until = now + policy.delay_after(beyond);
-        part.slow_until = Some(until);
-        self.set_alarm(until, Due::Part(id));
+        self.failing += usize::from(part.failures == 1);
+        let (after, _) = &self.options.slow_down;
+        (part.failures + 1).checked_sub(*after).filter(|beyond| *beyond > 0)
+    }
+
+    /// Nothing more is taken of it before this moment.
+    pub(super) fn slow_down(&mut self, id: u64, until: Tick) {
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.slow_until = Some(until);
+            self.set_alarm(until, Due::Part(id));
+            self.wake_driver();
+        }
     }
 
     fn forget_failures(&mut self, id: u64) {
         if let Some(part) = self.parts.get_mut(&id) {
-            part.failures = 0;
+            self.failing -= usize::from(std::mem::take(&mut part.failures) > 0);
         }
     }
 
@@ -369,7 +406,8 @@ impl<T: Transport> State<T> {
             // What was given back since may be there.
             let is_dry = part.fetch.dry == Some(self.given_back);
             // Partitions are on their way to whoever has none.
-            let is_through = if part.keeper { !self.ours.is_empty() } else { part.ended || is_dry };
+            let is_through =
+                if part.keeper { self.partitions.any_ours() } else { part.ended || is_dry };
             (is_through || part.left) && part.revoking.is_none()
         };
         let is_idle = self.entries.len() == 0 && self.news.is_empty() && self.assigned.is_empty();

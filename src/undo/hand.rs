@@ -25,7 +25,9 @@ impl Wake for Bell {
 
 pub(super) fn ring(scope: &CompensationScope) {
     let waiters = |state: &mut state::State| Some(state.session.as_mut()?.waiters.take());
-    state::wake(waiters(&mut scope.inner.lock()));
+    // The lock is free before anybody is woken.
+    let woken = waiters(&mut scope.inner.lock());
+    state::wake(woken);
 }
 
 /// This thread polls attempts of a scope beside its run.

@@ -1,16 +1,23 @@
 //! Many sources, many actions, many messages: linear time, flat memory, no deep stack.
 
-mod comings;
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_wrap,
     clippy::cast_possible_truncation,
+    reason = "small numbers"
+)]
+#[macro_use]
+mod scales;
+
+mod comings;
+#[allow(
     clippy::redundant_closure_for_method_calls,
     clippy::unnecessary_wraps,
-    reason = "small numbers, and what a user would write"
+    reason = "what a user would write"
 )]
 mod crowd;
 mod flat;
+mod settling;
 
 use std::cell::Cell;
 use std::future::IntoFuture;

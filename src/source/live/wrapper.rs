@@ -35,8 +35,8 @@ pub struct LiveSource<S> {
     refusal: Option<std::sync::Arc<Refusal>>,
     /// The waker that was left with the control last.
     registered: Option<Waker>,
-    /// What the source knows of that: nothing before its first gate, for it may come from another drain.
-    hold: Option<Hold>,
+    /// What the source knows of that.
+    hold: Hold,
 }
 
 impl<S> LiveSource<S> {
@@ -52,7 +52,7 @@ impl<S> LiveSource<S> {
             registry: Arc::clone(registry),
             refusal,
             registered: None,
-            hold: None,
+            hold: Hold::No,
         }
     }
 
@@ -97,8 +97,8 @@ impl<S: Source> Source for LiveSource<S> {
             Wish::Pause => Hold::Pause,
             Wish::Remove => Hold::Leave,
         };
-        if self.hold != Some(hold) {
-            self.hold = Some(hold);
+        if self.hold != hold {
+            self.hold = hold;
             self.as_mut().hold(hold);
         }
         match (wish, &mut self.source) {
