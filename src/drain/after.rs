@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::panics;
 use crate::settlement::{Delivered, Verdict};
 use crate::source::Receipt;
+use crate::step::Polls;
 use crate::undo::RollbackReport;
 
 /// What goes on in a slot whose handler has ended.
@@ -74,7 +75,9 @@ impl<C: Drains> Slot<C> {
         match this.after.as_deref_mut() {
             Some(After::Undo { rollback, .. }) => {
                 let rollback = Pin::new(rollback);
+                let polls = Polls::of(work.info.origin.id);
                 let undone = ready!(this.span.in_scope(|| rollback.poll(work.cx)));
+                drop(polls);
                 match this.after.take().map(|after| *after) {
                     Some(After::Undo { rollback, then }) => {
                         drop(rollback);
@@ -84,7 +87,10 @@ impl<C: Drains> Slot<C> {
                 }
             }
             Some(After::Letter { letter, .. }) => {
-                match this.span.in_scope(|| letter.poll(work.cx)) {
+                let polls = Polls::of(work.info.origin.id);
+                let polled = this.span.in_scope(|| letter.poll(work.cx));
+                drop(polls);
+                match polled {
                     Poll::Ready(stored) => self.stored(stored, work),
                     Poll::Pending if work.shared.now() < *this.deadline => Poll::Pending,
                     Poll::Pending => self.letter_failed(work.shared.settings.late_letter(), work),

@@ -298,7 +298,7 @@ impl<C: Drains> Lane<C> {
         let this = self.project();
         *this.due = due;
         if due {
-            state.giving_way.is_due(*this.ticket);
+            state.is_due(*this.ticket);
         } else {
             state.giving_way.is_served(*this.ticket);
         }

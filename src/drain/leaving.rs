@@ -8,7 +8,7 @@ use super::state::State;
 use super::types::Drains;
 use crate::panics;
 use crate::settlement::Key;
-use crate::source::Receipt;
+use crate::source::{Hold, Receipt, Source};
 
 impl<C: Drains> Bank<C> {
     /// A source has ended, or was taken out.
@@ -72,8 +72,12 @@ impl<C: Drains> Bank<C> {
 
     /// Puts back what is held or waits for another attempt. Nothing is begun any more.
     pub(super) fn give_back_held(&mut self, state: &mut State<C>) {
-        let lanes = self.lanes.iter_mut().flatten();
-        lanes.for_each(|seat| seat.lane.as_mut().give_back_held(state));
+        for seat in self.lanes.iter_mut().flatten() {
+            seat.lane.as_mut().give_back_held(state);
+            if let Some(source) = seat.lane.as_mut().project().source.as_pin_mut() {
+                source.hold(Hold::End);
+            }
+        }
     }
 
     /// Drops what is in flight, and puts back what is held.

@@ -84,7 +84,8 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
     }
 
     /// As [`ordered_by`](FanIn::ordered_by), with keys that count over all sources: of two messages
-    /// with the same key, the one that was taken first is handled first, wherever they came from.
+    /// with the same key, the one that was taken first is handled first, wherever they came from. One that
+    /// is held keeps its place while its source is paused or waits for its rate: those behind it wait.
     pub fn ordered_across_sources_by<K, C>(
         self,
         key: C,
@@ -120,7 +121,9 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
     }
 
     /// One absolute deadline for the whole drain, counted from its first poll by the context's
-    /// clock. Zero times out before a message is taken; [`Duration::MAX`] never does.
+    /// clock. Zero times out before a message is taken; [`Duration::MAX`] never does. When all messages are
+    /// handled it is over: what transports have not answered then is waited for by
+    /// [`settle_within`](crate::transport::Link::settle_within).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.core.settings.timeout = Some(timeout);
         self

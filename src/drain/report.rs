@@ -102,7 +102,8 @@ macro_rules! counts {
             self.$at.in_flight
         }
 
-        /// Messages that wait for their next attempt. None in the report of a drain that has ended.
+        /// Messages that wait for their next attempt, or for a permit for it; not those that keep their
+        /// permit meanwhile, which are in flight. None in the report of a drain that has ended.
         #[must_use]
         pub fn waiting(&self) -> u64 {
             self.$at.waiting

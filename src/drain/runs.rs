@@ -13,6 +13,7 @@ use super::many::{Key, free_key};
 use super::queue::Spot;
 use super::serial::Desk;
 use super::slot::{Ended, SlotBox};
+use super::starts::Started;
 use super::turns::Place;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
@@ -130,7 +131,7 @@ impl<C: Drains> Place<'_, C> {
             }
             return true;
         }
-        let keeps = !state.may_wait(desk.shared) && !state.gives_way();
+        let keeps = !state.may_wait() && !state.gives_way();
         if let (true, Some(slot)) = (keeps, run.slot.as_mut()) {
             slot.as_mut().keep(job, until, state);
             run.key = key;
@@ -195,6 +196,29 @@ impl<C: Drains> Place<'_, C> {
         self.turn(Some(at), desk)
     }
 
+    /// Begins the retry that is due first in the room of one that has become due as well, whosever turn
+    /// it is.
+    #[cold]
+    fn retry_in_place(mut self, at: u32, desk: &mut Desk<'_, C>) -> Turn {
+        let waker = waker_ref(desk.node);
+        let cx = &mut Context::from_waker(&waker);
+        *self.current = self.index;
+        let (state, shared) = (&mut *desk.state, desk.shared);
+        let started = self.lane.as_mut().may_start(desk.node, state, shared, desk.alarms, cx);
+        if started.is_ok() && state.slots.has_room(|| shared.now()) {
+            if let Started::Message(polled) = self.start_retry(at, desk) {
+                let is_free = match polled {
+                    Poll::Ready(ended) => self.ended(at, ended, desk),
+                    Poll::Pending => false,
+                };
+                if !is_free {
+                    return Turn::Pending;
+                }
+            }
+        }
+        self.lane_goes_on(at, desk)
+    }
+
     /// The message waits in its slot, because too many wait. It changes places with one that is due.
     #[cold]
     fn kept_turn(mut self, at: u32, desk: &mut Desk<'_, C>) -> Turn {
@@ -232,7 +256,7 @@ impl<C: Drains> Place<'_, C> {
             }
         }
         if is_due {
-            return self.lane_goes_on(at, desk);
+            return self.retry_in_place(at, desk);
         }
         if let Some(slot) = self.runs.give_back(at) {
             Self::free(slot, desk);

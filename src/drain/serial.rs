@@ -98,7 +98,9 @@ impl<C: Drains> Lane<C> {
                 if self.info.leaving {
                     return Turn::Ended;
                 }
-                self.queue_behind(spot, state);
+                let until = self.retry.as_ref().map(|waiting| waiting.until);
+                self.as_mut().queue_behind(spot, state);
+                self.set_due(until.is_some_and(|until| until <= desk.shared.now()), state);
                 return Turn::Pending;
             }
         }
@@ -173,7 +175,7 @@ impl<C: Drains> Lane<C> {
         if ends || waiting.job.is_asked_back() {
             return state.give_back_in_flight(this.info, waiting.job);
         }
-        if !state.may_wait(desk.shared) && !state.gives_way() {
+        if !state.may_wait() && !state.gives_way() {
             if let Some(slot) = this.slot {
                 slot.as_mut().keep(waiting.job, waiting.until, state);
                 return state.giving_way.keep(spot, desk.node);
@@ -215,8 +217,12 @@ impl<C: Drains> Lane<C> {
             n.waiting += 1;
         });
         *this.retry = Some(Box::new(Waiting { job, until }));
-        // Where it is due itself it goes on in the same slot.
-        (!is_due).then_some(Turn::Again)
+        if !is_due {
+            return Some(Turn::Again);
+        }
+        // It goes on in the same slot, whosever turn it is.
+        self.begin_turn();
+        None
     }
 
     /// Takes and handles messages, one after another, as long as none has to wait.

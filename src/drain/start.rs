@@ -131,6 +131,7 @@ impl<C: Drains> Running<C> {
             paced: 0,
             paused: 0,
             giving_way: GivingWay::default(),
+            most_waiting: u64::try_from(settings.max_waiting()).unwrap_or(u64::MAX),
             commit: settings.commit.unwrap_or_default(),
             settling: Unsettled::default(),
         });

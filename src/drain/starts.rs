@@ -42,7 +42,7 @@ impl<C: Drains> Place<'_, C> {
         let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
         let is_due = many.is_due(&mut self.now, desk.shared);
         // Where as many wait as may, new messages would make it more.
-        if is_due && (many.retry_next || !desk.state.may_wait(desk.shared)) {
+        if is_due && (many.retry_next || !desk.state.may_wait()) {
             return self.start_retry(at, desk);
         }
         let is_held = !many.held.is_empty();
@@ -60,7 +60,7 @@ impl<C: Drains> Place<'_, C> {
     }
 
     #[cold]
-    fn start_retry(&mut self, at: u32, desk: &mut Desk<'_, C>) -> Started<C> {
+    pub(super) fn start_retry(&mut self, at: u32, desk: &mut Desk<'_, C>) -> Started<C> {
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
         many.retry_next = false;

@@ -176,6 +176,8 @@ pub(super) struct State<C: DrainTypes> {
     pub(super) paced: usize,
     pub(super) paused: usize,
     pub(super) giving_way: GivingWay,
+    /// How many messages may wait for another attempt without a slot.
+    pub(super) most_waiting: u64,
     /// What success does to the compensations of a message.
     pub(super) commit: Commit,
     /// Messages whose handler has ended and that are not settled.
@@ -215,9 +217,16 @@ impl<C: Drains> State<C> {
     }
 
     /// Whether another message may wait for its next attempt without a slot.
-    pub(super) fn may_wait(&self, shared: &Shared<C>) -> bool {
-        let most = u64::try_from(shared.settings.max_waiting()).unwrap_or(u64::MAX);
-        self.accounts.total.waiting < most
+    pub(super) fn may_wait(&self) -> bool {
+        self.accounts.total.waiting < self.most_waiting
+    }
+
+    /// A retry is due and finds no slot. Where more wait than may, it is the first to have one.
+    pub(super) fn is_due(&mut self, ticket: u32) {
+        self.giving_way.is_due(ticket);
+        if self.accounts.total.waiting > self.most_waiting {
+            self.gives_way();
+        }
     }
 
     /// Whether a failed message leaves its slot to a retry that is due: that is the first to have one.

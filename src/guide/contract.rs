@@ -268,8 +268,8 @@
 //! <a id="6.3"></a>**6.3** Each result is counted once in `diagnostics` (successes, failures, select
 //! attempts, completions, timeouts, cancellations, latency, compensations run and failed), with
 //! features `tracing` and `metrics` to hand them to those facades; off by default, costing nothing.
-//! A running drain can be watched (handled, failed, in flight, per source) without any of these. At
-//! every moment, in progress and report, each message taken is in exactly one of: handled, failed,
+//! A running drain can be watched (handled, failed, in flight, staged, unsettled, per source)
+//! without any of these. At every moment, in progress and report, each message taken is in exactly one of: handled, failed,
 //! in flight, waiting, held, put back, unfinished; attempts are counted apart.
 //!
 //! <a id="6.4"></a>**6.4** What is gathered has a bound: a group, a retry or a drain that lives long

@@ -188,6 +188,9 @@ pub trait Desk: fmt::Debug + Send + Sync {
     /// Whether the receipt is still ours.
     fn is_ours(&self, key: Key) -> bool;
 
+    /// How often messages that were taken were lost, or asked back.
+    fn recalls(&self) -> u64;
+
     /// Whether it may be begun that was taken: it is ours, and neither its partition nor its group goes
     /// back.
     fn may_begin(&self, key: Key) -> bool;

@@ -193,9 +193,9 @@ impl Delivered {
         self.receipts().iter().all(|(desk, key)| desk.has_time(*key))
     }
 
-    /// Whether its transport keeps order by group.
-    pub(crate) fn is_grouped(&self) -> bool {
-        self.receipts().iter().any(|(desk, _)| desk.able().groups)
+    /// How often its transport has lost or asked back messages that were taken.
+    pub(crate) fn recalls(&self) -> u64 {
+        self.receipts().first().map_or(0, |(desk, _)| desk.recalls())
     }
 
     /// Whether any of its receipts is no longer ours.

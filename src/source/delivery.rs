@@ -186,6 +186,8 @@ pub enum Hold {
     Pause,
     /// The source leaves its drain: what was fetched and nobody has taken goes back.
     Leave,
+    /// Its drain was asked to end.
+    End,
 }
 
 /// What a drain learns of a source once, when it takes it in.

@@ -36,7 +36,7 @@ use crate::error::{BoxError, Error};
 use changed::{Decode, Pick};
 
 /// Messages that are passed over one after another before the executor has its thread back.
-const PASSED_OVER_AT_ONCE: usize = 256;
+pub(crate) const PASSED_OVER_AT_ONCE: usize = 256;
 
 /// A source of messages. Every [`Stream`] is one as it is, `&mut S` and boxed streams included, and
 /// so is a [`window`](crate::channels::Window::new()).
@@ -344,13 +344,14 @@ impl<S: Stream> Source for S {
 
 /// The next message, a fault, or the end of a source, for whoever has no use for the rest: what has
 /// failed is a fault, what is left out is passed over, and a source that is removed ends with what
-/// it holds.
+/// it holds. `left`: how much may be passed over before others have their turn.
 #[inline]
 pub(crate) fn poll_message<S: Source<Receipt = Unsettled>>(
     mut source: Pin<&mut S>,
     cx: &mut Context<'_>,
+    left: &mut usize,
 ) -> Poll<Option<Result<S::Message, Error>>> {
-    for _ in 0..PASSED_OVER_AT_ONCE {
+    loop {
         let delivery = match ready!(source.as_mut().poll_gate(cx)) {
             Gate::Open => ready!(source.as_mut().poll_delivery(cx)),
             Gate::Removed => source.as_mut().take_held().map(Ok),
@@ -362,10 +363,13 @@ pub(crate) fn poll_message<S: Source<Receipt = Unsettled>>(
             Some(Ok(Delivery { body: Body::Failed(error, _), .. }) | Err(error)) => {
                 return Poll::Ready(Some(Err(error)));
             }
-            Some(Ok(Delivery { body: Body::Skipped | Body::Held, .. })) => {}
+            Some(Ok(Delivery { body: Body::Skipped | Body::Held, .. })) if *left > 1 => *left -= 1,
+            Some(Ok(Delivery { body: Body::Skipped | Body::Held, .. })) => {
+                *left = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => return Poll::Ready(None),
         }
     }
-    cx.waker().wake_by_ref();
-    Poll::Pending
 }

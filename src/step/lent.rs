@@ -36,6 +36,7 @@ thread_local! {
         Polled {
             step: Cell::new(0),
             source: Cell::new(None),
+            within: Cell::new(ManuallyDrop::new(None)),
             returned: Cell::new(ManuallyDrop::new(None)),
         }
     };
@@ -44,8 +45,17 @@ thread_local! {
 struct Polled {
     /// The address of its step while that is lent and not back.
     step: Cell<usize>,
+    /// The source of its message, also while that is undone or given up.
     source: Cell<Option<SourceId>>,
+    /// Those of the handlers that poll it: its drain is in one of theirs.
+    within: Cell<ManuallyDrop<Option<Box<Within>>>>,
     returned: Cell<Returned>,
+}
+
+/// The source of a handler that polls another drain, and those of the handlers that poll it.
+struct Within {
+    source: SourceId,
+    within: Option<Box<Within>>,
 }
 
 /// What was polled on this thread before a drain inside it. Dropping it restores that, also where
@@ -60,10 +70,14 @@ pub(crate) struct Outer {
 /// Begins the turn of a drain on this thread: a handler may poll another one.
 #[inline]
 pub(crate) fn enter() -> Outer {
-    let outer = POLLED.try_with(|polled| Outer {
-        step: polled.step.replace(0),
-        source: polled.source.replace(None),
-        returned: ManuallyDrop::into_inner(polled.returned.take()),
+    let outer = POLLED.try_with(|polled| {
+        let source = polled.source.replace(None);
+        if let Some(source) = source {
+            let within = ManuallyDrop::into_inner(polled.within.take());
+            polled.within.set(ManuallyDrop::new(Some(Box::new(Within { source, within }))));
+        }
+        let returned = ManuallyDrop::into_inner(polled.returned.take());
+        Outer { step: polled.step.replace(0), source, returned }
     });
     // Made only where it is needed: what it is dropped with is put back.
     outer.unwrap_or_else(|_| Outer { step: 0, source: None, returned: None })
@@ -76,6 +90,10 @@ impl Drop for Outer {
         let left = POLLED.try_with(|polled| {
             polled.step.set(step);
             polled.source.set(source);
+            if source.is_some() {
+                let within = ManuallyDrop::into_inner(polled.within.take());
+                polled.within.set(ManuallyDrop::new(within.and_then(|it| it.within)));
+            }
             ManuallyDrop::into_inner(polled.returned.replace(ManuallyDrop::new(returned)))
         });
         // Only a handler that panicked leaves anything.
@@ -83,9 +101,45 @@ impl Drop for Outer {
     }
 }
 
-/// The source of the message whose handler is being polled on this thread.
-pub(crate) fn polled_source() -> Option<SourceId> {
-    POLLED.try_with(|polled| polled.source.get()).ok().flatten()
+/// Whether a message of the source is being handled by what is polled on this thread: it would wait for
+/// itself if it waited for the source to end.
+pub(crate) fn is_polled(source: SourceId) -> bool {
+    let is_polled = POLLED.try_with(|polled| {
+        let within = polled.within.take();
+        let mut outer = std::iter::successors(within.as_deref(), |it| it.within.as_deref());
+        let is_it = polled.source.get() == Some(source) || outer.any(|it| it.source == source);
+        polled.within.set(within);
+        is_it
+    });
+    is_polled.unwrap_or(false)
+}
+
+/// Whether any message is being handled by what is polled on this thread.
+pub(crate) fn is_any_polled() -> bool {
+    let is_any = POLLED.try_with(|polled| {
+        let within = polled.within.take();
+        let is_any = polled.source.get().is_some() || within.is_some();
+        polled.within.set(within);
+        is_any
+    });
+    is_any.unwrap_or(false)
+}
+
+/// A message of a source is being undone, or given up, on this thread.
+#[must_use = "it is over when this is dropped"]
+pub(crate) struct Polls;
+
+impl Polls {
+    pub(crate) fn of(source: SourceId) -> Self {
+        let _ = POLLED.try_with(|polled| polled.source.set(Some(source)));
+        Self
+    }
+}
+
+impl Drop for Polls {
+    fn drop(&mut self) {
+        let _ = POLLED.try_with(|polled| polled.source.set(None));
+    }
 }
 
 /// Puts a handle that is dropped into the cell, if it is waited for.

@@ -10,10 +10,19 @@ impl<T: Transport> State<T> {
     pub(super) fn set_by_hand(&mut self, key: Key, outcome: Option<Settled>) -> Option<Settled> {
         let Some(outcome) = outcome else {
             let entry = self.entries.get_mut(key).filter(|entry| entry.phase == Phase::ByHand);
-            if let Some(entry) = entry {
-                entry.phase = Phase::Taken;
-                self.mind_lease(key);
-                self.wake_driver();
+            // A loss that came meanwhile was not told, and is one all the same.
+            match entry {
+                Some(entry) if entry.lost_by_hand => {
+                    entry.phase = Phase::Taken;
+                    self.lose(key);
+                }
+                Some(entry) => {
+                    entry.phase = Phase::Taken;
+                    self.mind_lease(key);
+                    self.wake_driver();
+                }
+                None if self.lost_in_work.contains(key) => self.tell_loss(key),
+                None => {}
             }
             return self.by_hand.remove(&key);
         };

@@ -22,8 +22,9 @@ pub(super) enum Phase {
     Sending,
 }
 
-/// A receipt, from the fetch to its outcome. It is as large as what is not settled: what few messages
-/// have is elsewhere.
+/// A receipt, from the fetch to its outcome. There is one for each message that is not settled, so it is
+/// small: what few messages have is elsewhere.
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
 pub(super) struct Entry<R> {
     /// Not here while its settlement is with the transport.
     pub(super) receipt: Option<Kept<R>>,
@@ -42,6 +43,8 @@ pub(super) struct Entry<R> {
     pub(super) waits_for_renewal: bool,
     /// In prefix order: it was sent, and nobody knows whether it was applied.
     pub(super) maybe: bool,
+    /// It was lost while its handler settled it: what counts unless that is refused.
+    pub(super) lost_by_hand: bool,
     /// When the verdict was refused for the first time, and how often.
     pub(super) refused: Option<Box<(Tick, u32)>>,
 }
@@ -62,6 +65,7 @@ impl<R> Entry<R> {
             in_hand: false,
             waits_for_renewal: false,
             maybe: false,
+            lost_by_hand: false,
             refused: None,
         }
     }

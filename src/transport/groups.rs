@@ -191,6 +191,7 @@ impl<T: Transport> State<T> {
         if std::mem::replace(&mut group.goes_back, true) && !self.gathers {
             return;
         }
+        self.recalls += 1;
         let held = std::mem::take(&mut group.held);
         let behind: Vec<_> =
             group.open.iter().rev().copied().take_while(|other| *other != key).collect();

@@ -315,6 +315,10 @@ impl<T: Transport> Desk for Hub<T> {
         self.lock().is_ours(key, now)
     }
 
+    fn recalls(&self) -> u64 {
+        self.lock().recalls
+    }
+
     fn may_begin(&self, key: Key) -> bool {
         let now = self.clock().now();
         self.change(|state| {

@@ -10,18 +10,20 @@ use crate::settlement::{Assignment, Key, News};
 impl<T: Transport> State<T> {
     /// The receipt is no longer ours.
     pub(super) fn lose(&mut self, key: Key) {
-        let Some(entry) = self.entries.get(key) else { return };
+        let Some(entry) = self.entries.get_mut(key) else { return };
         let (phase, id, place) = (entry.phase, entry.part, entry.place);
         match phase {
             // Its own answer counts.
             Phase::Sending => return,
-            Phase::ByHand if !self.able.prefix => return,
+            Phase::ByHand if !self.able.prefix => {
+                entry.lost_by_hand = true;
+                return;
+            }
             Phase::Taken => {
-                match self.news.back_mut() {
-                    Some(News::Lost(keys)) => keys.push(key),
-                    _ => self.news.push_back(News::Lost(vec![key])),
-                }
-                self.wake_driver();
+                self.tell_loss(key);
+                self.recalls += 1;
+                // It may be in an open window.
+                self.wake_part(id);
             }
             Phase::Buffered => self.take_from_buffer(id, key),
             Phase::Decided | Phase::ByHand => {}
@@ -32,6 +34,15 @@ impl<T: Transport> State<T> {
             prefix.ready.retain(|ready| *ready != key);
         }
         self.conclude(key, End::Lost);
+    }
+
+    /// Whoever works on it hears of that.
+    pub(super) fn tell_loss(&mut self, key: Key) {
+        match self.news.back_mut() {
+            Some(News::Lost(keys)) => keys.push(key),
+            _ => self.news.push_back(News::Lost(vec![key])),
+        }
+        self.wake_driver();
     }
 
     /// A whole partition is no longer ours.

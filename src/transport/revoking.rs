@@ -126,6 +126,7 @@ impl<T: Transport> State<T> {
         revoking.deadline = revoking.deadline.into_iter().chain(deadline).min();
         part.revoking = Some(revoking);
         self.giving_up.insert(id);
+        self.recalls += 1;
         self.set_alarm(deadline.unwrap_or(Tick::MAX), Due::Part(id));
         if self.able.prefix {
             self.give_buffer_back(id);

@@ -284,6 +284,10 @@ impl<T: Transport> Source for TransportSource<T> {
     /// What is on its way is given back. What was fetched stays, and is renewed, or goes back with
     /// its source.
     fn hold(self: Pin<&mut Self>, hold: Hold) {
+        if hold == Hold::End {
+            // The transport is told by itself.
+            return;
+        }
         let (id, attached) = (self.part, self.hub.notices.is_attached());
         self.hub.change(|state| {
             let Some(part) = state.parts.get_mut(&id) else { return };

@@ -66,6 +66,8 @@ pub(super) struct State<T: Transport> {
     /// Its sources were made in a way that it does not have.
     pub(super) misused: Option<&'static str>,
     pub(super) partitions: Partitions,
+    /// How often messages that were taken were lost, or asked back.
+    pub(super) recalls: u64,
     /// How often a message was given back, or a position moved back.
     pub(super) given_back: u64,
     /// Sources whose partitions are to be given up, until that is answered.
@@ -146,6 +148,7 @@ impl<T: Transport> State<T> {
             assigned_waker: None,
             misused: None,
             partitions: Partitions::default(),
+            recalls: 0,
             given_back: 0,
             giving_up: BTreeSet::new(),
             rewinds: HashMap::new(),
@@ -254,7 +257,13 @@ impl<T: Transport> State<T> {
             self.news.push_back(News::Concluded(tag));
             self.wake_driver();
         }
-        let worked_on = end == End::Lost && entry.phase == Phase::Taken;
+        // Where each is settled by itself, one that its handler settles has its own answer.
+        let is_in_work = match entry.phase {
+            Phase::Taken => true,
+            Phase::ByHand => self.able.prefix,
+            _ => false,
+        };
+        let worked_on = end == End::Lost && is_in_work;
         if let Some(id) = entry.facts().id.as_ref().filter(|_| !worked_on) {
             self.forget_name(key, id);
         }
@@ -314,6 +323,8 @@ impl<T: Transport> State<T> {
     pub(super) fn give(&mut self, key: Key, verdict: Verdict, given: Given) -> Option<(u64, u32)> {
         let Some(entry) = self.entries.get_mut(key) else {
             self.is_undone(key);
+            self.news.extend(given.tag.map(News::Concluded));
+            self.wake_driver();
             return None;
         };
         if entry.phase == Phase::ByHand {

@@ -30,6 +30,7 @@ mod endless;
 mod errors;
 mod failures;
 mod fairness;
+mod found;
 mod idle_and_rate;
 mod keys;
 mod live;

@@ -10,10 +10,16 @@
     reason = "tests spell out what a user would write"
 )]
 
+#[path = "../support/mod.rs"]
+#[macro_use]
+mod support;
+
+mod by_hand_lost;
 mod endings;
 mod failing;
 mod fixed_leases;
 mod found;
+mod found_fifth;
 mod found_fourth;
 mod found_more;
 mod found_third;

@@ -245,7 +245,7 @@ where
             }
             self.doing = Doing::Source;
             let Some(source) = &mut self.source else { return Poll::Ready(Ok(())) };
-            match poll_message(source.as_mut(), cx) {
+            match poll_message(source.as_mut(), cx, &mut self.offers) {
                 Poll::Ready(Some(Ok(item))) => {
                     // Behind the item: whoever came before it entered its source gets it.
                     self.let_in();

@@ -139,7 +139,7 @@ where
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             };
-            match self.sources.poll(index, self.woken.waker(index)) {
+            match self.sources.poll(index, self.woken.waker(index), &mut self.polls) {
                 Poll::Ready(Some(item)) => {
                     self.refusals = 0;
                     return Poll::Ready(Some((index, item)));

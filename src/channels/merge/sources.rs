@@ -81,17 +81,19 @@ impl<S: Source<Receipt = Unsettled>> Sources<S> {
         &mut self.entries[index].share
     }
 
-    /// The next message of one source. A fault comes with the name of its source.
+    /// The next message of one source. A fault comes with the name of its source. `left`: what is left of
+    /// the polls before the executor has its thread back.
     #[inline]
     pub(super) fn poll(
         &mut self,
         index: usize,
         waker: &Waker,
+        left: &mut usize,
     ) -> Poll<Option<Result<S::Message, Error>>> {
         self.polled = index;
         let entry = &mut self.entries[index];
         let Some(source) = &mut entry.source else { return Poll::Ready(None) };
-        match poll_message(source.as_mut(), &mut Context::from_waker(waker)) {
+        match poll_message(source.as_mut(), &mut Context::from_waker(waker), left) {
             Poll::Ready(Some(Ok(message))) => {
                 entry.taken += 1;
                 Poll::Ready(Some(Ok(message)))

@@ -62,7 +62,7 @@ impl<S: Source<Receipt = Unsettled>> Turns<S> {
                 self.left = self.length(index);
             }
             self.polls -= 1;
-            let polled = self.sources.poll(index, self.ready.waker(index));
+            let polled = self.sources.poll(index, self.ready.waker(index), &mut self.polls);
             let share = self.sources.share(index);
             let ready = matches!(polled, Poll::Ready(Some(_)));
             self.urgency.set_ready(share.priority, &mut share.ready, ready);

@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use crate::error::Error;
 use crate::outcome::{Contained, HandlerOutput, settle_for_good};
 use crate::panics;
-use crate::source::{Source, Unsettled, poll_message};
+use crate::source::{PASSED_OVER_AT_ONCE, Source, Unsettled, poll_message};
 use crate::step::StepContext;
 use crate::undo::CompensationScope;
 
@@ -92,7 +92,8 @@ where
             return Poll::Ready(Asked::Ended(None));
         };
         let panicked = |message: String| Error::panic("the source", &message);
-        let message = match panics::contain(|| poll_message(source, cx)) {
+        let mut left = PASSED_OVER_AT_ONCE;
+        let message = match panics::contain(|| poll_message(source, cx, &mut left)) {
             Ok(poll) => match ready!(poll) {
                 Some(Ok(message)) => message,
                 Some(Err(fault)) => return Poll::Ready(Asked::Failed(fault)),

@@ -160,7 +160,7 @@ impl<S: Source> Source for Window<S> {
             Poll::Ready(Some(Err(fault))) => return Poll::Ready(Some(Err(fault))),
             Poll::Ready(None) => return Poll::Ready(self.end().map(Ok)),
             Poll::Pending => {
-                this.open.forget_lost_groups();
+                this.open.forget_recalled();
                 let ends = source.is_exhausted() && this.open.close_at_once();
                 let window = match this.open.poll_due(cx) {
                     Poll::Pending if !ends => None,

@@ -22,6 +22,8 @@ pub(super) struct Open<M, R> {
     alarm: Option<Alarm>,
     /// It is to be closed as it is.
     at_once: bool,
+    /// How many recalls of its transport are known here.
+    recalls: u64,
 }
 
 impl<M, R: Receipt> Open<M, R> {
@@ -34,6 +36,7 @@ impl<M, R: Receipt> Open<M, R> {
             receipts: VecDeque::new(),
             alarm: None,
             at_once: false,
+            recalls: 0,
         }
     }
 
@@ -80,10 +83,12 @@ impl<M, R: Receipt> Open<M, R> {
         }
     }
 
-    /// What is behind a message of its group that goes back goes back at once: that one waits for it.
-    pub(super) fn forget_lost_groups(&mut self) {
+    /// What is lost, or is to go back, leaves the window at once: it comes again behind that, and what is
+    /// in front of it in its group waits for it.
+    pub(super) fn forget_recalled(&mut self) {
         let first = self.receipts.front().and_then(Receipt::delivered);
-        if first.is_some_and(Delivered::is_grouped) {
+        let recalls = first.map_or(self.recalls, Delivered::recalls);
+        if std::mem::replace(&mut self.recalls, recalls) != recalls {
             self.forget_lost();
         }
     }

@@ -22,6 +22,16 @@ pub(super) enum Wish {
     Remove = 2,
 }
 
+/// Where somebody waits for the end of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Within {
+    Nothing,
+    /// A handler, whose drain waits for it when it is asked to end.
+    Handler,
+    /// A handler of the source itself.
+    OwnHandler,
+}
+
 /// The bits of [`Control::state`] that hold the wish.
 const WISH: u8 = 0b011;
 /// Set while [`Inner::taker`] is there.
@@ -48,6 +58,8 @@ struct Inner<S> {
     /// Whoever takes messages, and is to hear of another wish.
     taker: Option<Waker>,
     how: Option<SourceEnd>,
+    /// Its drain was asked to end: no handler is kept waiting for it, since it waits for them.
+    drain_ends: bool,
     /// What is left of a source that was not drained.
     source: Option<Pin<Box<S>>>,
     waiters: Waiters,
@@ -55,7 +67,8 @@ struct Inner<S> {
 
 impl<S> Control<S> {
     pub(super) fn new(id: SourceId) -> Self {
-        let inner = Inner { taker: None, how: None, source: None, waiters: Waiters::default() };
+        let waiters = Waiters::default();
+        let inner = Inner { taker: None, how: None, drain_ends: false, source: None, waiters };
         Self { id, state: AtomicU8::new(Wish::Run as u8), inner: Lock::new(inner) }
     }
 
@@ -125,13 +138,23 @@ impl<S> Control<S> {
         panics::wake_each(waiters.into_values());
     }
 
+    /// The drain was asked to end: who waits in a handler is told so.
+    pub(super) fn drain_ends(&self) {
+        let waiters = {
+            let mut inner = self.inner.lock();
+            inner.drain_ends = true;
+            inner.waiters.take()
+        };
+        panics::wake_each(waiters.into_values());
+    }
+
     /// How the source ended; until it has, the task is woken at its end. One that runs `within` a
     /// handler of the source would wait for itself.
     pub(super) fn poll_end(
         &self,
         waiter: &mut Option<u64>,
         cx: &Context<'_>,
-        within: bool,
+        within: Within,
     ) -> Poll<SourceEnd> {
         let waker = cx.waker().clone();
         let old = {
@@ -140,7 +163,12 @@ impl<S> Control<S> {
                 drop(inner);
                 return Poll::Ready(how);
             }
-            if within {
+            let waits_for_itself = match within {
+                Within::Nothing => false,
+                Within::Handler => inner.drain_ends,
+                Within::OwnHandler => true,
+            };
+            if waits_for_itself {
                 drop(inner);
                 return Poll::Ready(SourceEnd::NotYet);
             }

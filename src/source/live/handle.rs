@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::SourceEnd;
-use super::control::{Control, Wish};
+use super::control::{Control, Wish, Within};
 use crate::origin::SourceId;
-use crate::step::polled_source;
+use crate::step::{is_any_polled, is_polled};
 use crate::sync::Arc;
 
 /// What its owner can do with a source that is being drained. Dropping the handle changes nothing
@@ -25,6 +25,13 @@ use crate::sync::Arc;
 /// ```
 pub struct SourceHandle<S> {
     control: Arc<Control<S>>,
+}
+
+impl<S> Clone for SourceHandle<S> {
+    /// Another handle of the same source.
+    fn clone(&self) -> Self {
+        Self { control: Arc::clone(&self.control) }
+    }
 }
 
 impl<S> SourceHandle<S> {
@@ -107,8 +114,10 @@ impl<S> SourceHandle<S> {
     /// does, waits until what runs of it is finished, and hands it back with what is left in it.
     /// `None` when it had ended by itself, or was handed back before.
     ///
-    /// A handler of the same source cannot wait for that, because it would wait for itself: to it
-    /// this is `None` at once, and the source can be had by calling this again elsewhere.
+    /// A handler of the same source cannot wait for that, because it would wait for itself, nor can
+    /// what undoes its message or puts it aside, nor a drain in any of these: to them this is `None` at
+    /// once, and the source can be had by calling this again elsewhere. The same holds for every handler
+    /// when the drain is asked to end, which waits for its handlers.
     ///
     /// # Cancel safety
     ///
@@ -134,7 +143,8 @@ impl<S> SourceHandle<S> {
     }
 
     /// Waits until the source has ended, in whatever way. A handler of the same source, which would
-    /// wait for itself, is told [`SourceEnd::NotYet`].
+    /// wait for itself, is told [`SourceEnd::NotYet`], as is whoever else
+    /// [would](SourceHandle::remove), and every handler when the drain is asked to end.
     ///
     /// # Cancel safety
     ///
@@ -180,7 +190,11 @@ impl<S> Future for Ended<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SourceEnd> {
         let Self { control, waiter } = &mut *self;
-        let within = polled_source() == Some(control.id);
+        let within = match () {
+            () if is_polled(control.id) => Within::OwnHandler,
+            () if is_any_polled() => Within::Handler,
+            () => Within::Nothing,
+        };
         control.poll_end(waiter, cx, within)
     }
 }

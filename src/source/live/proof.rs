@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use super::SourceEnd;
-use super::control::{Control, Wish};
+use super::control::{Control, Wish, Within};
 use crate::origin::SourceId;
 use crate::proof::executor::block_on;
 use crate::proof::loom::every_schedule;
@@ -65,7 +65,8 @@ fn whoever_waits_for_the_end_of_a_source_is_given_it_once() {
             let control = Arc::clone(&control);
             thread::spawn(move || {
                 let mut waiter = None;
-                let end = std::future::poll_fn(|cx| control.poll_end(&mut waiter, cx, false));
+                let end =
+                    std::future::poll_fn(|cx| control.poll_end(&mut waiter, cx, Within::Nothing));
                 assert_eq!(block_on(end), SourceEnd::Removed);
                 control.take_source().is_some()
             })

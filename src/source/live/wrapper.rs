@@ -119,6 +119,9 @@ impl<S: Source> Source for LiveSource<S> {
     }
 
     fn hold(mut self: Pin<&mut Self>, hold: Hold) {
+        if hold == Hold::End {
+            self.control.drain_ends();
+        }
         if let Some(source) = &mut self.source {
             source.as_mut().hold(hold);
         }
