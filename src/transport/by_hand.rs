@@ -1,8 +1,9 @@
 //! Messages that their handlers settle themselves: how that goes, as long as the drain has them.
 
 use super::Transport;
+use super::ends::End;
 use super::entries::{Phase, Said};
-use super::state::{End, State};
+use super::state::State;
 use crate::settlement::{Key, Settled};
 
 impl<T: Transport> State<T> {

@@ -8,11 +8,12 @@ use futures::future::BoxFuture;
 
 use super::Transport;
 use super::driver::Look;
+use super::ends::End;
 use super::entries::{Entry, Lease, Phase};
 use super::in_flight::{Ended, InFlight};
 use super::options::{Options, back_off};
 use super::received::{Fetched, Received, Trouble, Want};
-use super::state::{Due, End, State, no_answer};
+use super::state::{Due, State, no_answer};
 use crate::cancellation::CancellationSource;
 use crate::clock::Tick;
 use crate::error::Error;

@@ -5,9 +5,10 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::Transport;
+use super::ends::End;
 use super::entries::{self, Kept};
 use super::prefix::{Back, Prefix};
-use super::state::{End, State};
+use super::state::State;
 use crate::settlement::{Key, News, Verdict};
 
 impl<T: Transport> State<T> {

@@ -1,10 +1,11 @@
 //! Messages that end without a verdict: what is no longer ours, and what nobody will settle.
 
 use super::Transport;
+use super::ends::End;
 use super::entries::{Entry, Kept, Phase};
 use super::lost::Where;
 use super::part::Part;
-use super::state::{End, State};
+use super::state::State;
 use crate::settlement::{Assignment, Key, News};
 
 impl<T: Transport> State<T> {

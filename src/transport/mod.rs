@@ -58,7 +58,7 @@
 // - `link`: a transport that is connected, and its sources; `options`: what can be said of it
 // - `hub`: a transport as its drain sees it; `accepts`: what it takes in with its lock, `aside`: what it does when its lock is free
 // - `state`, `entries`, `part`, `partitions`, `prefix`, `groups`, `lost`: the receipts, and the sources they came by;
-//   `in_order`, `losing`, `by_hand`: how they end; `room`: who may take one
+//   `ends`, `in_order`, `losing`, `by_hand`: how they end; `room`, `slowing`: who may take one
 // - `driver`, with `in_flight` and `seat`: `fetching`, `leases`, `calls` with `sending`, `revoking`: what
 //   goes on meanwhile
 
@@ -67,6 +67,7 @@ mod aside;
 mod by_hand;
 mod calls;
 mod driver;
+mod ends;
 mod entries;
 mod events;
 mod fetching;
@@ -87,6 +88,7 @@ mod revoking;
 mod room;
 mod seat;
 mod sending;
+mod slowing;
 mod source;
 mod state;
 

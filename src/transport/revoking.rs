@@ -3,10 +3,11 @@
 
 use super::Transport;
 use super::driver::Look;
+use super::ends::End;
 use super::entries::{Phase, Said};
 use super::events::{Event, Revocation};
 use super::part::Revoking;
-use super::state::{Due, End, State};
+use super::state::{Due, State};
 use crate::clock::Tick;
 use crate::panics;
 use crate::settlement::{Assignment, Key, News, Tag};

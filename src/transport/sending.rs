@@ -2,10 +2,11 @@
 
 use super::Transport;
 use super::calls::{About, Batches, Called};
+use super::ends::End;
 use super::entries::{Entry, Kept, Phase, Said};
 use super::options::back_off;
 use super::prefix::{Due as PrefixDue, Sent};
-use super::state::{Due, End, State};
+use super::state::{Due, State};
 use crate::clock::Tick;
 use crate::error::Error;
 use crate::settlement::{Key, News, Settled, Verdict};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::Transport;
+use super::ends::End;
 use super::entries::Phase;
 use super::hub::Hub;
-use super::state::{End, State};
+use super::state::State;
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Assignment, Desk, Given, Key, Ticket, Verdict};
