@@ -20,6 +20,7 @@ use super::ends::End;
 use super::entries::{Entry, Phase};
 use super::events::Notices;
 use super::options::Options;
+use super::part::Part;
 use super::state::{State, no_answer};
 use crate::clock::{Alarm, Clock, SystemClock};
 use crate::diagnostics::trace;
@@ -182,9 +183,7 @@ impl<T: Transport> Desk for Hub<T> {
             state.budget = budget;
             state.least_lease = message_timeout.unwrap_or(Duration::ZERO);
             state.failing = 0;
-            for part in state.parts.values_mut().filter(|part| !part.left) {
-                part.begin();
-            }
+            state.parts.values_mut().for_each(Part::begin);
         });
         Ok(())
     }

@@ -111,9 +111,11 @@ impl<M> Part<M> {
 
     /// A drain begins to take from it.
     pub(super) fn begin(&mut self) {
-        (self.ended, self.alone) = (false, false);
-        (self.failures, self.slow_until) = (0, None);
-        self.fetch.dry = None;
+        self.failures = 0;
+        if !self.left {
+            (self.ended, self.alone, self.slow_until) = (false, false, None);
+            self.fetch.dry = None;
+        }
     }
 
     /// Whether a message may be taken, with at most so many behind one that is not done.
