@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
-use watershed::channels::{LiveSource, SourceHandle, Window, broadcast, live, merge, merge_into};
+use watershed::channels::{
+    Destination, LiveSource, Refused, SourceHandle, Window, broadcast, live, merge, merge_into,
+};
 use watershed::group::Group;
 use watershed::{
     BoxError, CancellationSource, Clock, CompensationPolicy, CompensationScope, Error, Letter,
@@ -155,6 +157,66 @@ fn what_a_window_takes_counts_for_the_budget_of_a_broadcast() {
     let news = broadcast(&context, windows, [sender]);
     assert!(Hand::new(news.into_future()).poll().is_pending());
     assert!(taken.get() <= 512, "{} in one poll", taken.get());
+}
+
+/// Has room when somebody says so, and counts how often it is asked.
+struct Full {
+    has_room: Arc<Mutex<(bool, Option<Waker>)>>,
+    asked: Arc<Mutex<usize>>,
+}
+
+impl Destination for Full {
+    type Message = u32;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        *self.asked.lock().unwrap() += 1;
+        let mut has_room = self.has_room.lock().unwrap();
+        if has_room.0 {
+            return Poll::Ready(Ok(()));
+        }
+        has_room.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn try_send(self: Pin<&mut Self>, _: &mut Context<'_>, _: u32) -> Result<(), Refused<u32>> {
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+// Nothing idle is polled
+#[test]
+fn a_broadcast_asks_only_those_destinations_that_were_woken() {
+    let (count, asked) = (300, Arc::default());
+    let rooms: Vec<Arc<Mutex<(bool, Option<Waker>)>>> =
+        (0..count).map(|_| Arc::default()).collect();
+    let full =
+        |has_room: &Arc<_>| Full { has_room: Arc::clone(has_room), asked: Arc::clone(&asked) };
+    let destinations: Vec<_> = rooms.iter().map(full).collect();
+    let news = broadcast(&StepContext::new("t"), stream::iter([1]), destinations);
+    let mut news = Hand::new(news.into_future());
+    assert!(news.run().is_pending());
+    for room in &rooms[1..] {
+        let waker = {
+            let mut room = room.lock().unwrap();
+            room.0 = true;
+            room.1.take()
+        };
+        waker.expect("it waits").wake();
+        assert!(news.run().is_pending());
+    }
+    let waker = std::mem::replace(&mut *rooms[0].lock().unwrap(), (true, None)).1;
+    waker.expect("it waits").wake();
+    news.finish().unwrap();
+    let asked = *asked.lock().unwrap();
+    assert!(asked <= 3 * count, "{asked} for {count} destinations");
 }
 
 /// Where a wait for the end of the message's own source is tried.

@@ -11,9 +11,10 @@ mod scales;
 
 mod comings;
 #[allow(
+    clippy::cast_possible_truncation,
     clippy::redundant_closure_for_method_calls,
     clippy::unnecessary_wraps,
-    reason = "what a user would write"
+    reason = "small numbers, and what a user would write"
 )]
 mod crowd;
 mod flat;

@@ -18,7 +18,7 @@ where
     U: FnMut(Undelivered<D::Message>),
 {
     /// Lets in who has come, and begins to close who is to go.
-    pub(super) fn heed(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+    pub(super) fn heed(&mut self) -> Result<(), Error> {
         self.doing = Doing::Own;
         let Some(door) = &self.door else { return Ok(()) };
         if door.has_news() {
@@ -34,7 +34,7 @@ where
             }
         }
         if self.closes_some {
-            self.poll_leaving(cx)?;
+            self.poll_leaving()?;
         }
         if !self.delivering {
             self.forget_departed();
@@ -52,18 +52,20 @@ where
 
     pub(super) fn admit(&mut self, arrivals: Vec<(usize, D)>) {
         let legs = arrivals.into_iter();
-        self.legs.extend(legs.map(|(position, destination)| Leg::new(position, true, destination)));
+        let task = &self.task;
+        let leg = |(position, destination)| Leg::new(position, true, destination, task);
+        self.legs.extend(legs.map(leg));
     }
 
     /// Goes on closing those that were removed.
-    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+    fn poll_leaving(&mut self) -> Result<(), Error> {
         self.closes_some = false;
         for index in 0..self.legs.len() {
             if !self.legs[index].is_leaving() {
                 continue;
             }
             self.doing = Doing::Destination(index);
-            match self.legs[index].poll_end(cx, self.options.settings.keep_open) {
+            match self.legs[index].poll_end(self.options.settings.keep_open) {
                 Poll::Ready(result) => self.heed_failure(index, result)?,
                 Poll::Pending => self.closes_some = true,
             }

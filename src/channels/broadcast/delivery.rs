@@ -24,12 +24,12 @@ where
 {
     /// Ready when an item may be taken. One whose delivery is limited in time is taken first, so
     /// that there is something to limit; so is one that is not waited for.
-    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(super) fn poll_ready(&mut self) -> Poll<Result<(), Error>> {
         let waits = self.options.overflow == Overflow::Wait && self.options.item_timeout.is_none();
         let mut poll = Poll::Ready(Ok(()));
         for index in 0..self.legs.len() {
             self.doing = Doing::Destination(index);
-            match self.legs[index].poll_ready(cx) {
+            match self.legs[index].poll_ready() {
                 Poll::Ready(Err(error)) => self.lose(index, error)?,
                 Poll::Pending if waits => poll = Poll::Pending,
                 Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -55,17 +55,17 @@ where
     }
 
     /// Offers the item where it was not yet, and goes on where it waits for room.
-    pub(super) fn deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(super) fn deliver(&mut self) -> Poll<Result<(), Error>> {
         let mut poll = Poll::Ready(Ok(()));
         let mut open = self.legs.iter().filter(|leg| !leg.standing.is_settled()).count();
         for index in 0..self.legs.len() {
             let was_open = !self.legs[index].standing.is_settled();
             if self.legs[index].standing == Standing::Unsent {
                 self.offers = self.offers.saturating_sub(1);
-                self.offer(index, open == 1, cx)?;
+                self.offer(index, open == 1)?;
             }
             self.doing = Doing::Destination(index);
-            match self.legs[index].poll_send(cx) {
+            match self.legs[index].poll_send() {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => self.lose(index, error)?,
                 Poll::Pending => poll = Poll::Pending,
@@ -76,12 +76,12 @@ where
     }
 
     /// Offers the item to one destination: the item itself if nobody else waits for it.
-    fn offer(&mut self, index: usize, is_last: bool, cx: &mut Context<'_>) -> Result<(), Error> {
+    fn offer(&mut self, index: usize, is_last: bool) -> Result<(), Error> {
         self.doing = Doing::Item;
         let offered = if is_last { self.item.take() } else { self.item.clone() };
         let Some(offered) = offered else { return Ok(()) };
         self.doing = Doing::Destination(index);
-        let Err(offer) = self.legs[index].offer(cx, self.options.overflow, offered) else {
+        let Err(offer) = self.legs[index].offer(self.options.overflow, offered) else {
             return Ok(());
         };
         self.doing = Doing::Item;
@@ -140,10 +140,10 @@ where
     }
 
     /// Lets buffered items go on, whoever else has to wait; ready only with an error.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+    pub(super) fn poll_flush(&mut self) -> Poll<Error> {
         for index in 0..self.legs.len() {
             self.doing = Doing::Destination(index);
-            if let Poll::Ready(Err(error)) = self.legs[index].poll_flush(cx) {
+            if let Poll::Ready(Err(error)) = self.legs[index].poll_flush() {
                 if let Err(error) = self.lose(index, error) {
                     return Poll::Ready(error);
                 }
@@ -153,10 +153,10 @@ where
     }
 
     /// Hears of destinations that nobody receives from any more; ready only with an error.
-    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+    pub(super) fn poll_closed(&mut self) -> Poll<Error> {
         for index in 0..self.legs.len() {
             self.doing = Doing::Destination(index);
-            if self.legs[index].poll_closed(cx).is_ready() {
+            if self.legs[index].poll_closed().is_ready() {
                 if let Err(error) = self.lose(index, closed()) {
                     return Poll::Ready(error);
                 }

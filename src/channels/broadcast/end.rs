@@ -1,7 +1,5 @@
 //! How a broadcast ends: what becomes of the item in between, and of the destinations.
 
-use std::task::{Context, Waker};
-
 use super::super::destination::{Destination, Ending, Undelivered};
 use super::leg::{Leg, Standing, poll_end};
 use super::report::BroadcastReport;
@@ -101,8 +99,7 @@ where
         if self.ending.is_none() {
             self.stop(Some(Error::canceled()));
             if !self.options.settings.keep_open {
-                let mut cx = Context::from_waker(Waker::noop());
-                let _ = poll_end(&mut self.legs, &mut cx, false, &mut self.closing);
+                let _ = poll_end(&mut self.legs, false, &mut self.closing);
             }
         }
         let source = self.source.take();

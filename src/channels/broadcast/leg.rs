@@ -1,9 +1,13 @@
 //! One destination of a broadcast, and what it did with the item in hand.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
 
 use super::super::destination::{Destination, Refused, closed};
+use super::bell::{Asked, Waits};
 use super::report::DestinationReport;
 use super::settings::Overflow;
 use crate::error::{Error, ErrorCode};
@@ -22,6 +26,7 @@ pub(super) struct Leg<D: Destination> {
     hand: Option<D::Message>,
     pub(super) standing: Standing,
     pub(super) report: DestinationReport,
+    waits: Waits,
 }
 
 /// What became of the item in hand.
@@ -47,7 +52,12 @@ impl Standing {
 }
 
 impl<D: Destination> Leg<D> {
-    pub(super) fn new(position: usize, came_later: bool, destination: D) -> Self {
+    pub(super) fn new(
+        position: usize,
+        came_later: bool,
+        destination: D,
+        task: &Arc<AtomicWaker>,
+    ) -> Self {
         let report = DestinationReport { position, ..DestinationReport::default() };
         Self {
             position,
@@ -57,6 +67,7 @@ impl<D: Destination> Leg<D> {
             hand: None,
             standing: Standing::Apart,
             report,
+            waits: Waits::new(task),
         }
     }
 
@@ -76,13 +87,14 @@ impl<D: Destination> Leg<D> {
         self.came_later && gone && self.destination.is_none()
     }
 
-    /// The destination, where it gets items.
-    fn attached(&mut self) -> Option<Pin<&mut D>> {
-        self.destination.as_mut().filter(|_| !self.leaving).map(Pin::as_mut)
+    /// Hears whether the destination has anything to say.
+    pub(super) fn hear(&mut self) {
+        self.waits.hear();
     }
 
     /// An item was taken.
     pub(super) fn begin(&mut self) {
+        (self.waits.asked.send, self.waits.asked.has_room) = (false, false);
         self.standing = if self.is_attached() {
             Standing::Unsent
         } else if self.report.removed {
@@ -121,15 +133,37 @@ impl<D: Destination> Leg<D> {
         }
     }
 
-    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Some(destination) = self.attached() else { return Poll::Ready(Ok(())) };
-        destination.poll_ready(cx)
+    pub(super) fn poll_ready(&mut self) -> Poll<Result<(), Error>> {
+        if self.waits.asked.has_room {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self.ask(|asked| &mut asked.ready, Poll::Ready(Ok(())), D::poll_ready);
+        self.waits.asked.has_room = matches!(polled, Poll::Ready(Ok(())));
+        polled
+    }
+
+    /// Asks the destination, if it gets items and has not been asked since it rang. `without`: the
+    /// answer where it gets none.
+    fn ask<T>(
+        &mut self,
+        what: impl Fn(&mut Asked) -> &mut bool,
+        without: Poll<T>,
+        poll: impl FnOnce(Pin<&mut D>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let Some(destination) = self.destination.as_mut().filter(|_| !self.leaving) else {
+            return without;
+        };
+        if *what(&mut self.waits.asked) {
+            return Poll::Pending;
+        }
+        let polled = poll(destination.as_mut(), &mut Context::from_waker(&self.waits.waker));
+        *what(&mut self.waits.asked) = polled.is_pending();
+        polled
     }
 
     /// Offers the item, or a copy of it, without waiting.
     pub(super) fn offer(
         &mut self,
-        cx: &mut Context<'_>,
         overflow: Overflow,
         item: D::Message,
     ) -> Result<(), Offer<D::Message>> {
@@ -137,6 +171,7 @@ impl<D: Destination> Leg<D> {
             self.miss();
             return Err(Offer::Refused(item));
         };
+        let cx = &mut Context::from_waker(&self.waits.waker);
         let refused = if overflow == Overflow::DropOldest {
             match destination.as_mut().force_send(cx, item) {
                 Ok(oldest) => {
@@ -177,6 +212,8 @@ impl<D: Destination> Leg<D> {
     fn deliver(&mut self) {
         self.standing = Standing::Delivered;
         self.report.delivered += 1;
+        // There is something to be flushed, and less room.
+        (self.waits.asked.ready, self.waits.asked.flush) = (false, false);
     }
 
     /// Waits for room with a copy of the item.
@@ -186,12 +223,17 @@ impl<D: Destination> Leg<D> {
     }
 
     /// Goes on with the copy that waits.
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    pub(super) fn poll_send(&mut self) -> Poll<Result<(), Error>> {
         let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
         if self.standing != Standing::Sending {
             return Poll::Ready(Ok(()));
         }
+        if self.waits.asked.send {
+            return Poll::Pending;
+        }
+        let cx = &mut Context::from_waker(&self.waits.waker);
         let poll = destination.as_mut().poll_send(cx, &mut self.hand);
+        self.waits.asked.send = poll.is_pending();
         if matches!(poll, Poll::Ready(Ok(()))) {
             self.deliver();
         }
@@ -200,8 +242,8 @@ impl<D: Destination> Leg<D> {
 
     /// The copy that waits is delivered now or not at all.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
-        let mut cx = Context::from_waker(Waker::noop());
-        let result = match self.poll_send(&mut cx) {
+        self.waits.asked.send = false;
+        let result = match self.poll_send() {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
         };
@@ -215,24 +257,22 @@ impl<D: Destination> Leg<D> {
         result
     }
 
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Some(destination) = self.attached() else { return Poll::Ready(Ok(())) };
-        destination.poll_flush(cx)
+    pub(super) fn poll_flush(&mut self) -> Poll<Result<(), Error>> {
+        self.ask(|asked| &mut asked.flush, Poll::Ready(Ok(())), D::poll_flush)
     }
 
     /// Ready when nobody receives any more.
-    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(destination) = self.attached() else { return Poll::Pending };
-        destination.poll_closed(cx)
+    pub(super) fn poll_closed(&mut self) -> Poll<()> {
+        self.ask(|asked| &mut asked.closed, Poll::Pending, D::poll_closed)
     }
 
     /// Closes or flushes for the last time; it is not asked again when that is done.
-    pub(super) fn poll_end(
-        &mut self,
-        cx: &mut Context<'_>,
-        keep_open: bool,
-    ) -> Poll<Result<(), Error>> {
+    pub(super) fn poll_end(&mut self, keep_open: bool) -> Poll<Result<(), Error>> {
         let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
+        if self.waits.asked.end {
+            return Poll::Pending;
+        }
+        let cx = &mut Context::from_waker(&self.waits.waker);
         let polled = panics::contain(|| {
             if keep_open {
                 destination.as_mut().poll_flush(cx)
@@ -242,6 +282,7 @@ impl<D: Destination> Leg<D> {
         });
         let polled = polled
             .unwrap_or_else(|message| Poll::Ready(Err(Error::panic("the destination", &message))));
+        self.waits.asked.end = polled.is_pending();
         if polled.is_ready() {
             self.detach();
         }
@@ -269,13 +310,13 @@ pub(super) fn is_closed(error: &Error) -> bool {
 /// Closes or flushes every destination that is still there.
 pub(super) fn poll_end<D: Destination>(
     legs: &mut [Leg<D>],
-    cx: &mut Context<'_>,
     keep_open: bool,
     failed: &mut Option<Error>,
 ) -> Poll<Result<(), Error>> {
     let mut pending = false;
     for leg in legs {
-        match leg.poll_end(cx, keep_open) {
+        leg.hear();
+        match leg.poll_end(keep_open) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
                 leg.report.failed = true;

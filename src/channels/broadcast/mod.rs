@@ -6,6 +6,7 @@
 //! - `running`: from the source to all of them; `end`: how that ends
 //! - `fan_out`: the same into channels of its own
 
+mod bell;
 mod changes;
 mod delivery;
 mod end;

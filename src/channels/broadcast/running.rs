@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::task::AtomicWaker;
+
 use super::super::destination::{Destination, Ending, Undelivered};
 use super::super::merge::POLLS_AT_ONCE;
 use super::leg::{Leg, poll_end};
@@ -31,6 +33,8 @@ where
     pub(super) source: Option<Pin<Box<S>>>,
     pub(super) name: SourceName,
     pub(super) legs: Vec<Leg<D>>,
+    /// Whom they wake.
+    pub(super) task: Arc<AtomicWaker>,
     /// Where destinations come and go.
     pub(super) door: Option<Entrance<D>>,
     /// Destinations that were removed are being closed.
@@ -101,7 +105,8 @@ where
         });
         let profile = panics::contain(|| source.get().map(Source::profile).unwrap_or_default());
         let legs = destinations.take().into_iter().enumerate();
-        let mut legs: Vec<_> = legs.map(|(index, to)| Leg::new(index, false, to)).collect();
+        let task = Arc::default();
+        let mut legs: Vec<_> = legs.map(|(index, to)| Leg::new(index, false, to, &task)).collect();
         let mut can_come = false;
         if let Some(door) = &door {
             if options.overflow == Overflow::DropOldest {
@@ -109,7 +114,7 @@ where
             }
             can_come = door.is_open();
             let early = door.take_arrivals().into_iter();
-            legs.extend(early.map(|(position, to)| Leg::new(position, true, to)));
+            legs.extend(early.map(|(position, to)| Leg::new(position, true, to, &task)));
         }
         let mut error = options.invalid.clone();
         error = error.or_else(|| Self::check(&legs, can_come, options.overflow).err());
@@ -130,6 +135,7 @@ where
             source: source.take().map(Box::pin),
             name: SourceName::new(name, 0),
             legs,
+            task,
             door,
             closes_some: false,
             departed: 0,
@@ -182,6 +188,9 @@ where
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // First the waker, so that nobody rings in between.
+        self.task.register(cx.waker());
+        self.legs.iter_mut().for_each(Leg::hear);
         if self.ending.is_none() {
             let error = match self.move_items(cx) {
                 Poll::Ready(result) => result.err(),
@@ -200,18 +209,18 @@ where
         let Self { ending, legs, options, limits, clock, closing, .. } = self;
         let Some(ending) = ending else { return Poll::Pending };
         let settings = &options.settings;
-        ending.poll(cx, "the broadcast", clock, settings.grace, limits, |cx| {
-            poll_end(legs, cx, settings.keep_open, closing)
+        ending.poll(cx, "the broadcast", clock, settings.grace, limits, |_| {
+            poll_end(legs, settings.keep_open, closing)
         })
     }
 
     /// Ready when the source has ended, or with why the broadcast ends.
     fn move_items(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
-            self.heed(cx)?;
+            self.heed()?;
             if self.delivering {
-                if self.deliver(cx)?.is_pending() {
-                    if let Poll::Ready(error) = self.poll_flush(cx) {
+                if self.deliver()?.is_pending() {
+                    if let Poll::Ready(error) = self.poll_flush() {
                         return Poll::Ready(Err(error));
                     }
                     return self.poll_deadline(cx);
@@ -240,8 +249,8 @@ where
                 self.begin_again();
                 continue;
             }
-            if self.poll_ready(cx)?.is_pending() {
-                return self.poll_flush(cx).map(Err);
+            if self.poll_ready()?.is_pending() {
+                return self.poll_flush().map(Err);
             }
             self.doing = Doing::Source;
             let Some(source) = &mut self.source else { return Poll::Ready(Ok(())) };
@@ -261,10 +270,10 @@ where
                 }
                 Poll::Pending => {
                     self.offers = POLLS_AT_ONCE;
-                    if let Poll::Ready(error) = self.poll_flush(cx) {
+                    if let Poll::Ready(error) = self.poll_flush() {
                         return Poll::Ready(Err(error));
                     }
-                    return self.poll_closed(cx).map(Err);
+                    return self.poll_closed().map(Err);
                 }
             }
         }

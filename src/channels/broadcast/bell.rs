@@ -1,0 +1,71 @@
+//! Which destinations of a broadcast have anything to say.
+//!
+//! Each has a waker of its own: one that waits is not asked again before it has rung, however often others
+//! wake the broadcast.
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use futures::task::AtomicWaker;
+
+use crate::panics;
+use crate::sync::atomic::{AtomicBool, Ordering};
+
+/// Rung by one destination.
+pub(super) struct Bell {
+    rung: AtomicBool,
+    /// Whom to wake: the task of the broadcast.
+    task: Arc<AtomicWaker>,
+}
+
+impl Bell {
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            panics::wake_each(self.task.take());
+        }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ring();
+    }
+}
+
+/// What a destination was asked for and has not answered, and what it has.
+#[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
+pub(super) struct Asked {
+    pub(super) ready: bool,
+    /// It has answered that there is room, and has got nothing since.
+    pub(super) has_room: bool,
+    pub(super) send: bool,
+    pub(super) flush: bool,
+    pub(super) closed: bool,
+    pub(super) end: bool,
+}
+
+/// The bell of a destination, and what it is waited for.
+pub(super) struct Waits {
+    bell: Arc<Bell>,
+    pub(super) waker: Waker,
+    pub(super) asked: Asked,
+}
+
+impl Waits {
+    pub(super) fn new(task: &Arc<AtomicWaker>) -> Self {
+        let bell = Arc::new(Bell { rung: AtomicBool::new(false), task: Arc::clone(task) });
+        Self { waker: Waker::from(Arc::clone(&bell)), bell, asked: Asked::default() }
+    }
+
+    /// Hears whether it has rung since: then it is asked again for whatever it is waited for.
+    pub(super) fn hear(&mut self) {
+        if self.bell.rung.swap(false, Ordering::AcqRel) {
+            self.asked = Asked::default();
+        }
+    }
+}
