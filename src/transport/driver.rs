@@ -146,6 +146,10 @@ impl<T: Transport> State<T> {
             part.slow_until = None;
             self.aside.wakers.extend(part.waker.take());
         }
+        let deadline = part.revoking.as_ref().and_then(|revoking| revoking.deadline);
+        if deadline.is_some_and(|at| at <= now) {
+            self.to_answer.insert(id);
+        }
         if let Some(prefix) = &mut part.prefix {
             if prefix.wait_until.is_some_and(|until| until <= now) {
                 prefix.wait_until = None;

@@ -126,7 +126,6 @@ impl<T: Transport> State<T> {
         revoking.questions.push(revocation);
         revoking.deadline = revoking.deadline.into_iter().chain(deadline).min();
         part.revoking = Some(revoking);
-        self.giving_up.insert(id);
         self.recalls += 1;
         self.set_alarm(deadline.unwrap_or(Tick::MAX), Due::Part(id));
         if self.able.prefix {
@@ -140,22 +139,18 @@ impl<T: Transport> State<T> {
         let taken = taken.map(|(key, _)| key).collect();
         self.hurry(taken);
         self.wake_part(id);
+        self.end_part(id);
         None
     }
 
     fn revocations(&mut self, now: Tick) -> Vec<(Revocation, usize)> {
-        let is_due = |id: &u64| {
-            let part = self.parts.get(id);
-            let deadline = part.and_then(|part| part.revoking.as_ref()?.deadline);
-            part.is_none_or(|part| part.open.is_empty()) || deadline.is_some_and(|at| now >= at)
-        };
-        let due: Vec<_> = self.giving_up.iter().copied().filter(is_due).collect();
         let mut answered = Vec::new();
-        for id in due {
-            self.giving_up.remove(&id);
+        for id in std::mem::take(&mut self.to_answer) {
             let Some(part) = self.parts.get_mut(&id) else { continue };
             let open = part.open.len();
-            let Some(Revoking { questions, .. }) = part.revoking.take() else { continue };
+            // What a fetch has brought since is given back first, as long as there is time.
+            let is_due = |it: &mut Revoking| open == 0 || it.deadline.is_some_and(|at| now >= at);
+            let Some(Revoking { questions, .. }) = part.revoking.take_if(is_due) else { continue };
             answered.extend(questions.into_iter().map(|question| (question, open)));
             // After it was given up nothing of it is settled.
             self.lose_part(id);
@@ -194,7 +189,7 @@ impl<T: Transport> State<T> {
             self.forget_name(key, name);
         }
         self.aside.messages.extend(self.groups.clear());
-        self.giving_up.clear();
+        self.to_answer.clear();
         self.note_rewinds();
         self.detached = true;
         // What the drain was to take back, and has not heard of.

@@ -71,8 +71,8 @@ pub(super) struct State<T: Transport> {
     pub(super) recalls: u64,
     /// How often a message was given back, or a position moved back.
     pub(super) given_back: u64,
-    /// Sources whose partitions are to be given up, until that is answered.
-    pub(super) giving_up: BTreeSet<u64>,
+    /// Sources whose partitions are to be given up, of which nothing is open any more or whose time is up.
+    pub(super) to_answer: BTreeSet<u64>,
     /// In prefix order: where a partition goes on that was read further than that. It is moved back
     /// before anything is fetched.
     pub(super) rewinds: HashMap<Assignment, Arc<T::Receipt>>,
@@ -130,7 +130,7 @@ impl<T: Transport> State<T> {
             partitions: Partitions::default(),
             recalls: 0,
             given_back: 0,
-            giving_up: BTreeSet::new(),
+            to_answer: BTreeSet::new(),
             rewinds: HashMap::new(),
             lost_in_work: LostInWork::default(),
             by_hand: HashMap::new(),
@@ -222,7 +222,8 @@ impl<T: Transport> State<T> {
         }
     }
 
-    /// A source that was dropped goes when nothing of it is open, and its fetch has come back.
+    /// A source that was dropped goes when nothing of it is open, and its fetch has come back. One whose
+    /// partition is to be given up is through.
     pub(super) fn end_part(&mut self, id: u64) {
         let Some(part) = self.parts.get(&id) else { return };
         let is_idle = part.prefix.as_ref().is_none_or(|prefix| prefix.sent.is_none());
@@ -234,6 +235,7 @@ impl<T: Transport> State<T> {
             self.leave_room_line(id);
             self.aside.parts.extend(self.parts.remove(&id));
         } else if is_empty && part.revoking.is_some() {
+            self.to_answer.insert(id);
             self.wake_driver();
         }
     }

@@ -104,9 +104,18 @@ macro_rules! crowds {
 
 /// What comes of a future that waits, with all of its crowd, for the gate to open.
 pub(super) fn finish_behind<F: Future>(gate: &Gate, future: F, scales: &Scales) -> F::Output {
+    finish_after(|| gate.open(), future, scales)
+}
+
+/// The same, for whatever lets it go on.
+pub(super) fn finish_after<F: Future>(
+    goes_on: impl FnOnce(),
+    future: F,
+    scales: &Scales,
+) -> F::Output {
     let mut hand = Hand::new(future);
     assert!(hand.run().is_pending());
     scales.all_are_here();
-    gate.open();
+    goes_on();
     hand.finish()
 }

@@ -11,10 +11,11 @@ use watershed::transport::{
     Transport, Verdict, Want,
 };
 use watershed::{
-    BoxError, CancellationSource, Clock, CompensationPolicy, Error, ErrorCode, ManualClock,
-    OnFailure, RetryPolicy, StepContext, fan_in,
+    BoxError, CancellationSource, Clock, CompensationPolicy, Error, ErrorCode, FanInReport,
+    ManualClock, OnFailure, RetryPolicy, StepContext, fan_in,
 };
 
+use super::scales::{Scales, finish_after};
 use crate::support::{Gate, Hand, manual, rests};
 
 type Receipt = (Assignment, usize);
@@ -139,6 +140,20 @@ fn ok() -> Result<(), BoxError> {
     Ok(())
 }
 
+/// The report of a drain that waits, with all of its crowd, for the gate to open, and is told to end then.
+fn shut_down_behind<E: std::fmt::Debug>(
+    gate: &Gate,
+    stop: &CancellationSource,
+    drain: impl IntoFuture<Output = Result<FanInReport, E>>,
+    scales: &Scales,
+) -> FanInReport {
+    let goes_on = || {
+        gate.open();
+        stop.cancel();
+    };
+    finish_after(goes_on, drain.into_future(), scales).expect("it succeeds")
+}
+
 /// Moves the clock on, and has the drain run, until that is over.
 fn pass<F: Future>(hand: &mut Hand<F>, clock: &ManualClock, time: Duration) {
     let until = clock.now() + time;
@@ -160,12 +175,7 @@ crowds! {
             ok()
         });
         let drain = drain.unordered().concurrency(16).shutdown(stop.token());
-        let mut drain = Hand::new(drain.into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        yard.gate.open();
-        stop.cancel();
-        let report = drain.finish().expect("it succeeds");
+        let report = shut_down_behind(&yard.gate, &stop, drain, scales);
         assert_eq!((report.accepted(), yard.accepted()), (size as u64, size));
     }
     messages_of_a_dropped_drain_without_an_answer(size, scales) {
@@ -298,12 +308,7 @@ crowds! {
             ok()
         });
         let drain = drain.unordered().concurrency(size).shutdown(stop.token());
-        let mut drain = Hand::new(drain.into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        stop.cancel();
-        let report = drain.finish().expect("it succeeds");
+        let report = shut_down_behind(&gate, &stop, drain, scales);
         assert_eq!((report.accepted(), yard.accepted()), (size as u64, 0));
     }
     messages_of_one_window(size, scales) {
@@ -318,12 +323,7 @@ crowds! {
             gate.wait().await;
             ok()
         });
-        let mut drain = Hand::new(drain.shutdown(stop.token()).into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        stop.cancel();
-        let report = drain.finish().expect("it succeeds");
+        let report = shut_down_behind(&gate, &stop, drain.shutdown(stop.token()), scales);
         assert_eq!((report.accepted(), yard.accepted()), (size as u64, size));
     }
     groups(size, scales) {
@@ -337,12 +337,7 @@ crowds! {
             ok()
         });
         let drain = drain.ordered_by(|number| *number).concurrency(size).shutdown(stop.token());
-        let mut drain = Hand::new(drain.into_future());
-        assert!(drain.run().is_pending());
-        scales.all_are_here();
-        gate.open();
-        stop.cancel();
-        let report = drain.finish().expect("it succeeds");
+        let report = shut_down_behind(&gate, &stop, drain, scales);
         assert_eq!((report.accepted(), yard.accepted()), (size as u64, size));
     }
     messages_of_one_group(size, scales) {
@@ -394,8 +389,6 @@ crowds! {
         assert_eq!(report.accepted() + report.released(), size as u64);
     }
     partitions_that_come_and_are_given_up(size, scales) {
-        // A quarter: beyond that caches count for more than what is tried here.
-        let size = size / 4 + 1;
         let yard = yard(Able::prefix().assigns().prefetches(1), 1);
         let (link, gate) = (Link::new(yard.clone()), Gate::default());
         let (context, clock) = manual("crowd");
