@@ -109,6 +109,20 @@ impl<C: Drains> Place<'_, C> {
         true
     }
 
+    /// Whether a run that was just begun is free again.
+    #[inline]
+    pub(super) fn is_free(
+        &mut self,
+        at: u32,
+        polled: Poll<Ended<C>>,
+        desk: &mut Desk<'_, C>,
+    ) -> bool {
+        match polled {
+            Poll::Ready(ended) => self.ended(at, ended, desk),
+            Poll::Pending => false,
+        }
+    }
+
     /// The message has another attempt. Returns whether the run is free.
     #[cold]
     fn waits(
@@ -207,11 +221,7 @@ impl<C: Drains> Place<'_, C> {
         let started = self.lane.as_mut().may_start(desk.node, state, shared, desk.alarms, cx);
         if started.is_ok() && state.slots.has_room(|| shared.now()) {
             if let Started::Message(polled) = self.start_retry(at, desk) {
-                let is_free = match polled {
-                    Poll::Ready(ended) => self.ended(at, ended, desk),
-                    Poll::Pending => false,
-                };
-                if !is_free {
+                if !self.is_free(at, polled, desk) {
                     return Turn::Pending;
                 }
             }

@@ -10,7 +10,7 @@ use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
 use crate::settlement::{Given, Verdict};
-use crate::source::{Body, Delivery, DeliveryOf, Raw, Receipt, Source};
+use crate::source::{Body, Delivery, Raw, Receipt, Source};
 
 /// What a source had.
 pub(super) enum Taken<C: DrainTypes> {
@@ -42,17 +42,16 @@ impl<C: Drains> Lane<C> {
         let holds = source.holds();
         state.in_source = false;
         let held = std::mem::replace(this.held, holds);
-        // What a window that was counted has become, if it is out.
-        let is_out = |delivery: &DeliveryOf<C::Source>| match delivery.body {
-            Body::Message(_) => true,
-            Body::Failed(..) | Body::Skipped => !holds,
-            Body::Held => false,
+        // Whether a window that was counted is out, and whether it is in flight now.
+        let (is_out, booked) = match &polled {
+            Poll::Ready(Some(Ok(delivery))) if held => match delivery.body {
+                Body::Message(_) => (true, true),
+                Body::Failed(..) => (!holds, !holds),
+                Body::Skipped => (!holds, false),
+                Body::Held => (false, false),
+            },
+            _ => (false, false),
         };
-        let is_out = held && matches!(&polled, Poll::Ready(Some(Ok(it))) if is_out(it));
-        let is_skipped = |polled: &_| {
-            matches!(polled, Poll::Ready(Some(Ok(Delivery { body: Body::Skipped, .. }))))
-        };
-        let booked = is_out && !is_skipped(&polled);
         if held != holds || is_out {
             let (before, now) = (u64::from(held), u64::from(holds));
             state.accounts.change(this.info.row, |n| {

@@ -5,7 +5,7 @@
 //! when one of its messages has ended.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use futures::task::waker_ref;
 
@@ -135,11 +135,7 @@ impl<C: Drains> Place<'_, C> {
         *self.current = self.index;
         match started {
             Started::Message(polled) => {
-                let is_free = match polled {
-                    Poll::Ready(ended) => self.ended(at, ended, desk),
-                    Poll::Pending => false,
-                };
-                if !is_free {
+                if !self.is_free(at, polled, desk) {
                     *run = None;
                 }
                 desk.state.look.then_some(Turn::Again)

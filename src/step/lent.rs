@@ -36,7 +36,7 @@ thread_local! {
         Polled {
             step: Cell::new(0),
             source: Cell::new(None),
-            within: Cell::new(ManuallyDrop::new(None)),
+            outer: Cell::new(ManuallyDrop::new(None)),
             returned: Cell::new(ManuallyDrop::new(None)),
         }
     };
@@ -48,14 +48,24 @@ struct Polled {
     /// The source of its message, also while that is undone or given up.
     source: Cell<Option<SourceId>>,
     /// Those of the handlers that poll it: its drain is in one of theirs.
-    within: Cell<ManuallyDrop<Option<Box<Within>>>>,
+    outer: Cell<ManuallyDrop<Option<Box<OuterSource>>>>,
     returned: Cell<Returned>,
 }
 
 /// The source of a handler that polls another drain, and those of the handlers that poll it.
-struct Within {
+struct OuterSource {
     source: SourceId,
-    within: Option<Box<Within>>,
+    outer: Option<Box<OuterSource>>,
+}
+
+/// Where this thread is, as to the messages of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Within {
+    Nothing,
+    /// A handler, or what undoes its message or puts it aside.
+    Handler,
+    /// One of a message of this source, or a drain in one.
+    OwnHandler,
 }
 
 /// What was polled on this thread before a drain inside it. Dropping it restores that, also where
@@ -73,8 +83,8 @@ pub(crate) fn enter() -> Outer {
     let outer = POLLED.try_with(|polled| {
         let source = polled.source.replace(None);
         if let Some(source) = source {
-            let within = ManuallyDrop::into_inner(polled.within.take());
-            polled.within.set(ManuallyDrop::new(Some(Box::new(Within { source, within }))));
+            let outer = ManuallyDrop::into_inner(polled.outer.take());
+            polled.outer.set(ManuallyDrop::new(Some(Box::new(OuterSource { source, outer }))));
         }
         let returned = ManuallyDrop::into_inner(polled.returned.take());
         Outer { step: polled.step.replace(0), source, returned }
@@ -91,8 +101,8 @@ impl Drop for Outer {
             polled.step.set(step);
             polled.source.set(source);
             if source.is_some() {
-                let within = ManuallyDrop::into_inner(polled.within.take());
-                polled.within.set(ManuallyDrop::new(within.and_then(|it| it.within)));
+                let outer = ManuallyDrop::into_inner(polled.outer.take());
+                polled.outer.set(ManuallyDrop::new(outer.and_then(|it| it.outer)));
             }
             ManuallyDrop::into_inner(polled.returned.replace(ManuallyDrop::new(returned)))
         });
@@ -101,28 +111,24 @@ impl Drop for Outer {
     }
 }
 
-/// Whether a message of the source is being handled by what is polled on this thread: it would wait for
-/// itself if it waited for the source to end.
-pub(crate) fn is_polled(source: SourceId) -> bool {
-    let is_polled = POLLED.try_with(|polled| {
-        let within = polled.within.take();
-        let mut outer = std::iter::successors(within.as_deref(), |it| it.within.as_deref());
-        let is_it = polled.source.get() == Some(source) || outer.any(|it| it.source == source);
-        polled.within.set(within);
-        is_it
+/// Whether a message is being handled by what is polled on this thread, and whether of this source: who
+/// waited there for the source to end would wait for itself.
+pub(crate) fn within(source: SourceId) -> Within {
+    let within = POLLED.try_with(|polled| {
+        let outer = polled.outer.take();
+        let outers = std::iter::successors(outer.as_deref(), |it| it.outer.as_deref());
+        let mut within = Within::Nothing;
+        for handled in polled.source.get().into_iter().chain(outers.map(|it| it.source)) {
+            within = Within::Handler;
+            if handled == source {
+                within = Within::OwnHandler;
+                break;
+            }
+        }
+        polled.outer.set(outer);
+        within
     });
-    is_polled.unwrap_or(false)
-}
-
-/// Whether any message is being handled by what is polled on this thread.
-pub(crate) fn is_any_polled() -> bool {
-    let is_any = POLLED.try_with(|polled| {
-        let within = polled.within.take();
-        let is_any = polled.source.get().is_some() || within.is_some();
-        polled.within.set(within);
-        is_any
-    });
-    is_any.unwrap_or(false)
+    within.unwrap_or(Within::Nothing)
 }
 
 /// A message of a source is being undone, or given up, on this thread.

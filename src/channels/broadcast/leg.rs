@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures::task::AtomicWaker;
 
 use super::super::destination::{Destination, Refused, closed};
-use super::bell::{Asked, Waits};
+use super::doorbell::{Waits, WaitsFor};
 use super::report::DestinationReport;
 use super::settings::Overflow;
 use crate::error::{Error, ErrorCode};
@@ -94,7 +94,7 @@ impl<D: Destination> Leg<D> {
 
     /// An item was taken.
     pub(super) fn begin(&mut self) {
-        (self.waits.asked.send, self.waits.asked.has_room) = (false, false);
+        (self.waits.on.send, self.waits.on.has_room) = (false, false);
         self.standing = if self.is_attached() {
             Standing::Unsent
         } else if self.report.removed {
@@ -134,11 +134,11 @@ impl<D: Destination> Leg<D> {
     }
 
     pub(super) fn poll_ready(&mut self) -> Poll<Result<(), Error>> {
-        if self.waits.asked.has_room {
+        if self.waits.on.has_room {
             return Poll::Ready(Ok(()));
         }
-        let polled = self.ask(|asked| &mut asked.ready, Poll::Ready(Ok(())), D::poll_ready);
-        self.waits.asked.has_room = matches!(polled, Poll::Ready(Ok(())));
+        let polled = self.ask(|on| &mut on.ready, Poll::Ready(Ok(())), D::poll_ready);
+        self.waits.on.has_room = matches!(polled, Poll::Ready(Ok(())));
         polled
     }
 
@@ -146,18 +146,18 @@ impl<D: Destination> Leg<D> {
     /// answer where it gets none.
     fn ask<T>(
         &mut self,
-        what: impl Fn(&mut Asked) -> &mut bool,
+        what: impl Fn(&mut WaitsFor) -> &mut bool,
         without: Poll<T>,
         poll: impl FnOnce(Pin<&mut D>, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let Some(destination) = self.destination.as_mut().filter(|_| !self.leaving) else {
             return without;
         };
-        if *what(&mut self.waits.asked) {
+        if *what(&mut self.waits.on) {
             return Poll::Pending;
         }
         let polled = poll(destination.as_mut(), &mut Context::from_waker(&self.waits.waker));
-        *what(&mut self.waits.asked) = polled.is_pending();
+        *what(&mut self.waits.on) = polled.is_pending();
         polled
     }
 
@@ -213,7 +213,7 @@ impl<D: Destination> Leg<D> {
         self.standing = Standing::Delivered;
         self.report.delivered += 1;
         // There is something to be flushed, and less room.
-        (self.waits.asked.ready, self.waits.asked.flush) = (false, false);
+        (self.waits.on.ready, self.waits.on.flush) = (false, false);
     }
 
     /// Waits for room with a copy of the item.
@@ -228,12 +228,12 @@ impl<D: Destination> Leg<D> {
         if self.standing != Standing::Sending {
             return Poll::Ready(Ok(()));
         }
-        if self.waits.asked.send {
+        if self.waits.on.send {
             return Poll::Pending;
         }
         let cx = &mut Context::from_waker(&self.waits.waker);
         let poll = destination.as_mut().poll_send(cx, &mut self.hand);
-        self.waits.asked.send = poll.is_pending();
+        self.waits.on.send = poll.is_pending();
         if matches!(poll, Poll::Ready(Ok(()))) {
             self.deliver();
         }
@@ -242,7 +242,7 @@ impl<D: Destination> Leg<D> {
 
     /// The copy that waits is delivered now or not at all.
     pub(super) fn settle(&mut self) -> Result<(), Error> {
-        self.waits.asked.send = false;
+        self.waits.on.send = false;
         let result = match self.poll_send() {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
@@ -258,18 +258,18 @@ impl<D: Destination> Leg<D> {
     }
 
     pub(super) fn poll_flush(&mut self) -> Poll<Result<(), Error>> {
-        self.ask(|asked| &mut asked.flush, Poll::Ready(Ok(())), D::poll_flush)
+        self.ask(|on| &mut on.flush, Poll::Ready(Ok(())), D::poll_flush)
     }
 
     /// Ready when nobody receives any more.
     pub(super) fn poll_closed(&mut self) -> Poll<()> {
-        self.ask(|asked| &mut asked.closed, Poll::Pending, D::poll_closed)
+        self.ask(|on| &mut on.closed, Poll::Pending, D::poll_closed)
     }
 
     /// Closes or flushes for the last time; it is not asked again when that is done.
     pub(super) fn poll_end(&mut self, keep_open: bool) -> Poll<Result<(), Error>> {
         let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
-        if self.waits.asked.end {
+        if self.waits.on.end {
             return Poll::Pending;
         }
         let cx = &mut Context::from_waker(&self.waits.waker);
@@ -282,7 +282,7 @@ impl<D: Destination> Leg<D> {
         });
         let polled = polled
             .unwrap_or_else(|message| Poll::Ready(Err(Error::panic("the destination", &message))));
-        self.waits.asked.end = polled.is_pending();
+        self.waits.on.end = polled.is_pending();
         if polled.is_ready() {
             self.detach();
         }

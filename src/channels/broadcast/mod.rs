@@ -6,9 +6,9 @@
 //! - `running`: from the source to all of them; `end`: how that ends
 //! - `fan_out`: the same into channels of its own
 
-mod bell;
 mod changes;
 mod delivery;
+mod doorbell;
 mod end;
 mod fan_out;
 mod leg;

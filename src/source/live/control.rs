@@ -11,6 +11,7 @@ use super::SourceEnd;
 use crate::lock::Lock;
 use crate::origin::SourceId;
 use crate::panics;
+use crate::step::Within;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::waiters::Waiters;
 
@@ -20,16 +21,6 @@ pub(super) enum Wish {
     Run = 0,
     Pause = 1,
     Remove = 2,
-}
-
-/// Where somebody waits for the end of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Within {
-    Nothing,
-    /// A handler, whose drain waits for it when it is asked to end.
-    Handler,
-    /// A handler of the source itself.
-    OwnHandler,
 }
 
 /// The bits of [`Control::state`] that hold the wish.

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::SourceEnd;
-use super::control::{Control, Wish, Within};
+use super::control::{Control, Wish};
 use crate::origin::SourceId;
-use crate::step::{is_any_polled, is_polled};
+use crate::step::within;
 use crate::sync::Arc;
 
 /// What its owner can do with a source that is being drained. Dropping the handle changes nothing
@@ -190,12 +190,7 @@ impl<S> Future for Ended<S> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SourceEnd> {
         let Self { control, waiter } = &mut *self;
-        let within = match () {
-            () if is_polled(control.id) => Within::OwnHandler,
-            () if is_any_polled() => Within::Handler,
-            () => Within::Nothing,
-        };
-        control.poll_end(waiter, cx, within)
+        control.poll_end(waiter, cx, within(control.id))
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::executor::block_on;
 
-use super::{LentStep, StepContext, is_polled};
+use super::{LentStep, StepContext, Within, within};
 use crate::cancellation::CancellationToken;
 use crate::origin::{SourceId, SourceName, SourceRef};
 use crate::undo::{CompensationPolicy, CompensationScope, DrainScope, Reservation};
@@ -45,6 +45,10 @@ fn undo(log: &Arc<Mutex<Vec<u32>>>, number: u32) -> impl crate::undo::Action + u
 
 fn roll_back(scope: &CompensationScope) -> usize {
     block_on(scope.roll_back(&CompensationPolicy::default())).unwrap().succeeded()
+}
+
+fn is_polled(source: SourceId) -> bool {
+    within(source) == Within::OwnHandler
 }
 
 #[test]

@@ -12,13 +12,13 @@ use crate::panics;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Rung by one destination.
-pub(super) struct Bell {
+pub(super) struct Doorbell {
     rung: AtomicBool,
     /// Whom to wake: the task of the broadcast.
     task: Arc<AtomicWaker>,
 }
 
-impl Bell {
+impl Doorbell {
     fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             panics::wake_each(self.task.take());
@@ -26,7 +26,7 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
+impl Wake for Doorbell {
     fn wake(self: Arc<Self>) {
         self.ring();
     }
@@ -39,7 +39,7 @@ impl Wake for Bell {
 /// What a destination was asked for and has not answered, and what it has.
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
-pub(super) struct Asked {
+pub(super) struct WaitsFor {
     pub(super) ready: bool,
     /// It has answered that there is room, and has got nothing since.
     pub(super) has_room: bool,
@@ -51,21 +51,21 @@ pub(super) struct Asked {
 
 /// The bell of a destination, and what it is waited for.
 pub(super) struct Waits {
-    bell: Arc<Bell>,
+    bell: Arc<Doorbell>,
     pub(super) waker: Waker,
-    pub(super) asked: Asked,
+    pub(super) on: WaitsFor,
 }
 
 impl Waits {
     pub(super) fn new(task: &Arc<AtomicWaker>) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(false), task: Arc::clone(task) });
-        Self { waker: Waker::from(Arc::clone(&bell)), bell, asked: Asked::default() }
+        let bell = Arc::new(Doorbell { rung: AtomicBool::new(false), task: Arc::clone(task) });
+        Self { waker: Waker::from(Arc::clone(&bell)), bell, on: WaitsFor::default() }
     }
 
     /// Hears whether it has rung since: then it is asked again for whatever it is waited for.
     pub(super) fn hear(&mut self) {
         if self.bell.rung.swap(false, Ordering::AcqRel) {
-            self.asked = Asked::default();
+            self.on = WaitsFor::default();
         }
     }
 }
