@@ -8,6 +8,7 @@ use std::panic::Location;
 use super::action::{Action, BoxAttempt};
 use super::column::Stored;
 use super::columns::Columns;
+use super::given_up::{Asker, Since};
 use super::order;
 use super::report::FailedAction;
 use super::scope::CompensationScope;
@@ -49,7 +50,7 @@ impl CompensationScope {
         let registered_at = Location::caller();
         let wakers = self.inner.look(|state| {
             if let Some(session) = &mut state.session {
-                session.take_failed(&mut state.staged);
+                session.given_up.take(&mut state.staged);
             }
             let after = state.staged.numbers_above(number);
             let mut one = Columns::default();
@@ -74,30 +75,30 @@ pub(super) enum Turn {
     Wait,
 }
 
-/// Takes the last of what had failed before the rollback `id` joined, which is run again one by one: since
-/// which rollback that is so. None: nothing is left, or what runs has to end before.
+/// Takes the last of what a rollback is to run although some have given it up, one by one: who else is
+/// to. None: nothing is left, or what runs has to end before.
 pub(super) fn take_again(
     session: &mut Session,
-    id: u64,
+    asker: Asker,
     idle: bool,
     next: &mut Columns,
-) -> Option<u64> {
+) -> Option<Since> {
     loop {
-        let (since, actions) = session.again_for(id)?;
+        let (since, actions) = session.given_up.again_for(asker)?;
         let behind = actions.last_of_all(false);
         let after = behind.map(|index| actions.comes_after(index).to_vec());
         if after.is_some() && !idle {
             return None;
         }
-        let is_here = after.is_some_and(|after| session.has_failed(&after));
-        let (_, actions) = session.again_for(id)?;
+        let is_here = after.is_some_and(|after| session.given_up.contains_any(&after));
+        let (_, actions) = session.given_up.again_for(asker)?;
         let Some(index) = behind.filter(|_| is_here) else {
             actions.take_last(1, next);
             return Some(since);
         };
         let mut failed = Columns::default();
         let failure = give_up(actions, index, &mut failed);
-        session.failed.append(&mut failed);
+        session.given_up.by_all.append(&mut failed);
         session.add_failures([failure]);
     }
 }
@@ -133,11 +134,11 @@ pub(super) fn turn(
             return Turn::Wait;
         }
         let after = staged.comes_after(index).to_vec();
-        let is_here = staged.contains_any(&after) || session.has_failed(&after);
+        let is_here = staged.contains_any(&after) || session.given_up.contains_any(&after);
         if !is_here {
             return Turn::Alone;
         }
-        let failure = give_up(staged, index, &mut session.failed);
+        let failure = give_up(staged, index, &mut session.given_up.by_all);
         session.add_failures([failure]);
         if staged.is_empty() {
             return Turn::Usual(0);

@@ -4,6 +4,7 @@
 //! most entries are empty they are removed together. The last entry is never an empty one.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use super::action::BoxAttempt;
 use super::undoing::Undoing;
@@ -47,6 +48,21 @@ pub(super) trait Stored: Send + 'static {
     /// Whether it is not to be told to be lost: it can never be run, and that was told, or need not.
     fn is_lost(&self) -> bool {
         false
+    }
+
+    /// What a rollback has to be given to run it.
+    fn lives_in(&self) -> Option<LinkId> {
+        None
+    }
+}
+
+/// Which [`LocalUndos`](super::LocalUndos) an action lives in, as long as there are places that lead there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LinkId(usize);
+
+impl LinkId {
+    pub(super) fn of<T>(link: &Arc<T>) -> Self {
+        Self(Arc::as_ptr(link).addr())
     }
 }
 
@@ -165,6 +181,8 @@ pub(super) trait AnyColumn: Send {
     fn label(&self) -> Option<String>;
     /// Whether the last action has succeeded, and whoever waited for it has gone away.
     fn is_done(&self) -> bool;
+    /// What a rollback has to be given to run the last action.
+    fn lives_in(&self) -> Option<LinkId>;
     /// Drops the last action. This is the user's code.
     fn drop_last(&mut self);
     /// Drops every action; after a panic it can be called again.
@@ -279,6 +297,10 @@ impl<A: Stored> AnyColumn for Column<A> {
 
     fn is_done(&self) -> bool {
         self.entries.last().is_some_and(|entry| entry.action.is_done())
+    }
+
+    fn lives_in(&self) -> Option<LinkId> {
+        self.entries.last().and_then(|entry| entry.action.lives_in())
     }
 
     fn drop_last(&mut self) {

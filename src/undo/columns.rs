@@ -13,7 +13,7 @@ use std::panic::Location;
 use smallvec::SmallVec;
 
 use super::action::BoxAttempt;
-use super::column::{AnyColumn, Column, Stored, Withdrawn};
+use super::column::{AnyColumn, Column, LinkId, Stored, Withdrawn};
 use super::undoing::Undoing;
 use crate::diagnostics::COUNTERS;
 use crate::panics;
@@ -228,6 +228,11 @@ impl Columns {
     /// Whether the last action of a column has succeeded, and whoever waited for it has gone away.
     pub(super) fn is_done(&self, index: usize) -> bool {
         self.slots[index].column.is_done()
+    }
+
+    /// What a rollback has to be given to run the last action of a column.
+    pub(super) fn lives_in(&self, index: usize) -> Option<LinkId> {
+        self.slots[index].column.lives_in()
     }
 
     /// Drops the last action of a column. This is the user's code.

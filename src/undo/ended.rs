@@ -1,6 +1,7 @@
 //! What has become of the actions of a run.
 
 use super::columns::Columns;
+use super::given_up::{Elsewhere, Since};
 use super::report::FailedAction;
 use super::single::Outcome;
 
@@ -9,11 +10,13 @@ use super::single::Outcome;
 pub(super) struct Ended {
     pub(super) succeeded: usize,
     pub(super) failed: Columns,
+    /// Those that have failed because they live where the rollback was not given anything.
+    pub(super) elsewhere: Vec<(Elsewhere, Columns)>,
     pub(super) failures: Vec<FailedAction>,
     /// Actions that were stopped, to be staged again.
     pub(super) stopped: Columns,
     /// Those of them that some have given up.
-    pub(super) again: Vec<(u64, Columns)>,
+    pub(super) again: Vec<(Since, Columns)>,
     /// What succeeded although some had given it up.
     pub(super) undone: Vec<u64>,
 }
@@ -30,8 +33,11 @@ impl Ended {
     #[cold]
     pub(super) fn add_ended(&mut self, ended: Outcome) {
         match ended {
-            Outcome::Failed(mut action, failure) => {
-                self.failed.append(&mut action);
+            Outcome::Failed { mut action, failure, elsewhere } => {
+                match elsewhere {
+                    Some(elsewhere) => self.elsewhere.push((elsewhere, action)),
+                    None => self.failed.append(&mut action),
+                }
                 self.failures.push(failure);
             }
             Outcome::Stopped { mut action, again: None } => self.stopped.append(&mut action),

@@ -13,7 +13,7 @@ use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
 
 use super::action::BoxAttempt;
-use super::column;
+use super::column::{self, LinkId};
 use super::reservation::{Armed, Reservation};
 use super::undoing::Undoing;
 use crate::error::{Error, ErrorCode};
@@ -80,6 +80,10 @@ impl Drop for Owed {
 impl Desk {
     pub(super) fn new(link: &Arc<Link>) -> Self {
         Self { link: Arc::clone(link), asked: Lock::default() }
+    }
+
+    pub(super) fn link_id(&self) -> LinkId {
+        LinkId::of(&self.link)
     }
 
     fn ask(&self, ask: Ask) {
@@ -159,9 +163,8 @@ impl column::Stored for Place {
         if self.is_done() {
             return Box::pin(std::future::ready(Ok(())));
         }
-        let own = |desk: &&Arc<Desk>| Arc::ptr_eq(&desk.link, &self.action.link);
-        let desk = undoing.desk.as_ref().filter(own);
-        let Some(desk) = desk else {
+        let own = |desk: &&Arc<Desk>| Some(desk.link_id()) == self.lives_in();
+        let Some(desk) = undoing.desk.as_ref().filter(own) else {
             let message = "the rollback was not given the LocalUndos that this action lives in";
             return Box::pin(std::future::ready(Err(Error::new(ErrorCode::Compensation, message))));
         };
@@ -180,6 +183,10 @@ impl column::Stored for Place {
 
     fn is_lost(&self) -> bool {
         self.is_done() || self.action.link.is_lost.load(Ordering::Acquire)
+    }
+
+    fn lives_in(&self) -> Option<LinkId> {
+        Some(LinkId::of(&self.action.link))
     }
 }
 

@@ -68,7 +68,7 @@ impl Joined {
             return;
         }
         // Those of a scope that is over have gone where it has.
-        session.take_failed(&mut state.staged);
+        session.given_up.take(&mut state.staged);
         left.session = Some(session);
     }
 

@@ -22,6 +22,7 @@ mod column;
 mod columns;
 mod drain_scope;
 mod ended;
+mod given_up;
 mod hand;
 mod local;
 mod local_attempt;

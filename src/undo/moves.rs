@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use super::columns::Columns;
+use super::given_up::Elsewhere;
 use super::place::Place;
 use super::report::FailedAction;
 use super::scope::CompensationScope;
@@ -20,7 +21,7 @@ use crate::sync::{Arc, MutexGuard, Weak};
 /// What is done after the locks are released.
 #[derive(Default)]
 pub(super) struct Afterwards {
-    wakers: Vec<Wakers>,
+    pub(super) wakers: Vec<Wakers>,
     /// Actions of messages that have ended.
     done_with: Vec<Columns>,
 }
@@ -88,6 +89,7 @@ pub(super) struct GivenBack {
     pub(super) count: usize,
     pub(super) succeeded: usize,
     pub(super) failed: Columns,
+    pub(super) elsewhere: Vec<(Elsewhere, Columns)>,
     pub(super) failures: Vec<FailedAction>,
     /// Those to be staged again.
     pub(super) rest: Columns,
@@ -249,21 +251,26 @@ impl CompensationScope {
     }
 
     /// Takes back what the rollback of a scope that has ended here had in hand.
-    fn take_back(&self, state: &mut State, born: u64, mut back: GivenBack) -> Option<Wakers> {
+    fn take_back(
+        &self,
+        state: &mut State,
+        born: u64,
+        mut back: GivenBack,
+        after: &mut Afterwards,
+    ) -> Option<Wakers> {
         if let Some(lent) = &mut state.lent {
             lent.give_back(born, back.count);
             if lent.is_empty() {
                 state.lent = None;
             }
         }
-        match &mut state.session {
+        if let Some(session) = &mut state.session {
             // Its rollbacks were there when these ended.
-            Some(session) => {
-                session.succeeded += back.succeeded;
-                session.failed.append(&mut back.failed);
-                session.add_failures(back.failures);
-            }
-            None => state.staged.append(&mut back.failed),
+            session.succeeded += back.succeeded;
+            session.give_up(back.failed, back.elsewhere, back.failures, after);
+        } else {
+            state.staged.append(&mut back.failed);
+            back.elsewhere.iter_mut().for_each(|(_, actions)| state.staged.append(actions));
         }
         state.staged.append(&mut back.rest);
         self.announced(state)
@@ -289,7 +296,7 @@ impl State {
         stop: impl Fn(&Forward) -> bool,
     ) -> Option<()> {
         if let Some(session) = &mut self.session {
-            session.take_failed(&mut self.staged);
+            session.given_up.take(&mut self.staged);
         }
         if self.staged.is_empty() && self.place.is_none() {
             // Whether to stop is asked all the same.
@@ -307,7 +314,8 @@ impl State {
     pub(super) fn give_back(&self, born: u64, back: GivenBack, after: &mut Afterwards) {
         let Some(forward) = &self.forward else { return };
         at_end_of(&forward.to, after, |scope, into, after| {
-            after.wakers.extend(scope.take_back(into, born, back));
+            let wakers = scope.take_back(into, born, back, after);
+            after.wakers.extend(wakers);
         });
     }
 }

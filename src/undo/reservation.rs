@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::action::BoxAttempt;
-use super::column::Stored;
+use super::column::{LinkId, Stored};
 use super::place::Place;
 use super::scope::CompensationScope;
 use super::undoing::Undoing;
@@ -156,5 +156,9 @@ impl<A: Stored> Stored for Reserved<A> {
 
     fn is_lost(&self) -> bool {
         self.action.as_ref().is_some_and(Stored::is_lost)
+    }
+
+    fn lives_in(&self) -> Option<LinkId> {
+        self.action.as_ref().and_then(Stored::lives_in)
     }
 }

@@ -119,6 +119,7 @@ impl Rollback {
     ///
     /// Another rollback of the same scope cannot run these: where one of them is on its way and this
     /// future is not polled, the other one waits.
+    /// What the other one has come to first and could not run, it names as failed, and this one runs.
     pub fn local(self, undos: &LocalUndos) -> LocalRollback {
         LocalRollback::new(self, undos)
     }
@@ -209,7 +210,8 @@ impl Rollback {
                     return Look::Lent(scope);
                 }
             }
-            let left = !state.staged.is_empty() || session.again_for(joined.id).is_some();
+            let left = !state.staged.is_empty()
+                || session.given_up.again_for(terms.asker(joined.id)).is_some();
             if session.run.is_none()
                 && !left
                 && state.lent.as_ref().is_none_or(|lent| lent.is_empty())

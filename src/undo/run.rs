@@ -10,6 +10,7 @@ use super::behind::{self, Turn};
 use super::column::Withdrawn;
 use super::columns::Columns;
 use super::ended::Ended;
+use super::given_up::Since;
 use super::local::Home;
 use super::moves::{Afterwards, GivenBack};
 use super::policy::RunOrder;
@@ -70,8 +71,8 @@ pub(super) enum Progress {
 
 /// What a run does next.
 enum Next {
-    /// Since which rollback these are to be run again, if they are.
-    Run(Columns, Option<u64>),
+    /// Who else is to run these, where some have given them up.
+    Run(Columns, Option<Since>),
     Empty,
     Stop,
 }
@@ -217,7 +218,7 @@ impl Run {
     }
 
     /// Starts the last of the actions that were taken, to run alone.
-    fn start(&mut self, taken: Columns, again: Option<u64>, driver: Driver<'_>) {
+    fn start(&mut self, taken: Columns, again: Option<Since>, driver: Driver<'_>) {
         self.batch = (2 * self.batch).min(LARGEST_BATCH);
         if self.current.owner != driver.id {
             self.current = Single::new(driver.terms, driver.id);
@@ -230,7 +231,7 @@ impl Run {
         &mut self,
         cx: &mut Context<'_>,
         taken: Columns,
-        again: Option<u64>,
+        again: Option<Since>,
         driver: Driver<'_>,
     ) {
         let mut single = Single::new(driver.terms, driver.id);
@@ -264,11 +265,12 @@ impl Run {
         let cancelled = driver.terms.undoing.token.is_cancelled();
         let busy = self.current.is_busy();
         let idle = self.is_empty();
+        let asker = driver.terms.asker(driver.id);
         let next = self.settle(scope, |session, staged, taken| {
             if !session.gone.is_empty() {
                 return Next::Stop;
             }
-            if staged.is_empty() && session.again_for(driver.id).is_none() {
+            if staged.is_empty() && session.given_up.again_for(asker).is_none() {
                 return Next::Empty;
             }
             if cancelled {
@@ -279,7 +281,7 @@ impl Run {
             let mut again = None;
             if staged.is_empty() {
                 // One by one: each is put back where it was.
-                again = behind::take_again(session, driver.id, idle, &mut next);
+                again = behind::take_again(session, asker, idle, &mut next);
                 if again.is_none() {
                     return Next::Empty;
                 }
@@ -321,7 +323,15 @@ impl Run {
     ) -> Option<T> {
         let ended = std::mem::take(&mut self.ended);
         let stopped_count = ended.to_stage();
-        let Ended { succeeded, mut failed, mut failures, mut stopped, mut again, undone } = ended;
+        let Ended {
+            succeeded,
+            mut failed,
+            mut elsewhere,
+            mut failures,
+            mut stopped,
+            mut again,
+            undone,
+        } = ended;
         let count = succeeded + failures.len();
         COUNTERS.compensations_run.add(succeeded as u64);
         COUNTERS.compensations_failed.add(failures.len() as u64);
@@ -345,6 +355,9 @@ impl Run {
             for (_, action) in &mut again {
                 action.withdraw_over(&mut withdrawn);
             }
+            for (_, action) in &mut elsewhere {
+                action.withdraw_over(&mut withdrawn);
+            }
             let succeeded = succeeded + withdrawn.done.len();
             session.succeeded += succeeded;
             session.undone.extend(undone);
@@ -354,13 +367,13 @@ impl Run {
                 for (_, action) in &mut again {
                     rest.append(action);
                 }
-                let back = GivenBack { count: given_back, succeeded, failed, failures, rest };
+                let count = given_back;
+                let back = GivenBack { count, succeeded, failed, elsewhere, failures, rest };
                 state.give_back(scope.inner.born, back, &mut after);
             } else {
-                session.failed.append(&mut failed);
-                session.add_failures(failures.drain(..));
+                session.give_up(failed, elsewhere, failures.drain(..), &mut after);
                 for (since, action) in again {
-                    session.put_back(since, action);
+                    session.given_up.add(since, action);
                 }
                 state.staged.append(&mut rest);
             }

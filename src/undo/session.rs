@@ -13,9 +13,11 @@
 //! at two atomics between actions instead: whether somebody wants it to come back to the lock, and
 //! how many of the batch have succeeded, which it tells to whoever counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::columns::Columns;
+use super::given_up::{Elsewhere, GivenUp};
+use super::moves::Afterwards;
 use super::report::FailedAction;
 use super::run::Run;
 use crate::panics;
@@ -45,14 +47,11 @@ pub(super) struct Session {
     /// The scope was cleared while the batch was out.
     pub(super) cleared: bool,
     pub(super) succeeded: usize,
-    /// The actions that failed for good, and how, in the order in which they were given up.
-    pub(super) failed: Columns,
+    pub(super) given_up: GivenUp,
+    /// How actions failed for good, in the order in which they were given up.
     failures: Vec<Failed>,
     /// How many failures there have been, those included that went when the scope was cleared.
     pub(super) failures_so_far: usize,
-    /// Actions that had failed before a rollback joined, by its id: that one and later ones are still
-    /// to run them.
-    again: BTreeMap<u64, Columns>,
     /// The numbers of those that succeeded although somebody had given them up.
     pub(super) undone: BTreeSet<u64>,
 }
@@ -73,44 +72,33 @@ pub(super) struct Signals {
 impl Session {
     /// How many actions are not among those that are staged.
     pub(super) fn held(&self, signals: &Signals) -> usize {
-        let again: usize = self.again.values().map(Columns::len).sum();
-        self.running - signals.succeeded() + self.failed.len() + again
-    }
-
-    /// Takes out the actions that have failed for good.
-    pub(super) fn take_failed(&mut self, actions: &mut Columns) {
-        for mut again in std::mem::take(&mut self.again).into_values() {
-            actions.append(&mut again);
-        }
-        actions.append(&mut self.failed);
+        self.running - signals.succeeded() + self.given_up.len()
     }
 
     /// A rollback joins: what has failed so far is to be run again. Returns its id.
     pub(super) fn join(&mut self) -> u64 {
         self.members += 1;
         self.last_id += 1;
-        if !self.failed.is_empty() {
-            self.again.retain(|_, actions| !actions.is_empty());
-            self.again.insert(self.last_id, std::mem::take(&mut self.failed));
-        }
+        self.given_up.join(self.last_id);
         self.last_id
     }
 
-    /// What had failed before a rollback joined, and since which one that is so.
-    pub(super) fn again_for(&mut self, id: u64) -> Option<(u64, &mut Columns)> {
-        let mut again = self.again.range_mut(..=id).rev();
-        again.find(|(_, actions)| !actions.is_empty()).map(|(since, actions)| (*since, actions))
-    }
-
-    /// Puts an action of these back that was stopped: whoever had given it up does not run it.
-    pub(super) fn put_back(&mut self, since: u64, mut action: Columns) {
-        self.again.entry(since).or_default().append(&mut action);
-    }
-
-    /// Whether any of these has failed for good.
-    pub(super) fn has_failed(&self, numbers: &[u64]) -> bool {
-        self.failed.contains_any(numbers)
-            || self.again.values().any(|actions| actions.contains_any(numbers))
+    /// Takes in what has failed, and where. What lives elsewhere is another one's turn, perhaps.
+    pub(super) fn give_up(
+        &mut self,
+        mut failed: Columns,
+        elsewhere: Vec<(Elsewhere, Columns)>,
+        failures: impl IntoIterator<Item = FailedAction>,
+        after: &mut Afterwards,
+    ) {
+        self.given_up.by_all.append(&mut failed);
+        if !elsewhere.is_empty() {
+            after.wakers.push(self.waiters.take());
+        }
+        for (at, actions) in elsewhere {
+            self.given_up.add_elsewhere(self.last_id, at, actions);
+        }
+        self.add_failures(failures);
     }
 
     pub(super) fn add_failures(&mut self, failures: impl IntoIterator<Item = FailedAction>) {
@@ -133,13 +121,6 @@ impl Session {
         failures.retain(|failure| told.insert(failure.number));
         failures.reverse();
         failures
-    }
-
-    /// Takes out an action that has failed for good.
-    pub(super) fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>> {
-        let mut again = self.again.values_mut();
-        let withdrawn = self.failed.withdraw(number);
-        withdrawn.or_else(|| again.find_map(|actions| actions.withdraw(number)))
     }
 
     /// Forgets what the driver has taken and not started: it drops that when it comes back. Returns

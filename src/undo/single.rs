@@ -7,7 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use super::CompensationPolicy;
 use super::action::BoxAttempt;
+use super::column::LinkId;
 use super::columns::Columns;
+use super::given_up::{Asker, Elsewhere, Since};
 use super::report::FailedAction;
 use super::undoing::Undoing;
 use crate::cancellation::Cancelled;
@@ -22,6 +24,18 @@ pub(super) struct Terms {
     pub(super) undoing: Undoing,
 }
 
+impl Terms {
+    /// Which actions that are not `Send` the rollback was given.
+    fn link(&self) -> Option<LinkId> {
+        self.undoing.desk.as_ref().map(|desk| desk.link_id())
+    }
+
+    /// The rollback as one that asks what it is to run.
+    pub(super) fn asker(&self, id: u64) -> Asker {
+        Asker { id, link: self.link() }
+    }
+}
+
 /// Runs actions that were taken out of a scope, the last one first. An action stays among those
 /// taken while it runs, so that it can go back.
 pub(super) struct Single {
@@ -32,7 +46,7 @@ pub(super) struct Single {
     cancelled: Option<Cancelled>,
     pub(super) taken: Columns,
     /// Since which rollback it is to be run again, and its number, where others have given it up.
-    again: Option<(u64, u64)>,
+    again: Option<(Since, u64)>,
     /// The column whose last action is running.
     current: Option<usize>,
     attempt: Option<BoxAttempt>,
@@ -72,7 +86,7 @@ impl Single {
     }
 
     /// Turns to the last action of those taken. `again`: since which rollback it is to be run again.
-    pub(super) fn start_with(&mut self, taken: Columns, again: Option<u64>) {
+    pub(super) fn start_with(&mut self, taken: Columns, again: Option<Since>) {
         self.taken = taken;
         self.start();
         self.again = again.zip(self.current.map(|column| self.taken.number(column)));
@@ -217,15 +231,16 @@ impl Single {
         let Some(column) = self.current.take() else { return Ok(()) };
         let number = self.taken.number(column);
         let (label, registered_at) = self.taken.describe(column);
+        let home = self.taken.lives_in(column).filter(|link| self.terms.link() != Some(*link));
         panics::drop_contained(|| {
             trace::compensated(|| (label.clone(), registered_at), self.attempts, Some(&error));
         });
         let mut action = Columns::default();
         self.taken.move_last(column, &mut action);
-        self.again = None;
-        let attempts = self.attempts;
-        Err(Outcome::Failed(action, FailedAction { number, label, registered_at, attempts, error })
-            .into())
+        let (again, attempts) = (self.again.take(), self.attempts);
+        let elsewhere = home.map(|link| Elsewhere::new(link, again.map(|(since, _)| since)));
+        let failure = FailedAction { number, label, registered_at, attempts, error };
+        Err(Outcome::Failed { action, failure, elsewhere }.into())
     }
 
     /// Polls the attempt that runs, or the next one. The action is gone when it has succeeded. If
@@ -286,10 +301,11 @@ impl Single {
 
 /// How an action has ended, unless it has just succeeded.
 pub(super) enum Outcome {
-    /// It failed for good.
-    Failed(Columns, FailedAction),
+    /// It failed for good. `elsewhere`: because its rollback was not given
+    /// the value it lives in.
+    Failed { action: Columns, failure: FailedAction, elsewhere: Option<Elsewhere> },
     /// It is to be staged again, for rollbacks since one of them where the others have given it up.
-    Stopped { action: Columns, again: Option<u64> },
+    Stopped { action: Columns, again: Option<Since> },
     /// It succeeded, with its number, after others had given it up, or just before it was stopped.
     Undone(u64),
 }

@@ -123,14 +123,14 @@ impl Inner {
 impl State {
     pub(super) fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>> {
         let session = self.session.as_deref_mut();
-        self.staged.withdraw(number).or_else(|| session?.withdraw(number))
+        self.staged.withdraw(number).or_else(|| session?.given_up.withdraw(number))
     }
 
     /// Everything that is staged, what a rollback has given up included.
     pub(super) fn take(&mut self) -> Columns {
         let mut actions = std::mem::take(&mut self.staged);
         if let Some(session) = &mut self.session {
-            session.take_failed(&mut actions);
+            session.given_up.take(&mut actions);
         }
         actions
     }
@@ -150,7 +150,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         if let Some(session) = &mut state.session {
-            session.take_failed(&mut state.staged);
+            session.given_up.take(&mut state.staged);
         }
         report_lost(&state.staged);
     }

@@ -52,6 +52,7 @@ mod undo_given_up;
 mod undo_interrupted;
 mod undo_local;
 mod undo_local_attempts;
+mod undo_local_beside;
 mod undo_reserved;
 mod undo_rollback;
 mod undo_scope;
