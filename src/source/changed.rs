@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use pin_project_lite::pin_project;
 
-use super::{Body, DeliveryOf, Gate, Hold, Polled, Profile, Source};
+use super::passing::leave_to_source;
+use super::{Body, DeliveryOf, Polled, Source};
 use crate::error::{BoxError, Error, ErrorCode};
 use crate::panics;
 
@@ -83,6 +84,8 @@ impl<S: Source, C: Change<S::Message>> Source for Changed<S, C> {
     type Message = C::Message;
     type Receipt = S::Receipt;
 
+    leave_to_source!(profile);
+
     #[inline]
     fn poll_delivery(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
         let this = self.project();
@@ -95,42 +98,9 @@ impl<S: Source, C: Change<S::Message>> Source for Changed<S, C> {
     }
 
     #[inline]
-    fn poll_gate(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gate> {
-        self.project().source.poll_gate(cx)
-    }
-
-    #[inline]
     fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>> {
         let this = self.project();
         this.source.take_held().map(|it| it.and_then(|message| this.change.change(message)))
-    }
-
-    #[inline]
-    fn give_out(self: Pin<&mut Self>) -> bool {
-        self.project().source.give_out()
-    }
-
-    #[inline]
-    fn hold(self: Pin<&mut Self>, hold: Hold) {
-        self.project().source.hold(hold);
-    }
-
-    #[inline]
-    fn is_paused(&self) -> bool {
-        self.source.is_paused()
-    }
-
-    #[inline]
-    fn holds(&self) -> bool {
-        self.source.holds()
-    }
-
-    fn is_exhausted(&self) -> bool {
-        self.source.is_exhausted()
-    }
-
-    fn profile(&self) -> Profile {
-        self.source.profile()
     }
 }
 

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use super::{DeliveryOf, Gate, Hold, Polled, Profile, Source};
+use super::passing::leave_to_source;
+use super::{DeliveryOf, Polled, Profile, Source};
 use crate::error::Error;
 
 pin_project! {
@@ -82,43 +83,16 @@ impl<S: Source> Source for Configured<S> {
     type Message = S::Message;
     type Receipt = S::Receipt;
 
+    leave_to_source!();
+
     #[inline]
     fn poll_delivery(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
         self.project().source.poll_delivery(cx)
     }
 
     #[inline]
-    fn poll_gate(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gate> {
-        self.project().source.poll_gate(cx)
-    }
-
-    #[inline]
     fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>> {
         self.project().source.take_held()
-    }
-
-    #[inline]
-    fn give_out(self: Pin<&mut Self>) -> bool {
-        self.project().source.give_out()
-    }
-
-    #[inline]
-    fn hold(self: Pin<&mut Self>, hold: Hold) {
-        self.project().source.hold(hold);
-    }
-
-    #[inline]
-    fn is_paused(&self) -> bool {
-        self.source.is_paused()
-    }
-
-    #[inline]
-    fn holds(&self) -> bool {
-        self.source.holds()
-    }
-
-    fn is_exhausted(&self) -> bool {
-        self.source.is_exhausted()
     }
 
     fn profile(&self) -> Profile {

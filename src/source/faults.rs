@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use futures::TryStream;
 use pin_project_lite::pin_project;
 
-use super::{Delivery, DeliveryOf, Gate, Hold, Polled, Profile, Source, Unsettled};
+use super::{Delivery, Polled, Source, Unsettled};
 use crate::error::{BoxError, Error, ErrorCode};
 
 pin_project! {
@@ -49,38 +49,6 @@ impl<S: TryStream<Error: Into<BoxError>>> Source for Faults<S> {
                 Err(error) => Err(Error::from_error(ErrorCode::Source, error)),
             })
         })
-    }
-
-    #[inline]
-    fn poll_gate(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Gate> {
-        Poll::Ready(Gate::Open)
-    }
-
-    #[inline]
-    fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>> {
-        None
-    }
-
-    #[inline]
-    fn give_out(self: Pin<&mut Self>) -> bool {
-        false
-    }
-
-    #[inline]
-    fn hold(self: Pin<&mut Self>, _: Hold) {}
-
-    #[inline]
-    fn is_paused(&self) -> bool {
-        false
-    }
-
-    #[inline]
-    fn holds(&self) -> bool {
-        false
-    }
-
-    fn profile(&self) -> Profile {
-        Profile::default()
     }
 }
 

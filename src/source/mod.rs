@@ -12,6 +12,7 @@ mod configured;
 mod delivery;
 mod faults;
 mod live;
+mod passing;
 mod ticketed;
 mod urgency;
 
@@ -77,37 +78,55 @@ pub trait Source {
     /// [`Ticket`](crate::transport::Ticket) for what comes from a [transport](crate::transport).
     type Receipt: Receipt;
 
-    /// The next message, a fault, or the end of the source.
+    /// The next message, a fault, or the end of the source. All that follows is nothing to a plain stream.
     #[doc(hidden)]
     fn poll_delivery(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self>;
 
     /// Whether something of the source may be started: asked before each message and each of its
     /// retries. Whoever was told is woken when the answer has become another one.
     #[doc(hidden)]
-    fn poll_gate(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Gate>;
+    #[inline]
+    fn poll_gate(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Gate> {
+        Poll::Ready(Gate::Open)
+    }
 
     /// Hands out, one after another, what was taken and not yielded. Takes nothing.
     #[doc(hidden)]
-    fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>>;
+    #[must_use]
+    #[inline]
+    fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>> {
+        None
+    }
 
     /// Has the next poll yield what is held, full or not; says whether there is something, and
     /// nothing of what is paused is.
     #[doc(hidden)]
-    fn give_out(self: Pin<&mut Self>) -> bool;
+    #[must_use]
+    #[inline]
+    fn give_out(self: Pin<&mut Self>) -> bool {
+        false
+    }
 
     /// Tells whatever fetches ahead for the source that nothing of it is to be started, or is again.
     #[doc(hidden)]
-    fn hold(self: Pin<&mut Self>, hold: Hold);
+    #[inline]
+    fn hold(self: Pin<&mut Self>, _: Hold) {}
 
     /// Whether nothing of the source may be started for now: asked without waiting for another
     /// answer.
     #[doc(hidden)]
-    fn is_paused(&self) -> bool;
+    #[inline]
+    fn is_paused(&self) -> bool {
+        false
+    }
 
     /// Whether something was taken and not yielded: a window that is open, which is one message
     /// however much is in it.
     #[doc(hidden)]
-    fn holds(&self) -> bool;
+    #[inline]
+    fn holds(&self) -> bool {
+        false
+    }
 
     /// Whether it brings nothing more, unless something that was taken from it is given back: a window
     /// does not wait for that.
@@ -118,7 +137,9 @@ pub trait Source {
 
     /// What an operation asks of the source before it takes a message.
     #[doc(hidden)]
-    fn profile(&self) -> Profile;
+    fn profile(&self) -> Profile {
+        Profile::default()
+    }
 
     /// The same source with turns that are `weight` times as long: among sources that are always
     /// ready, each has a share of the messages in proportion to its weight. Default: 1.
@@ -307,38 +328,6 @@ impl<S: Stream> Source for S {
     #[inline]
     fn poll_delivery(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self> {
         self.poll_next(cx).map(|item| item.map(|message| Ok(Delivery::message(message, Unsettled))))
-    }
-
-    #[inline]
-    fn poll_gate(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Gate> {
-        Poll::Ready(Gate::Open)
-    }
-
-    #[inline]
-    fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>> {
-        None
-    }
-
-    #[inline]
-    fn give_out(self: Pin<&mut Self>) -> bool {
-        false
-    }
-
-    #[inline]
-    fn hold(self: Pin<&mut Self>, _: Hold) {}
-
-    #[inline]
-    fn is_paused(&self) -> bool {
-        false
-    }
-
-    #[inline]
-    fn holds(&self) -> bool {
-        false
-    }
-
-    fn profile(&self) -> Profile {
-        Profile::default()
     }
 }
 

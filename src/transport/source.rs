@@ -13,7 +13,7 @@ use super::state::State;
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Assignment, Desk, Given, Key, Ticket, Verdict};
-use crate::source::{Body, Delivery, DeliveryOf, Gate, Hold, Polled, Profile, Source};
+use crate::source::{Body, Delivery, Hold, Polled, Profile, Source};
 
 /// A source of a [`Transport`]: made by [`Link::source`](super::Link::source). Dropped while its drain
 /// runs, it gives back what it has fetched.
@@ -269,19 +269,6 @@ impl<T: Transport> Source for TransportSource<T> {
         Poll::Ready(Some(Ok(Delivery { body, receipt: Ticket::new(desk, key) })))
     }
 
-    fn poll_gate(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Gate> {
-        Poll::Ready(Gate::Open)
-    }
-
-    /// What was fetched is the transport's own business.
-    fn take_held(self: Pin<&mut Self>) -> Option<DeliveryOf<Self>> {
-        None
-    }
-
-    fn give_out(self: Pin<&mut Self>) -> bool {
-        false
-    }
-
     /// What is on its way is given back. What was fetched stays, and is renewed, or goes back with
     /// its source.
     fn hold(self: Pin<&mut Self>, hold: Hold) {
@@ -304,14 +291,6 @@ impl<T: Transport> Source for TransportSource<T> {
                 state.release_buffer(id);
             }
         });
-    }
-
-    fn is_paused(&self) -> bool {
-        false
-    }
-
-    fn holds(&self) -> bool {
-        false
     }
 
     fn is_exhausted(&self) -> bool {
