@@ -5,8 +5,12 @@
 //! - `one_by_one`: a transport that answers at once and takes one verdict a call
 //! - `batches`: one that takes 100 verdicts a call and answers after 1 ms
 //!
-//! The size is how many handlers may run at once, all on one source, in any order.
+//! - `in_turn`: many transports, of which one at a time has a message
+//!
+//! The size is how many handlers may run at once, all on one source, in any order; of `in_turn`, how
+//! many transports there are.
 
+mod in_turn;
 mod settling;
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,7 +20,7 @@ use std::process::ExitCode;
 
 use support::section::Section;
 
-static SECTIONS: [Section; 2] = [settling::ONE_BY_ONE, settling::BATCHES];
+static SECTIONS: [Section; 3] = [settling::ONE_BY_ONE, settling::BATCHES, in_turn::IN_TURN];
 
 fn main() -> ExitCode {
     support::run(&SECTIONS)

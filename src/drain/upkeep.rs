@@ -5,9 +5,9 @@
 //! released, everything that is open is settled, and the transports of which no source is left are
 //! closed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use futures::future::BoxFuture;
 
@@ -19,13 +19,21 @@ use super::types::Drains;
 use crate::clock::Alarm;
 use crate::error::Error;
 use crate::panics;
-use crate::settlement::{Desk, Given, Key, News, Settlements, Tag, Ticket, Verdict};
+use crate::settlement::{
+    Desk, DeskBell, DeskBells, Given, Key, News, Settlements, Tag, Ticket, Verdict,
+};
 use crate::source::Profile;
 
 /// The transports of a drain.
 #[derive(Default)]
 pub(super) struct Desks {
-    all: Vec<Arc<dyn Desk>>,
+    /// Each with its bell.
+    all: Vec<(Arc<dyn Desk>, Arc<DeskBell>)>,
+    /// Where they are in memory: one is attached once, however many sources it has.
+    known: HashSet<usize>,
+    bells: Arc<DeskBells>,
+    /// Those that are being looked at.
+    rung: Vec<usize>,
     closing: Option<Closing>,
 }
 
@@ -38,6 +46,19 @@ struct Closing {
     ends: Option<Vec<BoxFuture<'static, Result<(), Error>>>>,
 }
 
+impl Desks {
+    /// One that was rung, and the waker that rings it again.
+    fn hear(&self, at: usize) -> Option<(Arc<dyn Desk>, Waker)> {
+        let (desk, bell) = self.all.get(at)?;
+        bell.is_heard();
+        Some((Arc::clone(desk), Waker::from(Arc::clone(bell))))
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Arc<dyn Desk>> {
+        self.all.iter().map(|(desk, _)| desk)
+    }
+}
+
 impl<C: Drains> Running<C> {
     /// Takes in the transports of a source.
     ///
@@ -46,7 +67,7 @@ impl<C: Drains> Running<C> {
     /// Where one of them cannot be used by this drain.
     pub(super) fn attach(&mut self, state: &mut State<C>, profile: &Profile) -> Result<(), Error> {
         for desk in &profile.desks {
-            if !self.transports.all.iter().any(|known| Arc::ptr_eq(known, desk)) {
+            if self.transports.known.insert(Arc::as_ptr(desk).addr()) {
                 self.attach_one(desk, state, profile)?;
             }
             if profile.gathers {
@@ -75,11 +96,13 @@ impl<C: Drains> Running<C> {
             keeps_order_by_group::<C>(profile)?;
         }
         let budget = settings.finish_within.unwrap_or(settings.grace).min(settings.grace);
-        desk.attach(self.shared.context.clock(), settings.message_timeout, budget)?;
+        let Desks { all, bells, .. } = &mut self.transports;
+        let bell = DeskBell::new(all.len(), bells);
+        desk.attach(&bell, self.shared.context.clock(), settings.message_timeout, budget)?;
         if let Some(progress) = &self.progress {
             progress.add_desk(desk);
         }
-        self.transports.all.push(Arc::clone(desk));
+        all.push((Arc::clone(desk), bell));
         Ok(())
     }
 
@@ -122,20 +145,25 @@ impl<C: Drains> Running<C> {
 
     /// Whether no transport has anything to do, or may bring anything at once.
     pub(super) fn transports_are_idle(&self) -> bool {
-        self.transports.all.iter().all(|desk| desk.is_idle())
+        self.transports.each().all(|desk| desk.is_idle())
     }
 
-    /// Lets every transport do what is due. Returns whether the drain has to look at itself.
+    /// Lets every transport do what is due that has anything to do. Returns whether the drain has to look
+    /// at itself.
     fn drive(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
         let mut told = false;
-        for at in 0..self.transports.all.len() {
-            let desk = Arc::clone(&self.transports.all[at]);
-            while let Poll::Ready(news) = desk.poll(cx) {
+        self.transports.bells.listen(cx.waker());
+        let mut rung = std::mem::take(&mut self.transports.rung);
+        self.transports.bells.take(&mut rung);
+        for at in &rung {
+            let Some((desk, waker)) = self.transports.hear(*at) else { continue };
+            while let Poll::Ready(news) = desk.poll(&mut Context::from_waker(&waker)) {
                 told = true;
                 self.hear(&desk, news)?;
             }
         }
-        Ok(told | self.poll_undoing(cx)?)
+        self.transports.rung = rung;
+        Ok(told | self.poll_undoing(cx)? | !self.transports.bells.are_silent())
     }
 
     fn hear(&mut self, desk: &Arc<dyn Desk>, news: News) -> Result<(), Error> {
@@ -206,7 +234,7 @@ impl<C: Drains> Running<C> {
 
     /// Nothing more is fetched, and what was not taken is released at once.
     pub(super) fn stop_fetching(&self) {
-        for desk in &self.transports.all {
+        for desk in self.transports.each() {
             desk.stop();
         }
     }
@@ -218,13 +246,13 @@ impl<C: Drains> Running<C> {
             let failures = &mut state.failures.first;
             (!failures.is_empty()).then(|| failures.remove(0))
         })?;
-        let is_quiet = self.transports.all.iter().all(|desk| desk.is_quiet())
+        let is_quiet = self.transports.each().all(|desk| desk.is_quiet())
             && self.look(|state| state.settling.is_empty())?;
         let desks = &self.transports.all;
         let Some(closing) = &mut self.transports.closing else { return Poll::Pending };
         closing.fail(failed);
         if is_quiet && closing.ends.is_none() {
-            let unused = desks.iter().filter(|desk| !desk.is_used());
+            let unused = desks.iter().map(|(desk, _)| desk).filter(|desk| !desk.is_used());
             closing.ends = Some(unused.map(|desk| Arc::clone(desk).close()).collect());
         }
         if let Some(futures) = &mut closing.ends {
@@ -260,6 +288,7 @@ impl<C: Drains> Running<C> {
         let mut settlements = Settlements::default();
         let mut back = Vec::new();
         let desks = std::mem::take(&mut self.transports.all);
+        let desks: Vec<_> = desks.into_iter().map(|(desk, _)| desk).collect();
         for desk in &desks {
             let not_sent: Vec<(Key, Option<Tag>)> = desk.detach();
             back.extend(not_sent.into_iter().map(|(key, tag)| (Arc::clone(desk), key, tag)));

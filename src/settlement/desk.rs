@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use super::bell::DeskBell;
 use super::words::{Able, Facts, Settled, Verdict};
 use crate::clock::{Clock, Tick};
 use crate::error::Error;
@@ -116,13 +117,15 @@ impl Settlements {
 pub trait Desk: fmt::Debug + Send + Sync {
     fn able(&self) -> Able;
 
-    /// A drain begins to drive it. `budget`: how little time it may have at its end.
+    /// A drain begins to drive it, and looks at it whenever its bell is rung. `budget`: how little time it
+    /// may have at its end.
     ///
     /// # Errors
     ///
     /// Where another one does, or the transport cannot be used as it was asked to be.
     fn attach(
         &self,
+        bell: &Arc<DeskBell>,
         clock: &Arc<dyn Clock>,
         message_timeout: Option<Duration>,
         budget: Duration,

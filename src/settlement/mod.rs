@@ -5,15 +5,17 @@
 //! the transport, and what it has heard of it.
 //!
 //! - `words`: verdicts, their outcomes, and what is known of a delivery
-//! - `desk`: a transport as a drain sees it
+//! - `desk`: a transport as a drain sees it; `bell`: whether there is anything to be seen
 //! - `ticket`: the right to settle one message
 //! - `by_hand`: handlers that settle their message themselves
 
+mod bell;
 mod by_hand;
 mod desk;
 mod ticket;
 mod words;
 
+pub(crate) use bell::{BellPull, DeskBell, DeskBells};
 pub use by_hand::Settling;
 pub(crate) use desk::{Desk, Given, Handled, Key, News, Settlements, Tag};
 pub use ticket::Ticket;

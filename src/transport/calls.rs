@@ -143,7 +143,7 @@ impl<T: Transport> Calls<T> {
         for _ in 0..TIMES {
             let gathers = !self.in_flight.is_empty();
             let batches = &mut self.batches;
-            let within = look.hub.change(|state| {
+            let within = look.hub.change_in_turn(|state| {
                 state.next_batches(gathers, batches);
                 state.options.settle_within
             });
@@ -160,7 +160,7 @@ impl<T: Transport> Calls<T> {
             let told = &mut self.answers;
             tell(answers, called.len(), told);
             let called = called.take().into_iter();
-            look.hub.change(|state| state.answered(called, told.drain(..), look.now));
+            look.hub.change_in_turn(|state| state.answered(called, told.drain(..), look.now));
         }
         moved
     }
@@ -185,7 +185,8 @@ impl<T: Transport> Calls<T> {
             }
         }
         let Self { batches, answers, .. } = self;
-        look.hub.change(|state| state.answered(batches.called(), answers.drain(..), look.now));
+        look.hub
+            .change_in_turn(|state| state.answered(batches.called(), answers.drain(..), look.now));
         batches.clear();
     }
 

@@ -66,7 +66,7 @@ impl<T: Transport> Driver<T> {
     pub(super) fn poll(&mut self, hub: &Hub<T>, cx: &mut Context<'_>) -> Poll<News> {
         // What is there already is told first: one commit may bring news of hundreds of messages, and
         // nothing else has to be looked at for each of them.
-        if let Some(news) = hub.change(|state| state.news.pop_front()) {
+        if let Some(news) = hub.change_in_turn(|state| state.news.pop_front()) {
             return Poll::Ready(news);
         }
         let clock = hub.clock();
@@ -74,10 +74,10 @@ impl<T: Transport> Driver<T> {
             let look = Look { hub, now: clock.now(), clock: Arc::clone(&clock) };
             // What was taken away is known before anything is sent.
             let mut moved = look.events(cx);
-            if let Some(news) = hub.change(|state| state.news.pop_front()) {
+            if let Some(news) = hub.change_in_turn(|state| state.news.pop_front()) {
                 return Poll::Ready(news);
             }
-            hub.change(|state| state.ring(look.now));
+            hub.change_in_turn(|state| state.ring(look.now));
             moved |= self.fetches.poll(&look, cx);
             moved |= self.renewals.poll(&look, cx);
             moved |= self.calls.poll(&look, cx);
@@ -86,7 +86,7 @@ impl<T: Transport> Driver<T> {
                 continue;
             }
             let waker = cx.waker().clone();
-            let has_more = hub.change(|state| {
+            let has_more = hub.change_in_turn(|state| {
                 state.aside.old_wakers.extend(state.driver.replace(waker));
                 state.has_more()
             });
@@ -104,7 +104,7 @@ impl<T: Transport> Driver<T> {
     /// and only looked at when it rings. To set one wakes the thread of the clock, which is a tenth of the
     /// time of a message that is settled by itself.
     fn poll_timer(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> Poll<()> {
-        let due = look.hub.change(|state| state.alarms.peek().map(|Reverse((at, _))| *at));
+        let due = look.hub.change_in_turn(|state| state.alarms.peek().map(|Reverse((at, _))| *at));
         let deadlines =
             [due, self.fetches.deadline(), self.renewals.deadline(), self.calls.deadline()];
         let Some(next) = deadlines.into_iter().flatten().min() else {

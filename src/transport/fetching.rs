@@ -40,7 +40,7 @@ impl<T: Transport> Fetches<T> {
 
     pub(super) fn poll(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while let Some((part, want, within)) = look.hub.change(State::next_fetch) {
+        while let Some((part, want, within)) = look.hub.change_in_turn(State::next_fetch) {
             let deadline = look.now + want.wait + within;
             let transport = Arc::clone(look.hub.transport());
             let call = Box::pin(async move { transport.fetch(want).await });
@@ -54,7 +54,7 @@ impl<T: Transport> Fetches<T> {
                 Ended::Late => Err(Trouble::Passes(no_answer())),
                 Ended::Panicked(text) => Err(Trouble::Lasts(Error::panic("the transport", &text))),
             };
-            look.hub.change(|state| state.fetched(part, requested, look.now, fetched));
+            look.hub.change_in_turn(|state| state.fetched(part, requested, look.now, fetched));
         }
         moved
     }

@@ -27,7 +27,9 @@ use crate::diagnostics::trace;
 use crate::error::{Error, ErrorCode};
 use crate::lock::Lock;
 use crate::panics;
-use crate::settlement::{Able, Desk, Facts, Given, Key, News, Settled, Settlements, Tag, Verdict};
+use crate::settlement::{
+    Able, BellPull, Desk, DeskBell, Facts, Given, Key, News, Settled, Settlements, Tag, Verdict,
+};
 use crate::sync::MutexGuard;
 
 pub(super) struct Hub<T: Transport> {
@@ -39,6 +41,7 @@ pub(super) struct Hub<T: Transport> {
     /// none, so that nobody takes the lock to ask.
     hands: AtomicUsize,
     accepts: Accepts,
+    bell: BellPull,
     /// Out while it is polled.
     driver: Lock<Option<Box<Driver<T>>>>,
     /// That of the drain's context.
@@ -55,6 +58,7 @@ impl<T: Transport> Hub<T> {
             state: Lock::new(State::new(able)),
             hands: AtomicUsize::new(0),
             accepts: Accepts::default(),
+            bell: BellPull::default(),
             driver: Lock::new(Some(Box::default())),
             clock: Lock::new(Arc::new(SystemClock::new())),
         })
@@ -104,6 +108,12 @@ impl<T: Transport> Hub<T> {
 
     /// Changes the state under its lock, and does afterwards what is somebody else's code.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+        self.bell.pull();
+        self.change_in_turn(change)
+    }
+
+    /// The same for the driver, which sees what it has changed by itself.
+    pub(super) fn change_in_turn<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
         let mut state = self.lock();
         let result = change(&mut state);
         if state.aside.is_empty() {
@@ -155,6 +165,7 @@ impl<T: Transport> Desk for Hub<T> {
 
     fn attach(
         &self,
+        bell: &Arc<DeskBell>,
         clock: &Arc<dyn Clock>,
         message_timeout: Option<Duration>,
         budget: Duration,
@@ -175,6 +186,7 @@ impl<T: Transport> Desk for Hub<T> {
         }
         let earlier = std::mem::replace(&mut *self.clock.lock(), Arc::clone(clock));
         panics::drop_each([earlier]);
+        self.bell.hang(Some(Arc::clone(bell)));
         self.change(|state| {
             (state.stopped, state.detached) = (false, false);
             state.news.clear();
@@ -190,6 +202,7 @@ impl<T: Transport> Desk for Hub<T> {
 
     fn detach(&self) -> Vec<(Key, Option<Tag>)> {
         self.notices.detach();
+        self.bell.hang(None);
         let driver = self.driver.lock().replace(Box::default());
         let (not_sent, revocations) = self.change(State::detach);
         panics::drop_each(driver);
@@ -198,6 +211,7 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<News> {
+        self.bell.is_heard();
         let Some(mut driver) = self.driver.lock().take() else { return Poll::Pending };
         let polled = driver.poll(self, cx);
         *self.driver.lock() = Some(driver);
@@ -230,7 +244,11 @@ impl<T: Transport> Desk for Hub<T> {
 
     #[inline]
     fn accept(&self, key: Key) -> bool {
-        !self.any_by_hand() && self.accepts.leave(key)
+        let is_left = !self.any_by_hand() && self.accepts.leave(key);
+        if is_left {
+            self.bell.pull();
+        }
+        is_left
     }
 
     fn by_hand(&self, key: Key, outcome: Option<Settled>) {

@@ -29,12 +29,13 @@ impl Renewals {
         let mut moved = false;
         loop {
             let gathers = !self.0.is_empty();
-            let batch = look.hub.change(|state| state.next_renewals(gathers));
+            let batch = look.hub.change_in_turn(|state| state.next_renewals(gathers));
             let Some((keys, receipts, within)) = batch else { break };
             let transport = Arc::clone(look.hub.transport());
             let copied = look.copy(|| receipts.iter().map(|it| T::Receipt::clone(it)).collect());
             let Some(receipts) = copied else {
-                look.hub.change(|state| state.renewed(keys, look.now, look.now, Vec::new()));
+                look.hub
+                    .change_in_turn(|state| state.renewed(keys, look.now, look.now, Vec::new()));
                 continue;
             };
             let call = Box::pin(async move { transport.renew(receipts).await });
@@ -45,7 +46,7 @@ impl Renewals {
             moved = true;
             // What has no answer is as if it had failed.
             let answers = look.answers(ended);
-            look.hub.change(|state| state.renewed(keys, requested, look.now, answers));
+            look.hub.change_in_turn(|state| state.renewed(keys, requested, look.now, answers));
         }
         moved
     }

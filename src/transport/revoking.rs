@@ -17,7 +17,7 @@ impl<T: Transport> Look<'_, T> {
     pub(super) fn events(&self, cx: &mut std::task::Context<'_>) -> bool {
         let mut any = false;
         while let Some(event) = self.hub.notices.poll(cx) {
-            panics::drop_each(self.hub.change(|state| state.hear(event, self.now)));
+            panics::drop_each(self.hub.change_in_turn(|state| state.hear(event, self.now)));
             any = true;
         }
         any
@@ -25,7 +25,7 @@ impl<T: Transport> Look<'_, T> {
 
     /// Answers for partitions of which nothing is open, or whose time is up.
     pub(super) fn answer_revocations(&self) -> bool {
-        let answered = self.hub.change(|state| state.revocations(self.now));
+        let answered = self.hub.change_in_turn(|state| state.revocations(self.now));
         let any = !answered.is_empty();
         for (revocation, unsettled) in answered {
             revocation.answer(unsettled);

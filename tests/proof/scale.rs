@@ -18,6 +18,7 @@ mod comings;
 )]
 mod crowd;
 mod flat;
+mod links;
 mod settling;
 
 use std::cell::Cell;

@@ -1,0 +1,120 @@
+//! Which desks have anything to do.
+//!
+//! A drain looks at those of its transports that were woken, or that it has said something to, since it
+//! looked last. With a thousand of them, of which one at a time has a message, looking at all of them
+//! each time is nearly all that there is to be done: `cargo bench -p benches --bench settlement -- in_turn`.
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use crate::lock::Lock;
+use crate::panics;
+use crate::sync::AtomicWaker;
+use crate::sync::atomic::{AtomicBool, Ordering};
+
+/// Where the bells of all desks of a drain ring.
+#[derive(Debug, Default)]
+pub(crate) struct DeskBells {
+    rung: Lock<Vec<usize>>,
+    /// The task of the drain.
+    task: AtomicWaker,
+}
+
+impl DeskBells {
+    /// Whom to wake when one of them is rung.
+    pub(crate) fn listen(&self, task: &Waker) {
+        self.task.register(task);
+    }
+
+    /// Takes out the numbers of those that were rung, in the order in which they were.
+    pub(crate) fn take(&self, rung: &mut Vec<usize>) {
+        rung.clear();
+        std::mem::swap(rung, &mut *self.rung.lock());
+    }
+
+    /// Whether none is rung.
+    pub(crate) fn are_silent(&self) -> bool {
+        self.rung.lock().is_empty()
+    }
+}
+
+/// The bell of one desk.
+#[derive(Debug)]
+pub struct DeskBell {
+    number: usize,
+    is_rung: AtomicBool,
+    bells: Arc<DeskBells>,
+}
+
+impl DeskBell {
+    /// One that is rung.
+    pub(crate) fn new(number: usize, bells: &Arc<DeskBells>) -> Arc<Self> {
+        let bells = Arc::clone(bells);
+        let bell = Self { number, is_rung: AtomicBool::new(false), bells };
+        bell.note();
+        Arc::new(bell)
+    }
+
+    /// Has the desk looked at when the drain next looks at any. Says nothing to its task.
+    pub(crate) fn note(&self) {
+        if !self.is_rung.swap(true, Ordering::AcqRel) {
+            self.bells.rung.lock().push(self.number);
+        }
+    }
+
+    /// The desk is about to be looked at.
+    pub(crate) fn is_heard(&self) {
+        self.is_rung.store(false, Ordering::Release);
+    }
+
+    fn ring(&self) {
+        self.note();
+        panics::wake_each(self.bells.task.take());
+    }
+}
+
+impl Wake for DeskBell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ring();
+    }
+}
+
+/// Where a desk has its bell rung, whichever drain it has.
+#[derive(Debug, Default)]
+pub(crate) struct BellPull {
+    bell: Lock<Option<Arc<DeskBell>>>,
+    /// The drain has not looked since.
+    is_pulled: AtomicBool,
+}
+
+impl BellPull {
+    /// The bell of the drain that begins to look at it, or none.
+    pub(crate) fn hang(&self, bell: Option<Arc<DeskBell>>) {
+        *self.bell.lock() = bell;
+    }
+
+    /// Something was said to the desk that the drain has to look at.
+    #[inline]
+    pub(crate) fn pull(&self) {
+        if !self.is_pulled.load(Ordering::Acquire) {
+            self.pull_first();
+        }
+    }
+
+    #[inline(never)]
+    fn pull_first(&self) {
+        self.is_pulled.store(true, Ordering::Release);
+        if let Some(bell) = &*self.bell.lock() {
+            bell.note();
+        }
+    }
+
+    /// The drain is about to look: what is said from here on is for the next time.
+    pub(crate) fn is_heard(&self) {
+        self.is_pulled.store(false, Ordering::Release);
+    }
+}
