@@ -4,6 +4,7 @@
 //! looked last. With a thousand of them, of which one at a time has a message, looking at all of them
 //! each time is nearly all that there is to be done: `cargo bench -p benches --bench settlement -- in_turn`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
@@ -13,11 +14,16 @@ use crate::sync::AtomicWaker;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the bells of all desks of a drain ring.
-#[derive(Debug, Default)]
 pub(crate) struct DeskBells {
     rung: Lock<Vec<usize>>,
     /// The task of the drain.
     task: AtomicWaker,
+}
+
+impl Default for DeskBells {
+    fn default() -> Self {
+        Self { rung: Lock::default(), task: AtomicWaker::new() }
+    }
 }
 
 impl DeskBells {
@@ -39,7 +45,6 @@ impl DeskBells {
 }
 
 /// The bell of one desk.
-#[derive(Debug)]
 pub struct DeskBell {
     number: usize,
     is_rung: AtomicBool,
@@ -62,14 +67,20 @@ impl DeskBell {
         }
     }
 
-    /// The desk is about to be looked at.
+    /// The desk is about to be looked at: all that was said before it was rung is seen.
     pub(crate) fn is_heard(&self) {
-        self.is_rung.store(false, Ordering::Release);
+        self.is_rung.swap(false, Ordering::AcqRel);
     }
 
     fn ring(&self) {
         self.note();
         panics::wake_each(self.bells.task.take());
+    }
+}
+
+impl fmt::Debug for DeskBell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeskBell").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -84,7 +95,7 @@ impl Wake for DeskBell {
 }
 
 /// Where a desk has its bell rung, whichever drain it has.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct BellPull {
     bell: Lock<Option<Arc<DeskBell>>>,
     /// The drain has not looked since.
@@ -107,7 +118,7 @@ impl BellPull {
 
     #[inline(never)]
     fn pull_first(&self) {
-        self.is_pulled.store(true, Ordering::Release);
+        self.is_pulled.swap(true, Ordering::AcqRel);
         if let Some(bell) = &*self.bell.lock() {
             bell.note();
         }
@@ -115,6 +126,6 @@ impl BellPull {
 
     /// The drain is about to look: what is said from here on is for the next time.
     pub(crate) fn is_heard(&self) {
-        self.is_pulled.store(false, Ordering::Release);
+        self.is_pulled.swap(false, Ordering::AcqRel);
     }
 }

@@ -108,8 +108,11 @@ impl<T: Transport> Hub<T> {
 
     /// Changes the state under its lock, and does afterwards what is somebody else's code.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
-        self.bell.pull();
-        self.change_in_turn(change)
+        self.change_in_turn(|state| {
+            let result = change(state);
+            self.bell.pull();
+            result
+        })
     }
 
     /// The same for the driver, which sees what it has changed by itself.

@@ -4,6 +4,7 @@
 //! it could go on; the bound is printed with the number of schedules. `LOOM_MAX_PREEMPTIONS` sets
 //! another one, and `WATERSHED_PROOF=long` allows one more.
 
+mod bells;
 mod broadcast;
 mod cancellation;
 mod drain;

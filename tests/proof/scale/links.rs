@@ -3,10 +3,10 @@
 use std::cell::Cell;
 
 use watershed::transport::{Able, Fetched, Link, Received, Settled, Transport, Verdict, Want};
-use watershed::{BoxError, StepContext, fan_in};
+use watershed::{BoxError, fan_in};
 
 use super::scales::finish_behind;
-use crate::support::{Gate, Hand};
+use crate::support::{Gate, Hand, manual};
 
 /// What is sent to it, each answered when the gate is open.
 struct Mailbox {
@@ -49,7 +49,7 @@ crowds! {
         let (senders, links) = mailboxes(size, &gate);
         senders.into_iter().for_each(|sender| sender.try_send(1).expect("it is open"));
         let sources: Vec<_> = links.iter().map(Link::source).collect();
-        let context = StepContext::new("crowd");
+        let (context, _) = manual("crowd");
         let drain = fan_in(&context, sources, async |_, _| Ok::<_, BoxError>(()));
         let drain = drain.concurrency(16).into_future();
         let report = finish_behind(&gate, drain, scales).expect("nothing fails");
@@ -62,7 +62,7 @@ crowds! {
         let first = senders[0].clone();
         let senders = Cell::new(senders);
         let sources: Vec<_> = links.iter().map(Link::source).collect();
-        let context = StepContext::new("crowd");
+        let (context, _) = manual("crowd");
         let drain = fan_in(&context, sources, |letter: usize, _| {
             let all = senders.take();
             if letter < 2 * all.len() {
