@@ -27,7 +27,7 @@ use crate::panics::{self, Held};
 /// ```
 #[derive(Clone)]
 pub struct RetryPolicy {
-    waits: Waits,
+    waits: RetryWaits,
     cap: Duration,
     jitter: Option<Arc<Jitter>>,
     retryable: Option<Held<Predicate>>,
@@ -36,7 +36,7 @@ pub struct RetryPolicy {
 type Predicate = Arc<dyn Fn(&Error) -> bool + Send + Sync>;
 
 #[derive(Clone)]
-enum Waits {
+enum RetryWaits {
     Fixed { attempts: u32, wait: Duration },
     Doubling { attempts: u32, first: Duration },
     Custom(Held<Arc<dyn Fn(u32) -> Option<Duration> + Send + Sync>>),
@@ -80,7 +80,7 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub const fn fixed(attempts: u32, wait: Duration) -> Self {
-        Self::with_waits(Waits::Fixed { attempts, wait })
+        Self::with_waits(RetryWaits::Fixed { attempts, wait })
     }
 
     /// So many attempts in all, with a wait that starts at `first` and doubles.
@@ -94,7 +94,7 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub const fn exponential(attempts: u32, first: Duration) -> Self {
-        Self::with_waits(Waits::Doubling { attempts, first })
+        Self::with_waits(RetryWaits::Doubling { attempts, first })
     }
 
     /// What `wait_after` says for a number of failed attempts: how long to wait, or `None` to give
@@ -111,10 +111,10 @@ impl RetryPolicy {
     /// ```
     #[must_use]
     pub fn custom(wait_after: impl Fn(u32) -> Option<Duration> + Send + Sync + 'static) -> Self {
-        Self::with_waits(Waits::Custom(Held::new(Arc::new(wait_after))))
+        Self::with_waits(RetryWaits::Custom(Held::new(Arc::new(wait_after))))
     }
 
-    const fn with_waits(waits: Waits) -> Self {
+    const fn with_waits(waits: RetryWaits) -> Self {
         Self { waits, cap: Duration::MAX, jitter: None, retryable: None }
     }
 
@@ -200,12 +200,12 @@ impl RetryPolicy {
     #[must_use]
     pub fn wait_after(&self, failed: u32) -> Option<Duration> {
         let wait = match &self.waits {
-            Waits::Fixed { attempts, wait } => (failed < *attempts).then_some(*wait)?,
-            Waits::Doubling { attempts, first } => {
+            RetryWaits::Fixed { attempts, wait } => (failed < *attempts).then_some(*wait)?,
+            RetryWaits::Doubling { attempts, first } => {
                 let factor = 1_u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX);
                 (failed < *attempts).then(|| first.saturating_mul(factor))?
             }
-            Waits::Custom(wait_after) => {
+            RetryWaits::Custom(wait_after) => {
                 let wait_after = wait_after.get()?;
                 panics::contain(|| wait_after(failed)).ok()??
             }
@@ -218,22 +218,22 @@ impl RetryPolicy {
     /// How long to wait after so many failures, however many attempts there are.
     pub(crate) fn delay_after(&self, failed: u32) -> Duration {
         let attempts = match self.waits {
-            Waits::Fixed { attempts, .. } | Waits::Doubling { attempts, .. } => attempts,
-            Waits::Custom(_) => u32::MAX,
+            RetryWaits::Fixed { attempts, .. } | RetryWaits::Doubling { attempts, .. } => attempts,
+            RetryWaits::Custom(_) => u32::MAX,
         };
         match &self.waits {
-            Waits::Doubling { first, .. } if failed >= attempts => {
+            RetryWaits::Doubling { first, .. } if failed >= attempts => {
                 let factor = 1_u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX);
                 first.saturating_mul(factor).min(self.cap)
             }
-            Waits::Fixed { wait, .. } if failed >= attempts => (*wait).min(self.cap),
+            RetryWaits::Fixed { wait, .. } if failed >= attempts => (*wait).min(self.cap),
             _ => self.wait_after(failed).unwrap_or_default(),
         }
     }
 
     pub(crate) fn validate(&self) -> Result<(), Error> {
         match self.waits {
-            Waits::Fixed { attempts: 0, .. } | Waits::Doubling { attempts: 0, .. } => {
+            RetryWaits::Fixed { attempts: 0, .. } | RetryWaits::Doubling { attempts: 0, .. } => {
                 Err(Error::validation("a retry policy needs at least one attempt"))
             }
             _ => Ok(()),
@@ -260,13 +260,13 @@ impl fmt::Debug for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("RetryPolicy");
         match &self.waits {
-            Waits::Fixed { attempts, wait } => {
+            RetryWaits::Fixed { attempts, wait } => {
                 debug.field("attempts", attempts).field("wait", wait)
             }
-            Waits::Doubling { attempts, first } => {
+            RetryWaits::Doubling { attempts, first } => {
                 debug.field("attempts", attempts).field("first", first)
             }
-            Waits::Custom(_) => debug.field("waits", &"custom"),
+            RetryWaits::Custom(_) => debug.field("waits", &"custom"),
         };
         debug
             .field("cap", &self.cap)

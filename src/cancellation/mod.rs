@@ -49,11 +49,11 @@ pub struct CancellationSource {
 #[derive(Default)]
 struct Leaf {
     cancelled: AtomicBool,
-    state: Lock<State>,
+    state: Lock<TokenState>,
 }
 
 #[derive(Default)]
-struct State {
+struct TokenState {
     waiters: Waiters,
     /// The number of its cancellation; 0 before it.
     number: u64,

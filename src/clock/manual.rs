@@ -31,11 +31,11 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock {
-    shared: Arc<Shared>,
+    shared: Arc<ManualShared>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ManualShared {
     now: AtomicU64,
     sleepers: Lock<Sleepers>,
 }

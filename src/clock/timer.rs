@@ -111,16 +111,16 @@ impl Drop for Timer {
 
 /// Stands between the timer thread and a task.
 #[derive(Default)]
-struct Relay(Mutex<State>);
+struct Relay(Mutex<TimerState>);
 
 #[derive(Default)]
-struct State {
+struct TimerState {
     woken: bool,
     waker: Option<Waker>,
 }
 
 impl Relay {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TimerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

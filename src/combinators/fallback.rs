@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
-use super::race::{Options, with_dropped};
+use super::race::{CombinatorOptions, with_dropped};
 use super::when_any::{AnyRunning, Lost};
 use super::winner::{Name, Winner};
 use crate::cancellation::CancellationToken;
@@ -72,11 +72,11 @@ type BoxOutcome<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 
 #[must_use = "strategies do nothing unless they are awaited"]
 pub struct Fallback<'a, T> {
     context: StepContext,
-    tiers: Vec<Tier<'a, T>>,
-    options: Options,
+    tiers: Vec<FallbackTier<'a, T>>,
+    options: CombinatorOptions,
 }
 
-struct Tier<'a, T> {
+struct FallbackTier<'a, T> {
     name: Name,
     strategies: Vec<(Name, Held<BoxOperation<'a, T>>)>,
 }
@@ -84,12 +84,12 @@ struct Tier<'a, T> {
 impl<'a, T: 'a> Fallback<'a, T> {
     /// A fallback without strategies.
     pub fn new(context: &StepContext) -> Self {
-        Self { context: context.clone(), tiers: Vec::new(), options: Options::default() }
+        Self { context: context.clone(), tiers: Vec::new(), options: CombinatorOptions::default() }
     }
 
     /// Begins another tier, to which the strategies that follow belong.
     pub fn tier(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.tiers.push(Tier { name: name.into(), strategies: Vec::new() });
+        self.tiers.push(FallbackTier { name: name.into(), strategies: Vec::new() });
         self
     }
 
@@ -124,7 +124,7 @@ impl<'a, T: 'a> Fallback<'a, T> {
 
 impl<'a, T: 'a> IntoFuture for Fallback<'a, T> {
     type Output = Result<Winner<T>, Error>;
-    type IntoFuture = OperationFuture<Self, Running<'a, T>>;
+    type IntoFuture = OperationFuture<Self, RunningFallback<'a, T>>;
 
     fn into_future(self) -> Self::IntoFuture {
         OperationFuture::new(self)
@@ -133,7 +133,7 @@ impl<'a, T: 'a> IntoFuture for Fallback<'a, T> {
 
 impl<'a, T: 'a> Operation for Fallback<'a, T> {
     type Output = Result<Winner<T>, Error>;
-    type Running = Running<'a, T>;
+    type Running = RunningFallback<'a, T>;
     const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
@@ -141,7 +141,7 @@ impl<'a, T: 'a> Operation for Fallback<'a, T> {
         let tokens = [context.cancellation().clone(), options.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
         let limits = Limits::new(context.clock(), token, options.timeout);
-        Running {
+        RunningFallback {
             limits,
             context,
             tiers: tiers.into_iter(),
@@ -158,10 +158,10 @@ impl<'a, T: 'a> Operation for Fallback<'a, T> {
 
 /// Tiers between the first poll and the result.
 #[expect(missing_debug_implementations, reason = "nobody can name it")]
-pub struct Running<'a, T> {
+pub struct RunningFallback<'a, T> {
     context: StepContext,
-    tiers: vec::IntoIter<Tier<'a, T>>,
-    options: Options,
+    tiers: vec::IntoIter<FallbackTier<'a, T>>,
+    options: CombinatorOptions,
     /// What ends all tiers.
     limits: Result<Limits, Error>,
     tier: Option<RunningTier<'a, T>>,
@@ -174,9 +174,9 @@ struct RunningTier<'a, T> {
     any: AnyRunning<BoxOperation<'a, T>, BoxOutcome<'a, T>, T, Error>,
 }
 
-impl<T> Unpin for Running<'_, T> {}
+impl<T> Unpin for RunningFallback<'_, T> {}
 
-impl<'a, T: 'a> Running<'a, T> {
+impl<'a, T: 'a> RunningFallback<'a, T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Winner<T>, Error>> {
         loop {
             if let Some(RunningTier { name, strategies, any }) = &mut self.tier {
@@ -200,7 +200,8 @@ impl<'a, T: 'a> Running<'a, T> {
     /// Begins the next tier that has a strategy.
     fn next_tier(&mut self) -> Result<(), Error> {
         let limits = self.limits.as_ref().map_err(Clone::clone)?;
-        let Some(Tier { name, strategies }) = self.tiers.find(|tier| !tier.strategies.is_empty())
+        let Some(FallbackTier { name, strategies }) =
+            self.tiers.find(|tier| !tier.strategies.is_empty())
         else {
             if self.failures.is_empty() {
                 return Err(Error::validation("there is no strategy to try"));

@@ -30,14 +30,14 @@ const ENDED_PER_POLL: usize = 128;
 
 /// What all combinators can be told.
 #[derive(Clone, Debug)]
-pub(super) struct Options {
+pub(super) struct CombinatorOptions {
     pub(super) compensation: CompensationPolicy,
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Duration,
     pub(super) cancellation: CancellationToken,
 }
 
-impl Default for Options {
+impl Default for CombinatorOptions {
     fn default() -> Self {
         Self {
             compensation: CompensationPolicy::default(),
@@ -49,7 +49,7 @@ impl Default for Options {
 }
 
 /// How an operation ended.
-pub(super) struct Ended<T> {
+pub(super) struct EndedOperation<T> {
     pub(super) index: usize,
     /// Its step, with what it has staged.
     pub(super) step: ChildStep,
@@ -57,8 +57,8 @@ pub(super) struct Ended<T> {
 }
 
 /// What happened next.
-pub(super) enum Event<T> {
-    Ended(Ended<T>),
+pub(super) enum RaceEvent<T> {
+    Ended(EndedOperation<T>),
     /// The operations were told to stop because the race is to end.
     Over(Error),
     /// The grace is over; so many operations were dropped.
@@ -67,7 +67,7 @@ pub(super) enum Event<T> {
 }
 
 /// The index of an operation and what it returned; nothing if it was told to stop before it began.
-type Outcome<T> = (usize, Option<Result<Held<T>, Error>>);
+type RaceOutcome<T> = (usize, Option<Result<Held<T>, Error>>);
 
 pub(super) struct Race<F> {
     context: StepContext,
@@ -87,7 +87,7 @@ pub(super) struct Race<F> {
     budget: usize,
 }
 
-type Settle<T, E> = fn(Result<T, E>) -> Result<Held<T>, Error>;
+type RaceSettle<T, E> = fn(Result<T, E>) -> Result<Held<T>, Error>;
 
 pin_project! {
     /// An operation in a race: called when it is first polled, unless its step was told to stop by
@@ -96,7 +96,7 @@ pin_project! {
         index: usize,
         waiting: Option<(StepContext, Held<O>)>,
         #[pin]
-        running: Option<Contained<F, Settle<T, E>>>,
+        running: Option<Contained<F, RaceSettle<T, E>>>,
         // Why it could not be called.
         refused: Option<Error>,
     }
@@ -115,7 +115,7 @@ where
     /// An operation that is called now.
     pub(super) fn called(index: usize, make: impl FnOnce() -> F) -> Self {
         let mut entered = Self { index, waiting: None, running: None, refused: None };
-        match Contained::call("the operation", make, settle::<T, E> as Settle<T, E>) {
+        match Contained::call("the operation", make, settle::<T, E> as RaceSettle<T, E>) {
             Ok(running) => entered.running = Some(running),
             Err(error) => entered.refused = Some(error),
         }
@@ -136,7 +136,7 @@ where
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
 {
-    type Output = Outcome<T>;
+    type Output = RaceOutcome<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -164,7 +164,7 @@ impl<F> Race<F> {
     pub(super) fn new(
         context: &StepContext,
         what: &'static str,
-        options: &Options,
+        options: &CombinatorOptions,
         deadline: Option<&Limits>,
     ) -> Result<Self, Error> {
         let step = ChildStep::new(context, None, &options.cancellation);
@@ -233,13 +233,13 @@ impl<F> Race<F> {
     }
 }
 
-impl<T, F: Future<Output = Outcome<T>>> Race<F> {
+impl<T, F: Future<Output = RaceOutcome<T>>> Race<F> {
     /// Waits for the next thing to happen.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event<T>> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<RaceEvent<T>> {
         loop {
             // Asked first: an operation that fails because it was told to stop is not the cause.
             if let Some(error) = self.over(|limits| limits.exceeded()) {
-                return Poll::Ready(Event::Over(error));
+                return Poll::Ready(RaceEvent::Over(error));
             }
             if self.budget == 0 {
                 self.budget = ENDED_PER_POLL;
@@ -247,10 +247,10 @@ impl<T, F: Future<Output = Outcome<T>>> Race<F> {
                 return Poll::Pending;
             }
             let Poll::Ready(outcome) = self.running.as_mut().poll_next(cx) else { break };
-            let Some((index, result)) = outcome else { return Poll::Ready(Event::AllEnded) };
+            let Some((index, result)) = outcome else { return Poll::Ready(RaceEvent::AllEnded) };
             self.budget -= 1;
             if let (Some(step), Some(result)) = (self.steps.remove(&index), result) {
-                return Poll::Ready(Event::Ended(Ended { index, step, result }));
+                return Poll::Ready(RaceEvent::Ended(EndedOperation { index, step, result }));
             }
         }
         self.budget = ENDED_PER_POLL;
@@ -259,7 +259,7 @@ impl<T, F: Future<Output = Outcome<T>>> Race<F> {
             Poll::Pending => None,
         };
         if let Some(error) = self.over(waited) {
-            return Poll::Ready(Event::Over(error));
+            return Poll::Ready(RaceEvent::Over(error));
         }
         if !self.decided {
             return Poll::Pending;
@@ -274,7 +274,7 @@ impl<T, F: Future<Output = Outcome<T>>> Race<F> {
         let dropped = self.running.len();
         panics::drop_contained(|| self.running = Box::pin(FuturesUnordered::new()));
         self.steps.clear();
-        Poll::Ready(Event::Dropped(dropped))
+        Poll::Ready(RaceEvent::Dropped(dropped))
     }
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
+use super::race::{CombinatorOptions, EndedOperation, Entered, Race, RaceEvent, with_dropped};
 use crate::cancellation::CancellationToken;
 use crate::clock::Alarm;
 use crate::error::{BoxError, Error, Gathered};
@@ -68,7 +68,7 @@ where
         context: context.clone(),
         policy,
         operation: Held::new(operation),
-        options: Options::default(),
+        options: CombinatorOptions::default(),
     }
 }
 
@@ -98,7 +98,7 @@ pub struct Retry<O> {
     context: StepContext,
     policy: RetryPolicy,
     operation: Held<O>,
-    options: Options,
+    options: CombinatorOptions,
 }
 
 impl<O> Retry<O> {
@@ -115,7 +115,7 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<T, Error>;
-    type IntoFuture = OperationFuture<Self, Running<O, F, T, E>>;
+    type IntoFuture = OperationFuture<Self, RunningRetry<O, F, T, E>>;
 
     fn into_future(self) -> Self::IntoFuture {
         OperationFuture::new(self)
@@ -129,22 +129,22 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<T, Error>;
-    type Running = Running<O, F, T, E>;
+    type Running = RunningRetry<O, F, T, E>;
     const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
         let Self { context, policy, operation, options } = self;
-        let mut running = Running {
+        let mut running = RunningRetry {
             context,
             policy,
             operation,
             options,
             limits: None,
-            stage: Stage::Next,
+            stage: RetryStage::Next,
             history: History::default(),
         };
         if let Err(error) = running.begin() {
-            running.stage = Stage::Refused(error);
+            running.stage = RetryStage::Refused(error);
         }
         running
     }
@@ -156,22 +156,22 @@ where
 
 /// An operation that is retried, between the first poll and the result.
 #[expect(missing_debug_implementations, reason = "nobody can name it")]
-pub struct Running<O, F, T, E> {
+pub struct RunningRetry<O, F, T, E> {
     context: StepContext,
     policy: RetryPolicy,
     operation: Held<O>,
-    options: Options,
+    options: CombinatorOptions,
     /// What ends all attempts and waits.
     limits: Option<Limits>,
-    stage: Stage<F, T, E>,
+    stage: RetryStage<F, T, E>,
     history: History,
 }
 
-impl<O, F, T, E> Unpin for Running<O, F, T, E> {}
+impl<O, F, T, E> Unpin for RunningRetry<O, F, T, E> {}
 
 type Attempting<F, T, E> = Race<Entered<fn(StepContext) -> F, F, T, E>>;
 
-enum Stage<F, T, E> {
+enum RetryStage<F, T, E> {
     Refused(Error),
     /// An attempt is to begin.
     Next,
@@ -200,7 +200,7 @@ struct Ends {
     failure: Option<Error>,
 }
 
-impl<O, F, T, E> Running<O, F, T, E>
+impl<O, F, T, E> RunningRetry<O, F, T, E>
 where
     O: FnMut(StepContext) -> F,
     F: Future<Output = Result<T, E>>,
@@ -218,25 +218,25 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
         loop {
             let error = match &mut self.stage {
-                Stage::Refused(error) => error.clone(),
-                Stage::Next => match self.attempt() {
+                RetryStage::Refused(error) => error.clone(),
+                RetryStage::Next => match self.attempt() {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
-                Stage::Attempt { .. } => match ready!(self.poll_attempt(cx)) {
+                RetryStage::Attempt { .. } => match ready!(self.poll_attempt(cx)) {
                     Some(value) => return Poll::Ready(Ok(value)),
                     None => continue,
                 },
-                Stage::Undoing { rollback, .. } => {
+                RetryStage::Undoing { rollback, .. } => {
                     let undone = ready!(Pin::new(rollback).poll(cx)).map_err(Error::from);
                     match self.undone(undone) {
                         Ok(()) => continue,
                         Err(error) => return Poll::Ready(Err(error)),
                     }
                 }
-                Stage::Waiting { .. } => match ready!(self.poll_wait(cx)) {
+                RetryStage::Waiting { .. } => match ready!(self.poll_wait(cx)) {
                     Ok(()) => {
-                        self.stage = Stage::Next;
+                        self.stage = RetryStage::Next;
                         continue;
                     }
                     Err(error) => error,
@@ -253,16 +253,16 @@ where
         self.history.attempts = self.history.attempts.saturating_add(1);
         let Some(operation) = self.operation.get_mut() else { return Ok(()) };
         race.add(0, |step| Entered::called(0, || operation(step)));
-        self.stage = Stage::Attempt { race, ended: Ends::default() };
+        self.stage = RetryStage::Attempt { race, ended: Ends::default() };
         Ok(())
     }
 
     /// Ready when the attempt has ended: with the value, if it succeeded.
     fn poll_attempt(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let Stage::Attempt { race, ended } = &mut self.stage else { return Poll::Ready(None) };
+        let RetryStage::Attempt { race, ended } = &mut self.stage else { return Poll::Ready(None) };
         loop {
             match ready!(race.poll_next(cx)) {
-                Event::Ended(Ended { result, .. }) => match result {
+                RaceEvent::Ended(EndedOperation { result, .. }) => match result {
                     Ok(value) if ended.ending.is_none() => {
                         if let Some(value) = value.take() {
                             return Poll::Ready(Some(value));
@@ -270,23 +270,25 @@ where
                     }
                     result => ended.failure = result.err(),
                 },
-                Event::Over(error) => ended.ending = Some(error),
-                Event::Dropped(dropped) => self.history.dropped = dropped,
-                Event::AllEnded => break,
+                RaceEvent::Over(error) => ended.ending = Some(error),
+                RaceEvent::Dropped(dropped) => self.history.dropped = dropped,
+                RaceEvent::AllEnded => break,
             }
         }
-        let stage = std::mem::replace(&mut self.stage, Stage::Next);
-        if let Stage::Attempt { race, ended } = stage {
+        let stage = std::mem::replace(&mut self.stage, RetryStage::Next);
+        if let RetryStage::Attempt { race, ended } = stage {
             let rollback = race.roll_back(&self.options.compensation);
-            self.stage = Stage::Undoing { rollback, _race: race, ended };
+            self.stage = RetryStage::Undoing { rollback, _race: race, ended };
         }
         Poll::Ready(None)
     }
 
     /// Goes on behind the rollback of an attempt, or gives the error of all.
     fn undone(&mut self, undone: Result<RollbackReport, Error>) -> Result<(), Error> {
-        let stage = std::mem::replace(&mut self.stage, Stage::Next);
-        let Stage::Undoing { ended: Ends { ending, failure }, .. } = stage else { return Ok(()) };
+        let stage = std::mem::replace(&mut self.stage, RetryStage::Next);
+        let RetryStage::Undoing { ended: Ends { ending, failure }, .. } = stage else {
+            return Ok(());
+        };
         if let Some(ending) = ending {
             if let Some(failure) = failure {
                 drop(self.history.failures.add(0, failure));
@@ -303,7 +305,7 @@ where
         self.history.add(error, wait);
         let alarm = panics::contain(|| Alarm::after(self.context.clock(), wait));
         match alarm.unwrap_or_else(|message| Err(Error::panic("the clock", &message))) {
-            Ok(alarm) => self.stage = Stage::Waiting { alarm, yielded: !wait.is_zero() },
+            Ok(alarm) => self.stage = RetryStage::Waiting { alarm, yielded: !wait.is_zero() },
             Err(error) => return Err(std::mem::take(&mut self.history).into_error(error)),
         }
         Ok(())
@@ -311,7 +313,7 @@ where
 
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Self { stage, limits, .. } = self;
-        let (Stage::Waiting { alarm, yielded }, Some(limits)) = (stage, limits) else {
+        let (RetryStage::Waiting { alarm, yielded }, Some(limits)) = (stage, limits) else {
             return Poll::Ready(Ok(()));
         };
         let polled = panics::contain(|| {

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
-use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
+use super::race::{CombinatorOptions, EndedOperation, Entered, Race, RaceEvent, with_dropped};
 use crate::error::{BoxError, Error, Gathered};
 use crate::operation::{Operation, OperationFuture, option};
 use crate::panics::{Held, HeldEach};
@@ -62,7 +62,7 @@ pub fn when_all<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAl
         context: context.clone(),
         operations: operations.into_iter().collect(),
         concurrency: None,
-        options: Options::default(),
+        options: CombinatorOptions::default(),
     }
 }
 
@@ -90,7 +90,7 @@ pub struct WhenAll<O> {
     context: StepContext,
     operations: HeldEach<O>,
     concurrency: Option<usize>,
-    options: Options,
+    options: CombinatorOptions,
 }
 
 impl<O> WhenAll<O> {
@@ -114,7 +114,7 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<Vec<T>, Error>;
-    type IntoFuture = OperationFuture<Self, Running<O, F, T, E>>;
+    type IntoFuture = OperationFuture<Self, RunningAll<O, F, T, E>>;
 
     fn into_future(self) -> Self::IntoFuture {
         OperationFuture::new(self)
@@ -128,17 +128,17 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<Vec<T>, Error>;
-    type Running = Running<O, F, T, E>;
+    type Running = RunningAll<O, F, T, E>;
     const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
-        let mut running = Running {
+        let mut running = RunningAll {
             rollback: None,
             race: None,
             refused: None,
             waiting: Vec::new().into_iter().enumerate(),
             values: Vec::new(),
-            failures: Failures::default(),
+            failures: FailedOperations::default(),
             compensation: self.options.compensation.clone(),
         };
         running.refused = running.begin(self).err();
@@ -152,20 +152,20 @@ where
 
 /// All operations between the first poll and the result.
 #[expect(missing_debug_implementations, reason = "nobody can name it")]
-pub struct Running<O, F, T, E> {
+pub struct RunningAll<O, F, T, E> {
     /// Before the race, which hands the scope over when the rollback has put back what it holds.
     rollback: Option<(Error, Rollback)>,
     race: Option<Race<Entered<O, F, T, E>>>,
     refused: Option<Error>,
     waiting: Enumerate<vec::IntoIter<Held<O>>>,
     values: Vec<Option<Held<T>>>,
-    failures: Failures,
+    failures: FailedOperations,
     compensation: CompensationPolicy,
 }
 
-impl<O, F, T, E> Unpin for Running<O, F, T, E> {}
+impl<O, F, T, E> Unpin for RunningAll<O, F, T, E> {}
 
-impl<O, F, T, E> Running<O, F, T, E>
+impl<O, F, T, E> RunningAll<O, F, T, E>
 where
     O: FnOnce(StepContext) -> F,
     F: Future<Output = Result<T, E>>,
@@ -197,7 +197,7 @@ where
         };
         while self.rollback.is_none() {
             match ready!(race.poll_next(cx)) {
-                Event::Ended(Ended { index, step, result }) => {
+                RaceEvent::Ended(EndedOperation { index, step, result }) => {
                     drop(step);
                     match result {
                         Ok(value) => self.values[index] = Some(value),
@@ -212,12 +212,12 @@ where
                         }
                     }
                 }
-                Event::Over(error) => {
+                RaceEvent::Over(error) => {
                     self.failures.first.get_or_insert(error);
                 }
-                Event::Dropped(dropped) => self.failures.dropped = dropped,
-                Event::AllEnded => {
-                    let Failures { first, others, count, .. } = &mut self.failures;
+                RaceEvent::Dropped(dropped) => self.failures.dropped = dropped,
+                RaceEvent::AllEnded => {
+                    let FailedOperations { first, others, count, .. } = &mut self.failures;
                     let Some(error) = first.take() else {
                         let values = std::mem::take(&mut self.values);
                         let values = values.into_iter().flatten().filter_map(Held::take);
@@ -240,14 +240,14 @@ where
 
 /// What has gone wrong so far.
 #[derive(Default)]
-struct Failures {
+struct FailedOperations {
     first: Option<Error>,
     others: Gathered,
     count: usize,
     dropped: usize,
 }
 
-impl Failures {
+impl FailedOperations {
     fn add(&mut self, index: usize, error: Error) {
         self.count += 1;
         match &self.first {

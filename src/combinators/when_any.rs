@@ -5,7 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::race::{Ended, Entered, Event, Options, Race, with_dropped};
+use super::race::{CombinatorOptions, EndedOperation, Entered, Race, RaceEvent, with_dropped};
 use super::winner::Winner;
 use crate::error::{BoxError, Error, ErrorCode, Gathered};
 use crate::operation::{Limits, Operation, OperationFuture, option};
@@ -55,7 +55,7 @@ pub fn when_any<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAn
     WhenAny {
         context: context.clone(),
         operations: operations.into_iter().collect(),
-        options: Options::default(),
+        options: CombinatorOptions::default(),
     }
 }
 
@@ -83,7 +83,7 @@ pub fn when_any<I: IntoIterator>(context: &StepContext, operations: I) -> WhenAn
 pub struct WhenAny<O> {
     context: StepContext,
     operations: HeldEach<O>,
-    options: Options,
+    options: CombinatorOptions,
 }
 
 impl<O> WhenAny<O> {
@@ -136,7 +136,7 @@ pub struct AnyRunning<O, F, T, E> {
     race: Option<Race<Entered<O, F, T, E>>>,
     winner: Option<(usize, Held<T>)>,
     lost: Lost,
-    options: Options,
+    options: CombinatorOptions,
 }
 
 impl<O, F, T, E> Unpin for AnyRunning<O, F, T, E> {}
@@ -150,7 +150,7 @@ where
     pub(super) fn start(
         context: &StepContext,
         operations: impl IntoIterator<Item = O>,
-        options: Options,
+        options: CombinatorOptions,
         deadline: Option<&Limits>,
     ) -> Self {
         let operations: Vec<_> = operations.into_iter().map(Held::new).collect();
@@ -184,21 +184,21 @@ where
         let Some(race) = race else { return Poll::Ready(Err(std::mem::take(lost))) };
         while rollback.is_none() {
             match ready!(race.poll_next(cx)) {
-                Event::Ended(Ended { index, step, result: Ok(value) })
+                RaceEvent::Ended(EndedOperation { index, step, result: Ok(value) })
                     if winner.is_none() && lost.ending.is_none() =>
                 {
                     step.keep_in(context.scope());
                     *winner = Some((index, value));
                     race.stop();
                 }
-                Event::Ended(Ended { index, result, .. }) => {
+                RaceEvent::Ended(EndedOperation { index, result, .. }) => {
                     if let Err(error) = result {
                         lost.add(index, error);
                     }
                 }
-                Event::Over(error) => lost.ending = Some(error),
-                Event::Dropped(dropped) => lost.dropped = dropped,
-                Event::AllEnded => *rollback = Some(race.roll_back(&options.compensation)),
+                RaceEvent::Over(error) => lost.ending = Some(error),
+                RaceEvent::Dropped(dropped) => lost.dropped = dropped,
+                RaceEvent::AllEnded => *rollback = Some(race.roll_back(&options.compensation)),
             }
         }
         let Some(rollback) = rollback else { return Poll::Pending };

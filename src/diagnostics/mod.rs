@@ -92,13 +92,13 @@ impl Counters {
 
 /// The time that operations of one kind took.
 #[derive(Debug)]
-pub(crate) struct Timer {
+pub(crate) struct OperationTimer {
     nanos: AtomicU64,
     #[cfg(feature = "metrics")]
     name: &'static str,
 }
 
-impl Timer {
+impl OperationTimer {
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "a name for metrics"))]
     const fn new(name: &'static str) -> Self {
         Self {
@@ -127,14 +127,14 @@ macro_rules! counters {
         #[derive(Debug)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)+
-            pub(crate) drain_time: Timer,
-            pub(crate) select_time: Timer,
+            pub(crate) drain_time: OperationTimer,
+            pub(crate) select_time: OperationTimer,
         }
 
         pub(crate) static COUNTERS: Counters = Counters {
             $($name: Counter::new(concat!("watershed_", stringify!($name), "_total")),)+
-            drain_time: Timer::new("watershed_drain_seconds"),
-            select_time: Timer::new("watershed_select_seconds"),
+            drain_time: OperationTimer::new("watershed_drain_seconds"),
+            select_time: OperationTimer::new("watershed_select_seconds"),
         };
 
         /// The counters at one moment.

@@ -19,7 +19,7 @@ pub(super) const NO_ROW: u32 = u32::MAX;
 pub(super) struct Accounts {
     pub(super) total: Counts,
     pub(super) dropped: Dropped,
-    rows: Vec<Row>,
+    rows: Vec<SourceRow>,
     watch: Option<Progress>,
     /// What the counters of the process were told.
     told: Counts,
@@ -28,7 +28,7 @@ pub(super) struct Accounts {
     permits: usize,
 }
 
-struct Row {
+struct SourceRow {
     source: SourceRef,
     /// Made with the first message.
     counts: Option<Box<Counts>>,
@@ -52,7 +52,7 @@ impl Accounts {
         if let Some(watch) = &self.watch {
             watch.add_source(source);
         }
-        self.rows.push(Row { source: source.clone(), counts: None });
+        self.rows.push(SourceRow { source: source.clone(), counts: None });
         u32::try_from(self.rows.len() - 1).unwrap_or(NO_ROW)
     }
 
@@ -127,7 +127,7 @@ impl Accounts {
         report.total = self.total;
         report.dropped = self.dropped;
         let rows = std::mem::take(&mut self.rows).into_iter();
-        let rows = rows.map(|Row { source, counts }| SourceReport {
+        let rows = rows.map(|SourceRow { source, counts }| SourceReport {
             source,
             counts: counts.map_or_else(Counts::default, |counts| *counts),
         });

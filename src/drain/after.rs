@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use super::lane::Waiting;
+use super::lane::WaitingMessage;
 use super::letters::{DeadLetters, Letter};
 use super::settling::{Gone, is_lost, settle_failed};
-use super::slot::{Ended, Job, Slot, Work};
+use super::slot::{Job, Slot, SlotEnded, Work};
 use super::state::{Info, State};
 use super::storing::Storing;
 use super::types::{DrainTypes, Drains};
@@ -54,7 +54,7 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         then: Then,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let this = self.as_mut().project();
         *this.deadline = Tick::MAX;
         let Some(lent) = this.step.as_mut().filter(|lent| lent.is_touched()) else {
@@ -70,7 +70,7 @@ impl<C: Drains> Slot<C> {
     pub(super) fn poll_after(
         mut self: Pin<&mut Self>,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let this = self.as_mut().project();
         match this.after.as_deref_mut() {
             Some(After::Undo { rollback, .. }) => {
@@ -83,7 +83,7 @@ impl<C: Drains> Slot<C> {
                         drop(rollback);
                         self.undone(undone, then, work)
                     }
-                    _ => Poll::Ready(Ended::Booked),
+                    _ => Poll::Ready(SlotEnded::Booked),
                 }
             }
             Some(After::Letter { letter, .. }) => {
@@ -106,7 +106,7 @@ impl<C: Drains> Slot<C> {
         undone: Undone,
         then: Then,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let this = self.as_mut().project();
         let stays = undone.is_err() || work.shared.policy.runs_nothing();
         if let Some(lent) = this.step.as_mut().filter(|_| stays) {
@@ -125,9 +125,9 @@ impl<C: Drains> Slot<C> {
             (Then::Again(wait, _), Ok(_)) => {
                 // Before the message leaves: the clock may panic.
                 let until = work.shared.now() + wait;
-                let Some(job) = this.job.take() else { return Poll::Ready(Ended::Booked) };
+                let Some(job) = this.job.take() else { return Poll::Ready(SlotEnded::Booked) };
                 *this.booked = false;
-                return Poll::Ready(Ended::Waits(Box::new(Waiting { job, until })));
+                return Poll::Ready(SlotEnded::Waits(Box::new(WaitingMessage { job, until })));
             }
             // What cannot be undone cannot be done again.
             (Then::Again(_, Some(error)), Err(_)) => (error, false),
@@ -149,9 +149,9 @@ impl<C: Drains> Slot<C> {
         interrupted: bool,
         undone: Undone,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let this = self.as_mut().project();
-        let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
+        let Some(job) = this.job else { return Poll::Ready(SlotEnded::Booked) };
         let goes_on = work.shared.settings.goes_on() && !interrupted;
         // One of which nothing is left is not rejected: it comes again.
         let is_empty = job.message.is_none() && this.raw.is_none();
@@ -204,7 +204,7 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         result: Result<(), Error>,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         if let Err(error) = result {
             return self.letter_failed(error, work);
         }
@@ -227,7 +227,7 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         failed: Error,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let after = self.as_mut().project().after.take().map(|after| *after);
         match after {
             Some(After::Letter { letter, undone }) => {
@@ -252,7 +252,7 @@ impl<C: Drains> Slot<C> {
         error: Error,
         undone: bool,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let this = self.as_mut().project();
         this.span.end(Err(&error));
         *this.booked = false;
@@ -265,11 +265,11 @@ impl<C: Drains> Slot<C> {
             }
             work.state.give_back_in_flight(work.info, job);
         }
-        Poll::Ready(Ended::Booked)
+        Poll::Ready(SlotEnded::Booked)
     }
 
     /// Books a message that has failed.
-    pub(super) fn failed(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Ended<C> {
+    pub(super) fn failed(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> SlotEnded<C> {
         let this = self.as_mut().project();
         let job = this.job.take();
         *this.booked = false;
@@ -279,7 +279,7 @@ impl<C: Drains> Slot<C> {
             n.failed += 1;
         });
         panics::drop_contained(|| drop(job));
-        Ended::Booked
+        SlotEnded::Booked
     }
 
     /// Lets a message wait here, because too many wait already.

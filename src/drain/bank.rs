@@ -19,9 +19,9 @@ use super::lane::{Lane, Turn};
 use super::many::Many;
 use super::order::Order;
 use super::runs::Runs;
-use super::serial::Desk;
+use super::serial::LaneDesk;
 use super::state::{Shared, State};
-use super::turns::Place;
+use super::turns::LanePlace;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
@@ -42,7 +42,7 @@ pub(super) struct Bank<C: DrainTypes> {
     shared: Arc<Shared<C>>,
     pub(super) number: u32,
     ready: ReadyQueue,
-    pub(super) lanes: Vec<Option<Seat<C>>>,
+    pub(super) lanes: Vec<Option<BankSeat<C>>>,
     pub(super) vacant: Vec<u32>,
     pub(super) runs: Runs<C>,
     alarms: Alarms,
@@ -62,7 +62,7 @@ pub(super) struct Bank<C: DrainTypes> {
 }
 
 /// What comes when a bank is through with its round.
-enum Next {
+enum NextInRound {
     /// Another round at once: nobody else wants one.
     Round,
     /// Others are polled before it.
@@ -71,7 +71,7 @@ enum Next {
     Sleep,
 }
 
-pub(super) struct Seat<C: DrainTypes> {
+pub(super) struct BankSeat<C: DrainTypes> {
     pub(super) node: Arc<Node>,
     pub(super) lane: Pin<Box<Lane<C>>>,
 }
@@ -124,7 +124,7 @@ impl<C: Drains> Bank<C> {
             u32::try_from(self.lanes.len() - 1).unwrap_or(NOBODY)
         });
         let node = self.ready.node(place);
-        self.lanes[place as usize] = Some(Seat { node, lane });
+        self.lanes[place as usize] = Some(BankSeat { node, lane });
         self.fresh.push(place);
         state.banks.fresh += 1;
     }
@@ -193,12 +193,12 @@ impl<C: Drains> Bank<C> {
             } else {
                 if in_turn {
                     match self.end_round(state, cx) {
-                        Next::Round => {
+                        NextInRound::Round => {
                             self.ready.advance();
                             continue;
                         }
-                        Next::Wait => return Poll::Pending,
-                        Next::Sleep => {}
+                        NextInRound::Wait => return Poll::Pending,
+                        NextInRound::Sleep => {}
                     }
                 } else if self.has_more() {
                     state.banks.wait_for_turn(self.number);
@@ -237,24 +237,24 @@ impl<C: Drains> Bank<C> {
     }
 
     /// The bank is through with its round.
-    fn end_round(&mut self, state: &mut State<C>, cx: &mut Context<'_>) -> Next {
+    fn end_round(&mut self, state: &mut State<C>, cx: &mut Context<'_>) -> NextInRound {
         let has_more = self.has_more();
         if has_more && !state.banks.others_wait() {
             if self.shared.roused.load(Ordering::Acquire) == 0 {
-                return Next::Round;
+                return NextInRound::Round;
             }
             // Those first who were woken: they may want a turn.
             self.is_through = true;
             state.go_on = true;
             cx.waker().wake_by_ref();
-            return Next::Wait;
+            return NextInRound::Wait;
         }
         if has_more {
             state.banks.wait_for_turn(self.number);
         }
         self.in_turn = false;
         state.banks.pass_on();
-        Next::Sleep
+        NextInRound::Sleep
     }
 
     /// Whether places are left for another round.
@@ -285,11 +285,11 @@ impl<C: Drains> Bank<C> {
             if C::Receipt::SETTLES && is_many() {
                 return self.many_turn(place, panicked, state);
             }
-            let Some(Seat { node, lane }) = seat else { return };
+            let Some(BankSeat { node, lane }) = seat else { return };
             let (shared, alarms, bank) = (&*self.shared, &mut self.alarms, self.number);
             let turn = lane
                 .as_mut()
-                .serial_turn(&mut Desk { state, shared, alarms, node, bank }, panicked);
+                .serial_turn(&mut LaneDesk { state, shared, alarms, node, bank }, panicked);
             self.end_turn(place, turn, state);
         } else {
             self.many_turn(place, panicked, state);
@@ -307,9 +307,11 @@ impl<C: Drains> Bank<C> {
                 None => return,
             },
         };
-        let Some(Some(Seat { node, lane })) = self.lanes.get_mut(index as usize) else { return };
+        let Some(Some(BankSeat { node, lane })) = self.lanes.get_mut(index as usize) else {
+            return;
+        };
         let (shared, alarms, bank) = (&*self.shared, &mut self.alarms, self.number);
-        let mut desk = Desk { state, shared, alarms, node, bank };
+        let mut desk = LaneDesk { state, shared, alarms, node, bank };
         let mut lane = lane.as_mut();
         if run.is_none() {
             if let Some(message) = panicked {
@@ -322,7 +324,7 @@ impl<C: Drains> Bank<C> {
             }
             lane.as_mut().is_woken();
         }
-        let spot = Place {
+        let spot = LanePlace {
             lane,
             index,
             runs: &mut self.runs,

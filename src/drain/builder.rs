@@ -5,14 +5,14 @@ use std::future::{Future, IntoFuture};
 
 use futures::stream::{Empty, Stream};
 
-use super::future::{Started, Unstarted};
+use super::future::{StartedDrain, Unstarted};
 use super::letters::{DeadLetters, NoLetters};
 use super::order::{InOrder, Order};
 use super::progress::Progress;
 use super::put_back::{Nowhere, PutBack};
 use super::report::FanInReport;
 use super::settings::Settings;
-use super::start::{Parts, Start};
+use super::start::{DrainParts, Start};
 use super::types::{CloneMessage, Types};
 use super::undos::{NoLocal, UndoWith};
 use crate::error::Failure;
@@ -184,13 +184,14 @@ where
     type Output = Result<FanInReport, Failure<FanInReport>>;
     type IntoFuture = OperationFuture<
         Unstarted<Types<S, H, F, O, D, P, U, N>>,
-        Started<Types<S, H, F, O, D, P, U, N>>,
+        StartedDrain<Types<S, H, F, O, D, P, U, N>>,
     >;
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { core, order, letters, put_back, undos, incoming } = self;
         let Core { context, sources, handler, clone, settings, progress } = core;
-        let parts = Parts { context, settings, clone, handler, letters, put_back, order, undos };
+        let parts =
+            DrainParts { context, settings, clone, handler, letters, put_back, order, undos };
         OperationFuture::new(Unstarted::new(Start { sources, incoming, progress, parts }))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::after::{After, Then};
 use super::settling::abandon_ticket;
-use super::slot::{Ended, Job, Slot, Work, book};
+use super::slot::{Job, Slot, SlotEnded, Work, book};
 use super::state::{Info, State};
 use super::types::Drains;
 use crate::clock::Tick;
@@ -21,7 +21,7 @@ impl<C: Drains> Slot<C> {
     pub(super) fn timed_out(
         mut self: Pin<&mut Self>,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let this = self.as_mut().project();
         let timeout = work.shared.settings.message_timeout.unwrap_or_default();
         let error = Error::timeout("the handler", timeout);
@@ -37,7 +37,7 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         message: &str,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         if let Some(lent) = self.as_mut().project().step {
             lent.disarm();
         }
@@ -56,7 +56,7 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         mut error: Error,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let mut this = self.as_mut().project();
         if let Err(message) = panics::contain(|| this.handler.set(None)) {
             let number = this.job.as_ref().map_or(0, |job| job.number);
@@ -72,7 +72,7 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         wait: Duration,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         if self.job.as_ref().is_some_and(Job::is_by_hand) {
             // It has settled the message by itself: there is nothing to come again.
             return Poll::Ready(self.succeed(work));
@@ -93,12 +93,12 @@ impl<C: Drains> Slot<C> {
         mut self: Pin<&mut Self>,
         error: Error,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let this = self.as_mut().project();
         book(this.booked, work.info, work.state);
         *this.deadline = Tick::MAX;
         *this.stop = None;
-        let Some(job) = this.job else { return Poll::Ready(Ended::Booked) };
+        let Some(job) = this.job else { return Poll::Ready(SlotEnded::Booked) };
         job.failed += 1;
         let error = error.with_origin(work.info.message(job.number));
         let cancelled = work.shared.outer.is_cancelled();

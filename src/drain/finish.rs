@@ -4,9 +4,9 @@
 use super::accounts::Accounts;
 use super::order::BusyKeys;
 use super::report::FanInReport;
-use super::running::Running;
+use super::running::RunningDrain;
 use super::settings::Commit;
-use super::state::{Failures, Phase, State};
+use super::state::{DrainPhase, Failures, State};
 use super::types::{DrainTypes, Drains};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode, Failure};
@@ -15,7 +15,7 @@ use crate::undo::DrainScope;
 
 type Finished = Result<FanInReport, Failure<FanInReport>>;
 
-impl<C: Drains> Running<C> {
+impl<C: Drains> RunningDrain<C> {
     /// Drops what is left, commits or gathers the errors, and counts the result.
     pub(super) fn finish(mut self: Box<Self>, mut result: Result<(), Error>) -> Finished {
         self.handlers_hear(&result);
@@ -24,7 +24,7 @@ impl<C: Drains> Running<C> {
         if let Some(mut state) = self.close() {
             report.settlements = self.leave_transports(&mut state);
             let commit = state.commit;
-            let Parts { mut accounts, failures, scope, drop_users } = take_apart(*state);
+            let StateParts { mut accounts, failures, scope, drop_users } = take_apart(*state);
             related = failures.first;
             related.extend(drop_users().iter().map(|text| Error::panic("a destructor", text)));
             more = failures.more;
@@ -74,7 +74,7 @@ impl<C: Drains> Running<C> {
     fn close(&mut self) -> Option<Box<State<C>>> {
         self.refuse_sources();
         let mut state = self.shared.take()?;
-        state.phase = Phase::Stopping;
+        state.phase = DrainPhase::Stopping;
         for bank in &mut self.banks {
             bank.abandon(&mut state);
         }
@@ -93,7 +93,7 @@ impl<C: Drains> Running<C> {
         let mut report = self.open_report();
         if let Some(mut state) = self.close() {
             report.settlements = self.leave_transports(&mut state);
-            let Parts { mut accounts, scope, drop_users, .. } = take_apart(*state);
+            let StateParts { mut accounts, scope, drop_users, .. } = take_apart(*state);
             accounts.close(&mut report);
             report.late = scope.late();
             scope.keep();
@@ -107,7 +107,7 @@ impl<C: Drains> Running<C> {
 }
 
 /// A drain's state in parts.
-struct Parts<D> {
+struct StateParts<D> {
     accounts: Accounts,
     failures: Failures,
     scope: DrainScope,
@@ -115,10 +115,10 @@ struct Parts<D> {
     drop_users: D,
 }
 
-fn take_apart<C: Drains>(state: State<C>) -> Parts<impl FnOnce() -> Vec<String>> {
+fn take_apart<C: Drains>(state: State<C>) -> StateParts<impl FnOnce() -> Vec<String>> {
     let State { accounts, failures, scope, handler, letters, put_back, order, undos, .. } = state;
     let drop_users = move || drop_functions::<C>(handler, letters, put_back, order, undos);
-    Parts { accounts, failures, scope, drop_users }
+    StateParts { accounts, failures, scope, drop_users }
 }
 
 /// Drops the user's functions, each however the others end; returns their panics.

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::report::FanInReport;
-use super::running::Running;
+use super::running::RunningDrain;
 use super::start::Start;
 use super::types::{DrainTypes, Drains};
 use crate::error::{Error, Failure};
@@ -31,14 +31,14 @@ impl<C: DrainTypes> Drop for Unstarted<C> {
 
 /// A drain from its first poll to its result.
 #[expect(missing_debug_implementations, reason = "nobody can name it")]
-pub struct Started<C: DrainTypes> {
-    running: Option<Box<Running<C>>>,
+pub struct StartedDrain<C: DrainTypes> {
+    running: Option<Box<RunningDrain<C>>>,
     /// Why it could not start.
     failed: Option<Error>,
 }
 
 /// Dropped before its result, a drain lets go of everything as at its end.
-impl<C: DrainTypes> Drop for Started<C> {
+impl<C: DrainTypes> Drop for StartedDrain<C> {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
             // What drops it was noted when it began: here nothing is known of its types.
@@ -48,21 +48,21 @@ impl<C: DrainTypes> Drop for Started<C> {
     }
 }
 
-impl<C: DrainTypes> Unpin for Started<C> {}
+impl<C: DrainTypes> Unpin for StartedDrain<C> {}
 
 impl<C: Drains> Operation for Unstarted<C> {
     type Output = Result<FanInReport, Failure<FanInReport>>;
-    type Running = Started<C>;
+    type Running = StartedDrain<C>;
 
-    fn start(mut self) -> Started<C> {
+    fn start(mut self) -> StartedDrain<C> {
         let start = self.0.take();
-        match panics::contain(|| start.map(|start| Box::new(Running::start(start)))) {
-            Ok(running) => Started { running, failed: None },
-            Err(message) => Started { running: None, failed: Some(blame(&message)) },
+        match panics::contain(|| start.map(|start| Box::new(RunningDrain::start(start)))) {
+            Ok(running) => StartedDrain { running, failed: None },
+            Err(message) => StartedDrain { running: None, failed: Some(blame(&message)) },
         }
     }
 
-    fn poll(mut started: Pin<&mut Started<C>>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut started: Pin<&mut StartedDrain<C>>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(running) = &mut started.running else {
             return Poll::Ready(match started.failed.take() {
                 Some(error) => Output::over(error),

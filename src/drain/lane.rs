@@ -12,7 +12,7 @@ use super::many::Many;
 use super::queue::{NONE, Spot};
 use super::rate::Rate;
 use super::slot::{Job, Slot, SlotBox};
-use super::slots::Asked;
+use super::slots::SlotAnswer;
 use super::state::{Info, Shared, State};
 use super::types::{DrainTypes, Drains};
 use crate::clock::Tick;
@@ -54,14 +54,14 @@ pin_project! {
         // Of a lane that handles one message at a time: what it is handled in.
         pub(super) slot: Option<SlotBox<C>>,
         // Of such a lane: its message, while that waits for its next attempt.
-        pub(super) retry: Option<Box<Waiting<C>>>,
+        pub(super) retry: Option<Box<WaitingMessage<C>>>,
         // Of all other lanes.
         pub(super) many: Option<Box<Many<C>>>,
     }
 }
 
 /// A message that waits for its next attempt.
-pub(super) struct Waiting<C: DrainTypes> {
+pub(super) struct WaitingMessage<C: DrainTypes> {
     pub(super) job: Job<C>,
     pub(super) until: Tick,
 }
@@ -279,9 +279,9 @@ impl<C: Drains> Lane<C> {
     ) -> Option<SlotBox<C>> {
         let this = self.project();
         match state.slots.ask(this.ticket, spot, *this.turn, || shared.now()) {
-            Asked::Slot(slot) => Some(slot),
-            Asked::Make => Some(Slot::new()),
-            Asked::Wait => None,
+            SlotAnswer::Slot(slot) => Some(slot),
+            SlotAnswer::Make => Some(Slot::new()),
+            SlotAnswer::Wait => None,
         }
     }
 

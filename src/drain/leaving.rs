@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::bank::{Bank, Seat};
+use super::bank::{Bank, BankSeat};
 use super::state::State;
 use super::types::Drains;
 use crate::panics;
@@ -30,7 +30,7 @@ impl<C: Drains> Bank<C> {
         use crate::source::Source;
         let mut any = false;
         for (place, seat) in self.lanes.iter_mut().enumerate() {
-            let Some(Seat { node, lane }) = seat else { continue };
+            let Some(BankSeat { node, lane }) = seat else { continue };
             let source = lane.as_mut().project().source.as_pin_mut();
             if source.is_some_and(Source::give_out) {
                 debug_assert_eq!(node.number as usize, place);
@@ -62,7 +62,7 @@ impl<C: Drains> Bank<C> {
     /// Puts back what waits for another attempt or for its key and is settled by one of these.
     #[cold]
     pub(super) fn give_back_waiting(&mut self, keys: &BTreeSet<Key>, state: &mut State<C>) {
-        for Seat { node, lane } in self.lanes.iter_mut().flatten() {
+        for BankSeat { node, lane } in self.lanes.iter_mut().flatten() {
             lane.as_mut().give_back_those(|job| job.is_settled_by(keys), state);
             node.notify();
         }

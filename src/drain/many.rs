@@ -45,10 +45,10 @@ pub(super) fn free_key<C: Drains>(state: &mut State<C>, within: &mut Busy<C>, ke
 pub(super) struct Many<C: DrainTypes> {
     pub(super) busy: Busy<C>,
     /// Messages whose keys are busy, the first in front: nothing more is taken before them.
-    pub(super) held: VecDeque<Held<C>>,
+    pub(super) held: VecDeque<HeldMessage<C>>,
     /// Messages that wait for their next attempt, the one that is due first in front. One whose key
     /// could not be made has none.
-    pub(super) waiting: BTreeMap<(Tick, u64), Waits<C>>,
+    pub(super) waiting: BTreeMap<(Tick, u64), RetryLine<C>>,
     waited: u64,
     pub(super) in_flight: usize,
     /// It is the turn of a retry that is due, not of a new message.
@@ -59,9 +59,9 @@ pub(super) struct Many<C: DrainTypes> {
     pub(super) round: u32,
 }
 
-pub(super) type Waits<C> = (Option<Key<C>>, Job<C>);
+pub(super) type RetryLine<C> = (Option<Key<C>>, Job<C>);
 
-pub(super) struct Held<C: DrainTypes> {
+pub(super) struct HeldMessage<C: DrainTypes> {
     pub(super) message: C::Message,
     pub(super) job: Job<C>,
     pub(super) key: Key<C>,
@@ -144,9 +144,9 @@ impl<C: Drains> Lane<C> {
             state.give_back(this.info, job, |n| n.waiting -= 1);
         }
         let across = <C::Order as Order<C::Message>>::ACROSS;
-        for Held { message, job, key, ticket } in std::mem::take(&mut many.held) {
+        for HeldMessage { message, job, key, ticket } in std::mem::take(&mut many.held) {
             if !is_one(&job) {
-                many.held.push_back(Held { message, job, key, ticket });
+                many.held.push_back(HeldMessage { message, job, key, ticket });
                 continue;
             }
             if let (true, Some(ticket)) = (across, ticket) {

@@ -236,13 +236,13 @@ impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKeyAcross<C, K> 
 /// came.
 #[derive(Debug)]
 pub struct KeysOfAll<K> {
-    busy: HashMap<K, Line, IsHashed>,
+    busy: HashMap<K, KeyLine, IsHashed>,
     tickets: u64,
 }
 
 /// Who waits for one key.
 #[derive(Debug, Default)]
-struct Line {
+struct KeyLine {
     lanes: VecDeque<(u64, Waiter)>,
     /// Tickets in the line whose lanes have gone away.
     gone: HashSet<u64>,
@@ -256,7 +256,7 @@ impl<K> Default for KeysOfAll<K> {
     }
 }
 
-impl Line {
+impl KeyLine {
     /// Lets the first lane through that is still there.
     fn go_on(&mut self) -> bool {
         self.let_through = None;
@@ -280,7 +280,7 @@ impl<K: Eq + Hash + Clone> BusyKeys<K> for KeysOfAll<K> {
             }
             Some(_) => false,
             None => {
-                self.busy.insert(key.clone(), Line::default());
+                self.busy.insert(key.clone(), KeyLine::default());
                 true
             }
         }

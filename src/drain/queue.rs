@@ -11,7 +11,7 @@ pub(super) const NONE: u32 = u32::MAX;
 const MOST_STEPS: usize = 64;
 
 pub(super) struct Queue {
-    entries: Vec<Entry>,
+    entries: Vec<QueueEntry>,
     first: u32,
     last: u32,
     vacant: u32,
@@ -27,7 +27,7 @@ pub(super) struct Spot {
     pub(super) place: u32,
 }
 
-struct Entry {
+struct QueueEntry {
     /// Who waits.
     spot: Spot,
     /// The number of its last turn.
@@ -101,7 +101,7 @@ impl Queue {
             NONE => self.first,
             before => self.entries[before as usize].after,
         };
-        let entry = Entry { spot, turn, before, after };
+        let entry = QueueEntry { spot, turn, before, after };
         let ticket = if self.vacant == NONE {
             self.entries.push(entry);
             u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
@@ -133,7 +133,7 @@ impl Queue {
         if self.first == ticket {
             return;
         }
-        let Entry { before, after, .. } = self.entries[ticket as usize];
+        let QueueEntry { before, after, .. } = self.entries[ticket as usize];
         self.link(before, after, before, after);
         let first = self.first;
         self.entries[ticket as usize].before = NONE;
@@ -143,7 +143,7 @@ impl Queue {
 
     /// Somebody waits no longer.
     pub(super) fn leave(&mut self, ticket: u32) {
-        let Entry { before, after, .. } = self.entries[ticket as usize];
+        let QueueEntry { before, after, .. } = self.entries[ticket as usize];
         self.link(before, after, before, after);
         self.waiting -= 1;
         self.entries[ticket as usize].after = self.vacant;

@@ -19,7 +19,7 @@ use super::bank::Bank;
 use super::progress::Progress;
 use super::report::Warning;
 use super::slots::Paced;
-use super::state::{EMPTY, GO_ON, LOOK, Phase, QUIET, SPENT, Shared, State};
+use super::state::{DrainPhase, EMPTY, GO_ON, LOOK, QUIET, SPENT, Shared, State};
 use super::types::{DrainTypes, Drains};
 use super::upkeep::Desks;
 use crate::cancellation::{CancellationSource, CancellationToken, Cancelled};
@@ -31,7 +31,7 @@ use crate::panics;
 use crate::source::Receipt;
 
 /// A drain between its first poll and its result.
-pub(super) struct Running<C: DrainTypes> {
+pub(super) struct RunningDrain<C: DrainTypes> {
     pub(super) banks: SelectAll<Box<Bank<C>>>,
     /// Where further sources come from, until it has ended.
     pub(super) incoming: Option<Pin<Box<C::Incoming>>>,
@@ -65,7 +65,7 @@ pub(super) struct Running<C: DrainTypes> {
     pub(super) transports: Desks,
 }
 
-impl<C: Drains> Running<C> {
+impl<C: Drains> RunningDrain<C> {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if C::Receipt::SETTLES { self.poll_settling(cx) } else { self.poll_messages(cx) }
     }
@@ -263,7 +263,7 @@ impl<C: Drains> Running<C> {
     fn stop(&mut self, cause: Error) -> Result<(), Error> {
         self.cause = Some(cause);
         let in_flight = self.look(|state| {
-            state.phase = Phase::Stopping;
+            state.phase = DrainPhase::Stopping;
             state.let_kept_go();
             state.accounts.total.in_flight
         })?;
@@ -282,7 +282,7 @@ impl<C: Drains> Running<C> {
     fn begin_to_finish(&mut self) -> Result<(), Error> {
         self.finishing = true;
         self.look(|state| {
-            state.phase = Phase::Finishing;
+            state.phase = DrainPhase::Finishing;
             state.let_kept_go();
         })?;
         self.refuse_sources();

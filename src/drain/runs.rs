@@ -8,20 +8,20 @@ use std::task::{Context, Poll};
 
 use futures::task::waker_ref;
 
-use super::lane::{Turn, Waiting};
+use super::lane::{Turn, WaitingMessage};
 use super::many::{Key, free_key};
 use super::queue::Spot;
-use super::serial::Desk;
-use super::slot::{Ended, SlotBox};
-use super::starts::Started;
-use super::turns::Place;
+use super::serial::LaneDesk;
+use super::slot::{SlotBox, SlotEnded};
+use super::starts::StartedMessage;
+use super::turns::LanePlace;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::ready::{Node, ReadyQueue};
 use crate::source::Receipt;
 
 /// The room of one message of such a lane.
-pub(super) struct Run<C: DrainTypes> {
+pub(super) struct MessageRun<C: DrainTypes> {
     pub(super) node: Arc<Node>,
     pub(super) slot: Option<SlotBox<C>>,
     pub(super) key: Option<Key<C>>,
@@ -30,7 +30,7 @@ pub(super) struct Run<C: DrainTypes> {
 
 /// The runs of one bank.
 pub(super) struct Runs<C: DrainTypes> {
-    pub(super) places: Vec<Run<C>>,
+    pub(super) places: Vec<MessageRun<C>>,
     idle: Vec<u32>,
     /// The number of the first run among the places of the bank.
     first: u32,
@@ -56,7 +56,7 @@ impl<C: Drains> Runs<C> {
         let run = self.idle.pop().unwrap_or_else(|| {
             let run = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
             let node = ready.node(self.first + run);
-            self.places.push(Run { node, slot: None, key: None, lane: 0 });
+            self.places.push(MessageRun { node, slot: None, key: None, lane: 0 });
             run
         });
         self.places[run as usize].slot = Some(slot);
@@ -86,10 +86,15 @@ impl<C: Drains> Runs<C> {
     }
 }
 
-impl<C: Drains> Place<'_, C> {
+impl<C: Drains> LanePlace<'_, C> {
     /// What becomes of the lane when a message of a run has ended. Returns whether the run is free.
     #[inline]
-    pub(super) fn ended(&mut self, at: u32, ended: Ended<C>, desk: &mut Desk<'_, C>) -> bool {
+    pub(super) fn ended(
+        &mut self,
+        at: u32,
+        ended: SlotEnded<C>,
+        desk: &mut LaneDesk<'_, C>,
+    ) -> bool {
         let run = &mut self.runs.places[at as usize];
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return true };
@@ -98,9 +103,9 @@ impl<C: Drains> Place<'_, C> {
             desk.state.note_key(this.info.row, key.as_ref());
         }
         match ended {
-            Ended::Handled => this.info.handled += 1,
-            Ended::Booked => {}
-            Ended::Waits(waiting) => return self.waits(at, *waiting, key, desk),
+            SlotEnded::Handled => this.info.handled += 1,
+            SlotEnded::Booked => {}
+            SlotEnded::Waits(waiting) => return self.waits(at, *waiting, key, desk),
         }
         many.in_flight -= 1;
         if let Some(key) = key {
@@ -114,8 +119,8 @@ impl<C: Drains> Place<'_, C> {
     pub(super) fn is_free(
         &mut self,
         at: u32,
-        polled: Poll<Ended<C>>,
-        desk: &mut Desk<'_, C>,
+        polled: Poll<SlotEnded<C>>,
+        desk: &mut LaneDesk<'_, C>,
     ) -> bool {
         match polled {
             Poll::Ready(ended) => self.ended(at, ended, desk),
@@ -128,15 +133,15 @@ impl<C: Drains> Place<'_, C> {
     fn waits(
         &mut self,
         at: u32,
-        waiting: Waiting<C>,
+        waiting: WaitingMessage<C>,
         key: Option<Key<C>>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
     ) -> bool {
         let run = &mut self.runs.places[at as usize];
         let this = self.lane.as_mut().project();
         let Some(many) = this.many.as_mut() else { return true };
         let (state, row) = (&mut *desk.state, this.info.row);
-        let Waiting { job, until } = waiting;
+        let WaitingMessage { job, until } = waiting;
         if !state.is_running() || this.info.leaving || job.is_asked_back() {
             state.give_back_in_flight(this.info, job);
             many.in_flight -= 1;
@@ -167,10 +172,10 @@ impl<C: Drains> Place<'_, C> {
     pub(super) fn run_turn(
         mut self,
         at: u32,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         panicked: Option<&str>,
     ) -> Turn {
-        let Run { node, slot, .. } = &mut self.runs.places[at as usize];
+        let MessageRun { node, slot, .. } = &mut self.runs.places[at as usize];
         let waker = waker_ref(node);
         let cx = &mut Context::from_waker(&waker);
         let Some(slot) = slot.as_mut().filter(|slot| slot.is_busy()) else {
@@ -202,7 +207,7 @@ impl<C: Drains> Place<'_, C> {
 
     /// The lane takes its next message into the room of one that has ended.
     #[inline]
-    fn lane_goes_on(self, at: u32, desk: &mut Desk<'_, C>) -> Turn {
+    fn lane_goes_on(self, at: u32, desk: &mut LaneDesk<'_, C>) -> Turn {
         if let Some(slot) = self.runs.places[at as usize].slot.as_mut() {
             slot.as_mut().flush();
         }
@@ -213,14 +218,14 @@ impl<C: Drains> Place<'_, C> {
     /// Begins the retry that is due first in the room of one that has become due as well, whosever turn
     /// it is.
     #[cold]
-    fn retry_in_place(mut self, at: u32, desk: &mut Desk<'_, C>) -> Turn {
+    fn retry_in_place(mut self, at: u32, desk: &mut LaneDesk<'_, C>) -> Turn {
         let waker = waker_ref(desk.node);
         let cx = &mut Context::from_waker(&waker);
         *self.current = self.index;
         let (state, shared) = (&mut *desk.state, desk.shared);
         let started = self.lane.as_mut().may_start(desk.node, state, shared, desk.alarms, cx);
         if started.is_ok() && state.slots.has_room(|| shared.now()) {
-            if let Started::Message(polled) = self.start_retry(at, desk) {
+            if let StartedMessage::Message(polled) = self.start_retry(at, desk) {
                 if !self.is_free(at, polled, desk) {
                     return Turn::Pending;
                 }
@@ -231,7 +236,7 @@ impl<C: Drains> Place<'_, C> {
 
     /// The message waits in its slot, because too many wait. It changes places with one that is due.
     #[cold]
-    fn kept_turn(mut self, at: u32, desk: &mut Desk<'_, C>) -> Turn {
+    fn kept_turn(mut self, at: u32, desk: &mut LaneDesk<'_, C>) -> Turn {
         let run = &mut self.runs.places[at as usize];
         let Some(slot) = run.slot.as_mut() else { return Turn::Pending };
         let Some(until) = slot.kept_until() else { return Turn::Pending };

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use futures::task::waker_ref;
 
 use super::alarms::Alarms;
-use super::lane::{Lane, Turn, Waiting};
+use super::lane::{Lane, Turn, WaitingMessage};
 use super::queue::Spot;
-use super::slot::{Ended, Job, Work};
+use super::slot::{Job, SlotEnded, Work};
 use super::state::{Info, Shared, State};
 use super::taking::Taken;
 use super::types::{DrainTypes, Drains};
@@ -17,7 +17,7 @@ use crate::ready::Node;
 use crate::source::Raw;
 
 /// What a turn works with.
-pub(super) struct Desk<'a, C: DrainTypes> {
+pub(super) struct LaneDesk<'a, C: DrainTypes> {
     pub(super) state: &'a mut State<C>,
     pub(super) shared: &'a Shared<C>,
     pub(super) alarms: &'a mut Alarms,
@@ -26,7 +26,7 @@ pub(super) struct Desk<'a, C: DrainTypes> {
     pub(super) bank: u32,
 }
 
-impl<C: Drains> Desk<'_, C> {
+impl<C: Drains> LaneDesk<'_, C> {
     /// Where the lane is.
     pub(super) fn spot(&self) -> Spot {
         Spot { bank: self.bank, place: self.node.number }
@@ -48,7 +48,7 @@ impl<C: Drains> Lane<C> {
     #[inline]
     pub(super) fn serial_turn(
         mut self: Pin<&mut Self>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         panicked: Option<&str>,
     ) -> Turn {
         let waker = waker_ref(desk.node);
@@ -66,7 +66,7 @@ impl<C: Drains> Lane<C> {
     fn end_serial_turn(
         mut self: Pin<&mut Self>,
         turn: Turn,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Turn {
         let this = self.as_mut().project();
@@ -111,7 +111,7 @@ impl<C: Drains> Lane<C> {
     #[inline]
     fn serial_goes_on(
         mut self: Pin<&mut Self>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Option<Turn> {
         let this = self.as_mut().project();
@@ -137,7 +137,7 @@ impl<C: Drains> Lane<C> {
     fn serial_blame(
         mut self: Pin<&mut Self>,
         message: &str,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Turn {
         if desk.state.in_source {
@@ -159,17 +159,21 @@ impl<C: Drains> Lane<C> {
 
     /// What becomes of the lane when a message has ended.
     #[inline]
-    fn serial_ended(self: Pin<&mut Self>, ended: Ended<C>, desk: &mut Desk<'_, C>) {
+    fn serial_ended(self: Pin<&mut Self>, ended: SlotEnded<C>, desk: &mut LaneDesk<'_, C>) {
         match ended {
-            Ended::Handled => self.project().info.handled += 1,
-            Ended::Booked => {}
-            Ended::Waits(waiting) => self.serial_waits(waiting, desk),
+            SlotEnded::Handled => self.project().info.handled += 1,
+            SlotEnded::Booked => {}
+            SlotEnded::Waits(waiting) => self.serial_waits(waiting, desk),
         }
     }
 
     /// The message has another attempt.
     #[cold]
-    fn serial_waits(self: Pin<&mut Self>, waiting: Box<Waiting<C>>, desk: &mut Desk<'_, C>) {
+    fn serial_waits(
+        self: Pin<&mut Self>,
+        waiting: Box<WaitingMessage<C>>,
+        desk: &mut LaneDesk<'_, C>,
+    ) {
         let (this, spot, state) = (self.project(), desk.spot(), &mut *desk.state);
         let ends = !state.is_running() || this.info.leaving;
         if ends || waiting.job.is_asked_back() {
@@ -192,7 +196,7 @@ impl<C: Drains> Lane<C> {
     #[cold]
     fn serial_kept(
         mut self: Pin<&mut Self>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Option<Turn> {
         self.as_mut().look_whether_leaving(desk.state, cx);
@@ -216,7 +220,7 @@ impl<C: Drains> Lane<C> {
             n.in_flight -= 1;
             n.waiting += 1;
         });
-        *this.retry = Some(Box::new(Waiting { job, until }));
+        *this.retry = Some(Box::new(WaitingMessage { job, until }));
         if !is_due {
             return Some(Turn::Again);
         }
@@ -229,7 +233,7 @@ impl<C: Drains> Lane<C> {
     #[inline]
     fn serial_messages(
         mut self: Pin<&mut Self>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Turn {
         // How many messages the turn may have, where nothing but the token and the budget can change
@@ -266,7 +270,7 @@ impl<C: Drains> Lane<C> {
             };
             match begun {
                 Poll::Pending => return Turn::Pending,
-                Poll::Ready(Ended::Handled) => self.as_mut().project().info.handled += 1,
+                Poll::Ready(SlotEnded::Handled) => self.as_mut().project().info.handled += 1,
                 Poll::Ready(ended) => {
                     self.as_mut().serial_ended(ended, desk);
                     most = 0;
@@ -283,7 +287,7 @@ impl<C: Drains> Lane<C> {
     #[inline]
     fn serial_before(
         mut self: Pin<&mut Self>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Result<u32, Turn> {
         let most = self.turn(desk.state, desk.shared);
@@ -326,12 +330,12 @@ impl<C: Drains> Lane<C> {
         message: C::Message,
         receipt: C::Receipt,
         booked: bool,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         self.as_mut().count_attempt(desk.state, desk.shared);
         let this = self.project();
-        let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
+        let Some(slot) = this.slot else { return Poll::Ready(SlotEnded::Booked) };
         let job = Job { booked, receipt, ..Job::new(this.info.number) };
         slot.as_mut().begin(job, message, &mut desk.work(this.info, cx))
     }
@@ -342,12 +346,12 @@ impl<C: Drains> Lane<C> {
         job: Job<C>,
         error: crate::error::Error,
         raw: Option<Raw>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         self.as_mut().count_turn(desk.state);
         let this = self.project();
-        let Some(slot) = this.slot else { return Poll::Ready(Ended::Booked) };
+        let Some(slot) = this.slot else { return Poll::Ready(SlotEnded::Booked) };
         slot.as_mut().refuse(job, error, raw, &mut desk.work(this.info, cx))
     }
 
@@ -355,21 +359,21 @@ impl<C: Drains> Lane<C> {
     #[cold]
     fn serial_retry(
         mut self: Pin<&mut Self>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         self.as_mut().count_attempt(desk.state, desk.shared);
         let this = self.project();
         let (Some(waiting), Some(slot)) = (this.retry.take(), this.slot) else {
-            return Poll::Ready(Ended::Booked);
+            return Poll::Ready(SlotEnded::Booked);
         };
         desk.state.accounts.change(this.info.row, |n| {
             n.waiting -= 1;
             n.in_flight += 1;
         });
-        let Waiting { mut job, .. } = *waiting;
+        let WaitingMessage { mut job, .. } = *waiting;
         job.booked = true;
-        let Some(message) = job.message.take() else { return Poll::Ready(Ended::Booked) };
+        let Some(message) = job.message.take() else { return Poll::Ready(SlotEnded::Booked) };
         slot.as_mut().begin(job, message, &mut desk.work(this.info, cx))
     }
 }

@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::after::Then;
 use super::letters::DeadLetters;
 use super::order::Order;
-use super::slot::{Ended, Job, Slot, Work, book};
+use super::slot::{Job, Slot, SlotEnded, Work, book};
 use super::state::{Info, Shared, State};
 use super::types::Drains;
-use super::unsettled::Kept;
+use super::unsettled::KeptMessage;
 use crate::error::Error;
 use crate::panics;
 use crate::settlement::{Delivered, Given, Handled, Key, Settled, Ticket, Verdict};
@@ -166,7 +166,7 @@ impl<C: Drains> Slot<C> {
             let message = job.message.take().filter(|_| C::Letters::GIVEN);
             let (number, attempts) = (job.number, job.begun);
             kept = message.map(|message| {
-                Box::new(Kept { message, source: info.origin.clone(), number, attempts })
+                Box::new(KeptMessage { message, source: info.origin.clone(), number, attempts })
             });
         }
         let is_watched = touched.is_some() || <C::Order as Order<C::Message>>::KEYED;
@@ -180,7 +180,7 @@ impl<C: Drains> Slot<C> {
     pub(super) fn settled_meanwhile(
         mut self: Pin<&mut Self>,
         work: &mut Work<'_, '_, C>,
-    ) -> Ended<C> {
+    ) -> SlotEnded<C> {
         if let Some(job) = self.as_mut().project().job {
             job.settle(&Verdict::UNDONE);
         }
@@ -193,7 +193,7 @@ impl<C: Drains> Slot<C> {
     pub(super) fn waited_in_vain(
         mut self: Pin<&mut Self>,
         work: &mut Work<'_, '_, C>,
-    ) -> Option<Poll<Ended<C>>> {
+    ) -> Option<Poll<SlotEnded<C>>> {
         let this = self.as_mut().project();
         let job = this.job.as_mut()?;
         let is_lost = is_lost(Some(job));
@@ -212,7 +212,7 @@ impl<C: Drains> Slot<C> {
 
     /// The message is no longer ours: its handler is dropped, and what it did is undone.
     #[cold]
-    pub(super) fn lost(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<Ended<C>> {
+    pub(super) fn lost(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<SlotEnded<C>> {
         let mut this = self.as_mut().project();
         if let Some(stop) = this.stop.take() {
             stop.cancel();
@@ -238,7 +238,7 @@ impl<C: Drains> Slot<C> {
     pub(super) fn lost_and_undone(
         mut self: Pin<&mut Self>,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         self.as_mut().forget_loss(work.state);
         let this = self.as_mut().project();
         this.span.end_dropped();
@@ -253,7 +253,7 @@ impl<C: Drains> Slot<C> {
             n.in_flight -= 1;
             n.unfinished += 1;
         });
-        Poll::Ready(Ended::Booked)
+        Poll::Ready(SlotEnded::Booked)
     }
 
     /// The handler has failed behind a settlement of its own: what it did stays with that.
@@ -263,7 +263,7 @@ impl<C: Drains> Slot<C> {
         outcome: &Settled,
         error: Error,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let this = self.as_mut().project();
         this.span.end(Err(&error));
         if let Some(job) = this.job.as_mut() {

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use super::after::After;
-use super::lane::Waiting;
+use super::lane::WaitingMessage;
 use super::settings::Commit;
 use super::state::{Info, Shared, State};
 use super::types::{DrainTypes, Drains};
@@ -87,13 +87,13 @@ impl<C: Drains> Job<C> {
 }
 
 /// What became of the message of a slot.
-pub(super) enum Ended<C: DrainTypes> {
+pub(super) enum SlotEnded<C: DrainTypes> {
     /// It was handled without ever waiting, and is not booked.
     Handled,
     /// It is booked: handled, failed, or handed back.
     Booked,
     /// It has another attempt, and does not need the slot until then.
-    Waits(Box<Waiting<C>>),
+    Waits(Box<WaitingMessage<C>>),
 }
 
 impl<C: Drains> Slot<C> {
@@ -130,7 +130,7 @@ impl<C: Drains> Slot<C> {
         mut job: Job<C>,
         message: C::Message,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         // An answer of later costs no attempt.
         let (number, attempt, again) = (job.number, job.failed + 1, job.failed > 0);
         let booked = std::mem::take(&mut job.booked);
@@ -201,7 +201,7 @@ impl<C: Drains> Slot<C> {
         error: Error,
         raw: Option<Raw>,
         work: &mut Work<'_, '_, C>,
-    ) -> Poll<Ended<C>> {
+    ) -> Poll<SlotEnded<C>> {
         let this = self.as_mut().project();
         *this.booked = true;
         *this.raw = raw;
@@ -215,7 +215,7 @@ impl<C: Drains> Slot<C> {
 
     /// Goes on with the message that waits.
     #[inline]
-    pub(super) fn poll(self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<Ended<C>> {
+    pub(super) fn poll(self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<SlotEnded<C>> {
         if self.after.is_some() {
             return self.poll_after(work);
         }
@@ -230,7 +230,7 @@ impl<C: Drains> Slot<C> {
     /// Within its callers, where it is 10 of the 475 instructions of a ready message less.
     #[expect(clippy::inline_always, reason = "measured: peers, `ready`")]
     #[inline(always)]
-    fn poll_armed(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<Ended<C>> {
+    fn poll_armed(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<SlotEnded<C>> {
         let mut this = self.as_mut().project();
         let (Some(handler), Some(lent)) = (this.handler.as_mut().as_pin_mut(), this.step.as_mut())
         else {
@@ -260,7 +260,7 @@ impl<C: Drains> Slot<C> {
 
     /// The handler has to wait.
     #[inline]
-    fn waits(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<Ended<C>> {
+    fn waits(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Poll<SlotEnded<C>> {
         // What earlier messages of this turn left.
         self.as_mut().flush();
         let this = self.as_mut().project();
@@ -273,7 +273,7 @@ impl<C: Drains> Slot<C> {
 
     /// The message was handled.
     #[inline]
-    pub(super) fn succeed(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> Ended<C> {
+    pub(super) fn succeed(mut self: Pin<&mut Self>, work: &mut Work<'_, '_, C>) -> SlotEnded<C> {
         if C::Receipt::SETTLES {
             self.as_mut().accept(work.info, work.state);
         }
@@ -303,9 +303,9 @@ impl<C: Drains> Slot<C> {
                 n.in_flight -= 1;
                 n.handled += 1;
             });
-            return Ended::Booked;
+            return SlotEnded::Booked;
         }
-        Ended::Handled
+        SlotEnded::Handled
     }
 
     /// Somebody has kept the step of a message that has ended.

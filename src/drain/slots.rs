@@ -26,7 +26,7 @@ pub(super) struct Slots<C: DrainTypes> {
 }
 
 /// What a lane hears that asks for a slot.
-pub(super) enum Asked<C: DrainTypes> {
+pub(super) enum SlotAnswer<C: DrainTypes> {
     Slot(SlotBox<C>),
     /// There is room for another one.
     Make,
@@ -68,21 +68,21 @@ impl<C: Drains> Slots<C> {
         spot: Spot,
         turn: u64,
         now: impl FnOnce() -> Tick,
-    ) -> Asked<C> {
+    ) -> SlotAnswer<C> {
         // Where nobody waits, nobody is the first.
         if self.queue.is_first(*ticket) && self.has_room(now) {
             if let Some(slot) = self.idle.pop() {
-                return Asked::Slot(slot);
+                return SlotAnswer::Slot(slot);
             }
             if self.made < self.limit {
                 self.made += 1;
-                return Asked::Make;
+                return SlotAnswer::Make;
             }
         }
         if *ticket == NONE {
             *ticket = self.queue.push(spot, turn);
         }
-        Asked::Wait
+        SlotAnswer::Wait
     }
 
     /// Somebody waits no longer.

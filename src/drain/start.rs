@@ -15,12 +15,12 @@ use super::giving_way::GivingWay;
 use super::letters::DeadLetters;
 use super::progress::Progress;
 use super::rate::Rate;
-use super::running::{Running, state_is_gone};
+use super::running::{RunningDrain, state_is_gone};
 use super::settings::Settings;
 use super::slots::Slots;
-use super::state::{BUDGET, EMPTY, Failures, Phase, QUIET, Shared, State};
+use super::state::{BUDGET, DrainPhase, EMPTY, Failures, QUIET, Shared, State};
 use super::types::{CloneMessage, DrainTypes, Drains};
-use super::unsettled::Unsettled;
+use super::unsettled::UnsettledMessages;
 use super::upkeep::Desks;
 use super::warnings;
 use crate::cancellation::{CancellationSource, CancellationToken};
@@ -47,11 +47,11 @@ pub(super) struct Start<C: DrainTypes> {
     pub(super) sources: Vec<C::Source>,
     pub(super) incoming: Option<C::Incoming>,
     pub(super) progress: Option<Progress>,
-    pub(super) parts: Parts<C>,
+    pub(super) parts: DrainParts<C>,
 }
 
 /// What a drain is started with.
-pub(super) struct Parts<C: DrainTypes> {
+pub(super) struct DrainParts<C: DrainTypes> {
     pub(super) context: StepContext,
     pub(super) settings: Settings,
     pub(super) clone: Option<CloneMessage<C::Message>>,
@@ -66,7 +66,8 @@ impl<C: DrainTypes> Start<C> {
     /// Drops it unpolled, each value of the user's whatever becomes of the others.
     pub(super) fn let_go(self) {
         let Self { sources, incoming, progress: _, parts } = self;
-        let Parts { context, settings, clone: _, handler, letters, put_back, order, undos } = parts;
+        let DrainParts { context, settings, clone: _, handler, letters, put_back, order, undos } =
+            parts;
         panics::drop_each(sources);
         panics::drop_contained(|| drop(incoming));
         let panicked = drop_functions::<C>(handler, letters, put_back, order, undos);
@@ -76,12 +77,12 @@ impl<C: DrainTypes> Start<C> {
     }
 }
 
-impl<C: Drains> Running<C> {
+impl<C: Drains> RunningDrain<C> {
     #[allow(clippy::too_many_lines, reason = "it names every part of a drain once")]
     pub(super) fn start(start: Start<C>) -> Self {
         COUNTERS.drains_started.add(1);
         let Start { sources, incoming, progress, parts } = start;
-        let Parts { context, mut settings, clone, handler, letters, put_back, order, undos } =
+        let DrainParts { context, mut settings, clone, handler, letters, put_back, order, undos } =
             parts;
         let clock = Arc::clone(context.clock());
         let started = clock.now();
@@ -119,7 +120,7 @@ impl<C: Drains> Running<C> {
             ),
             keys: Default::default(),
             budget: BUDGET,
-            phase: Phase::Running,
+            phase: DrainPhase::Running,
             hold: false,
             look: false,
             go_on: false,
@@ -133,7 +134,7 @@ impl<C: Drains> Running<C> {
             giving_way: GivingWay::default(),
             most_waiting: u64::try_from(settings.max_waiting()).unwrap_or(u64::MAX),
             commit: settings.commit.unwrap_or_default(),
-            settling: Unsettled::default(),
+            settling: UnsettledMessages::default(),
         });
         let policy = settings.policy.take().unwrap_or_default();
         let shared = Arc::new(Shared {

@@ -8,38 +8,38 @@ use std::task::{Context, Poll};
 use futures::task::waker_ref;
 
 use super::lane::Turn;
-use super::many::{Held, Key, keys};
+use super::many::{HeldMessage, Key, keys};
 use super::order::{BusyKeys, Order, Waiter};
-use super::serial::Desk;
-use super::slot::{Ended, Job, Slot, Work};
+use super::serial::LaneDesk;
+use super::slot::{Job, Slot, SlotEnded, Work};
 use super::taking::Taken;
-use super::turns::Place;
+use super::turns::LanePlace;
 use super::types::{DrainTypes, Drains};
 use crate::error::Error;
 use crate::panics;
 use crate::source::{Raw, Receipt};
 
 /// What came of starting the next message.
-pub(super) enum Started<C: DrainTypes> {
+pub(super) enum StartedMessage<C: DrainTypes> {
     /// It is in the run, and so far it is there.
-    Message(Poll<Ended<C>>),
+    Message(Poll<SlotEnded<C>>),
     /// Nothing could be started: that is how the turn ends.
     Nothing(Turn),
     /// Something that needs no handler was taken, and the turn goes on.
     Other,
 }
 
-impl<C: Drains> Place<'_, C> {
+impl<C: Drains> LanePlace<'_, C> {
     /// Starts what is next: retries that are due and new messages take turns, one and one.
     #[inline]
     pub(super) fn start(
         &mut self,
         at: u32,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
-    ) -> Started<C> {
+    ) -> StartedMessage<C> {
         let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let Some(many) = this.many.as_mut() else { return StartedMessage::Nothing(Turn::Ended) };
         let is_due = many.is_due(&mut self.now, desk.shared);
         // Where as many wait as may, new messages would make it more.
         if is_due && (many.retry_next || !desk.state.may_wait()) {
@@ -49,7 +49,7 @@ impl<C: Drains> Place<'_, C> {
         let started =
             if is_held { self.start_held(at, desk) } else { self.start_new(at, desk, cx) };
         match started {
-            Started::Nothing(_) if is_due => self.start_retry(at, desk),
+            StartedMessage::Nothing(_) if is_due => self.start_retry(at, desk),
             started => {
                 if let Some(many) = self.lane.as_mut().project().many {
                     many.retry_next = true;
@@ -60,12 +60,12 @@ impl<C: Drains> Place<'_, C> {
     }
 
     #[cold]
-    pub(super) fn start_retry(&mut self, at: u32, desk: &mut Desk<'_, C>) -> Started<C> {
+    pub(super) fn start_retry(&mut self, at: u32, desk: &mut LaneDesk<'_, C>) -> StartedMessage<C> {
         let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let Some(many) = this.many.as_mut() else { return StartedMessage::Nothing(Turn::Ended) };
         many.retry_next = false;
         let Some((_, (key, mut job))) = many.waiting.pop_first() else {
-            return Started::Nothing(Turn::Pending);
+            return StartedMessage::Nothing(Turn::Pending);
         };
         desk.state.accounts.change(this.info.row, |n| {
             n.waiting -= 1;
@@ -73,17 +73,24 @@ impl<C: Drains> Place<'_, C> {
         });
         job.booked = true;
         match (job.message.take(), key) {
-            (Some(message), Some(key)) => Started::Message(self.begin(at, key, job, message, desk)),
+            (Some(message), Some(key)) => {
+                StartedMessage::Message(self.begin(at, key, job, message, desk))
+            }
             (Some(message), None) => self.start_taken(at, job, message, desk),
-            (None, _) => Started::Nothing(Turn::Pending),
+            (None, _) => StartedMessage::Nothing(Turn::Pending),
         }
     }
 
     /// Starts what the source has.
     #[inline]
-    fn start_new(&mut self, at: u32, desk: &mut Desk<'_, C>, cx: &mut Context<'_>) -> Started<C> {
+    fn start_new(
+        &mut self,
+        at: u32,
+        desk: &mut LaneDesk<'_, C>,
+        cx: &mut Context<'_>,
+    ) -> StartedMessage<C> {
         if self.lane.as_mut().project().many.as_ref().is_none_or(|many| many.dry) {
-            return Started::Nothing(Turn::Pending);
+            return StartedMessage::Nothing(Turn::Pending);
         }
         let (message, receipt, booked) = match self.lane.as_mut().take(desk.state, cx) {
             Taken::Message(message, receipt, booked) => (message, receipt, booked),
@@ -93,16 +100,16 @@ impl<C: Drains> Place<'_, C> {
             }
             Taken::Other => {
                 self.lane.as_mut().count_turn(desk.state);
-                return Started::Other;
+                return StartedMessage::Other;
             }
             Taken::Nothing => {
                 self.lane.as_mut().begin_turn();
                 if let Some(many) = self.lane.as_mut().project().many {
                     many.dry = true;
                 }
-                return Started::Nothing(Turn::Pending);
+                return StartedMessage::Nothing(Turn::Pending);
             }
-            Taken::End => return Started::Nothing(Turn::Ended),
+            Taken::End => return StartedMessage::Nothing(Turn::Ended),
         };
         let job = Job { booked, receipt, ..Job::new(self.lane.info.number) };
         self.start_taken(at, job, message, desk)
@@ -115,10 +122,10 @@ impl<C: Drains> Place<'_, C> {
         at: u32,
         job: Job<C>,
         message: C::Message,
-        desk: &mut Desk<'_, C>,
-    ) -> Started<C> {
+        desk: &mut LaneDesk<'_, C>,
+    ) -> StartedMessage<C> {
         let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
+        let Some(many) = this.many.as_mut() else { return StartedMessage::Nothing(Turn::Ended) };
         let order = &mut desk.state.order;
         let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
         let mut key = None;
@@ -129,16 +136,18 @@ impl<C: Drains> Place<'_, C> {
             Ok(begin())
         };
         match (begun, key) {
-            (Ok(true), Some(key)) => Started::Message(self.begin(at, key, job, message, desk)),
+            (Ok(true), Some(key)) => {
+                StartedMessage::Message(self.begin(at, key, job, message, desk))
+            }
             (Ok(false), Some(key)) => {
                 desk.state.accounts.change(this.info.row, |n| {
                     n.in_flight -= u64::from(job.booked);
                     n.held += 1;
                 });
-                many.held.push_back(Held { message, job, key, ticket: None });
+                many.held.push_back(HeldMessage { message, job, key, ticket: None });
                 if many.held.len() > 1 {
                     // It was tried before, and others are held already.
-                    return Started::Other;
+                    return StartedMessage::Other;
                 }
                 self.start_held(at, desk)
             }
@@ -152,11 +161,13 @@ impl<C: Drains> Place<'_, C> {
     }
 
     /// Starts the message that is held, if its key is free.
-    fn start_held(&mut self, at: u32, desk: &mut Desk<'_, C>) -> Started<C> {
+    fn start_held(&mut self, at: u32, desk: &mut LaneDesk<'_, C>) -> StartedMessage<C> {
         let across = <C::Order as Order<C::Message>>::ACROSS;
         let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Started::Nothing(Turn::Ended) };
-        let Some(held) = many.held.front_mut() else { return Started::Nothing(Turn::Pending) };
+        let Some(many) = this.many.as_mut() else { return StartedMessage::Nothing(Turn::Ended) };
+        let Some(held) = many.held.front_mut() else {
+            return StartedMessage::Nothing(Turn::Pending);
+        };
         let keys = keys::<C>(&mut desk.state.keys, &mut many.busy);
         // Comparing keys is the user's code, as making them is.
         let begun = panics::contain(|| {
@@ -167,10 +178,10 @@ impl<C: Drains> Place<'_, C> {
             begun
         });
         if let Ok(false) = begun {
-            return Started::Nothing(Turn::Pending);
+            return StartedMessage::Nothing(Turn::Pending);
         }
-        let Some(Held { message, job, key, ticket }) = many.held.pop_front() else {
-            return Started::Nothing(Turn::Pending);
+        let Some(HeldMessage { message, job, key, ticket }) = many.held.pop_front() else {
+            return StartedMessage::Nothing(Turn::Pending);
         };
         desk.state.accounts.change(this.info.row, |n| {
             n.held -= 1;
@@ -178,7 +189,7 @@ impl<C: Drains> Place<'_, C> {
         });
         let job = Job { booked: true, ..job };
         match begun {
-            Ok(_) => Started::Message(self.begin(at, key, job, message, desk)),
+            Ok(_) => StartedMessage::Message(self.begin(at, key, job, message, desk)),
             Err(text) => {
                 if let Some(ticket) = ticket {
                     panics::drop_contained(|| keys.leave(&key, ticket));
@@ -198,8 +209,8 @@ impl<C: Drains> Place<'_, C> {
         key: Key<C>,
         job: Job<C>,
         message: C::Message,
-        desk: &mut Desk<'_, C>,
-    ) -> Poll<Ended<C>> {
+        desk: &mut LaneDesk<'_, C>,
+    ) -> Poll<SlotEnded<C>> {
         self.lane.as_mut().count_attempt(desk.state, desk.shared);
         if C::Receipt::SETTLES {
             desk.state.begins(self.lane.info.row, &key);
@@ -216,11 +227,11 @@ impl<C: Drains> Place<'_, C> {
         job: Job<C>,
         error: Error,
         raw: Option<Raw>,
-        desk: &mut Desk<'_, C>,
-    ) -> Started<C> {
+        desk: &mut LaneDesk<'_, C>,
+    ) -> StartedMessage<C> {
         self.lane.as_mut().count_turn(desk.state);
         let refused = self.put_in(at, desk, |slot, work| slot.refuse(job, error, raw, work));
-        Started::Message(refused)
+        StartedMessage::Message(refused)
     }
 
     /// Puts a message into the slot of a run, whose turn it is from here on.
@@ -228,17 +239,17 @@ impl<C: Drains> Place<'_, C> {
     fn put_in(
         &mut self,
         at: u32,
-        desk: &mut Desk<'_, C>,
-        put: impl FnOnce(Pin<&mut Slot<C>>, &mut Work<'_, '_, C>) -> Poll<Ended<C>>,
-    ) -> Poll<Ended<C>> {
+        desk: &mut LaneDesk<'_, C>,
+        put: impl FnOnce(Pin<&mut Slot<C>>, &mut Work<'_, '_, C>) -> Poll<SlotEnded<C>>,
+    ) -> Poll<SlotEnded<C>> {
         *self.current = self.runs.number(at);
         let run = &mut self.runs.places[at as usize];
         let waker = waker_ref(&run.node);
         let cx = &mut Context::from_waker(&waker);
         run.lane = self.index;
-        let Some(slot) = run.slot.as_mut() else { return Poll::Ready(Ended::Booked) };
+        let Some(slot) = run.slot.as_mut() else { return Poll::Ready(SlotEnded::Booked) };
         let this = self.lane.as_mut().project();
-        let Some(many) = this.many.as_mut() else { return Poll::Ready(Ended::Booked) };
+        let Some(many) = this.many.as_mut() else { return Poll::Ready(SlotEnded::Booked) };
         many.in_flight += 1;
         let polled = put(slot.as_mut(), &mut desk.work(this.info, cx));
         if polled.is_pending() {

@@ -17,7 +17,7 @@ use super::settings::{Commit, Settings};
 use super::slot::{Job, SlotBox};
 use super::slots::Slots;
 use super::types::{CloneMessage, DrainTypes, Drains};
-use super::unsettled::Unsettled;
+use super::unsettled::UnsettledMessages;
 use crate::cancellation::CancellationToken;
 use crate::clock::Tick;
 use crate::error::Error;
@@ -137,7 +137,7 @@ impl<C: Drains> Shared<C> {
 
 /// How far a drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum DrainPhase {
     Running,
     /// No further message is taken; what runs is finished.
     Finishing,
@@ -159,7 +159,7 @@ pub(super) struct State<C: DrainTypes> {
     pub(super) keys: C::Busy,
     /// What is left of this poll.
     pub(super) budget: usize,
-    pub(super) phase: Phase,
+    pub(super) phase: DrainPhase,
     /// No message is taken in this poll: the drain is about to end.
     pub(super) hold: bool,
     /// The drain is to look before the next turn.
@@ -181,7 +181,7 @@ pub(super) struct State<C: DrainTypes> {
     /// What success does to the compensations of a message.
     pub(super) commit: Commit,
     /// Messages whose handler has ended and that are not settled.
-    pub(super) settling: Unsettled<C>,
+    pub(super) settling: UnsettledMessages<C>,
 }
 
 impl<C: Drains> State<C> {
@@ -272,7 +272,7 @@ impl<C: Drains> State<C> {
 
     /// Has the drain look before the next turn. One that stops has seen what it needs.
     pub(super) fn ask_to_look(&mut self) {
-        self.look = self.phase != Phase::Stopping;
+        self.look = self.phase != DrainPhase::Stopping;
     }
 
     /// Nothing is tried again: whoever keeps a slot for a message that waits gives both back.
@@ -282,7 +282,7 @@ impl<C: Drains> State<C> {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.phase == Phase::Running
+        self.phase == DrainPhase::Running
     }
 }
 

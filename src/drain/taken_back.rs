@@ -12,13 +12,13 @@ use std::task::{Context, Poll};
 use futures::StreamExt;
 
 use super::letters::Letter;
-use super::running::Running;
+use super::running::RunningDrain;
 use super::settling::put_aside;
 use super::state::{Shared, State};
 use super::storing::Storing;
 use super::types::{DrainTypes, Drains};
 use super::undos::{UndoWith, Undone};
-use super::unsettled::{Record, Unsettled};
+use super::unsettled::{Record, UnsettledMessages};
 use crate::clock::Alarm;
 use crate::error::{Error, Failure};
 use crate::panics;
@@ -27,7 +27,7 @@ use crate::undo::RollbackReport;
 
 /// How far a message is that is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Back {
+pub(super) enum TakenBack {
     Undoing,
     /// It could not be undone.
     Storing,
@@ -98,7 +98,7 @@ impl<C: DrainTypes> Drop for TakingBack<C> {
     }
 }
 
-impl<C: Drains> Running<C> {
+impl<C: Drains> RunningDrain<C> {
     /// Goes on with those messages. Returns whether one of them has gone on.
     pub(super) fn poll_undoing(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
         let shared = Arc::clone(&self.shared);
@@ -187,7 +187,7 @@ impl<C: Drains> State<C> {
             };
             let clock = shared.context.clock();
             let rollback = undos.roll_back(step.scope(), &shared.policy, clock);
-            settling.begin_back(tag, Back::Undoing, Underway::Undoing(rollback));
+            settling.begin_back(tag, TakenBack::Undoing, Underway::Undoing(rollback));
         }
     }
 
@@ -212,7 +212,7 @@ impl<C: Drains> State<C> {
                 let until = Alarm::at(shared.context.clock(), until);
                 let storing =
                     Underway::Storing { letter, until, late: shared.settings.late_letter() };
-                self.settling.begin_back(tag, Back::Storing, storing);
+                self.settling.begin_back(tag, TakenBack::Storing, storing);
             }
             Err(error) => {
                 self.is_back(tag, None);
@@ -259,8 +259,8 @@ impl<C: Drains> State<C> {
     }
 }
 
-impl<C: Drains> Unsettled<C> {
-    fn begin_back(&mut self, tag: Tag, back: Back, underway: Underway<C>) {
+impl<C: Drains> UnsettledMessages<C> {
+    fn begin_back(&mut self, tag: Tag, back: TakenBack, underway: Underway<C>) {
         if let Some(record) = self.get(tag) {
             record.back = Some(back);
         }

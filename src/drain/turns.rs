@@ -12,15 +12,15 @@ use futures::task::waker_ref;
 use super::lane::{Lane, Turn};
 use super::queue::NONE;
 use super::runs::Runs;
-use super::serial::Desk;
+use super::serial::LaneDesk;
 use super::slot::SlotBox;
-use super::starts::Started;
+use super::starts::StartedMessage;
 use super::types::{DrainTypes, Drains};
 use crate::clock::Tick;
 use crate::ready::ReadyQueue;
 
 /// Where a lane with several messages has its turn.
-pub(super) struct Place<'a, C: DrainTypes> {
+pub(super) struct LanePlace<'a, C: DrainTypes> {
     pub(super) lane: Pin<&'a mut Lane<C>>,
     pub(super) index: u32,
     pub(super) runs: &'a mut Runs<C>,
@@ -32,10 +32,10 @@ pub(super) struct Place<'a, C: DrainTypes> {
     pub(super) now: Option<Tick>,
 }
 
-impl<C: Drains> Place<'_, C> {
+impl<C: Drains> LanePlace<'_, C> {
     /// Takes messages as long as there are slots. Where a message has just ended, one goes into its
     /// room, `run`.
-    pub(super) fn turn(mut self, mut run: Option<u32>, desk: &mut Desk<'_, C>) -> Turn {
+    pub(super) fn turn(mut self, mut run: Option<u32>, desk: &mut LaneDesk<'_, C>) -> Turn {
         let node = desk.node;
         let waker = waker_ref(node);
         let cx = &mut Context::from_waker(&waker);
@@ -71,7 +71,7 @@ impl<C: Drains> Place<'_, C> {
         turn
     }
 
-    pub(super) fn free(mut slot: SlotBox<C>, desk: &mut Desk<'_, C>) {
+    pub(super) fn free(mut slot: SlotBox<C>, desk: &mut LaneDesk<'_, C>) {
         slot.as_mut().flush();
         desk.state.give_slot_back(slot);
     }
@@ -81,7 +81,7 @@ impl<C: Drains> Place<'_, C> {
     fn messages(
         &mut self,
         run: &mut Option<u32>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Turn {
         loop {
@@ -97,7 +97,7 @@ impl<C: Drains> Place<'_, C> {
     fn one_message(
         &mut self,
         run: &mut Option<u32>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Turn {
         if desk.state.banks.fresh > 0 && self.lane.ticket == NONE {
@@ -124,7 +124,7 @@ impl<C: Drains> Place<'_, C> {
     fn message(
         &mut self,
         run: &mut Option<u32>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Option<Turn> {
         if let Some(turn) = self.before(run, desk, cx) {
@@ -134,17 +134,17 @@ impl<C: Drains> Place<'_, C> {
         let started = self.start(at, desk, cx);
         *self.current = self.index;
         match started {
-            Started::Message(polled) => {
+            StartedMessage::Message(polled) => {
                 if !self.is_free(at, polled, desk) {
                     *run = None;
                 }
                 desk.state.look.then_some(Turn::Again)
             }
-            Started::Nothing(turn) => {
+            StartedMessage::Nothing(turn) => {
                 self.lane.as_mut().leave_queue(desk.state);
                 Some(turn)
             }
-            Started::Other => None,
+            StartedMessage::Other => None,
         }
     }
 
@@ -153,7 +153,7 @@ impl<C: Drains> Place<'_, C> {
     fn before(
         &mut self,
         run: &mut Option<u32>,
-        desk: &mut Desk<'_, C>,
+        desk: &mut LaneDesk<'_, C>,
         cx: &mut Context<'_>,
     ) -> Option<Turn> {
         self.now = None;

@@ -15,7 +15,7 @@ use super::order::Order;
 use super::settling::is_lost;
 use super::slot::Job;
 use super::state::State;
-use super::taken_back::{Back, TakingBack};
+use super::taken_back::{TakenBack, TakingBack};
 use super::types::{DrainTypes, Drains};
 use crate::origin::SourceRef;
 use crate::panics;
@@ -26,7 +26,7 @@ use crate::step::LentStep;
 const MOST_SPARE: usize = 256;
 
 /// Messages whose handler has ended and that are not settled, where that matters.
-pub(super) struct Unsettled<C: DrainTypes> {
+pub(super) struct UnsettledMessages<C: DrainTypes> {
     records: Vec<Option<Record<C>>>,
     vacant: Vec<Tag>,
     /// Where messages go in order by key: by source and key, the last one.
@@ -53,20 +53,20 @@ pub(super) struct Record<C: DrainTypes> {
     pub(super) key: Option<(u32, u64)>,
     pub(super) has_followers: bool,
     /// It is taken back, and that goes on.
-    pub(super) back: Option<Back>,
+    pub(super) back: Option<TakenBack>,
     /// What its letter would be made of, where there are dead letters.
-    pub(super) kept: Option<Box<Kept<C::Message>>>,
+    pub(super) kept: Option<Box<KeptMessage<C::Message>>>,
 }
 
 /// A message that may yet be given up.
-pub(super) struct Kept<M> {
+pub(super) struct KeptMessage<M> {
     pub(super) message: M,
     pub(super) source: SourceRef,
     pub(super) number: u64,
     pub(super) attempts: u32,
 }
 
-impl<C: DrainTypes> Default for Unsettled<C> {
+impl<C: DrainTypes> Default for UnsettledMessages<C> {
     fn default() -> Self {
         Self {
             records: Vec::new(),
@@ -80,7 +80,7 @@ impl<C: DrainTypes> Default for Unsettled<C> {
     }
 }
 
-impl<C: DrainTypes> Unsettled<C> {
+impl<C: DrainTypes> UnsettledMessages<C> {
     pub(super) fn is_empty(&self) -> bool {
         self.records.len() == self.vacant.len()
     }
@@ -89,7 +89,7 @@ impl<C: DrainTypes> Unsettled<C> {
         &mut self,
         step: Option<LentStep>,
         delivered: Delivered,
-        kept: Option<Box<Kept<C::Message>>>,
+        kept: Option<Box<KeptMessage<C::Message>>>,
     ) -> Tag {
         let left = delivered.receipts().len();
         let refused = Vec::new();
@@ -196,7 +196,7 @@ impl<C: Drains> State<C> {
         panics::drop_each(self.settling.undoing.take());
         for tag in self.settling.tags() {
             let Some(mut record) = self.settling.remove(tag) else { continue };
-            let is_storing = record.back == Some(Back::Storing);
+            let is_storing = record.back == Some(TakenBack::Storing);
             let is_back = |key: &Key| not_sent.contains(key) || record.refused.contains(key);
             // Of a window, all of them: whatever was accepted, or may have been, is not undone. Nor is
             // what could not be.

@@ -12,9 +12,9 @@ use std::task::{Context, Poll, Waker};
 use futures::future::BoxFuture;
 
 use super::order::Order;
-use super::running::Running;
+use super::running::RunningDrain;
 use super::settings::Commit;
-use super::state::{Phase, State};
+use super::state::{DrainPhase, State};
 use super::types::Drains;
 use crate::clock::Alarm;
 use crate::error::Error;
@@ -59,7 +59,7 @@ impl Desks {
     }
 }
 
-impl<C: Drains> Running<C> {
+impl<C: Drains> RunningDrain<C> {
     /// Takes in the transports of a source.
     ///
     /// # Errors
@@ -212,7 +212,7 @@ impl<C: Drains> Running<C> {
     fn begin_to_close(&mut self, result: Result<(), Error>) -> Result<(), Error> {
         self.refuse_sources();
         let mut state = self.shared.take().ok_or_else(super::running::state_is_gone)?;
-        state.phase = Phase::Stopping;
+        state.phase = DrainPhase::Stopping;
         for bank in &mut self.banks {
             bank.abandon(&mut state);
         }

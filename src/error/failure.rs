@@ -33,10 +33,10 @@ use crate::panics;
 /// assert_eq!(nightly().unwrap_err().code(), failure.error().code());
 /// ```
 #[derive(Clone)]
-pub struct Failure<R>(Box<Parts<R>>);
+pub struct Failure<R>(Box<FailureParts<R>>);
 
 #[derive(Clone)]
-struct Parts<R> {
+struct FailureParts<R> {
     error: Beside,
     report: R,
 }
@@ -54,7 +54,7 @@ impl<R> Failure<R> {
     /// What went wrong, and what is known of the operation.
     #[must_use]
     pub fn new(error: Error, report: R) -> Self {
-        Self(Box::new(Parts { error: Beside(Own(error)), report }))
+        Self(Box::new(FailureParts { error: Beside(Own(error)), report }))
     }
 
     /// What went wrong.
@@ -72,7 +72,7 @@ impl<R> Failure<R> {
     /// The error and the report, each by value.
     #[must_use]
     pub fn into_parts(self) -> (Error, R) {
-        let Parts { error: Beside(Own(error)), report } = *self.0;
+        let FailureParts { error: Beside(Own(error)), report } = *self.0;
         (error, report)
     }
 

@@ -71,11 +71,11 @@ pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 /// ```
 #[derive(Clone)]
 pub struct Error {
-    inner: Arc<Inner>,
+    inner: Arc<ErrorInner>,
 }
 
 #[derive(Clone)]
-struct Inner {
+struct ErrorInner {
     code: ErrorCode,
     message: Cow<'static, str>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -84,7 +84,7 @@ struct Inner {
     related: Related,
 }
 
-impl Drop for Inner {
+impl Drop for ErrorInner {
     fn drop(&mut self) {
         if let Some(source) = self.source.take() {
             panics::drop_contained(|| drop(source));
@@ -103,7 +103,7 @@ impl Error {
     /// ```
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        let inner = Inner {
+        let inner = ErrorInner {
             code,
             message: message.into(),
             source: None,
@@ -267,7 +267,7 @@ impl Error {
         }
     }
 
-    fn edit(&mut self) -> &mut Inner {
+    fn edit(&mut self) -> &mut ErrorInner {
         Arc::make_mut(&mut self.inner)
     }
 

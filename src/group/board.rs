@@ -13,7 +13,7 @@ use crate::lock::Lock;
 use crate::panics;
 
 /// How a task ended.
-pub(super) enum Ended<T> {
+pub(super) enum EndedTask<T> {
     Succeeded(T),
     Failed(Error),
     /// The group dropped it; with the panic of its destructor.
@@ -27,10 +27,10 @@ pub(super) struct Board<T> {
     pub(super) stop: CancellationSource,
     /// Tells tasks on an executor that their grace is over.
     pub(super) abort: CancellationSource,
-    pub(super) state: Lock<State<T>>,
+    pub(super) state: Lock<BoardState<T>>,
 }
 
-pub(super) struct State<T> {
+pub(super) struct BoardState<T> {
     pub(super) report: GroupReport,
     pub(super) values: Values<T>,
     /// What a failure does to the others.
@@ -55,7 +55,7 @@ pub(super) struct State<T> {
     pub(super) news: u64,
 }
 
-impl<T> State<T> {
+impl<T> BoardState<T> {
     pub(super) fn tell(&mut self) -> Option<Waker> {
         self.news += 1;
         self.waiter.take()
@@ -70,7 +70,7 @@ impl<T> State<T> {
 impl<T> Board<T> {
     /// With one handle.
     pub(super) fn new(outer: CancellationToken) -> Arc<Self> {
-        let state = State {
+        let state = BoardState {
             report: GroupReport::default(),
             values: Values::default(),
             on_failure: OnFailure::default(),
@@ -147,14 +147,14 @@ impl<T> Board<T> {
     }
 
     /// Notes how a task ended. What it staged has been handed over before.
-    pub(super) fn post(&self, number: u64, ended: Ended<T>) {
+    pub(super) fn post(&self, number: u64, ended: EndedTask<T>) {
         // The context was cancelled before this task ended, whether or not the wait has seen it:
         // that stops the group, and not a task that fails because of it.
-        let cancelled = self.outer.is_cancelled() && !matches!(ended, Ended::Dropped(_));
+        let cancelled = self.outer.is_cancelled() && !matches!(ended, EndedTask::Dropped(_));
         let counter = match &ended {
-            Ended::Succeeded(_) => &COUNTERS.tasks_succeeded,
-            Ended::Failed(_) => &COUNTERS.tasks_failed,
-            Ended::Dropped(_) => &COUNTERS.tasks_dropped,
+            EndedTask::Succeeded(_) => &COUNTERS.tasks_succeeded,
+            EndedTask::Failed(_) => &COUNTERS.tasks_failed,
+            EndedTask::Dropped(_) => &COUNTERS.tasks_dropped,
         };
         counter.add(1);
         let (mut unkept, mut late, mut stops) = (None, None, None);
@@ -166,7 +166,7 @@ impl<T> Board<T> {
                 state.cause.clone_from(&stops);
             }
             match ended {
-                Ended::Succeeded(value) => {
+                EndedTask::Succeeded(value) => {
                     state.report.succeeded += 1;
                     if state.ended {
                         late = Some(value);
@@ -174,18 +174,18 @@ impl<T> Board<T> {
                         state.values.keep(number, value);
                     }
                 }
-                Ended::Failed(error)
+                EndedTask::Failed(error)
                     if state.on_failure == OnFailure::Abort && state.cause.is_none() =>
                 {
                     state.report.failed += 1;
                     stops = Some(error.clone());
                     state.cause = Some(error);
                 }
-                Ended::Failed(error) => {
+                EndedTask::Failed(error) => {
                     state.report.failed += 1;
                     unkept = state.failures.add(number, error);
                 }
-                Ended::Dropped(panicked) => {
+                EndedTask::Dropped(panicked) => {
                     state.report.dropped += 1;
                     unkept = panicked.and_then(|error| state.failures.add(number, error));
                 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::task::Spawn;
 
 use super::report::GroupReport;
-use super::shared::Shared;
+use super::shared::GroupShared;
 use super::wait::GroupWait;
 use crate::drain::OnFailure;
 use crate::error::{Error, Failure};
@@ -88,7 +88,7 @@ use crate::undo::CompensationPolicy;
 /// ```
 #[must_use = "a group's tasks do nothing unless it is awaited"]
 pub struct Group<'a, T = ()> {
-    shared: Arc<Shared<'a, T>>,
+    shared: Arc<GroupShared<'a, T>>,
 }
 
 impl Group<'_> {
@@ -103,7 +103,7 @@ impl<'a, T: Send> Group<'a, T> {
     /// A group without tasks that keeps what they return until it has ended: see
     /// [`GroupReport::into_values`]. One that lives for ever sends that into a channel instead.
     pub fn collecting(context: &StepContext) -> Self {
-        Self { shared: Arc::new(Shared::new(context)) }
+        Self { shared: Arc::new(GroupShared::new(context)) }
     }
 
     /// At most so many tasks run at once, in place and on executors together; the others begin one

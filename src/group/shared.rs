@@ -19,15 +19,15 @@ use crate::panics;
 use crate::step::{ChildStep, StepContext};
 use crate::undo::CompensationPolicy;
 
-pub(super) struct Shared<'a, T> {
+pub(super) struct GroupShared<'a, T> {
     pub(super) context: StepContext,
     pub(super) board: Arc<Board<T>>,
     /// Tasks that no wait has taken over so far.
     arrivals: Lock<Vec<InPlace<'a>>>,
-    pub(super) settings: Lock<Settings>,
+    pub(super) settings: Lock<GroupSettings>,
 }
 
-pub(super) struct Settings {
+pub(super) struct GroupSettings {
     pub(super) timeout: Option<Duration>,
     pub(super) grace: Option<Duration>,
     /// The context that the tasks are children of.
@@ -45,13 +45,13 @@ pub(super) struct RollBack {
     pub(super) late: bool,
 }
 
-impl<'a, T: Send> Shared<'a, T> {
+impl<'a, T: Send> GroupShared<'a, T> {
     pub(super) fn new(context: &StepContext) -> Self {
         let context = context.clone();
         let board = Board::new(context.cancellation().clone());
         let token = [context.cancellation().clone(), board.stop.token()];
         let parent = context.clone().with_cancellation(CancellationToken::linked(token));
-        let settings = Settings { timeout: None, grace: None, parent, roll_back: None };
+        let settings = GroupSettings { timeout: None, grace: None, parent, roll_back: None };
         Self { context, board, arrivals: Lock::default(), settings: Lock::new(settings) }
     }
 
@@ -149,7 +149,7 @@ impl<'a, T: Send> Shared<'a, T> {
     }
 }
 
-impl<'a, T> Shared<'a, T> {
+impl<'a, T> GroupShared<'a, T> {
     /// The tasks added since the last call.
     pub(super) fn arrivals(&self) -> Vec<InPlace<'a>> {
         std::mem::take(&mut *self.arrivals.lock())
@@ -177,7 +177,7 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
-impl<T> fmt::Debug for Shared<'_, T> {
+impl<T> fmt::Debug for GroupShared<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group")
             .field("context", &self.context)

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::board::{Board, Ended};
+use super::board::{Board, EndedTask};
 use super::permits::Permit;
 use crate::cancellation::{CancellationToken, Cancelled};
 use crate::diagnostics::COUNTERS;
@@ -22,14 +22,14 @@ use crate::step::{ChildStep, StepContext};
 
 pin_project! {
     /// A task that has not ended has its child step.
-    pub(super) struct Task<F, M, T> {
+    pub(super) struct GroupTask<F, M, T> {
         #[pin]
         work: Contained<F, M>,
         child: Option<ChildStep>,
         post: Post<T>,
     }
 
-    impl<F, M, T> PinnedDrop for Task<F, M, T> {
+    impl<F, M, T> PinnedDrop for GroupTask<F, M, T> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             let Some(child) = this.child.take() else { return };
@@ -62,10 +62,10 @@ where
     let scope = child.scope().clone();
     let settle = move |output: F::Output| settle_for_good(output, &scope);
     let work = Contained::call("the task", || async move { work(step).await }, settle)?;
-    Ok(Task { work, child: Some(child), post })
+    Ok(GroupTask { work, child: Some(child), post })
 }
 
-impl<F, M, T> Future for Task<F, M, T>
+impl<F, M, T> Future for GroupTask<F, M, T>
 where
     F: Future,
     M: FnOnce(F::Output) -> Result<T, Error>,
@@ -84,15 +84,15 @@ where
         }
         let ended = if may_go_on {
             match this.work.as_mut().poll(cx) {
-                Poll::Ready(Ok(value)) => Ended::Succeeded(value),
-                Poll::Ready(Err(error)) => Ended::Failed(error),
+                Poll::Ready(Ok(value)) => EndedTask::Succeeded(value),
+                Poll::Ready(Err(error)) => EndedTask::Failed(error),
                 Poll::Pending if this.post.poll_aborted(cx).is_ready() => {
-                    Ended::Dropped(this.work.as_mut().abandon())
+                    EndedTask::Dropped(this.work.as_mut().abandon())
                 }
                 Poll::Pending => return Poll::Pending,
             }
         } else {
-            Ended::Dropped(this.work.as_mut().abandon())
+            EndedTask::Dropped(this.work.as_mut().abandon())
         };
         *this.child = None;
         this.post.ended(ended);
@@ -111,12 +111,12 @@ pub(super) struct Post<T> {
 }
 
 struct Spawned {
-    standing: Arc<Lock<Standing>>,
+    standing: Arc<Lock<TaskStanding>>,
     aborted: Cancelled,
 }
 
 /// Whether the executor has taken a task.
-pub(super) enum Standing {
+pub(super) enum TaskStanding {
     /// Its answer is still to come.
     Offered,
     Accepted,
@@ -135,9 +135,9 @@ impl<T> Post<T> {
     }
 
     /// The same for a task that is offered to an executor.
-    pub(super) fn offered(mut self) -> (Self, Offer<T>) {
-        let standing = Arc::new(Lock::new(Standing::Offered));
-        let offer = Offer {
+    pub(super) fn offered(mut self) -> (Self, TaskOffer<T>) {
+        let standing = Arc::new(Lock::new(TaskStanding::Offered));
+        let offer = TaskOffer {
             board: Arc::clone(&self.board),
             number: self.number,
             standing: Arc::clone(&standing),
@@ -165,25 +165,27 @@ impl<T> Post<T> {
     }
 
     /// The task has come to its end.
-    fn ended(&mut self, ended: Ended<T>) {
+    fn ended(&mut self, ended: EndedTask<T>) {
         self.tell(ended);
         // Behind the news, so that no other task begins that a failure keeps from it.
         self.board.give_back(std::mem::take(&mut self.permit));
     }
 
-    fn tell(&self, ended: Ended<T>) {
+    fn tell(&self, ended: EndedTask<T>) {
         if let Some(spawned) = &self.spawned {
             let mut standing = spawned.standing.lock();
             match *standing {
-                Standing::Refused => return,
+                TaskStanding::Refused => return,
                 // It has run: what the executor answers now does not matter.
-                _ => *standing = Standing::Accepted,
+                _ => *standing = TaskStanding::Accepted,
             }
         }
         let ended = match ended {
-            Ended::Succeeded(value) => Ended::Succeeded(value),
-            Ended::Failed(error) => Ended::Failed(self.named(error)),
-            Ended::Dropped(panicked) => Ended::Dropped(panicked.map(|error| self.named(error))),
+            EndedTask::Succeeded(value) => EndedTask::Succeeded(value),
+            EndedTask::Failed(error) => EndedTask::Failed(self.named(error)),
+            EndedTask::Dropped(panicked) => {
+                EndedTask::Dropped(panicked.map(|error| self.named(error)))
+            }
         };
         self.board.post(self.number, ended);
     }
@@ -195,33 +197,33 @@ impl<T> Post<T> {
     }
 
     fn tell_dropped(&self, panicked: Option<Error>) {
-        let Some(spawned) = &self.spawned else { return self.tell(Ended::Dropped(panicked)) };
+        let Some(spawned) = &self.spawned else { return self.tell(EndedTask::Dropped(panicked)) };
         let error = Error::new(ErrorCode::Canceled, "the executor dropped the task");
         let error = self.named(error.with_related(panicked));
         {
             let mut standing = spawned.standing.lock();
             match *standing {
-                Standing::Offered => return *standing = Standing::Dropped(error),
-                Standing::Refused | Standing::Dropped(_) => return,
-                Standing::Accepted => {}
+                TaskStanding::Offered => return *standing = TaskStanding::Dropped(error),
+                TaskStanding::Refused | TaskStanding::Dropped(_) => return,
+                TaskStanding::Accepted => {}
             }
         }
-        self.board.post(self.number, Ended::Failed(error));
+        self.board.post(self.number, EndedTask::Failed(error));
     }
 }
 
 /// A task that an executor has been offered: what is done with its answer.
-pub(super) struct Offer<T> {
+pub(super) struct TaskOffer<T> {
     board: Arc<Board<T>>,
     number: u64,
-    standing: Arc<Lock<Standing>>,
+    standing: Arc<Lock<TaskStanding>>,
 }
 
-impl<T> Offer<T> {
+impl<T> TaskOffer<T> {
     pub(super) fn accept(self) {
-        let before = std::mem::replace(&mut *self.standing.lock(), Standing::Accepted);
-        if let Standing::Dropped(error) = before {
-            self.board.post(self.number, Ended::Failed(error));
+        let before = std::mem::replace(&mut *self.standing.lock(), TaskStanding::Accepted);
+        if let TaskStanding::Dropped(error) = before {
+            self.board.post(self.number, EndedTask::Failed(error));
         }
     }
 
@@ -229,12 +231,12 @@ impl<T> Offer<T> {
     pub(super) fn refuse(self) {
         let before = {
             let mut standing = self.standing.lock();
-            if let Standing::Accepted = *standing {
+            if let TaskStanding::Accepted = *standing {
                 return;
             }
-            std::mem::replace(&mut *standing, Standing::Refused)
+            std::mem::replace(&mut *standing, TaskStanding::Refused)
         };
-        if let Standing::Dropped(error) = before {
+        if let TaskStanding::Dropped(error) = before {
             // Its answer is what the caller gets; a destructor that panicked has nobody to tell.
             COUNTERS.contained_panics.add(error.related().len() as u64);
         }

@@ -9,7 +9,7 @@ use crate::error::{Error, Failure};
 use crate::panics;
 
 /// How a group has ended.
-pub(super) type Verdict<T> = Result<GroupReport<T>, Failure<GroupReport<T>>>;
+pub(super) type GroupVerdict<T> = Result<GroupReport<T>, Failure<GroupReport<T>>>;
 
 impl<T> Board<T> {
     /// Whether nobody else awaits the group, or has.
@@ -103,7 +103,7 @@ impl<T> Board<T> {
 
     /// The result of a group that has ended: the first cause with the others attached in the order
     /// of their tasks.
-    pub(super) fn result(&self) -> Verdict<T> {
+    pub(super) fn result(&self) -> GroupVerdict<T> {
         let (report, values, cause, mut failures, last) = {
             let mut state = self.state.lock();
             let failures = std::mem::take(&mut state.failures);

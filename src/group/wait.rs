@@ -13,9 +13,9 @@ use std::task::{Context, Poll, ready};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::report::GroupReport;
-use super::shared::{RollBack, Shared};
+use super::shared::{GroupShared, RollBack};
 use super::task::InPlace;
-use super::verdict::Verdict;
+use super::verdict::GroupVerdict;
 use crate::clock::Alarm;
 use crate::error::{Error, ErrorCode, Failure};
 use crate::operation::Limits;
@@ -28,21 +28,21 @@ const TASKS_PER_POLL: usize = 128;
 
 /// The wait for a group. Dropping it ends the group.
 pub(super) struct GroupWait<'a, T> {
-    shared: Arc<Shared<'a, T>>,
-    stage: Stage<'a, T>,
+    shared: Arc<GroupShared<'a, T>>,
+    stage: WaitStage<'a, T>,
 }
 
-enum Stage<'a, T> {
+enum WaitStage<'a, T> {
     /// Somebody else awaits the group, or has.
     Refused(Error),
     /// Not polled so far.
     Waiting,
-    Running(Box<Running<'a>>),
+    Running(Box<RunningGroup<'a>>),
     RollingBack(Box<RollingBack<T>>),
     Ended,
 }
 
-struct Running<'a> {
+struct RunningGroup<'a> {
     tasks: FuturesUnordered<InPlace<'a>>,
     limits: Limits,
     grace: Option<Alarm>,
@@ -57,13 +57,13 @@ struct RollingBack<T> {
 }
 
 impl<'a, T> GroupWait<'a, T> {
-    pub(super) fn new(shared: Arc<Shared<'a, T>>) -> Self {
-        let stage = shared.board.begin().map_or_else(Stage::Refused, |()| Stage::Waiting);
+    pub(super) fn new(shared: Arc<GroupShared<'a, T>>) -> Self {
+        let stage = shared.board.begin().map_or_else(WaitStage::Refused, |()| WaitStage::Waiting);
         Self { shared, stage }
     }
 
     fn begin(&mut self) -> Result<(), Error> {
-        let Shared { board, context, settings, .. } = &*self.shared;
+        let GroupShared { board, context, settings, .. } = &*self.shared;
         let timeout = {
             let settings = settings.lock();
             if let Some(roll_back) = &settings.roll_back {
@@ -77,19 +77,19 @@ impl<'a, T> GroupWait<'a, T> {
         };
         board.check()?;
         let limits = Limits::new(context.clock(), context.cancellation().clone(), timeout)?;
-        let running = Running { tasks: FuturesUnordered::new(), limits, grace: None };
-        self.stage = Stage::Running(Box::new(running));
+        let running = RunningGroup { tasks: FuturesUnordered::new(), limits, grace: None };
+        self.stage = WaitStage::Running(Box::new(running));
         Ok(())
     }
 
-    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<Verdict<T>> {
-        if let Stage::Waiting = self.stage {
+    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<GroupVerdict<T>> {
+        if let WaitStage::Waiting = self.stage {
             if let Err(error) = self.begin() {
                 self.close();
                 return Poll::Ready(Err(self.refused(error)));
             }
         }
-        if let Stage::Running(running) = &mut self.stage {
+        if let WaitStage::Running(running) = &mut self.stage {
             ready!(running.poll_tasks(&self.shared, cx));
             let result = self.end();
             match (result, self.shared.take_roll_back()) {
@@ -98,14 +98,14 @@ impl<'a, T> GroupWait<'a, T> {
             }
         }
         match &mut self.stage {
-            Stage::RollingBack(rolling) => {
+            WaitStage::RollingBack(rolling) => {
                 let result = ready!(Pin::new(&mut rolling.rollback).poll(cx));
                 let report = std::mem::take(&mut rolling.report);
                 let error = rolling.error.clone();
                 let error = error.with_related(result.err().map(Error::from));
                 Poll::Ready(Err(Failure::new(error, report)))
             }
-            Stage::Refused(error) => {
+            WaitStage::Refused(error) => {
                 let error = error.clone();
                 Poll::Ready(Err(self.refused(error)))
             }
@@ -122,11 +122,11 @@ impl<'a, T> GroupWait<'a, T> {
     }
 
     /// Ends the group, drops what is left of it, and makes its result.
-    fn end(&mut self) -> Verdict<T> {
+    fn end(&mut self) -> GroupVerdict<T> {
         let board = &self.shared.board;
         board.end();
         self.shared.discard();
-        self.stage = Stage::Ended;
+        self.stage = WaitStage::Ended;
         board.abort();
         board.result()
     }
@@ -136,19 +136,19 @@ impl<'a, T> GroupWait<'a, T> {
         let (error, report) = failure.into_parts();
         let rollback = step.context().roll_back(&policy);
         let rolling = RollingBack { error, report, rollback, _step: step };
-        self.stage = Stage::RollingBack(Box::new(rolling));
+        self.stage = WaitStage::RollingBack(Box::new(rolling));
     }
 
     /// Ends the group for a panic of the clock, which keeps no other error from being told.
-    fn break_off(&mut self, panic: Error) -> Verdict<T> {
+    fn break_off(&mut self, panic: Error) -> GroupVerdict<T> {
         match &mut self.stage {
-            Stage::Running(_) => {
+            WaitStage::Running(_) => {
                 self.shared.board.break_off(panic);
                 let result = self.end();
                 drop(self.shared.take_roll_back());
                 result
             }
-            Stage::RollingBack(rolling) => {
+            WaitStage::RollingBack(rolling) => {
                 let report = std::mem::take(&mut rolling.report);
                 Err(Failure::new(rolling.error.clone().with_related([panic]), report))
             }
@@ -158,8 +158,8 @@ impl<'a, T> GroupWait<'a, T> {
 
     /// Ends the group wherever it is. What is staged goes to the context's scope.
     fn close(&mut self) {
-        let stage = std::mem::replace(&mut self.stage, Stage::Ended);
-        if let Stage::Refused(_) | Stage::Ended = stage {
+        let stage = std::mem::replace(&mut self.stage, WaitStage::Ended);
+        if let WaitStage::Refused(_) | WaitStage::Ended = stage {
             return;
         }
         self.shared.board.end();
@@ -168,9 +168,9 @@ impl<'a, T> GroupWait<'a, T> {
     }
 }
 
-impl<'a> Running<'a> {
+impl<'a> RunningGroup<'a> {
     /// Until every task has ended, or the grace is over.
-    fn poll_tasks<T>(&mut self, shared: &Shared<'a, T>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_tasks<T>(&mut self, shared: &GroupShared<'a, T>, cx: &mut Context<'_>) -> Poll<()> {
         let board = &shared.board;
         if board.is_to_go_on() {
             if let Some(exceeded) = self.limits.exceeded() {
@@ -213,7 +213,7 @@ impl<'a> Running<'a> {
 impl<T> Unpin for GroupWait<'_, T> {}
 
 impl<T> Future for GroupWait<'_, T> {
-    type Output = Verdict<T>;
+    type Output = GroupVerdict<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // What may panic here outside the tasks and the rollback is the clock.

@@ -82,13 +82,13 @@ impl<R: Default> Output for Result<R, Failure<R>> {
 /// ```
 #[must_use = "an operation does nothing unless it is awaited"]
 pub struct OperationFuture<B, R> {
-    stage: Stage<B, R>,
+    stage: OperationStage<B, R>,
 }
 
 // Nothing is demanded of `B` and `R` here. Whether the future is `Send` is then a question of its
 // fields alone: what the user's closures are is not asked, which the compiler cannot do in the
 // future of an `async fn`.
-enum Stage<B, R> {
+enum OperationStage<B, R> {
     Waiting(Box<B>),
     Running(Pin<Box<R>>),
     Over,
@@ -96,12 +96,12 @@ enum Stage<B, R> {
 
 impl<B, R> OperationFuture<B, R> {
     pub(crate) fn new(builder: B) -> Self {
-        Self { stage: Stage::Waiting(Box::new(builder)) }
+        Self { stage: OperationStage::Waiting(Box::new(builder)) }
     }
 
     /// Lets go of what is there. What may panic in it is the user's destructors.
     fn end(&mut self) {
-        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        let stage = std::mem::replace(&mut self.stage, OperationStage::Over);
         panics::drop_contained(|| drop(stage));
     }
 }
@@ -113,12 +113,14 @@ impl<B: Operation<Running = R>, R> Future for OperationFuture<B, R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Stage::Waiting(_) = &this.stage {
-            if let Stage::Waiting(builder) = std::mem::replace(&mut this.stage, Stage::Over) {
-                this.stage = Stage::Running(Box::pin(builder.start()));
+        if let OperationStage::Waiting(_) = &this.stage {
+            if let OperationStage::Waiting(builder) =
+                std::mem::replace(&mut this.stage, OperationStage::Over)
+            {
+                this.stage = OperationStage::Running(Box::pin(builder.start()));
             }
         }
-        let Stage::Running(running) = &mut this.stage else {
+        let OperationStage::Running(running) = &mut this.stage else {
             let error = Error::new(ErrorCode::Unspecified, "the operation had ended already");
             return Poll::Ready(Output::over(error));
         };
@@ -142,9 +144,9 @@ impl<B, R> Drop for OperationFuture<B, R> {
 impl<B, R> fmt::Debug for OperationFuture<B, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match &self.stage {
-            Stage::Waiting(_) => "not started",
-            Stage::Running(_) => "running",
-            Stage::Over => "over",
+            OperationStage::Waiting(_) => "not started",
+            OperationStage::Running(_) => "running",
+            OperationStage::Over => "over",
         };
         f.debug_struct("OperationFuture").field("stage", &stage).finish()
     }

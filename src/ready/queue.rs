@@ -28,18 +28,18 @@ struct Rounds {
     /// For the next round.
     next: Line,
     /// By place: the round of its last turn, and whether it is in one of the queues.
-    places: Vec<Standing>,
+    places: Vec<PlaceStanding>,
     round: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Standing {
+struct PlaceStanding {
     served: u32,
     queued: bool,
 }
 
 /// What the thread was at when a turn began.
-pub(crate) struct Outer(local::Before);
+pub(crate) struct OuterTurn(local::Before);
 
 impl Rounds {
     #[inline]
@@ -78,7 +78,7 @@ impl ReadyQueue {
     pub(crate) fn node(&mut self, number: u32) -> Arc<Node> {
         let needed = number as usize + 1;
         if self.rounds.places.len() < needed {
-            self.rounds.places.resize(needed, Standing::default());
+            self.rounds.places.resize(needed, PlaceStanding::default());
         }
         Arc::new(Node::new(number, &self.inbox))
     }
@@ -90,14 +90,14 @@ impl ReadyQueue {
 
     /// Begins a turn of the bank.
     #[inline]
-    pub(crate) fn enter(&mut self) -> Outer {
+    pub(crate) fn enter(&mut self) -> OuterTurn {
         self.inbox.begin(!std::mem::replace(&mut self.awake, true));
-        Outer(local::enter(inbox::address(&self.inbox)))
+        OuterTurn(local::enter(inbox::address(&self.inbox)))
     }
 
     /// Ends a turn of the bank.
     #[inline]
-    pub(crate) fn leave(&mut self, outer: Outer) {
+    pub(crate) fn leave(&mut self, outer: OuterTurn) {
         let mut late = false;
         local::leave(outer.0, |number| {
             late = true;
@@ -158,7 +158,7 @@ impl ReadyQueue {
     pub(crate) fn serve(&mut self, number: u32) {
         let round = self.rounds.round;
         if let Some(place) = self.rounds.places.get_mut(number as usize) {
-            *place = Standing { served: round, queued: false };
+            *place = PlaceStanding { served: round, queued: false };
         }
     }
 

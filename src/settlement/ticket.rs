@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::desk::{Desk, Given, Key};
 use super::words::{Facts, Settled, Verdict};
 use crate::error::Error;
-use crate::step::{Delivery, LentStep};
+use crate::step::{LentStep, StepDelivery};
 use crate::undo::{self, Action, Undoing};
 
 /// What the messages of a source are settled by that has a transport, see
@@ -136,7 +136,7 @@ impl Delivered {
     }
 
     /// What a step says of its message.
-    pub(super) fn of_step((delivery, receipt): (Delivery, u64)) -> Option<Self> {
+    pub(super) fn of_step((delivery, receipt): (StepDelivery, u64)) -> Option<Self> {
         let one = match delivery.downcast::<Self>() {
             Ok(many) => return Some(Self::clone(&many)),
             Err(other) => other.downcast::<Deliverer>().ok()?,

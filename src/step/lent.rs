@@ -17,7 +17,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use super::{Delivery, Inner, StepContext};
+use super::{StepContext, StepDelivery, StepInner};
 use crate::cancellation::CancellationToken;
 use crate::lock::Lock;
 use crate::origin::{SourceId, SourceRef};
@@ -28,12 +28,12 @@ use crate::undo::{CompensationScope, DrainScope, MessageScope};
 /// A handle of the step of the handler that is polled, once the handler has dropped it. It is
 /// emptied when the poll ends, so that it needs no destructor, which every access would have to ask
 /// about.
-type Returned = ManuallyDrop<Option<Counted<Inner>>>;
+type Returned = ManuallyDrop<Option<Counted<StepInner>>>;
 
 thread_local! {
     /// The handler that is being polled on this thread.
-    static POLLED: Polled = const {
-        Polled {
+    static POLLED: PolledStep = const {
+        PolledStep {
             step: Cell::new(0),
             source: Cell::new(None),
             outer: Cell::new(ManuallyDrop::new(None)),
@@ -42,7 +42,7 @@ thread_local! {
     };
 }
 
-struct Polled {
+struct PolledStep {
     /// The address of its step while that is lent and not back.
     step: Cell<usize>,
     /// The source of its message, also while that is undone or given up.
@@ -71,15 +71,15 @@ pub(crate) enum Within {
 /// What was polled on this thread before a drain inside it. Dropping it restores that, also where
 /// the drain panics.
 #[must_use = "what was polled before is restored when this is dropped"]
-pub(crate) struct Outer {
+pub(crate) struct OuterPoll {
     step: usize,
     source: Option<SourceId>,
-    returned: Option<Counted<Inner>>,
+    returned: Option<Counted<StepInner>>,
 }
 
 /// Begins the turn of a drain on this thread: a handler may poll another one.
 #[inline]
-pub(crate) fn enter() -> Outer {
+pub(crate) fn enter() -> OuterPoll {
     let outer = POLLED.try_with(|polled| {
         let source = polled.source.replace(None);
         if let Some(source) = source {
@@ -87,13 +87,13 @@ pub(crate) fn enter() -> Outer {
             polled.outer.set(ManuallyDrop::new(Some(Box::new(OuterSource { source, outer }))));
         }
         let returned = ManuallyDrop::into_inner(polled.returned.take());
-        Outer { step: polled.step.replace(0), source, returned }
+        OuterPoll { step: polled.step.replace(0), source, returned }
     });
     // Made only where it is needed: what it is dropped with is put back.
-    outer.unwrap_or_else(|_| Outer { step: 0, source: None, returned: None })
+    outer.unwrap_or_else(|_| OuterPoll { step: 0, source: None, returned: None })
 }
 
-impl Drop for Outer {
+impl Drop for OuterPoll {
     #[inline]
     fn drop(&mut self) {
         let (step, source, returned) = (self.step, self.source, self.returned.take());
@@ -150,7 +150,7 @@ impl Drop for Polls {
 
 /// Puts a handle that is dropped into the cell, if it is waited for.
 #[inline]
-pub(super) fn give_back(handle: &mut Option<Counted<Inner>>) {
+pub(super) fn give_back(handle: &mut Option<Counted<StepInner>>) {
     let Some(address) = handle.as_ref().map(address) else { return };
     let _ = POLLED.try_with(|polled| {
         if polled.step.get() == address {
@@ -160,15 +160,15 @@ pub(super) fn give_back(handle: &mut Option<Counted<Inner>>) {
     });
 }
 
-fn address(step: &Counted<Inner>) -> usize {
+fn address(step: &Counted<StepInner>) -> usize {
     Counted::as_ptr(step).addr()
 }
 
 /// The step of a slot.
 pub(crate) struct LentStep {
-    own: Counted<Inner>,
+    own: Counted<StepInner>,
     /// The handle that is lent next.
-    spare: Option<Counted<Inner>>,
+    spare: Option<Counted<StepInner>>,
     scope: MessageScope,
     /// A message has begun whose end was not told so far.
     begun: bool,
@@ -179,7 +179,7 @@ pub(crate) struct LentStep {
 /// What a settlement asks of a step.
 impl StepContext {
     /// Who has delivered the step's message, and the number of its receipt there.
-    pub(crate) fn delivery(&self) -> Option<(Delivery, u64)> {
+    pub(crate) fn delivery(&self) -> Option<(StepDelivery, u64)> {
         let inner = self.inner();
         let delivery = inner.delivery.lock().clone()?;
         Some((delivery, inner.receipt.load(Ordering::Relaxed)))
@@ -193,7 +193,7 @@ impl LentStep {
         drain: &DrainScope,
     ) -> Self {
         let context = context.inner();
-        let own = Counted::new(Inner {
+        let own = Counted::new(StepInner {
             setting: Arc::clone(&context.setting),
             cancellation: token.clone(),
             scope: OnceLock::default(),
@@ -232,7 +232,7 @@ impl LentStep {
         &mut self,
         deliverer: u32,
         receipt: u64,
-        make: impl FnOnce() -> Delivery,
+        make: impl FnOnce() -> StepDelivery,
     ) {
         if self.deliverer != Some(deliverer) {
             self.set_delivery(Some(make()));
@@ -243,7 +243,7 @@ impl LentStep {
 
     /// Says who has delivered the next message, and no other.
     #[cold]
-    pub(crate) fn set_delivery(&mut self, delivery: Option<Delivery>) {
+    pub(crate) fn set_delivery(&mut self, delivery: Option<StepDelivery>) {
         self.deliverer = None;
         let old = std::mem::replace(&mut *self.own.delivery.lock(), delivery);
         drop(old);
@@ -256,11 +256,11 @@ impl LentStep {
 
     /// Changes the step that nobody has just now.
     #[cold]
-    fn change(&mut self, change: impl FnOnce(&mut Inner)) {
+    fn change(&mut self, change: impl FnOnce(&mut StepInner)) {
         self.spare = None;
         if Counted::get_mut(&mut self.own).is_none() {
             // Somebody has it all the same: that one keeps what it has.
-            let mut own = Inner::clone(&self.own);
+            let mut own = StepInner::clone(&self.own);
             (own.lent, own.scope) = (true, OnceLock::default());
             self.end(false);
             self.own = Counted::new(own);

@@ -50,13 +50,13 @@ use crate::undo::{
 /// ```
 pub struct StepContext {
     /// There until the handle is dropped.
-    inner: Option<Counted<Inner>>,
+    inner: Option<Counted<StepInner>>,
 }
 
 /// Who has delivered a message, of whatever type.
-pub(crate) type Delivery = Arc<dyn Any + Send + Sync>;
+pub(crate) type StepDelivery = Arc<dyn Any + Send + Sync>;
 
-struct Inner {
+struct StepInner {
     setting: Arc<Setting>,
     cancellation: CancellationToken,
     /// That of a drain's message is made when it is first asked for: most handlers stage nothing.
@@ -67,7 +67,7 @@ struct Inner {
     message: AtomicU64,
     attempt: AtomicU32,
     /// Who has delivered its message, where it has a transport, and the number of its receipt there.
-    delivery: Lock<Option<Delivery>>,
+    delivery: Lock<Option<StepDelivery>>,
     receipt: AtomicU64,
     /// It belongs to a drain, which lends it to its handlers; see [`lent`].
     lent: bool,
@@ -81,7 +81,7 @@ struct Setting {
 }
 
 /// A context of the user's own, which no drain takes back.
-impl Clone for Inner {
+impl Clone for StepInner {
     fn clone(&self) -> Self {
         Self {
             setting: Arc::clone(&self.setting),
@@ -97,7 +97,7 @@ impl Clone for Inner {
     }
 }
 
-impl Inner {
+impl StepInner {
     #[inline]
     fn scope(&self) -> &CompensationScope {
         self.scope.get_or_init(CompensationScope::for_message)
@@ -127,7 +127,7 @@ impl StepContext {
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         let setting = Setting { name: name.into(), clock: Arc::new(SystemClock::new()) };
-        let inner = Inner {
+        let inner = StepInner {
             setting: Arc::new(setting),
             cancellation: CancellationToken::never(),
             scope: CompensationScope::new().into(),
@@ -189,11 +189,11 @@ impl StepContext {
     }
 
     #[inline]
-    fn inner(&self) -> &Counted<Inner> {
+    fn inner(&self) -> &Counted<StepInner> {
         self.inner.as_ref().expect(THERE)
     }
 
-    fn edit(&mut self) -> &mut Inner {
+    fn edit(&mut self) -> &mut StepInner {
         // A drain keeps a handle of the step it lends: what is changed is a copy.
         Counted::make_mut(self.inner.as_mut().expect(THERE))
     }
@@ -364,9 +364,9 @@ impl AsRef<CompensationScope> for StepContext {
     }
 }
 
-impl From<Counted<Inner>> for StepContext {
+impl From<Counted<StepInner>> for StepContext {
     #[inline]
-    fn from(inner: Counted<Inner>) -> Self {
+    fn from(inner: Counted<StepInner>) -> Self {
         Self { inner: Some(inner) }
     }
 }

@@ -96,7 +96,7 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<u64, Error>;
-    type IntoFuture = OperationFuture<Self, Running<S, O, F, E>>;
+    type IntoFuture = OperationFuture<Self, RunningForEach<S, O, F, E>>;
 
     fn into_future(self) -> Self::IntoFuture {
         OperationFuture::new(self)
@@ -115,7 +115,7 @@ impl<S, O> fmt::Debug for ForEachStep<S, O> {
 pin_project! {
     /// A run between its first poll and its result.
 
-    pub struct Running<S, O, F, E> {
+    pub struct RunningForEach<S, O, F, E> {
         #[pin]
         each: Each<S, O, F, (), E>,
         count: u64,
@@ -130,11 +130,11 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<u64, Error>;
-    type Running = Running<S, O, F, E>;
+    type Running = RunningForEach<S, O, F, E>;
 
     fn start(self) -> Self::Running {
         let Self { stream, context, operation, item_timeout } = self;
-        Running { each: Each::new(stream, &context, operation, item_timeout), count: 0 }
+        RunningForEach { each: Each::new(stream, &context, operation, item_timeout), count: 0 }
     }
 
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {

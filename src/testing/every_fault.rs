@@ -83,10 +83,10 @@ pub fn for_every_fault(mut scenario: impl FnMut(&FaultPoints)) -> Vec<String> {
 #[derive(Clone, Debug)]
 pub struct FaultPoints {
     target: Option<(usize, Fault)>,
-    shared: Arc<Shared>,
+    shared: Arc<FaultShared>,
 }
 
-type Shared = Lock<Reached>;
+type FaultShared = Lock<Reached>;
 
 #[derive(Debug, Default)]
 struct Reached {

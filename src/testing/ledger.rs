@@ -28,17 +28,17 @@ use crate::step::StepContext;
 /// assert_eq!(ledger.check().unwrap().undone(), 2);
 /// ```
 pub struct Ledger<K> {
-    book: Arc<Lock<Book<K>>>,
+    book: Arc<Lock<LedgerBook<K>>>,
 }
 
-struct Book<K> {
-    states: BTreeMap<K, State>,
+struct LedgerBook<K> {
+    states: BTreeMap<K, EffectState>,
     entries: Vec<Entry<K>>,
     mistakes: Vec<Mistake<K>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum EffectState {
     Open,
     Undone,
     Committed,
@@ -68,12 +68,12 @@ pub enum Entry<K> {
 }
 
 impl<K> Entry<K> {
-    fn split(&self) -> (&K, State) {
+    fn split(&self) -> (&K, EffectState) {
         match self {
-            Self::Done(key) => (key, State::Open),
-            Self::Undone(key) => (key, State::Undone),
-            Self::Committed(key) => (key, State::Committed),
-            Self::Stuck(key) => (key, State::Stuck),
+            Self::Done(key) => (key, EffectState::Open),
+            Self::Undone(key) => (key, EffectState::Undone),
+            Self::Committed(key) => (key, EffectState::Committed),
+            Self::Stuck(key) => (key, EffectState::Stuck),
         }
     }
 }
@@ -82,7 +82,7 @@ impl<K> Entry<K> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mistake<K> {
     entry: Entry<K>,
-    before: Option<State>,
+    before: Option<EffectState>,
 }
 
 impl<K: Clone + Ord + fmt::Debug> Ledger<K> {
@@ -102,9 +102,11 @@ impl<K: Clone + Ord + fmt::Debug> Ledger<K> {
         let (key, state) = entry.split();
         let before = book.states.get(key).copied();
         let follows = match state {
-            State::Open => matches!(before, None | Some(State::Undone)),
-            State::Undone => matches!(before, Some(State::Open | State::Stuck)),
-            State::Committed | State::Stuck => matches!(before, Some(State::Open)),
+            EffectState::Open => matches!(before, None | Some(EffectState::Undone)),
+            EffectState::Undone => matches!(before, Some(EffectState::Open | EffectState::Stuck)),
+            EffectState::Committed | EffectState::Stuck => {
+                matches!(before, Some(EffectState::Open))
+            }
         };
         if follows {
             book.states.insert(key.clone(), state);
@@ -190,7 +192,7 @@ impl<K: Clone + Ord + fmt::Debug> Ledger<K> {
     #[must_use]
     pub fn open(&self) -> Vec<K> {
         let book = self.book.lock();
-        let open = book.states.iter().filter(|(_, state)| **state == State::Open);
+        let open = book.states.iter().filter(|(_, state)| **state == EffectState::Open);
         open.map(|(key, _)| key.clone()).collect()
     }
 
@@ -223,8 +225,8 @@ impl<K: Clone + Ord + fmt::Debug> Ledger<K> {
         let book = self.book.lock();
         if open.is_empty() && book.mistakes.is_empty() {
             let count = |wanted| book.states.values().filter(|state| **state == wanted).count();
-            let (undone, committed) = (count(State::Undone), count(State::Committed));
-            return Ok(Account { committed, undone, stuck: count(State::Stuck) });
+            let (undone, committed) = (count(EffectState::Undone), count(EffectState::Committed));
+            return Ok(Account { committed, undone, stuck: count(EffectState::Stuck) });
         }
         Err(Unaccounted { open, mistakes: book.mistakes.clone() })
     }
@@ -265,7 +267,8 @@ impl<K> Clone for Ledger<K> {
 
 impl<K> Default for Ledger<K> {
     fn default() -> Self {
-        let book = Book { states: BTreeMap::new(), entries: Vec::new(), mistakes: Vec::new() };
+        let book =
+            LedgerBook { states: BTreeMap::new(), entries: Vec::new(), mistakes: Vec::new() };
         Self { book: Arc::new(Lock::new(book)) }
     }
 }
@@ -372,10 +375,10 @@ impl<K: fmt::Debug> fmt::Display for Mistake<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, state) = self.entry.split();
         let verb = |state| match state {
-            State::Open => "done",
-            State::Undone => "undone",
-            State::Committed => "committed",
-            State::Stuck => "stuck",
+            EffectState::Open => "done",
+            EffectState::Undone => "undone",
+            EffectState::Committed => "committed",
+            EffectState::Stuck => "stuck",
         };
         match self.before {
             Some(before) if before == state => write!(f, "{key:?} was {} twice", verb(state)),

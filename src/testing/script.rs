@@ -32,10 +32,10 @@ use crate::lock::Lock;
 pub struct Script<T> {
     name: Arc<str>,
     world: World,
-    shared: Arc<Lock<Shared<T>>>,
+    shared: Arc<Lock<ScriptShared<T>>>,
 }
 
-struct Shared<T> {
+struct ScriptShared<T> {
     acts: VecDeque<Act<T>>,
     polls: u64,
     taken: u64,
@@ -68,8 +68,13 @@ enum Move<T> {
 
 impl<T> Script<T> {
     pub(super) fn new(world: World, name: Arc<str>) -> Self {
-        let shared =
-            Shared { acts: VecDeque::new(), polls: 0, taken: 0, ended: false, polls_after_end: 0 };
+        let shared = ScriptShared {
+            acts: VecDeque::new(),
+            polls: 0,
+            taken: 0,
+            ended: false,
+            polls_after_end: 0,
+        };
         Self { name, world, shared: Arc::new(Lock::new(shared)) }
     }
 

@@ -46,15 +46,15 @@ use crate::lock::Lock;
 /// ```
 pub struct Simulation {
     world: World,
-    tasks: RefCell<BTreeMap<usize, Task>>,
+    tasks: RefCell<BTreeMap<usize, SimulatedTask>>,
     next: Cell<usize>,
-    shared: Arc<Shared>,
+    shared: Arc<SimulationShared>,
     polls: Cell<u64>,
     most_polls: u64,
     strict_wakers: bool,
 }
 
-struct Task {
+struct SimulatedTask {
     name: Arc<str>,
     waker: Arc<TaskWaker>,
     future: LocalBoxFuture<'static, ()>,
@@ -62,7 +62,7 @@ struct Task {
 
 /// What wakers and spawners hold on to.
 #[derive(Default)]
-struct Shared {
+struct SimulationShared {
     woken: Lock<Vec<Arc<TaskWaker>>>,
     spawned: Lock<Vec<FutureObj<'static, ()>>>,
 }
@@ -72,7 +72,7 @@ struct TaskWaker {
     /// Whether it stands in the list already, or is void and never will again.
     silent: AtomicBool,
     /// Weak, because a task that was woken stands in a list there.
-    shared: Weak<Shared>,
+    shared: Weak<SimulationShared>,
 }
 
 impl Wake for TaskWaker {
@@ -294,7 +294,7 @@ impl Simulation {
         let number = self.number();
         let waker = self.new_waker(number);
         waker.wake_by_ref();
-        self.tasks.borrow_mut().insert(number, Task { name, waker, future });
+        self.tasks.borrow_mut().insert(number, SimulatedTask { name, waker, future });
     }
 
     fn admit_spawned(&self) {
@@ -372,7 +372,7 @@ impl fmt::Debug for Simulation {
 /// ```
 #[derive(Clone)]
 pub struct Spawner {
-    shared: Weak<Shared>,
+    shared: Weak<SimulationShared>,
 }
 
 impl Spawn for Spawner {

@@ -75,17 +75,17 @@ impl fmt::Display for Event {
 
 /// The events so far, and the task that is being polled.
 #[derive(Debug)]
-pub(super) struct Trace(Lock<Book>);
+pub(super) struct Trace(Lock<TraceBook>);
 
 #[derive(Debug)]
-struct Book {
+struct TraceBook {
     task: Arc<str>,
     events: Vec<Event>,
 }
 
 impl Trace {
     pub(super) fn new() -> Self {
-        Self(Lock::new(Book { task: Arc::from("-"), events: Vec::new() }))
+        Self(Lock::new(TraceBook { task: Arc::from("-"), events: Vec::new() }))
     }
 
     pub(super) fn add(&self, at: Tick, what: Cow<'static, str>) {

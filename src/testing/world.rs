@@ -30,11 +30,11 @@ use crate::step::StepContext;
 /// ```
 #[derive(Clone, Debug)]
 pub struct World {
-    shared: Arc<Shared>,
+    shared: Arc<WorldShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct WorldShared {
     clock: ManualClock,
     chance: Chance,
     trace: Trace,
@@ -43,7 +43,7 @@ struct Shared {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let clock = ManualClock::new();
-        let shared = Shared { clock, chance: Chance::new(seed), trace: Trace::new() };
+        let shared = WorldShared { clock, chance: Chance::new(seed), trace: Trace::new() };
         Self { shared: Arc::new(shared) }
     }
 

@@ -120,7 +120,7 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<T, Error>;
-    type IntoFuture = OperationFuture<Self, Running<F, T, E>>;
+    type IntoFuture = OperationFuture<Self, RunningTimeout<F, T, E>>;
 
     fn into_future(self) -> Self::IntoFuture {
         OperationFuture::new(self)
@@ -137,21 +137,21 @@ impl<O> fmt::Debug for WithTimeout<O> {
     }
 }
 
-type Settle<T, E> = fn(Result<T, E>) -> Result<T, Error>;
+type TimeoutSettle<T, E> = fn(Result<T, E>) -> Result<T, Error>;
 
 pin_project! {
     /// An operation between its first poll and its result.
 
-    pub struct Running<F, T, E> {
+    pub struct RunningTimeout<F, T, E> {
         #[pin]
-        operation: Option<Contained<F, Settle<T, E>>>,
+        operation: Option<Contained<F, TimeoutSettle<T, E>>>,
         // Why it was not called.
         refused: Option<Error>,
         begun: Option<Begun>,
     }
 
     /// Whoever still works for the operation hears that it is gone.
-    impl<F, T, E> PinnedDrop for Running<F, T, E> {
+    impl<F, T, E> PinnedDrop for RunningTimeout<F, T, E> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(begun) = this.begun {
@@ -179,7 +179,7 @@ impl Begun {
     }
 }
 
-impl<F, T, E> Running<F, T, E>
+impl<F, T, E> RunningTimeout<F, T, E>
 where
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
@@ -199,7 +199,8 @@ where
         let step = child.step();
         // There before the operation is called: what it stages at once is not lost.
         self.begun = Some(Begun { limits, policy, rollback: None, child });
-        let settle: Settle<T, E> = |result| result.map_err(|error| Error::from(error.into()));
+        let settle: TimeoutSettle<T, E> =
+            |result| result.map_err(|error| Error::from(error.into()));
         self.operation = Some(Contained::call("the operation", || operation(step), settle)?);
         Ok(())
     }
@@ -237,11 +238,11 @@ where
     E: Into<BoxError>,
 {
     type Output = Result<T, Error>;
-    type Running = Running<F, T, E>;
+    type Running = RunningTimeout<F, T, E>;
     const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
-        let mut running = Running { operation: None, refused: None, begun: None };
+        let mut running = RunningTimeout { operation: None, refused: None, begun: None };
         // What may panic here outside the operation is the clock.
         running.refused = panics::contain(|| running.begin(self))
             .unwrap_or_else(|message| Err(Error::panic("the clock", &message)))

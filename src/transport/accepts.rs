@@ -11,8 +11,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Transport;
-use super::entries::{Phase, Said};
-use super::state::State;
+use super::entries::{MessagePhase, Said};
+use super::state::TransportState;
 use crate::settlement::{Given, Handled, Key, Verdict};
 
 /// How many there is room for. Between two messages there is one.
@@ -61,7 +61,7 @@ impl Accepts {
     }
 }
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// The message with this number was handled, and there is nothing to be undone: the same as
     /// [`give`](Self::give) says, in the fewest steps where nobody waits for it. The drain does not have
     /// to be woken.
@@ -73,13 +73,13 @@ impl<T: Transport> State<T> {
         let entry = self
             .entries
             .get_mut(key)
-            .filter(|entry| is_usual && entry.phase == Phase::Taken && !entry.in_hand);
+            .filter(|entry| is_usual && entry.phase == MessagePhase::Taken && !entry.in_hand);
         let Some(entry) = entry else {
             let given = Given { tag: None, handled: Handled::Well };
             self.give(key, Verdict::Accept, given);
             return;
         };
-        entry.phase = Phase::Decided;
+        entry.phase = MessagePhase::Decided;
         entry.verdict = Said::Accept;
         self.unsettled += 1;
         self.outbox.push_back(key);

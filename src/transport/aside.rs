@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::Transport;
-use super::entries::Kept;
+use super::entries::KeptReceipt;
 use super::part::Part;
 use crate::error::Error;
 
@@ -14,7 +14,7 @@ pub(super) struct Aside<T: Transport> {
     /// Those in whose place another one waits.
     pub(super) old_wakers: Vec<Waker>,
     pub(super) messages: Vec<T::Message>,
-    pub(super) receipts: Vec<Kept<T::Receipt>>,
+    pub(super) receipts: Vec<KeptReceipt<T::Receipt>>,
     pub(super) parts: Vec<Part<T::Message>>,
     pub(super) errors: Vec<Error>,
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::Transport;
-use super::driver::Look;
-use super::entries::Kept;
+use super::driver::DriverLook;
+use super::entries::KeptReceipt;
 use super::in_flight::InFlight;
 use super::seat::{Seat, seat};
 use super::state::no_answer;
@@ -32,7 +32,7 @@ pub(super) struct Spoken<R> {
     /// Nothing where a call is kept that says it.
     about: Option<About>,
     /// Back with its entry when there is an answer.
-    receipt: Option<Kept<R>>,
+    receipt: Option<KeptReceipt<R>>,
     verdict: Option<Verdict>,
 }
 
@@ -43,7 +43,7 @@ impl<R> Spoken<R> {
 }
 
 /// What a call has said something of.
-pub(super) type Called<R> = (About, Option<Kept<R>>);
+pub(super) type Called<R> = (About, Option<KeptReceipt<R>>);
 
 /// Batches for the transport, one behind another.
 pub(super) struct Batches<R> {
@@ -73,7 +73,7 @@ impl<R> Batches<R> {
         self.spoken.len() - self.ends.last().copied().unwrap_or(0)
     }
 
-    pub(super) fn push(&mut self, about: About, receipt: Option<Kept<R>>, verdict: Verdict) {
+    pub(super) fn push(&mut self, about: About, receipt: Option<KeptReceipt<R>>, verdict: Verdict) {
         self.spoken.push(Spoken { about: Some(about), receipt, verdict: Some(verdict) });
     }
 
@@ -106,10 +106,10 @@ impl<R> Batches<R> {
 /// How often a poll gathers, before others have their turn.
 const TIMES: usize = 8;
 
-type Batch<T> = Vec<(<T as Transport>::Receipt, Verdict)>;
+type CallBatch<T> = Vec<(<T as Transport>::Receipt, Verdict)>;
 
 /// Where a settlement is made.
-type SeatOf<T> = Seat<Batch<T>, Vec<Settled>>;
+type SeatOf<T> = Seat<CallBatch<T>, Vec<Settled>>;
 
 /// The settlements that are with the transport.
 pub(super) struct Calls<T: Transport> {
@@ -138,7 +138,7 @@ impl<T: Transport> Calls<T> {
         self.in_flight.deadline()
     }
 
-    pub(super) fn poll(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll(&mut self, look: &DriverLook<'_, T>, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         for _ in 0..TIMES {
             let gathers = !self.in_flight.is_empty();
@@ -166,7 +166,7 @@ impl<T: Transport> Calls<T> {
     }
 
     /// Makes the calls that were gathered, and tells the answers of those that have one at once.
-    fn call_each(&mut self, look: &Look<'_, T>, deadline: Tick, cx: &mut Context<'_>) {
+    fn call_each(&mut self, look: &DriverLook<'_, T>, deadline: Tick, cx: &mut Context<'_>) {
         let mut from = 0;
         for at in 0..self.batches.ends.len() {
             let of = from..self.batches.ends[at];
@@ -193,8 +193,8 @@ impl<T: Transport> Calls<T> {
     /// Makes a call, and keeps one that has no answer at once.
     fn call(
         &mut self,
-        look: &Look<'_, T>,
-        batch: Batch<T>,
+        look: &DriverLook<'_, T>,
+        batch: CallBatch<T>,
         of: Range<usize>,
         deadline: Tick,
         cx: &mut Context<'_>,

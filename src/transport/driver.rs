@@ -8,9 +8,9 @@ use super::Transport;
 use super::calls::Calls;
 use super::fetching::Fetches;
 use super::hub::Hub;
-use super::in_flight::Ended;
+use super::in_flight::EndedCall;
 use super::leases::Renewals;
-use super::state::{Due, State};
+use super::state::{Due, TransportState};
 use crate::clock::{Alarm, Clock, Tick};
 use crate::panics;
 use crate::settlement::News;
@@ -19,14 +19,14 @@ use crate::settlement::News;
 const ROUNDS: usize = 64;
 
 /// The futures of a transport, and the timer for what is due next.
-pub(super) struct Driver<T: Transport> {
+pub(super) struct TransportDriver<T: Transport> {
     pub(super) fetches: Fetches<T>,
     pub(super) renewals: Renewals,
     pub(super) calls: Calls<T>,
     timer: Option<Alarm>,
 }
 
-impl<T: Transport> Default for Driver<T> {
+impl<T: Transport> Default for TransportDriver<T> {
     fn default() -> Self {
         Self {
             fetches: Fetches::default(),
@@ -38,13 +38,13 @@ impl<T: Transport> Default for Driver<T> {
 }
 
 /// Where the driver looks, and when.
-pub(super) struct Look<'a, T: Transport> {
+pub(super) struct DriverLook<'a, T: Transport> {
     pub(super) hub: &'a Hub<T>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) now: Tick,
 }
 
-impl<T: Transport> Look<'_, T> {
+impl<T: Transport> DriverLook<'_, T> {
     /// Clones receipts for a call, which is the adapter's code. A panic of it is a fault, and there is
     /// no call.
     pub(super) fn copy<V>(&self, copy: impl FnOnce() -> V) -> Option<V> {
@@ -52,17 +52,17 @@ impl<T: Transport> Look<'_, T> {
     }
 
     /// The answers of a call; none where there is none.
-    pub(super) fn answers<R>(&self, ended: Ended<Vec<R>>) -> Vec<R> {
+    pub(super) fn answers<R>(&self, ended: EndedCall<Vec<R>>) -> Vec<R> {
         match ended {
-            Ended::Answered(answers) => return answers,
-            Ended::Late => {}
-            Ended::Panicked(text) => self.hub.blame("the transport", &text),
+            EndedCall::Answered(answers) => return answers,
+            EndedCall::Late => {}
+            EndedCall::Panicked(text) => self.hub.blame("the transport", &text),
         }
         Vec::new()
     }
 }
 
-impl<T: Transport> Driver<T> {
+impl<T: Transport> TransportDriver<T> {
     pub(super) fn poll(&mut self, hub: &Hub<T>, cx: &mut Context<'_>) -> Poll<News> {
         // What is there already is told first: one commit may bring news of hundreds of messages, and
         // nothing else has to be looked at for each of them.
@@ -71,7 +71,7 @@ impl<T: Transport> Driver<T> {
         }
         let clock = hub.clock();
         for _ in 0..ROUNDS {
-            let look = Look { hub, now: clock.now(), clock: Arc::clone(&clock) };
+            let look = DriverLook { hub, now: clock.now(), clock: Arc::clone(&clock) };
             // What was taken away is known before anything is sent.
             let mut moved = look.events(cx);
             if let Some(news) = hub.change_in_turn(|state| state.news.pop_front()) {
@@ -103,7 +103,7 @@ impl<T: Transport> Driver<T> {
     /// while nearly nothing is ever given up: a timer that is too early, or for nothing just now, is kept,
     /// and only looked at when it rings. To set one wakes the thread of the clock, which is a tenth of the
     /// time of a message that is settled by itself.
-    fn poll_timer(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_timer(&mut self, look: &DriverLook<'_, T>, cx: &mut Context<'_>) -> Poll<()> {
         let due = look.hub.change_in_turn(|state| state.alarms.peek().map(|Reverse((at, _))| *at));
         let deadlines =
             [due, self.fetches.deadline(), self.renewals.deadline(), self.calls.deadline()];
@@ -120,7 +120,7 @@ impl<T: Transport> Driver<T> {
     }
 }
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// Does what is due.
     fn ring(&mut self, now: Tick) {
         while let Some(Reverse((at, due))) = self.alarms.peek().copied() {

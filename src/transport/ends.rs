@@ -1,8 +1,8 @@
 //! How receipts end: each in exactly one way.
 
 use super::Transport;
-use super::entries::{Entry, Phase, Said};
-use super::state::State;
+use super::entries::{MessagePhase, OpenReceipt, Said};
+use super::state::TransportState;
 use crate::settlement::{Key, News, Settled};
 
 /// How a receipt ends.
@@ -26,11 +26,11 @@ impl End {
     }
 }
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// The end of a receipt.
     pub(super) fn conclude(&mut self, key: Key, end: End) {
         let is_gone = matches!(end, End::Lost | End::Abandoned);
-        let open = |entry: &Entry<_>| entry.in_hand || entry.phase == Phase::Buffered;
+        let open = |entry: &OpenReceipt<_>| entry.in_hand || entry.phase == MessagePhase::Buffered;
         if is_gone && self.entries.get(key).is_some_and(open) {
             self.goes_back(key);
         }
@@ -49,7 +49,7 @@ impl<T: Transport> State<T> {
         };
         *count += 1;
         self.given_back += u64::from(end == End::Settled && entry.verdict.is_release());
-        if matches!(entry.phase, Phase::Decided | Phase::Sending) {
+        if matches!(entry.phase, MessagePhase::Decided | MessagePhase::Sending) {
             self.makes_room();
         }
         if let Some(tag) = entry.tag {
@@ -58,8 +58,8 @@ impl<T: Transport> State<T> {
         }
         // Where each is settled by itself, one that its handler settles has its own answer.
         let is_in_work = match entry.phase {
-            Phase::Taken => true,
-            Phase::ByHand => self.able.prefix,
+            MessagePhase::Taken => true,
+            MessagePhase::ByHand => self.able.prefix,
             _ => false,
         };
         let worked_on = end == End::Lost && is_in_work;
@@ -72,7 +72,7 @@ impl<T: Transport> State<T> {
                 self.shows_the_next(part_id);
             }
         }
-        if matches!(entry.phase, Phase::Taken | Phase::ByHand) {
+        if matches!(entry.phase, MessagePhase::Taken | MessagePhase::ByHand) {
             self.has_left(part_id);
         }
         if worked_on {

@@ -9,7 +9,7 @@ use crate::settlement::{Facts, Key, Tag, Verdict};
 
 /// How far a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum MessagePhase {
     /// Fetched, and nobody has taken it.
     Buffered,
     /// With the drain.
@@ -25,15 +25,15 @@ pub(super) enum Phase {
 /// A receipt, from the fetch to its outcome. There is one for each message that is not settled, so it is
 /// small: what few messages have is elsewhere.
 #[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
-pub(super) struct Entry<R> {
+pub(super) struct OpenReceipt<R> {
     /// Not here while its settlement is with the transport.
-    pub(super) receipt: Option<Kept<R>>,
+    pub(super) receipt: Option<KeptReceipt<R>>,
     /// Nothing where nothing is known.
     facts: Option<Box<Facts>>,
     /// The source it came by, and its place among what was taken there.
     pub(super) part: u64,
     pub(super) place: u64,
-    pub(super) phase: Phase,
+    pub(super) phase: MessagePhase,
     pub(super) verdict: Said,
     pub(super) tag: Option<Tag>,
     pub(super) lease: Lease,
@@ -49,16 +49,16 @@ pub(super) struct Entry<R> {
     pub(super) refused: Option<Box<(Tick, u32)>>,
 }
 
-impl<R> Entry<R> {
+impl<R> OpenReceipt<R> {
     /// One that was fetched just now.
     #[inline]
     pub(super) fn new(part: u64, receipt: R, facts: Facts, lease: Lease) -> Self {
         Self {
-            receipt: Some(Kept::Own(receipt)),
+            receipt: Some(KeptReceipt::Own(receipt)),
             facts: facts.is_known().then(|| Box::new(facts)),
             part,
             place: 0,
-            phase: Phase::Buffered,
+            phase: MessagePhase::Buffered,
             verdict: Said::Release { begun: false },
             tag: None,
             lease,
@@ -83,22 +83,22 @@ impl<R> Entry<R> {
     /// The receipt for somebody who uses it while others may.
     pub(super) fn share(&mut self) -> Option<Arc<R>> {
         let shared = match self.receipt.take()? {
-            Kept::Own(receipt) => Arc::new(receipt),
-            Kept::Shared(receipt) => receipt,
+            KeptReceipt::Own(receipt) => Arc::new(receipt),
+            KeptReceipt::Shared(receipt) => receipt,
         };
-        self.receipt = Some(Kept::Shared(Arc::clone(&shared)));
+        self.receipt = Some(KeptReceipt::Shared(Arc::clone(&shared)));
         Some(shared)
     }
 }
 
 /// A receipt, cloned for a call, which is the adapter's code and not for under a lock. Most are never
 /// shared, and have no allocation of their own.
-pub(super) enum Kept<R> {
+pub(super) enum KeptReceipt<R> {
     Own(R),
     Shared(Arc<R>),
 }
 
-impl<R: Clone> Kept<R> {
+impl<R: Clone> KeptReceipt<R> {
     pub(super) fn copy(&self) -> R {
         match self {
             Self::Own(receipt) => receipt.clone(),
@@ -206,12 +206,12 @@ impl Lease {
     }
 }
 
-struct Slot<R> {
+struct ReceiptSlot<R> {
     turn: u32,
     /// Its neighbours among the receipts of its source.
     before: u32,
     behind: u32,
-    entry: Option<Entry<R>>,
+    entry: Option<OpenReceipt<R>>,
 }
 
 /// There is none.
@@ -244,7 +244,7 @@ impl Members {
 pub(super) struct Entries<R> {
     /// Whose they are.
     desk: u32,
-    slots: Vec<Slot<R>>,
+    slots: Vec<ReceiptSlot<R>>,
     vacant: Vec<u32>,
     len: usize,
 }
@@ -271,9 +271,9 @@ impl<R> Entries<R> {
     }
 
     #[inline]
-    pub(super) fn insert(&mut self, entry: Entry<R>, members: &mut Members) -> Key {
+    pub(super) fn insert(&mut self, entry: OpenReceipt<R>, members: &mut Members) -> Key {
         let place = self.vacant.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { turn: 0, before: NONE, behind: NONE, entry: None });
+            self.slots.push(ReceiptSlot { turn: 0, before: NONE, behind: NONE, entry: None });
             u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
         });
         let behind = std::mem::replace(&mut members.first, place);
@@ -288,19 +288,19 @@ impl<R> Entries<R> {
     }
 
     #[inline]
-    pub(super) fn get(&self, key: Key) -> Option<&Entry<R>> {
+    pub(super) fn get(&self, key: Key) -> Option<&OpenReceipt<R>> {
         let slot = self.slots.get(key.place as usize)?;
         slot.entry.as_ref().filter(|_| slot.turn == key.turn)
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Entry<R>> {
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut OpenReceipt<R>> {
         let slot = self.slots.get_mut(key.place as usize)?;
         slot.entry.as_mut().filter(|_| slot.turn == key.turn)
     }
 
     #[inline]
-    pub(super) fn remove(&mut self, key: Key, members: &mut Members) -> Option<Entry<R>> {
+    pub(super) fn remove(&mut self, key: Key, members: &mut Members) -> Option<OpenReceipt<R>> {
         let slot = self.slots.get_mut(key.place as usize).filter(|slot| slot.turn == key.turn)?;
         let entry = slot.entry.take()?;
         let (before, behind) = (slot.before, slot.behind);
@@ -321,7 +321,7 @@ impl<R> Entries<R> {
         Some(entry)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Entry<R>)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &OpenReceipt<R>)> {
         self.slots.iter().zip(0_u32..).filter_map(|(slot, place)| {
             slot.entry
                 .as_ref()
@@ -330,7 +330,7 @@ impl<R> Entries<R> {
     }
 
     /// Those of one source, in no order.
-    pub(super) fn of(&self, members: &Members) -> impl Iterator<Item = (Key, &Entry<R>)> {
+    pub(super) fn of(&self, members: &Members) -> impl Iterator<Item = (Key, &OpenReceipt<R>)> {
         let mut next = members.first;
         std::iter::from_fn(move || {
             let slot = self.slots.get(next as usize)?;

@@ -94,13 +94,13 @@ impl fmt::Debug for Revocation {
 /// told_by_the_client.tell(Event::Ready);
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Notices(Arc<Lock<Inbox>>);
+pub struct Notices(Arc<Lock<NoticeInbox>>);
 
 /// A failure that lasts is told of again and again.
 const MOST_TROUBLES: usize = 16;
 
 #[derive(Debug, Default)]
-struct Inbox {
+struct NoticeInbox {
     events: VecDeque<Event>,
     /// There may be messages: a hint is one however often it comes.
     ready: bool,
@@ -109,7 +109,7 @@ struct Inbox {
     waker: Option<Waker>,
 }
 
-impl Inbox {
+impl NoticeInbox {
     /// What is told of a partition that is gone is forgotten. A loss is that of earlier generations as
     /// well.
     fn forget(&mut self, gone: Assignment) {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use super::Transport;
-use super::driver::Look;
+use super::driver::DriverLook;
 use super::ends::End;
-use super::entries::{Entry, Lease, Phase};
-use super::in_flight::{Ended, InFlight};
-use super::options::{Options, back_off};
+use super::entries::{Lease, MessagePhase, OpenReceipt};
+use super::in_flight::{EndedCall, InFlight};
+use super::options::{LinkOptions, back_off};
 use super::received::{Fetched, Received, Trouble, Want};
-use super::state::{Due, State, no_answer};
+use super::state::{Due, TransportState, no_answer};
 use crate::cancellation::CancellationSource;
 use crate::clock::Tick;
 use crate::error::Error;
@@ -38,9 +38,9 @@ impl<T: Transport> Fetches<T> {
         self.0.deadline()
     }
 
-    pub(super) fn poll(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll(&mut self, look: &DriverLook<'_, T>, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while let Some((part, want, within)) = look.hub.change_in_turn(State::next_fetch) {
+        while let Some((part, want, within)) = look.hub.change_in_turn(TransportState::next_fetch) {
             let deadline = look.now + want.wait + within;
             let transport = Arc::clone(look.hub.transport());
             let call = Box::pin(async move { transport.fetch(want).await });
@@ -50,9 +50,11 @@ impl<T: Transport> Fetches<T> {
         while let Some(((part, requested), ended)) = self.0.poll(look.now, cx) {
             moved = true;
             let fetched = match ended {
-                Ended::Answered(fetched) => fetched,
-                Ended::Late => Err(Trouble::Passes(no_answer())),
-                Ended::Panicked(text) => Err(Trouble::Lasts(Error::panic("the transport", &text))),
+                EndedCall::Answered(fetched) => fetched,
+                EndedCall::Late => Err(Trouble::Passes(no_answer())),
+                EndedCall::Panicked(text) => {
+                    Err(Trouble::Lasts(Error::panic("the transport", &text)))
+                }
             };
             look.hub.change_in_turn(|state| state.fetched(part, requested, look.now, fetched));
         }
@@ -60,7 +62,7 @@ impl<T: Transport> Fetches<T> {
     }
 }
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// What is to be fetched next.
     fn next_fetch(&mut self) -> Option<(u64, Want, Duration)> {
         while let Some(id) = self.line.pop_front() {
@@ -104,7 +106,7 @@ impl<T: Transport> State<T> {
     /// A fetch waits for a third of the shortest lease that was seen, no longer than it is waited for
     /// at the end, and not for ever.
     fn longest_wait(&self) -> Duration {
-        let Options { settle_within, revoke_within, .. } = &self.options;
+        let LinkOptions { settle_within, revoke_within, .. } = &self.options;
         let budgets = [self.budget, *settle_within, revoke_within.unwrap_or(Duration::MAX)];
         let longest = budgets.into_iter().fold(LONGEST_FETCH, Duration::min);
         match self.shortest_lease {
@@ -219,7 +221,7 @@ impl<T: Transport> State<T> {
         }
         for (key, verdict) in back.into_iter().rev() {
             // Some have gone back with an earlier one of their group.
-            if self.entries.get(key).is_some_and(|entry| entry.phase == Phase::Buffered) {
+            if self.entries.get(key).is_some_and(|entry| entry.phase == MessagePhase::Buffered) {
                 self.give_back(key, verdict);
             }
         }
@@ -279,7 +281,7 @@ impl<T: Transport> State<T> {
             Lease::new(requested, term, renews)
         });
         let members = &mut part.open;
-        let key = self.entries.insert(Entry::new(id, receipt, facts, lease), members);
+        let key = self.entries.insert(OpenReceipt::new(id, receipt, facts, lease), members);
         self.counts.fetched += 1;
         if is_known {
             self.joins_group(key);
@@ -299,7 +301,7 @@ impl<T: Transport> State<T> {
     pub(super) fn sends_back(&mut self, key: Key, verdict: Verdict) {
         let waits = self.waits_for_group(key);
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.phase = Phase::Decided;
+            entry.phase = MessagePhase::Decided;
             entry.verdict = verdict.fit(&self.able).into();
             self.unsettled += 1;
             if !waits {
@@ -321,7 +323,7 @@ impl<T: Transport> State<T> {
                 let place = prefix.take(key);
                 self.aside.messages.push(message);
                 if let Some(entry) = self.entries.get_mut(key) {
-                    (entry.phase, entry.place) = (Phase::Taken, place);
+                    (entry.phase, entry.place) = (MessagePhase::Taken, place);
                 }
                 for (message, key) in buffer.by_ref() {
                     self.aside.messages.push(message);

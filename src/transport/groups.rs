@@ -10,14 +10,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Transport;
-use super::entries::Phase;
-use super::state::State;
+use super::entries::MessagePhase;
+use super::state::TransportState;
 use crate::settlement::{Facts, Key, Verdict};
 
 /// Messages by group, as long as any of theirs is open.
-pub(super) struct Groups<M>(HashMap<Arc<str>, Group<M>>);
+pub(super) struct Groups<M>(HashMap<Arc<str>, MessageGroup<M>>);
 
-struct Group<M> {
+struct MessageGroup<M> {
     /// Those that are open, in the order in which they came.
     open: VecDeque<Key>,
     /// Of these, those that nobody may take yet, and the source they came by.
@@ -39,7 +39,7 @@ impl<M> Default for Groups<M> {
     }
 }
 
-impl<M> Default for Group<M> {
+impl<M> Default for MessageGroup<M> {
     fn default() -> Self {
         Self {
             open: VecDeque::new(),
@@ -53,7 +53,7 @@ impl<M> Default for Group<M> {
     }
 }
 
-impl<M> Group<M> {
+impl<M> MessageGroup<M> {
     fn is_over(&self) -> bool {
         self.open.is_empty() && self.lost == 0
     }
@@ -80,12 +80,12 @@ impl<M> Groups<M> {
     }
 }
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     fn group_of(&self, key: Key) -> Option<Arc<str>> {
         self.entries.get(key)?.facts().group.clone()
     }
 
-    fn group(&self, key: Key) -> Option<&Group<T::Message>> {
+    fn group(&self, key: Key) -> Option<&MessageGroup<T::Message>> {
         self.groups.0.get(self.entries.get(key)?.facts().group.as_ref()?)
     }
 
@@ -203,11 +203,11 @@ impl<T: Transport> State<T> {
         let mut waiting = Vec::new();
         for key in behind {
             match self.entries.get(key).map(|entry| (entry.phase, entry.part)) {
-                Some((Phase::Buffered, id)) => {
+                Some((MessagePhase::Buffered, id)) => {
                     self.take_from_buffer(id, key);
                     self.sends_back(key, Verdict::UNTOUCHED);
                 }
-                Some((Phase::Taken, _)) => waiting.push(key),
+                Some((MessagePhase::Taken, _)) => waiting.push(key),
                 _ => {}
             }
         }
@@ -224,7 +224,7 @@ impl<T: Transport> State<T> {
         if self.parts.get(&id).is_none_or(|part| part.held == 0) {
             return;
         }
-        let is_held = |group: &&Group<_>| group.held.iter().any(|(_, _, part)| *part == id);
+        let is_held = |group: &&MessageGroup<_>| group.held.iter().any(|(_, _, part)| *part == id);
         let held = self.groups.0.values().filter(is_held);
         let last: Vec<_> = held.filter_map(|group| group.open.back().copied()).collect();
         for key in last {
@@ -300,7 +300,7 @@ impl<T: Transport> State<T> {
         } else if !group.goes_back {
             self.next_in_group(name);
         } else if let Some(last) = group.open.back().copied() {
-            let entry = self.entries.get(last).filter(|entry| entry.phase == Phase::Decided);
+            let entry = self.entries.get(last).filter(|entry| entry.phase == MessagePhase::Decided);
             if entry.is_some_and(|entry| entry.verdict.is_release()) {
                 self.outbox.push_back(last);
                 self.wake_driver();

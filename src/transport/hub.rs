@@ -15,13 +15,13 @@ use futures::future::BoxFuture;
 use super::Transport;
 use super::accepts::Accepts;
 use super::aside::Aside;
-use super::driver::Driver;
+use super::driver::TransportDriver;
 use super::ends::End;
-use super::entries::{Entry, Phase};
+use super::entries::{MessagePhase, OpenReceipt};
 use super::events::Notices;
-use super::options::Options;
+use super::options::LinkOptions;
 use super::part::Part;
-use super::state::{State, no_answer};
+use super::state::{TransportState, no_answer};
 use crate::clock::{Alarm, Clock, SystemClock};
 use crate::diagnostics::trace;
 use crate::error::{Error, ErrorCode};
@@ -36,14 +36,14 @@ pub(super) struct Hub<T: Transport> {
     transport: Arc<T>,
     pub(super) notices: Notices,
     able: Able,
-    state: Lock<State<T>>,
+    state: Lock<TransportState<T>>,
     /// How many handlers have settled by themselves, of whom the drain has not heard: nearly always
     /// none, so that nobody takes the lock to ask.
     hands: AtomicUsize,
     accepts: Accepts,
     bell: BellPull,
     /// Out while it is polled.
-    driver: Lock<Option<Box<Driver<T>>>>,
+    driver: Lock<Option<Box<TransportDriver<T>>>>,
     /// That of the drain's context.
     clock: Lock<Arc<dyn Clock>>,
 }
@@ -55,7 +55,7 @@ impl<T: Transport> Hub<T> {
             transport: Arc::new(transport),
             notices,
             able,
-            state: Lock::new(State::new(able)),
+            state: Lock::new(TransportState::new(able)),
             hands: AtomicUsize::new(0),
             accepts: Accepts::default(),
             bell: BellPull::default(),
@@ -78,18 +78,18 @@ impl<T: Transport> Hub<T> {
 
     /// The state, with all that was accepted so far.
     #[inline]
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, TransportState<T>> {
         let mut state = self.state.lock();
         self.accepts.take_each(|number| state.accept(number));
         state
     }
 
-    pub(super) fn set(&self, change: impl FnOnce(&mut Options)) {
+    pub(super) fn set(&self, change: impl FnOnce(&mut LinkOptions)) {
         change(&mut self.lock().options);
     }
 
     /// Changes what handlers have settled by themselves, and counts them.
-    fn change_by_hand<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+    fn change_by_hand<R>(&self, change: impl FnOnce(&mut TransportState<T>) -> R) -> R {
         self.change(|state| {
             let result = change(state);
             self.hands.store(state.by_hand.len(), Ordering::Release);
@@ -102,12 +102,12 @@ impl<T: Transport> Hub<T> {
     }
 
     /// Looks at the state under its lock.
-    pub(super) fn look<R>(&self, look: impl FnOnce(&State<T>) -> R) -> R {
+    pub(super) fn look<R>(&self, look: impl FnOnce(&TransportState<T>) -> R) -> R {
         look(&self.lock())
     }
 
     /// Changes the state under its lock, and does afterwards what is somebody else's code.
-    pub(super) fn change<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut TransportState<T>) -> R) -> R {
         self.change_in_turn(|state| {
             let result = change(state);
             self.bell.pull();
@@ -116,7 +116,7 @@ impl<T: Transport> Hub<T> {
     }
 
     /// The same for the driver, which sees what it has changed by itself.
-    pub(super) fn change_in_turn<R>(&self, change: impl FnOnce(&mut State<T>) -> R) -> R {
+    pub(super) fn change_in_turn<R>(&self, change: impl FnOnce(&mut TransportState<T>) -> R) -> R {
         let mut state = self.lock();
         let result = change(&mut state);
         if state.aside.is_empty() {
@@ -207,7 +207,7 @@ impl<T: Transport> Desk for Hub<T> {
         self.notices.detach();
         self.bell.hang(None);
         let driver = self.driver.lock().replace(Box::default());
-        let (not_sent, revocations) = self.change(State::detach);
+        let (not_sent, revocations) = self.change(TransportState::detach);
         panics::drop_each(driver);
         panics::drop_each(revocations);
         not_sent
@@ -222,7 +222,7 @@ impl<T: Transport> Desk for Hub<T> {
     }
 
     fn stop(&self) {
-        self.change(State::stop);
+        self.change(TransportState::stop);
     }
 
     fn is_quiet(&self) -> bool {
@@ -356,14 +356,14 @@ impl<T: Transport> Desk for Hub<T> {
     fn facts(&self, key: Key) -> Facts {
         let state = self.lock();
         let lost = || state.lost_in_work.facts(key);
-        state.entries.get(key).map(Entry::facts).or_else(lost).cloned().unwrap_or_default()
+        state.entries.get(key).map(OpenReceipt::facts).or_else(lost).cloned().unwrap_or_default()
     }
 
     fn receipt(&self, key: Key) -> Option<Box<dyn Any + Send>> {
         let receipt = {
             let mut state = self.lock();
             let entry = state.entries.get_mut(key)?;
-            let is_open = matches!(entry.phase, Phase::Taken | Phase::ByHand);
+            let is_open = matches!(entry.phase, MessagePhase::Taken | MessagePhase::ByHand);
             if is_open { entry.share()? } else { return None }
         };
         Some(Box::new(T::Receipt::clone(&receipt)))

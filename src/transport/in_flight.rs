@@ -13,7 +13,7 @@ use crate::clock::Tick;
 use crate::panics;
 
 /// How a call has ended.
-pub(super) enum Ended<R> {
+pub(super) enum EndedCall<R> {
     Answered(R),
     /// There was no answer in time.
     Late,
@@ -32,7 +32,7 @@ struct Call<A, F> {
 impl<A, F: Unpin> Unpin for Call<A, F> {}
 
 impl<A, F: Future + Unpin> Future for Call<A, F> {
-    type Output = ((Tick, u64), Option<A>, Ended<F::Output>);
+    type Output = ((Tick, u64), Option<A>, EndedCall<F::Output>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { key, about, future } = &mut *self;
@@ -42,9 +42,9 @@ impl<A, F: Future + Unpin> Future for Call<A, F> {
         });
         let ended = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Ok(answer))) => Ended::Answered(answer),
-            Ok(Poll::Ready(Err(_))) => Ended::Late,
-            Err(text) => Ended::Panicked(text),
+            Ok(Poll::Ready(Ok(answer))) => EndedCall::Answered(answer),
+            Ok(Poll::Ready(Err(_))) => EndedCall::Late,
+            Err(text) => EndedCall::Panicked(text),
         };
         panics::drop_each(future.take());
         Poll::Ready((*key, about.take(), ended))
@@ -62,7 +62,7 @@ impl<A, F> Drop for Call<A, F> {
 pub(super) struct InFlight<A, F: Future + Unpin> {
     calls: FuturesUnordered<Call<A, F>>,
     /// Those that were answered at once.
-    ended: VecDeque<(A, Ended<F::Output>)>,
+    ended: VecDeque<(A, EndedCall<F::Output>)>,
     deadlines: BTreeMap<(Tick, u64), AbortHandle>,
     made: u64,
 }
@@ -82,11 +82,11 @@ impl<A, F: Future + Unpin> Default for InFlight<A, F> {
 fn ended_at_once<F: Future + Unpin>(
     call: &mut F,
     cx: &mut Context<'_>,
-) -> Option<Ended<F::Output>> {
+) -> Option<EndedCall<F::Output>> {
     match panics::contain(|| Pin::new(call).poll(cx)) {
         Ok(Poll::Pending) => None,
-        Ok(Poll::Ready(answer)) => Some(Ended::Answered(answer)),
-        Err(text) => Some(Ended::Panicked(text)),
+        Ok(Poll::Ready(answer)) => Some(EndedCall::Answered(answer)),
+        Err(text) => Some(EndedCall::Panicked(text)),
     }
 }
 
@@ -124,7 +124,7 @@ impl<A, F: Future + Unpin> InFlight<A, F> {
         &mut self,
         now: Tick,
         cx: &mut Context<'_>,
-    ) -> Option<(A, Ended<F::Output>)> {
+    ) -> Option<(A, EndedCall<F::Output>)> {
         if let Some(ended) = self.ended.pop_front() {
             return Some(ended);
         }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::Transport;
 use super::ends::End;
-use super::entries::{self, Kept};
-use super::prefix::{Back, Prefix};
-use super::state::State;
+use super::entries::{self, KeptReceipt};
+use super::prefix::{Prefix, PutBackInOrder};
+use super::state::TransportState;
 use crate::settlement::{Key, News, Verdict};
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// Where the verdict goes.
     pub(super) fn decide(&mut self, key: Key, verdict: Verdict) {
         let Some(entry) = self.entries.get_mut(key) else { return };
@@ -32,9 +32,11 @@ impl<T: Transport> State<T> {
         let waits = prefix.len() > self.options.max_ahead;
         if is_release {
             match prefix.back(place) {
-                Back::Behind => self.conclude(key, End::Settled),
-                Back::First { behind: Some(behind) } => self.conclude(behind, End::Settled),
-                Back::First { behind: None } => {}
+                PutBackInOrder::Behind => self.conclude(key, End::Settled),
+                PutBackInOrder::First { behind: Some(behind) } => {
+                    self.conclude(behind, End::Settled);
+                }
+                PutBackInOrder::First { behind: None } => {}
             }
             self.move_back(part);
         } else if prefix.is_voided(place, tag) {
@@ -98,7 +100,7 @@ impl<T: Transport> State<T> {
         if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
             match self.rewinds.entry(part.assignment) {
                 Entry::Vacant(place) => drop(place.insert(receipt)),
-                Entry::Occupied(_) => self.aside.receipts.push(Kept::Shared(receipt)),
+                Entry::Occupied(_) => self.aside.receipts.push(KeptReceipt::Shared(receipt)),
             }
         }
     }
@@ -106,7 +108,7 @@ impl<T: Transport> State<T> {
     /// The same, from in front of whatever was noted.
     pub(super) fn rewind_to(&mut self, id: u64, receipt: Arc<T::Receipt>) {
         if let Some(part) = self.parts.get(&id).filter(|part| !part.lost) {
-            let earlier = self.rewinds.insert(part.assignment, receipt).map(Kept::Shared);
+            let earlier = self.rewinds.insert(part.assignment, receipt).map(KeptReceipt::Shared);
             self.aside.receipts.extend(earlier);
         }
     }
@@ -132,9 +134,9 @@ impl<T: Transport> State<T> {
             rewinds.extend(first.map(|key| (part.assignment, key)));
         }
         for (assignment, key) in rewinds {
-            let receipt = self.entries.get_mut(key).and_then(entries::Entry::share);
+            let receipt = self.entries.get_mut(key).and_then(entries::OpenReceipt::share);
             let earlier = receipt.and_then(|receipt| self.rewinds.insert(assignment, receipt));
-            self.aside.receipts.extend(earlier.map(Kept::Shared));
+            self.aside.receipts.extend(earlier.map(KeptReceipt::Shared));
         }
     }
 }

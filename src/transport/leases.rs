@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use super::Transport;
-use super::driver::Look;
-use super::entries::Phase;
+use super::driver::DriverLook;
+use super::entries::MessagePhase;
 use super::in_flight::InFlight;
 use super::received::Renewed;
-use super::state::{Due, State};
+use super::state::{Due, TransportState};
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Key, News};
@@ -25,7 +25,11 @@ impl Renewals {
         self.0.deadline()
     }
 
-    pub(super) fn poll<T: Transport>(&mut self, look: &Look<'_, T>, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll<T: Transport>(
+        &mut self,
+        look: &DriverLook<'_, T>,
+        cx: &mut Context<'_>,
+    ) -> bool {
         let mut moved = false;
         loop {
             let gathers = !self.0.is_empty();
@@ -53,9 +57,9 @@ impl Renewals {
 }
 
 /// A batch of leases to be renewed, and how long that may take.
-type Batch<R> = (Vec<Key>, Vec<Arc<R>>, Duration);
+type RenewalBatch<R> = (Vec<Key>, Vec<Arc<R>>, Duration);
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// A verdict that was with somebody else is not any more: until it is again, its lease matters.
     pub(super) fn mind_lease(&mut self, key: Key) {
         if let Some(lease) = self.entries.get(key).map(|entry| entry.lease) {
@@ -101,7 +105,7 @@ impl<T: Transport> State<T> {
         if now >= entry.lease.expires {
             return self.lose(key);
         }
-        if entry.lease.renewing || entry.phase == Phase::Sending {
+        if entry.lease.renewing || entry.phase == MessagePhase::Sending {
             return;
         }
         // Until the renewal has its answer, its end is what matters.
@@ -114,7 +118,7 @@ impl<T: Transport> State<T> {
 
     /// The next batch; where others are on their way, only a full one. Those whose verdict has been
     /// sent meanwhile are left out.
-    fn next_renewals(&mut self, gathers: bool) -> Option<Batch<T::Receipt>> {
+    fn next_renewals(&mut self, gathers: bool) -> Option<RenewalBatch<T::Receipt>> {
         if gathers && self.renewals.len() < self.able.batch {
             return None;
         }
@@ -122,7 +126,7 @@ impl<T: Transport> State<T> {
         while keys.len() < self.able.batch {
             let Some(key) = self.renewals.pop_front() else { break };
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            if entry.phase == Phase::Sending {
+            if entry.phase == MessagePhase::Sending {
                 entry.lease = entry.lease.not_asked();
                 continue;
             }

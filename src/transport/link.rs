@@ -9,9 +9,9 @@ use futures::stream::{self, Stream};
 
 use super::Transport;
 use super::hub::Hub;
-use super::options::Options;
+use super::options::LinkOptions;
 use super::source::TransportSource;
-use super::state::State;
+use super::state::TransportState;
 use crate::retry::RetryPolicy;
 use crate::settlement::Assignment;
 
@@ -118,7 +118,7 @@ impl<T: Transport> Link<T> {
         self.with(|options| options.slow_down = (failures, policy))
     }
 
-    fn with(self, change: impl FnOnce(&mut Options)) -> Self {
+    fn with(self, change: impl FnOnce(&mut LinkOptions)) -> Self {
         self.hub.set(change);
         self
     }
@@ -144,7 +144,7 @@ impl<T: Transport> Hub<T> {
     fn assigned(
         self: &Arc<Self>,
     ) -> (TransportSource<T>, impl Stream<Item = TransportSource<T>> + Send + use<T>) {
-        let keeper = TransportSource::of(self, self.change(State::add_keeper));
+        let keeper = TransportSource::of(self, self.change(TransportState::add_keeper));
         self.change(|state| {
             if !state.able.assigns {
                 let text = "this transport assigns no partitions: its sources are `link.source()`";

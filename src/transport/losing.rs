@@ -2,35 +2,35 @@
 
 use super::Transport;
 use super::ends::End;
-use super::entries::{Entry, Kept, Phase};
+use super::entries::{KeptReceipt, MessagePhase, OpenReceipt};
 use super::lost::Where;
 use super::part::Part;
-use super::state::State;
+use super::state::TransportState;
 use crate::settlement::{Assignment, Key, News};
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// The receipt is no longer ours.
     pub(super) fn lose(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let (phase, id, place) = (entry.phase, entry.part, entry.place);
         match phase {
             // Its own answer counts.
-            Phase::Sending => return,
-            Phase::ByHand if !self.able.prefix => {
+            MessagePhase::Sending => return,
+            MessagePhase::ByHand if !self.able.prefix => {
                 entry.lost_by_hand = true;
                 return;
             }
-            Phase::Taken => {
+            MessagePhase::Taken => {
                 self.tell_loss(key);
                 self.recalls += 1;
                 // It may be in an open window.
                 self.wake_part(id);
             }
-            Phase::Buffered => self.take_from_buffer(id, key),
-            Phase::Decided | Phase::ByHand => {}
+            MessagePhase::Buffered => self.take_from_buffer(id, key),
+            MessagePhase::Decided | MessagePhase::ByHand => {}
         }
         let prefix = self.parts.get_mut(&id).and_then(|part| part.prefix.as_mut());
-        if let (Some(prefix), true) = (prefix, phase != Phase::Buffered) {
+        if let (Some(prefix), true) = (prefix, phase != MessagePhase::Buffered) {
             prefix.mark_back(place);
             prefix.ready.retain(|ready| *ready != key);
         }
@@ -65,7 +65,7 @@ impl<T: Transport> State<T> {
     /// A partition is not ours any more.
     pub(super) fn forget_assignment(&mut self, assignment: Assignment) {
         self.partitions.forget(assignment);
-        let rewind = self.rewinds.remove(&assignment).map(Kept::Shared);
+        let rewind = self.rewinds.remove(&assignment).map(KeptReceipt::Shared);
         self.aside.receipts.extend(rewind);
     }
 
@@ -74,7 +74,7 @@ impl<T: Transport> State<T> {
         let in_order = self.able.prefix;
         let Some(entry) = self.entries.get_mut(key) else { return self.is_undone(key) };
         let (id, phase, place) = (entry.part, entry.phase, entry.place);
-        if phase == Phase::Sending {
+        if phase == MessagePhase::Sending {
             return;
         }
         let receipt = if in_order { entry.share() } else { None };
@@ -87,7 +87,7 @@ impl<T: Transport> State<T> {
             self.rewind_to(id, receipt);
         }
         if let Some((other, in_front)) = behind {
-            let receipt = self.entries.get_mut(other).and_then(Entry::share);
+            let receipt = self.entries.get_mut(other).and_then(OpenReceipt::share);
             if let Some(receipt) = receipt.filter(|_| in_front) {
                 self.rewind_to(id, receipt);
             }

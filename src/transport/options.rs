@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::retry::RetryPolicy;
 
 #[derive(Clone, Debug)]
-pub(super) struct Options {
+pub(super) struct LinkOptions {
     pub(super) settle_within: Duration,
     pub(super) max_unsettled: usize,
     pub(super) max_ahead: usize,
@@ -21,7 +21,7 @@ pub(super) struct Options {
 /// handlers fail.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-impl Default for Options {
+impl Default for LinkOptions {
     fn default() -> Self {
         let slowly = RetryPolicy::exponential(u32::MAX, Duration::from_millis(100));
         Self {
@@ -36,7 +36,7 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl LinkOptions {
     pub(super) fn check(&self) -> Result<(), Error> {
         let positive = [
             ("settle_within", self.settle_within > Duration::ZERO),

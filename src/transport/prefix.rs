@@ -66,7 +66,7 @@ impl Sent {
 
 /// What is to be sent for a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum PrefixDue {
     Commit,
     Seek(Key),
     Nothing,
@@ -216,12 +216,12 @@ impl Prefix {
     }
 
     /// One is given back.
-    pub(super) fn back(&mut self, place: u64) -> Back {
+    pub(super) fn back(&mut self, place: u64) -> PutBackInOrder {
         if self.index(place).is_none() || self.barrier().is_some_and(|first| place > first) {
             self.mark_back(place);
-            return Back::Behind;
+            return PutBackInOrder::Behind;
         }
-        Back::First { behind: self.replace_release(Some(place)) }
+        PutBackInOrder::First { behind: self.replace_release(Some(place)) }
     }
 
     /// One will never be settled. Returns one that was released, and whether that is in front of it:
@@ -248,18 +248,18 @@ impl Prefix {
     }
 
     /// What is to be sent next; one call at a time.
-    pub(super) fn due(&self) -> Due {
+    pub(super) fn due(&self) -> PrefixDue {
         if self.sent.is_some() {
-            return Due::Nothing;
+            return PrefixDue::Nothing;
         }
         if !self.ready.is_empty() {
-            return Due::Commit;
+            return PrefixDue::Commit;
         }
         let seek = self.releasing.and_then(|place| self.index(place));
         match seek {
             // What is in front of it may still be done, and is committed first.
-            Some(0) if self.live == 1 => Due::Seek(self.order[0].0),
-            _ => Due::Nothing,
+            Some(0) if self.live == 1 => PrefixDue::Seek(self.order[0].0),
+            _ => PrefixDue::Nothing,
         }
     }
 
@@ -273,7 +273,7 @@ impl Prefix {
 }
 
 /// What came of giving one back.
-pub(super) enum Back {
+pub(super) enum PutBackInOrder {
     /// It is the earliest, and this one was so far.
     First { behind: Option<Key> },
     /// An earlier one brings it back.

@@ -2,17 +2,17 @@
 //! what a drain does to its transport at its own end.
 
 use super::Transport;
-use super::driver::Look;
+use super::driver::DriverLook;
 use super::ends::End;
-use super::entries::{Phase, Said};
+use super::entries::{MessagePhase, Said};
 use super::events::{Event, Revocation};
 use super::part::Revoking;
-use super::state::{Due, State};
+use super::state::{Due, TransportState};
 use crate::clock::Tick;
 use crate::panics;
 use crate::settlement::{Assignment, Key, News, Tag};
 
-impl<T: Transport> Look<'_, T> {
+impl<T: Transport> DriverLook<'_, T> {
     /// Hears what has happened. Returns whether anything has.
     pub(super) fn events(&self, cx: &mut std::task::Context<'_>) -> bool {
         let mut any = false;
@@ -34,7 +34,7 @@ impl<T: Transport> Look<'_, T> {
     }
 }
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// Returns a question that is answered already.
     fn hear(&mut self, event: Event, now: Tick) -> Option<Revocation> {
         match event {
@@ -135,7 +135,7 @@ impl<T: Transport> State<T> {
             self.release_buffer(id);
         }
         let open = self.parts.get(&id).into_iter().flat_map(|part| self.entries.of(&part.open));
-        let taken = open.filter(|(_, entry)| entry.phase == Phase::Taken);
+        let taken = open.filter(|(_, entry)| entry.phase == MessagePhase::Taken);
         let taken = taken.map(|(key, _)| key).collect();
         self.hurry(taken);
         self.wake_part(id);
@@ -206,13 +206,13 @@ impl<T: Transport> State<T> {
         let open: Vec<_> = self.entries.iter().map(|(key, entry)| (key, entry.phase)).collect();
         for (key, phase) in open {
             match phase {
-                Phase::Sending => self.conclude(key, End::Unknown),
-                Phase::Decided => {
+                MessagePhase::Sending => self.conclude(key, End::Unknown),
+                MessagePhase::Decided => {
                     let Some(entry) = self.entries.get_mut(key) else { continue };
                     if entry.maybe {
                         self.conclude(key, End::Unknown);
                     } else if matches!(entry.verdict, Said::Accept) {
-                        entry.phase = Phase::Taken;
+                        entry.phase = MessagePhase::Taken;
                         let tag = entry.tag.take();
                         not_sent.push((key, tag));
                         self.makes_room();
@@ -220,8 +220,8 @@ impl<T: Transport> State<T> {
                         self.conclude(key, End::Abandoned);
                     }
                 }
-                Phase::Taken | Phase::ByHand => {}
-                Phase::Buffered => self.conclude(key, End::Abandoned),
+                MessagePhase::Taken | MessagePhase::ByHand => {}
+                MessagePhase::Buffered => self.conclude(key, End::Abandoned),
             }
         }
         self.news.clear();

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::Transport;
-use super::state::State;
+use super::state::TransportState;
 
 /// The sources that wait, and how often there was room again.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(super) struct Room {
     pub(super) waiting: usize,
 }
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// Whether messages may be taken at all.
     pub(super) fn has_room(&self) -> bool {
         self.unsettled < self.options.max_unsettled

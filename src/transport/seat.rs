@@ -26,11 +26,11 @@ pub(super) fn seat<I, F>(make: impl Fn(I) -> F + Send + 'static) -> Seat<I, F::O
 where
     F: Future + Send + 'static,
 {
-    Box::pin(Place { make, call: None })
+    Box::pin(SeatPlace { make, call: None })
 }
 
 pin_project! {
-    struct Place<M, F> {
+    struct SeatPlace<M, F> {
         make: M,
         // Gone as soon as it has ended.
         #[pin]
@@ -38,7 +38,7 @@ pin_project! {
     }
 }
 
-impl<M, F: Future> Future for Place<M, F> {
+impl<M, F: Future> Future for SeatPlace<M, F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -52,7 +52,7 @@ impl<M, F: Future> Future for Place<M, F> {
     }
 }
 
-impl<I, M, F> Sits<I> for Place<M, F>
+impl<I, M, F> Sits<I> for SeatPlace<M, F>
 where
     M: Fn(I) -> F + Send,
     F: Future + Send,

@@ -3,10 +3,10 @@
 use super::Transport;
 use super::calls::{About, Batches, Called};
 use super::ends::End;
-use super::entries::{Entry, Kept, Phase, Said};
+use super::entries::{KeptReceipt, MessagePhase, OpenReceipt, Said};
 use super::options::back_off;
-use super::prefix::{Due as PrefixDue, Sent};
-use super::state::{Due, State};
+use super::prefix::{PrefixDue, Sent};
+use super::state::{Due, TransportState};
 use crate::clock::Tick;
 use crate::error::Error;
 use crate::settlement::{Key, News, Settled, Verdict};
@@ -14,7 +14,7 @@ use crate::settlement::{Key, News, Settled, Verdict};
 /// How many calls are gathered under one lock: few enough for what they say to stay in the cache.
 const AT_ONCE: usize = 32;
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// The next batches. Where others are on their way, only full ones: one call gathers while another
     /// is on its way.
     pub(super) fn next_batches(&mut self, gathers: bool, batches: &mut Batches<T::Receipt>) {
@@ -46,7 +46,7 @@ impl<T: Transport> State<T> {
                 continue;
             }
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            if entry.phase != Phase::Decided {
+            if entry.phase != MessagePhase::Decided {
                 continue;
             }
             if entry.lease.calling {
@@ -54,14 +54,14 @@ impl<T: Transport> State<T> {
                 entry.waits_for_renewal = true;
                 continue;
             }
-            entry.phase = Phase::Sending;
+            entry.phase = MessagePhase::Sending;
             batches.push(About::Message(key), entry.receipt.take(), entry.verdict.verdict());
         }
         if batches.open() < least {
             for (about, receipt) in batches.take_open() {
                 let About::Message(key) = about else { continue };
                 if let Some(entry) = self.entries.get_mut(key) {
-                    (entry.phase, entry.receipt) = (Phase::Decided, receipt);
+                    (entry.phase, entry.receipt) = (MessagePhase::Decided, receipt);
                 }
                 self.outbox.push_front(key);
             }
@@ -93,10 +93,10 @@ impl<T: Transport> State<T> {
                 PrefixDue::Commit => {
                     let keys = std::mem::take(&mut prefix.ready);
                     let last = keys.last().and_then(|key| self.entries.get_mut(*key));
-                    let Some(receipt) = last.and_then(Entry::share) else { continue };
+                    let Some(receipt) = last.and_then(OpenReceipt::share) else { continue };
                     for key in &keys {
                         if let Some(entry) = self.entries.get_mut(*key) {
-                            entry.phase = Phase::Sending;
+                            entry.phase = MessagePhase::Sending;
                         }
                     }
                     (Sent::Commit(keys), receipt, Verdict::Accept)
@@ -111,13 +111,13 @@ impl<T: Transport> State<T> {
                 PrefixDue::Seek(_) if fetching => continue,
                 PrefixDue::Seek(key) => {
                     let Some(entry) = self.entries.get_mut(key) else { continue };
-                    entry.phase = Phase::Sending;
+                    entry.phase = MessagePhase::Sending;
                     let Some(receipt) = entry.share() else { continue };
                     (Sent::Seek(key), receipt, entry.verdict.verdict())
                 }
             };
             prefix.sent = Some(sent);
-            batches.push(About::Partition(id), Some(Kept::Shared(receipt)), verdict);
+            batches.push(About::Partition(id), Some(KeptReceipt::Shared(receipt)), verdict);
         }
         batches.close()
     }
@@ -180,7 +180,7 @@ impl<T: Transport> State<T> {
             for key in sent.keys() {
                 if let Some(entry) = self.entries.get_mut(*key) {
                     entry.maybe |= maybe && matches!(sent, Sent::Commit(_));
-                    entry.phase = Phase::Decided;
+                    entry.phase = MessagePhase::Decided;
                 }
             }
             if let Sent::Commit(keys) = sent {
@@ -203,13 +203,13 @@ impl<T: Transport> State<T> {
             part.ended = ends || part.left;
             self.given_back += 1;
             let rewind = self.rewinds.remove(&part.assignment);
-            self.aside.receipts.extend(rewind.map(Kept::Shared));
+            self.aside.receipts.extend(rewind.map(KeptReceipt::Shared));
         }
         let mut end = end;
         if let (Sent::Seek(key), End::Unknown) = (&sent, end) {
             // A release that was refused to the end is nobody's.
             end = End::Abandoned;
-            if let Some(receipt) = self.entries.get_mut(*key).and_then(Entry::share) {
+            if let Some(receipt) = self.entries.get_mut(*key).and_then(OpenReceipt::share) {
                 // In front of whatever a fetch has brought meanwhile.
                 self.rewind_to(id, receipt);
             }
@@ -230,7 +230,7 @@ impl<T: Transport> State<T> {
         *times += 1;
         let again = now + back_off(*times);
         if again <= *since + within {
-            entry.phase = Phase::Decided;
+            entry.phase = MessagePhase::Decided;
             self.mind_lease(key);
             return self.set_alarm(again, Due::Again(key));
         }
@@ -255,7 +255,7 @@ impl<T: Transport> State<T> {
             }
             return self.news.push_back(News::Refused { key, tag, behind, group });
         }
-        entry.phase = Phase::Decided;
+        entry.phase = MessagePhase::Decided;
         self.comes_back(key);
         self.decide(key, Verdict::UNDONE);
     }

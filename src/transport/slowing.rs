@@ -1,10 +1,10 @@
 //! After many failures in a row a source slows down.
 
 use super::Transport;
-use super::state::{Due, State};
+use super::state::{Due, TransportState};
 use crate::clock::Tick;
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// After many failures in a row, taking slows down: how many those are beyond that.
     pub(super) fn count_failure(&mut self, id: u64) -> Option<u32> {
         let part = self.parts.get_mut(&id)?;

@@ -7,9 +7,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::Transport;
 use super::ends::End;
-use super::entries::Phase;
+use super::entries::MessagePhase;
 use super::hub::Hub;
-use super::state::State;
+use super::state::TransportState;
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Assignment, Desk, Given, Key, Ticket, Verdict};
@@ -24,7 +24,7 @@ pub struct TransportSource<T: Transport> {
 }
 
 /// What a source has just now.
-enum Next<M> {
+enum NextMessage<M> {
     Message(M, Key),
     /// It was delivered too often.
     TooOften(M, Key, u32),
@@ -46,12 +46,13 @@ impl<T: Transport> TransportSource<T> {
     /// Which partition it brings, in which generation: to name it by, say.
     #[must_use]
     pub fn assignment(&self) -> Assignment {
-        let of = |state: &State<T>| state.parts.get(&self.part).map(|part| part.assignment);
+        let of =
+            |state: &TransportState<T>| state.parts.get(&self.part).map(|part| part.assignment);
         self.hub.look(of).unwrap_or_default()
     }
 }
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     /// The source of a partition. In prefix order there is one of each assignment, which goes on where
     /// an earlier one has left it.
     fn open(&mut self, assignment: Assignment) -> u64 {
@@ -77,11 +78,11 @@ impl<T: Transport> State<T> {
     }
 
     /// What a source has. `waker`: whom to wake when it has more.
-    fn next(&mut self, id: u64, now: Tick, waker: &mut Option<Waker>) -> Next<T::Message> {
+    fn next(&mut self, id: u64, now: Tick, waker: &mut Option<Waker>) -> NextMessage<T::Message> {
         loop {
-            let Some(mut part) = self.parts.get_mut(&id) else { return Next::End };
+            let Some(mut part) = self.parts.get_mut(&id) else { return NextMessage::End };
             if part.left || part.revoking.is_some() || part.keeper && self.stopped {
-                return Next::End;
+                return NextMessage::End;
             }
             let has_one = !part.buffer.is_empty() && part.may_take(self.options.max_ahead);
             // Nobody waits for room, and no message is tried alone: that is all there is to be asked.
@@ -96,7 +97,7 @@ impl<T: Transport> State<T> {
                     Ok(taken) => taken,
                     Err(next) => return next,
                 };
-                let Some(again) = self.parts.get_mut(&id) else { return Next::End };
+                let Some(again) = self.parts.get_mut(&id) else { return NextMessage::End };
                 part = again;
                 Some(taken)
             };
@@ -110,7 +111,7 @@ impl<T: Transport> State<T> {
             let (least, most) = (self.least_lease, self.options.max_deliveries);
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let place = self.groups.taken(entry.facts()).unwrap_or(place);
-            (entry.phase, entry.place) = (Phase::Taken, place);
+            (entry.phase, entry.place) = (MessagePhase::Taken, place);
             let lease = entry.lease;
             let deliveries = entry.facts().deliveries.unwrap_or(0);
             if is_low {
@@ -125,9 +126,9 @@ impl<T: Transport> State<T> {
                 self.rest(id, now);
                 self.has_too_little_left(id, lease.expires.since(now));
             } else if most.is_some_and(|most| deliveries > most) {
-                return Next::TooOften(message, key, deliveries);
+                return NextMessage::TooOften(message, key, deliveries);
             } else {
-                return Next::Message(message, key);
+                return NextMessage::Message(message, key);
             }
         }
     }
@@ -143,7 +144,7 @@ impl<T: Transport> State<T> {
         id: u64,
         has_one: bool,
         waker: &mut Option<Waker>,
-    ) -> Result<(T::Message, Key), Next<T::Message>> {
+    ) -> Result<(T::Message, Key), NextMessage<T::Message>> {
         let is_undone = !self.able.prefix || !self.lost_in_work.any(self.where_undone(id));
         let may_take = has_one && is_undone && self.may_be_next(id);
         // Whoever waits for room has everything else.
@@ -151,21 +152,26 @@ impl<T: Transport> State<T> {
         if !may_take {
             self.leave_room_line(id);
         }
-        let Some(part) = self.parts.get_mut(&id) else { return Err(Next::End) };
+        let Some(part) = self.parts.get_mut(&id) else { return Err(NextMessage::End) };
         let taken = if has_room { part.buffer.pop_front() } else { None };
         taken.ok_or_else(|| self.has_none(id, may_take, waker))
     }
 
     /// Nothing can be taken.
-    fn has_none(&mut self, id: u64, may_take: bool, waker: &mut Option<Waker>) -> Next<T::Message> {
-        let Some(part) = self.parts.get_mut(&id) else { return Next::End };
+    fn has_none(
+        &mut self,
+        id: u64,
+        may_take: bool,
+        waker: &mut Option<Waker>,
+    ) -> NextMessage<T::Message> {
+        let Some(part) = self.parts.get_mut(&id) else { return NextMessage::End };
         let is_over = match &part.prefix {
             // What is not done may be given back, and comes again.
             Some(prefix) => prefix.is_over(part.ended),
             None => part.ended,
         };
         if is_over && part.buffer.is_empty() && part.held == 0 {
-            return Next::End;
+            return NextMessage::End;
         }
         if waker.is_some() {
             self.aside.old_wakers.extend(std::mem::replace(&mut part.waker, waker.take()));
@@ -174,7 +180,7 @@ impl<T: Transport> State<T> {
             }
         }
         self.want(id);
-        Next::Pending
+        NextMessage::Pending
     }
 
     /// Whether the next one may be taken, as to what else of its source is in work. One at the limit of
@@ -187,7 +193,7 @@ impl<T: Transport> State<T> {
         if !part.alone && !is_last {
             return true;
         }
-        let in_work = |phase| matches!(phase, Phase::Taken | Phase::ByHand);
+        let in_work = |phase| matches!(phase, MessagePhase::Taken | MessagePhase::ByHand);
         let is_idle = self.entries.of(&part.open).all(|(_, entry)| !in_work(entry.phase))
             && !self.lost_in_work.any(self.where_undone(id));
         if let Some(part) = self.parts.get_mut(&id) {
@@ -199,7 +205,7 @@ impl<T: Transport> State<T> {
     /// It was taken, and nobody has it.
     fn lose_taken(&mut self, key: Key) {
         if let Some(entry) = self.entries.get_mut(key) {
-            entry.phase = Phase::Decided;
+            entry.phase = MessagePhase::Decided;
             self.unsettled += 1;
             self.lose(key);
         }
@@ -250,20 +256,20 @@ impl<T: Transport> Source for TransportSource<T> {
         // It is looked at where messages have leases.
         let now = if hub.able().leases { hub.clock().now() } else { Tick::ZERO };
         let mut next = hub.change(|state| state.next(part, now, &mut None));
-        if let Next::Pending = next {
+        if let NextMessage::Pending = next {
             // The waker is somebody else's code: it is cloned outside the lock.
             let mut waker = Some(cx.waker().clone());
             next = hub.change(|state| state.next(part, now, &mut waker));
         }
         let (body, key) = match next {
-            Next::Message(message, key) => (Body::Message(message), key),
-            Next::TooOften(message, key, deliveries) => {
+            NextMessage::Message(message, key) => (Body::Message(message), key),
+            NextMessage::TooOften(message, key, deliveries) => {
                 let text = format!("the message was delivered {deliveries} times");
                 let error = Error::new(ErrorCode::Source, text);
                 (Body::Failed(error, Some(Box::new(message))), key)
             }
-            Next::Pending => return Poll::Pending,
-            Next::End => return Poll::Ready(None),
+            NextMessage::Pending => return Poll::Pending,
+            NextMessage::End => return Poll::Ready(None),
         };
         let desk = Arc::clone(hub) as Arc<dyn Desk>;
         Poll::Ready(Some(Ok(Delivery { body, receipt: Ticket::new(desk, key) })))

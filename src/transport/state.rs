@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::Transport;
 use super::aside::Aside;
 use super::ends::End;
-use super::entries::{Entries, Ids, Phase};
+use super::entries::{Entries, Ids, MessagePhase};
 use super::groups::Groups;
 use super::lost::LostInWork;
-use super::options::Options;
+use super::options::LinkOptions;
 use super::part::Part;
 use super::partitions::Partitions;
 use super::room::Room;
@@ -26,9 +26,9 @@ use crate::settlement::{
 };
 
 #[allow(clippy::struct_excessive_bools, reason = "each says one thing")]
-pub(super) struct State<T: Transport> {
+pub(super) struct TransportState<T: Transport> {
     pub(super) able: Able,
-    pub(super) options: Options,
+    pub(super) options: LinkOptions,
     pub(super) entries: Entries<T::Receipt>,
     pub(super) ids: Ids,
     /// Its messages are gathered in windows.
@@ -98,11 +98,11 @@ pub(super) enum Due {
     Part(u64),
 }
 
-impl<T: Transport> State<T> {
+impl<T: Transport> TransportState<T> {
     pub(super) fn new(able: Able) -> Self {
         Self {
             able,
-            options: Options::default(),
+            options: LinkOptions::default(),
             entries: Entries::default(),
             ids: Ids::default(),
             gathers: false,
@@ -249,15 +249,15 @@ impl<T: Transport> State<T> {
             self.wake_driver();
             return None;
         };
-        if entry.phase == Phase::ByHand {
+        if entry.phase == MessagePhase::ByHand {
             // Somebody else settles it, and has not said how that went.
             self.settled_by_hand(key, End::Unknown);
             return None;
         }
-        if entry.phase != Phase::Taken {
+        if entry.phase != MessagePhase::Taken {
             return None;
         }
-        entry.phase = Phase::Decided;
+        entry.phase = MessagePhase::Decided;
         entry.tag = given.tag;
         let part = entry.part;
         self.unsettled += 1;
@@ -291,7 +291,7 @@ impl<T: Transport> State<T> {
     /// The drain has the message again, to undo it.
     pub(super) fn take_back(&mut self, key: Key) -> Option<Tag> {
         let entry = self.entries.get_mut(key)?;
-        entry.phase = Phase::Taken;
+        entry.phase = MessagePhase::Taken;
         let tag = entry.tag.take();
         self.makes_room();
         self.mind_lease(key);

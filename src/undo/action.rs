@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::column::Stored;
+use super::column::StoredAction;
 use super::undoing::Undoing;
 use crate::error::{BoxError, Error, ErrorCode};
 
@@ -167,7 +167,7 @@ pub(crate) type BoxAttempt = Pin<Box<dyn Future<Output = Result<(), Error>> + Se
 /// An action in a column.
 pub(super) struct Plain<A>(pub(super) A);
 
-impl<A: Action> Stored for Plain<A> {
+impl<A: Action> StoredAction for Plain<A> {
     fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
         Box::pin(self.0.attempt(undoing))
     }

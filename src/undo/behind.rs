@@ -6,7 +6,7 @@
 use std::panic::Location;
 
 use super::action::{Action, BoxAttempt};
-use super::column::Stored;
+use super::column::StoredAction;
 use super::columns::Columns;
 use super::given_up::{Asker, Since};
 use super::order;
@@ -21,7 +21,7 @@ struct Behind<A> {
     action: A,
 }
 
-impl<A: Action> Stored for Behind<A> {
+impl<A: Action> StoredAction for Behind<A> {
     const LAST: bool = true;
 
     fn comes_after(&self) -> &[u64] {
@@ -64,7 +64,7 @@ impl CompensationScope {
 }
 
 /// What a rollback is to do about actions that come after others.
-pub(super) enum Turn {
+pub(super) enum WhoseTurn {
     /// Nothing is special: take so many of the last ones.
     Usual(usize),
     /// Others first, and none of those that run at once comes after anything.
@@ -119,29 +119,29 @@ pub(super) fn turn(
     most: usize,
     at_once: bool,
     idle: bool,
-) -> Turn {
+) -> WhoseTurn {
     if !staged.has_last_of_all() {
-        return Turn::Usual(most);
+        return WhoseTurn::Usual(most);
     }
     loop {
         let Some(index) = staged.last_of_all(at_once) else {
             if staged.is_empty() || !at_once {
-                return Turn::Usual(staged.before_last(most).max(1));
+                return WhoseTurn::Usual(staged.before_last(most).max(1));
             }
-            return Turn::OthersFirst;
+            return WhoseTurn::OthersFirst;
         };
         if !idle {
-            return Turn::Wait;
+            return WhoseTurn::Wait;
         }
         let after = staged.comes_after(index).to_vec();
         let is_here = staged.contains_any(&after) || session.given_up.contains_any(&after);
         if !is_here {
-            return Turn::Alone;
+            return WhoseTurn::Alone;
         }
         let failure = give_up(staged, index, &mut session.given_up.by_all);
         session.add_failures([failure]);
         if staged.is_empty() {
-            return Turn::Usual(0);
+            return WhoseTurn::Usual(0);
         }
     }
 }

@@ -11,7 +11,7 @@ use super::undoing::Undoing;
 use crate::panics;
 
 /// What a column can hold: a plain action, or one that can be withdrawn.
-pub(super) trait Stored: Send + 'static {
+pub(super) trait StoredAction: Send + 'static {
     /// Whether it runs when nothing else does, and what it comes after is gone: see `behind`.
     const LAST: bool = false;
 
@@ -75,14 +75,14 @@ pub(super) struct Withdrawn {
 }
 
 /// An action in a column.
-struct Entry<A> {
+struct ColumnEntry<A> {
     number: u64,
     action: A,
 }
 
 /// The actions of one type, in the order of their numbers unless they are unsorted.
 pub(super) struct Column<A> {
-    entries: Vec<Entry<A>>,
+    entries: Vec<ColumnEntry<A>>,
     /// How many entries are empty.
     withdrawn: usize,
     unsorted: bool,
@@ -97,11 +97,11 @@ impl<A> Default for Column<A> {
 /// Empty entries that are few enough to stay.
 const FEW_WITHDRAWN: usize = 32;
 
-impl<A: Stored> Column<A> {
+impl<A: StoredAction> Column<A> {
     /// Appends an action whose number is higher than every other here.
     #[inline]
     pub(super) fn push(&mut self, number: u64, action: A) {
-        self.entries.push(Entry { number, action });
+        self.entries.push(ColumnEntry { number, action });
     }
 
     /// Removes the empty entries at the end.
@@ -207,7 +207,7 @@ pub(super) trait AnyColumn: Send {
     fn count_above(&self, number: u64) -> usize;
 }
 
-impl<A: Stored> AnyColumn for Column<A> {
+impl<A: StoredAction> AnyColumn for Column<A> {
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }
@@ -334,7 +334,7 @@ impl<A: Stored> AnyColumn for Column<A> {
 
     fn withdraw_over(&mut self, withdrawn: &mut Withdrawn) {
         let before = withdrawn.actions.len();
-        for Entry { number, action } in &mut self.entries {
+        for ColumnEntry { number, action } in &mut self.entries {
             let is_done = action.is_done();
             if is_done || action.is_disarmed() {
                 withdrawn.actions.extend(action.withdraw());
@@ -362,7 +362,7 @@ impl<A: Stored> AnyColumn for Column<A> {
     }
 
     fn contains(&self, number: u64) -> bool {
-        let is_it = |entry: &Entry<A>| entry.number == number && !entry.action.is_withdrawn();
+        let is_it = |entry: &ColumnEntry<A>| entry.number == number && !entry.action.is_withdrawn();
         if self.unsorted {
             return self.entries.iter().any(is_it);
         }

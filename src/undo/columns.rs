@@ -13,7 +13,7 @@ use std::panic::Location;
 use smallvec::SmallVec;
 
 use super::action::BoxAttempt;
-use super::column::{AnyColumn, Column, LinkId, Stored, Withdrawn};
+use super::column::{AnyColumn, Column, LinkId, StoredAction, Withdrawn};
 use super::undoing::Undoing;
 use crate::diagnostics::COUNTERS;
 use crate::panics;
@@ -21,17 +21,17 @@ use crate::panics;
 /// The actions of a scope, or those that a rollback has taken out of it.
 #[derive(Default)]
 pub(crate) struct Columns {
-    slots: Vec<Slot>,
+    slots: Vec<ColumnSlot>,
     len: usize,
 }
 
-struct Slot {
+struct ColumnSlot {
     of: TypeId,
     registered_at: &'static Location<'static>,
     column: Box<dyn AnyColumn>,
 }
 
-impl Slot {
+impl ColumnSlot {
     #[inline]
     fn is_for(&self, of: TypeId, registered_at: &'static Location<'static>) -> bool {
         // The place first: it nearly always decides.
@@ -58,7 +58,7 @@ impl Columns {
 
     /// Stages an action whose number is higher than every other here.
     #[inline]
-    pub(super) fn push<A: Stored>(
+    pub(super) fn push<A: StoredAction>(
         &mut self,
         number: u64,
         registered_at: &'static Location<'static>,
@@ -82,13 +82,13 @@ impl Columns {
         of: TypeId,
         registered_at: &'static Location<'static>,
         column: Box<dyn AnyColumn>,
-    ) -> &mut Slot {
-        self.slots.push(Slot { of, registered_at, column });
+    ) -> &mut ColumnSlot {
+        self.slots.push(ColumnSlot { of, registered_at, column });
         let last = self.slots.len() - 1;
         &mut self.slots[last]
     }
 
-    fn slot_like(&mut self, other: &Slot) -> &mut Slot {
+    fn slot_like(&mut self, other: &ColumnSlot) -> &mut ColumnSlot {
         let at = other.registered_at;
         match self.slots.iter().position(|slot| slot.is_for(other.of, at)) {
             Some(index) => &mut self.slots[index],
@@ -311,7 +311,7 @@ impl Columns {
 }
 
 /// Steps back over the last so many actions of all columns; `left` has what is left of each.
-fn step_back(left: &mut [usize], slots: &[Slot], count: usize) {
+fn step_back(left: &mut [usize], slots: &[ColumnSlot], count: usize) {
     for _ in 0..count {
         let last = |index: &usize| slots[*index].column.number_before(left[*index]);
         if let Some(highest) = (0..left.len()).max_by_key(last) {

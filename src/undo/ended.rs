@@ -1,13 +1,14 @@
 //! What has become of the actions of a run.
 
+use super::column::Withdrawn;
 use super::columns::Columns;
 use super::given_up::{Elsewhere, Since};
 use super::report::FailedAction;
-use super::single::Outcome;
+use super::single::ActionEnd;
 
 /// What has ended since the session was last told.
 #[derive(Default)]
-pub(super) struct Ended {
+pub(super) struct EndedActions {
     pub(super) succeeded: usize,
     pub(super) failed: Columns,
     /// Those that have failed because they live where the rollback was not given anything.
@@ -21,9 +22,9 @@ pub(super) struct Ended {
     pub(super) undone: Vec<u64>,
 }
 
-impl Ended {
+impl EndedActions {
     #[inline]
-    pub(super) fn add(&mut self, result: Result<(), Box<Outcome>>) {
+    pub(super) fn add(&mut self, result: Result<(), Box<ActionEnd>>) {
         match result {
             Ok(()) => self.succeeded += 1,
             Err(ended) => self.add_ended(*ended),
@@ -31,32 +32,40 @@ impl Ended {
     }
 
     #[cold]
-    pub(super) fn add_ended(&mut self, ended: Outcome) {
+    pub(super) fn add_ended(&mut self, ended: ActionEnd) {
         match ended {
-            Outcome::Failed { mut action, failure, elsewhere } => {
+            ActionEnd::Failed { mut action, failure, elsewhere } => {
                 match elsewhere {
                     Some(elsewhere) => self.elsewhere.push((elsewhere, action)),
                     None => self.failed.append(&mut action),
                 }
                 self.failures.push(failure);
             }
-            Outcome::Stopped { mut action, again: None } => self.stopped.append(&mut action),
-            Outcome::Stopped { action, again: Some(since) } => {
+            ActionEnd::Stopped { mut action, again: None } => self.stopped.append(&mut action),
+            ActionEnd::Stopped { action, again: Some(since) } => {
                 self.again.push((since, action));
             }
-            Outcome::Undone(number) => {
+            ActionEnd::Undone(number) => {
                 self.succeeded += 1;
                 self.undone.push(number);
             }
         }
     }
 
-    /// How many are to be staged again.
-    pub(super) fn to_stage(&self) -> usize {
-        self.stopped.len() + self.again.len()
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.succeeded + self.failures.len() + self.stopped.len() + self.again.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.succeeded == 0 && self.failures.is_empty() && self.to_stage() == 0
+        self.len() == 0
+    }
+
+    /// Takes out those that were disarmed, or have succeeded, while they were out of reach.
+    pub(super) fn withdraw_over(&mut self, withdrawn: &mut Withdrawn) {
+        self.failed.withdraw_over(withdrawn);
+        let again = self.again.iter_mut().map(|(_, action)| action);
+        let elsewhere = self.elsewhere.iter_mut().map(|(_, action)| action);
+        again.chain(elsewhere).for_each(|action| action.withdraw_over(withdrawn));
     }
 }

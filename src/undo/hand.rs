@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
-use super::run::{Driver, Progress, Run};
+use super::run::{ActionRun, DrivingRollback, RunProgress};
 use super::scope::CompensationScope;
-use super::state::{self, Inner, Wakers};
+use super::state::{self, ScopeInner, Wakers};
 use crate::sync::{ThreadId, Weak, this_thread};
 
 /// Wakes every rollback of a scope: whichever is polled first drives the run.
-pub(super) struct Bell(Weak<Inner>);
+pub(super) struct RunBell(Weak<ScopeInner>);
 
-impl Wake for Bell {
+impl Wake for RunBell {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -24,16 +24,16 @@ impl Wake for Bell {
 }
 
 pub(super) fn ring(scope: &CompensationScope) {
-    let waiters = |state: &mut state::State| Some(state.session.as_mut()?.waiters.take());
+    let waiters = |state: &mut state::ScopeState| Some(state.session.as_mut()?.waiters.take());
     // The lock is free before anybody is woken.
     let woken = waiters(&mut scope.inner.lock());
     state::wake(woken);
 }
 
 /// This thread polls attempts of a scope beside its run.
-pub(super) struct Beside<'a>(&'a CompensationScope);
+pub(super) struct PolledBeside<'a>(&'a CompensationScope);
 
-impl<'a> Beside<'a> {
+impl<'a> PolledBeside<'a> {
     pub(super) fn new(scope: &'a CompensationScope) -> Self {
         let beside = Self(scope);
         beside.change(|threads| threads.push(this_thread()));
@@ -49,7 +49,7 @@ impl<'a> Beside<'a> {
     }
 }
 
-impl Drop for Beside<'_> {
+impl Drop for PolledBeside<'_> {
     fn drop(&mut self) {
         self.change(|threads| threads.retain(|thread| *thread != this_thread()));
     }
@@ -58,7 +58,7 @@ impl Drop for Beside<'_> {
 /// The run in the hands of a driver. However the driver ends, it is put back.
 pub(super) struct Hand {
     pub(super) scope: CompensationScope,
-    pub(super) run: Option<Box<Run>>,
+    pub(super) run: Option<Box<ActionRun>>,
 }
 
 impl Hand {
@@ -66,15 +66,15 @@ impl Hand {
         &mut self,
         cx: &mut Context<'_>,
         alone: bool,
-        driver: Driver<'_>,
-    ) -> Progress {
+        driver: DrivingRollback<'_>,
+    ) -> RunProgress {
         let Self { scope, run } = self;
-        let Some(run) = run else { return Progress::Idle };
+        let Some(run) = run else { return RunProgress::Idle };
         if alone {
             return run.poll(scope, cx, driver);
         }
         // Whoever is polled next goes on.
-        let bell = Arc::new(Bell(crate::sync::Arc::downgrade(&scope.inner)));
+        let bell = Arc::new(RunBell(crate::sync::Arc::downgrade(&scope.inner)));
         run.poll(scope, &mut Context::from_waker(&Waker::from(bell)), driver)
     }
 
@@ -90,10 +90,10 @@ impl Hand {
 
     /// Puts the run back, to be driven on by whoever is polled next. Returns whether it is to be
     /// waited for; otherwise somebody has gone away meanwhile, whose attempts were abandoned.
-    pub(super) fn put_back(&mut self, alone: bool, progress: Progress) -> bool {
+    pub(super) fn put_back(&mut self, alone: bool, progress: RunProgress) -> bool {
         // The waker of the driver is that of the attempts where it was alone: if it is not any
         // more, another one is to poll them with the waker of all.
-        let news = |members| progress == Progress::Yielded || (alone && members > 1);
+        let news = |members| progress == RunProgress::Yielded || (alone && members > 1);
         let given = self.give(news);
         if !given {
             self.put_down();
@@ -134,7 +134,7 @@ impl Hand {
 impl Drop for Hand {
     fn drop(&mut self) {
         if self.run.is_some() {
-            self.put_back(true, Progress::Yielded);
+            self.put_back(true, RunProgress::Yielded);
         }
     }
 }

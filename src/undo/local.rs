@@ -27,7 +27,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::CompensationScope;
 use super::action::{ActionOutput, Attempt, Labelled};
-use super::local_attempt::{self, Desk, Known, Link, LocalAttempt, Place, Running, gone};
+use super::local_attempt::{
+    self, Known, LocalAttempt, LocalDesk, LocalLink, LocalPlace, RunningAttempt, gone,
+};
 use super::report::RollbackReport;
 use super::reservation::{Armed, Reservation};
 use super::rollback::Rollback;
@@ -111,12 +113,12 @@ impl<A: LocalAction> LocalAction for Labelled<A> {
 /// ```
 #[derive(Clone, Default)]
 pub struct LocalUndos {
-    shared: Rc<Shared>,
+    shared: Rc<LocalActions>,
 }
 
 #[derive(Default)]
-struct Shared {
-    link: Arc<Link>,
+struct LocalActions {
+    link: Arc<LocalLink>,
     actions: RefCell<HashMap<u64, Living>>,
     last_key: Cell<u64>,
 }
@@ -125,17 +127,17 @@ struct Shared {
 #[derive(Default)]
 struct Living {
     /// Not there while it is called.
-    action: Option<Box<dyn Stored>>,
+    action: Option<Box<dyn StoredLocally>>,
     /// The attempt that was begun last.
-    attempt: Weak<Running>,
+    attempt: Weak<RunningAttempt>,
 }
 
 /// A [`LocalAction`] whose type is not known.
-trait Stored {
+trait StoredLocally {
     fn attempt(&mut self, undoing: &Undoing) -> LocalBoxFuture<'static, Result<(), Error>>;
 }
 
-impl<A: LocalAction> Stored for A {
+impl<A: LocalAction> StoredLocally for A {
     fn attempt(&mut self, undoing: &Undoing) -> LocalBoxFuture<'static, Result<(), Error>> {
         Box::pin(LocalAction::attempt(self, undoing))
     }
@@ -203,18 +205,18 @@ impl LocalUndos {
     }
 
     /// Takes an action in, and makes its place.
-    fn add<A: LocalAction>(&self, action: A, armed: Armed) -> Place {
+    fn add<A: LocalAction>(&self, action: A, armed: Armed) -> LocalPlace {
         self.shared.forget();
         let label = panics::contain(|| action.label().map(ToOwned::to_owned)).unwrap_or_default();
         let key = self.shared.last_key.get() + 1;
         self.shared.last_key.set(key);
         let living = Living { action: Some(Box::new(action)), attempt: Weak::new() };
         self.shared.actions.borrow_mut().insert(key, living);
-        Place::new(&self.shared.link, key, label, armed)
+        LocalPlace::new(&self.shared.link, key, label, armed)
     }
 }
 
-impl Shared {
+impl LocalActions {
     /// Drops the actions that are not needed any more.
     fn forget(&self) {
         let keys = std::mem::take(&mut *self.link.gone.lock());
@@ -231,7 +233,7 @@ impl Shared {
 
     /// Starts an attempt at an action. Whoever waited for the one before has gone away or given it up,
     /// and may not have been polled since: it is dropped first.
-    fn attempt(&self, known: &Known, undoing: &Undoing) -> Rc<Running> {
+    fn attempt(&self, known: &Known, undoing: &Undoing) -> Rc<RunningAttempt> {
         let key = known.key;
         // Out of the table while user code runs, which may use this value.
         let living = self.actions.borrow_mut().get_mut(&key).map(std::mem::take);
@@ -266,12 +268,12 @@ impl Shared {
     }
 }
 
-fn running(attempt: impl Future<Output = Result<(), Error>> + 'static) -> Rc<Running> {
+fn running(attempt: impl Future<Output = Result<(), Error>> + 'static) -> Rc<RunningAttempt> {
     Rc::new(RefCell::new(Some(Box::pin(attempt))))
 }
 
 /// The actions can never be run. They are told to be lost now, and not once more by their scopes.
-impl Drop for Shared {
+impl Drop for LocalActions {
     fn drop(&mut self) {
         self.forget();
         self.link.is_lost.store(true, Ordering::Release);
@@ -294,7 +296,7 @@ impl fmt::Debug for LocalUndos {
 /// What a rollback has that was given actions which are not `Send`.
 pub(super) struct Home {
     undos: LocalUndos,
-    desk: Arc<Desk>,
+    desk: Arc<LocalDesk>,
     running: RefCell<FuturesUnordered<LocalAttempt>>,
     /// How many answers the run has not taken.
     owed: Arc<AtomicUsize>,
@@ -342,7 +344,7 @@ pub struct LocalRollback {
 
 impl LocalRollback {
     pub(super) fn new(mut rollback: Rollback, undos: &LocalUndos) -> Self {
-        let desk = Arc::new(Desk::new(&undos.shared.link));
+        let desk = Arc::new(LocalDesk::new(&undos.shared.link));
         rollback.set_desk(&desk);
         let (running, owed) = (RefCell::default(), Arc::default());
         Self { rollback, home: Home { undos: undos.clone(), desk, running, owed } }

@@ -22,7 +22,7 @@ use crate::panics;
 
 /// How places reach the value that their actions live in, from any thread.
 #[derive(Default)]
-pub(super) struct Link {
+pub(super) struct LocalLink {
     /// Actions whose places have gone away.
     pub(super) gone: Lock<Vec<u64>>,
     /// The value has gone away, and its actions were told to be lost.
@@ -30,13 +30,13 @@ pub(super) struct Link {
 }
 
 /// Where a rollback that was given the value is asked for attempts.
-pub(super) struct Desk {
-    link: Arc<Link>,
-    asked: Lock<Asked>,
+pub(super) struct LocalDesk {
+    link: Arc<LocalLink>,
+    asked: Lock<OpenAsks>,
 }
 
 #[derive(Default)]
-struct Asked {
+struct OpenAsks {
     asks: Vec<Ask>,
     /// The rollback, while it waits.
     waker: Option<Waker>,
@@ -45,7 +45,7 @@ struct Asked {
 /// An attempt that is to be started.
 pub(super) struct Ask {
     pub(super) action: Arc<Known>,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<LocalAnswer>,
 }
 
 impl Ask {
@@ -56,7 +56,7 @@ impl Ask {
 }
 
 /// What an attempt came to.
-struct Answer {
+struct LocalAnswer {
     result: Result<(), Error>,
     _owed: Owed,
 }
@@ -77,8 +77,8 @@ impl Drop for Owed {
     }
 }
 
-impl Desk {
-    pub(super) fn new(link: &Arc<Link>) -> Self {
+impl LocalDesk {
+    pub(super) fn new(link: &Arc<LocalLink>) -> Self {
         Self { link: Arc::clone(link), asked: Lock::default() }
     }
 
@@ -112,7 +112,7 @@ impl Desk {
 
 /// What is known of an action from any thread.
 pub(super) struct Known {
-    link: Arc<Link>,
+    link: Arc<LocalLink>,
     pub(super) key: u64,
     /// What its reservation has to say.
     armed: Armed,
@@ -142,13 +142,18 @@ impl Known {
 }
 
 /// What a scope holds of an action that lives in a [`LocalUndos`](super::LocalUndos).
-pub(super) struct Place {
+pub(super) struct LocalPlace {
     action: Arc<Known>,
     label: Option<String>,
 }
 
-impl Place {
-    pub(super) fn new(link: &Arc<Link>, key: u64, label: Option<String>, armed: Armed) -> Self {
+impl LocalPlace {
+    pub(super) fn new(
+        link: &Arc<LocalLink>,
+        key: u64,
+        label: Option<String>,
+        armed: Armed,
+    ) -> Self {
         let (link, place, done) = (Arc::clone(link), OnceLock::new(), AtomicBool::default());
         Self { action: Arc::new(Known { link, key, armed, place, done }), label }
     }
@@ -158,12 +163,12 @@ impl Place {
     }
 }
 
-impl column::Stored for Place {
+impl column::StoredAction for LocalPlace {
     fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
         if self.is_done() {
             return Box::pin(std::future::ready(Ok(())));
         }
-        let own = |desk: &&Arc<Desk>| Some(desk.link_id()) == self.lives_in();
+        let own = |desk: &&Arc<LocalDesk>| Some(desk.link_id()) == self.lives_in();
         let Some(desk) = undoing.desk.as_ref().filter(own) else {
             let message = "the rollback was not given the LocalUndos that this action lives in";
             return Box::pin(std::future::ready(Err(Error::new(ErrorCode::Compensation, message))));
@@ -190,7 +195,7 @@ impl column::Stored for Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LocalPlace {
     fn drop(&mut self) {
         self.action.is_gone();
     }
@@ -202,10 +207,10 @@ pub(super) fn gone() -> Error {
 
 /// An attempt at an action where it lives. Its action has it as well, and drops it before another
 /// attempt begins.
-pub(super) type Running = RefCell<Option<LocalBoxFuture<'static, Result<(), Error>>>>;
+pub(super) type RunningAttempt = RefCell<Option<LocalBoxFuture<'static, Result<(), Error>>>>;
 
 /// Drops an attempt, unless it is being polled just now.
-pub(super) fn stop(running: &Running) {
+pub(super) fn stop(running: &RunningAttempt) {
     let stopped = running.try_borrow_mut().ok().and_then(|mut running| running.take());
     panics::drop_each(stopped);
 }
@@ -213,13 +218,13 @@ pub(super) fn stop(running: &Running) {
 /// An attempt that a rollback was asked for.
 pub(super) struct LocalAttempt {
     ask: Option<Ask>,
-    running: Rc<Running>,
+    running: Rc<RunningAttempt>,
     /// How many answers of the rollback the run has not taken.
     owed: Arc<AtomicUsize>,
 }
 
 impl LocalAttempt {
-    pub(super) fn new(ask: Ask, running: Rc<Running>, owed: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(ask: Ask, running: Rc<RunningAttempt>, owed: &Arc<AtomicUsize>) -> Self {
         Self { ask: Some(ask), running, owed: Arc::clone(owed) }
     }
 
@@ -249,7 +254,7 @@ impl Future for LocalAttempt {
         }
         stop(&self.running);
         if let (Some(result), Some(Ask { action, answer })) = (result, self.ask.take()) {
-            let told = Answer { result, _owed: Owed::new(&self.owed) };
+            let told = LocalAnswer { result, _owed: Owed::new(&self.owed) };
             let told = panics::contain(|| answer.send(told).is_ok()).unwrap_or_default();
             if let (true, false, Some(place)) = (succeeded, told, action.place.get()) {
                 place.has_succeeded();

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::report::RollbackReport;
-use super::run::Run;
+use super::run::ActionRun;
 use super::scope::CompensationScope;
 use super::session::Session;
 use super::state::{self, Wakers};
@@ -21,7 +21,7 @@ pub(super) struct Joined {
 #[derive(Default)]
 pub(super) struct Left {
     /// The run, whose attempts of its own are to be abandoned before it leaves.
-    pub(super) run: Option<Box<Run>>,
+    pub(super) run: Option<Box<ActionRun>>,
     /// They are.
     pub(super) asked: bool,
     pub(super) report: RollbackReport,
@@ -45,7 +45,7 @@ impl Joined {
     /// it is to be called once more. Where another one drives the run, that one is told.
     pub(super) fn leave(
         &self,
-        state: &mut state::State,
+        state: &mut state::ScopeState,
         scope: &CompensationScope,
         left: &mut Left,
     ) {

@@ -12,14 +12,14 @@ use super::state::Forward;
 pub(crate) struct MessageScope {
     ways: Arc<Ways>,
     /// What becomes of the actions below the mark, while there is one.
-    ended: Option<Ended>,
+    ended: Option<EndedMessage>,
     /// Columns without actions, to be exchanged for those of the scope.
     spare: Option<Box<Columns>>,
     over: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum EndedMessage {
     Committed,
     Kept,
 }
@@ -37,7 +37,7 @@ impl MessageScope {
     /// Marks everything in the scope as that of messages which have ended.
     #[inline]
     pub(crate) fn end_later(&mut self, scope: &CompensationScope, committed: bool) {
-        let ended = if committed { Ended::Committed } else { Ended::Kept };
+        let ended = if committed { EndedMessage::Committed } else { EndedMessage::Kept };
         if self.ended != Some(ended) {
             self.change(scope, ended);
         }
@@ -46,8 +46,8 @@ impl MessageScope {
 
     /// What is below the mark has one destination at a time.
     #[cold]
-    fn change(&mut self, scope: &CompensationScope, ended: Ended) {
-        let drain = (ended == Ended::Kept).then(|| self.ways.drain.clone());
+    fn change(&mut self, scope: &CompensationScope, ended: EndedMessage) {
+        let drain = (ended == EndedMessage::Kept).then(|| self.ways.drain.clone());
         let old = scope.inner.look(|state| std::mem::replace(&mut state.below_to, drain));
         drop(old);
         self.ended = Some(ended);
@@ -59,7 +59,7 @@ impl MessageScope {
         if begun {
             return scope.inner.look(|_| ());
         }
-        if self.ended != Some(Ended::Committed) {
+        if self.ended != Some(EndedMessage::Committed) {
             return self.hand_over(scope);
         }
         // Everything is committed. The columns go back and forth, so that they grow once.
@@ -77,7 +77,7 @@ impl MessageScope {
 
     /// Moves everything that is not dropped to the drain's scope.
     pub(crate) fn hand_over(&mut self, scope: &CompensationScope) {
-        if self.ended == Some(Ended::Kept) {
+        if self.ended == Some(EndedMessage::Kept) {
             scope.inner.forget_mark();
         }
         scope.hand_over(&self.ways.drain);

@@ -11,11 +11,10 @@
 use std::collections::BTreeMap;
 
 use super::columns::Columns;
-use super::given_up::Elsewhere;
+use super::ended::EndedActions;
 use super::place::Place;
-use super::report::FailedAction;
 use super::scope::CompensationScope;
-use super::state::{Forward, Inner, State, Wakers, wake};
+use super::state::{Forward, ScopeInner, ScopeState, Wakers, wake};
 use crate::sync::{Arc, MutexGuard, Weak};
 
 /// What is done after the locks are released.
@@ -39,7 +38,7 @@ impl Afterwards {
 #[derive(Default)]
 pub(super) struct Lent {
     count: usize,
-    by: BTreeMap<u64, (Weak<Inner>, usize)>,
+    by: BTreeMap<u64, (Weak<ScopeInner>, usize)>,
 }
 
 impl Lent {
@@ -59,7 +58,7 @@ impl Lent {
         }
     }
 
-    fn add(&mut self, scope: &Arc<Inner>, count: usize) {
+    fn add(&mut self, scope: &Arc<ScopeInner>, count: usize) {
         if count > 0 {
             self.count += count;
             self.by.insert(scope.born, (Arc::downgrade(scope), count));
@@ -87,10 +86,7 @@ impl Lent {
 /// What a rollback of a scope that is over has no more in hand.
 pub(super) struct GivenBack {
     pub(super) count: usize,
-    pub(super) succeeded: usize,
-    pub(super) failed: Columns,
-    pub(super) elsewhere: Vec<(Elsewhere, Columns)>,
-    pub(super) failures: Vec<FailedAction>,
+    pub(super) ended: EndedActions,
     /// Those to be staged again.
     pub(super) rest: Columns,
 }
@@ -100,7 +96,7 @@ pub(super) struct GivenBack {
 fn at_end_of<T>(
     to: &CompensationScope,
     after: &mut Afterwards,
-    change: impl FnOnce(&CompensationScope, &mut State, &mut Afterwards) -> T,
+    change: impl FnOnce(&CompensationScope, &mut ScopeState, &mut Afterwards) -> T,
 ) -> Option<T> {
     at_end_unless(|_| false, to, after, change)
 }
@@ -110,7 +106,7 @@ fn at_end_unless<T>(
     stop: impl Fn(&Forward) -> bool,
     to: &CompensationScope,
     after: &mut Afterwards,
-    change: impl FnOnce(&CompensationScope, &mut State, &mut Afterwards) -> T,
+    change: impl FnOnce(&CompensationScope, &mut ScopeState, &mut Afterwards) -> T,
 ) -> Option<T> {
     let mut scope = to.clone();
     loop {
@@ -210,7 +206,7 @@ impl CompensationScope {
     }
 
     /// What is in the hands of rollbacks is the next scope's, once it is there again.
-    fn lend(&self, state: &mut State, to: &CompensationScope, after: &mut Afterwards) {
+    fn lend(&self, state: &mut ScopeState, to: &CompensationScope, after: &mut Afterwards) {
         let running = state.session.as_ref().map_or(0, |session| session.running);
         let lent = state.lent.take();
         if running == 0 && lent.is_none() {
@@ -233,9 +229,9 @@ impl CompensationScope {
     /// to be woken.
     fn take_in(
         &self,
-        state: &mut State,
+        state: &mut ScopeState,
         actions: &mut Columns,
-        from: &mut State,
+        from: &mut ScopeState,
     ) -> Option<Wakers> {
         if let Some(place) = from.place.take() {
             let target = state.place_in(self);
@@ -253,9 +249,9 @@ impl CompensationScope {
     /// Takes back what the rollback of a scope that has ended here had in hand.
     fn take_back(
         &self,
-        state: &mut State,
+        state: &mut ScopeState,
         born: u64,
-        mut back: GivenBack,
+        back: GivenBack,
         after: &mut Afterwards,
     ) -> Option<Wakers> {
         if let Some(lent) = &mut state.lent {
@@ -264,20 +260,24 @@ impl CompensationScope {
                 state.lent = None;
             }
         }
+        let GivenBack { ended, mut rest, .. } = back;
         if let Some(session) = &mut state.session {
             // Its rollbacks were there when these ended.
-            session.succeeded += back.succeeded;
-            session.give_up(back.failed, back.elsewhere, back.failures, after);
+            session.succeeded += ended.succeeded;
+            session.give_up(ended, after);
         } else {
-            state.staged.append(&mut back.failed);
-            back.elsewhere.iter_mut().for_each(|(_, actions)| state.staged.append(actions));
+            let EndedActions { mut failed, elsewhere, .. } = ended;
+            state.staged.append(&mut failed);
+            for (_, mut actions) in elsewhere {
+                state.staged.append(&mut actions);
+            }
         }
-        state.staged.append(&mut back.rest);
+        state.staged.append(&mut rest);
         self.announced(state)
     }
 }
 
-impl State {
+impl ScopeState {
     /// How many actions are in the hands of rollbacks of scopes that have ended here.
     pub(super) fn lent(&self) -> usize {
         self.lent.as_ref().map_or(0, |lent| lent.count)
@@ -320,10 +320,10 @@ impl State {
     }
 }
 
-impl Inner {
+impl ScopeInner {
     /// Takes out what is below the mark: moves it to the drain's scope, or has it dropped.
     #[cold]
-    pub(super) fn clear_below(&self, state: &mut State, after: &mut Afterwards) {
+    pub(super) fn clear_below(&self, state: &mut ScopeState, after: &mut Afterwards) {
         let mut below = Columns::default();
         state.staged.move_below(self.take_mark(), &mut below);
         let Some(drain) = state.below_to.clone() else {
@@ -337,7 +337,10 @@ impl Inner {
 }
 
 /// Locks two scopes that have nothing below their marks.
-fn lock_both<'a>(from: &'a Inner, to: &'a Inner) -> (MutexGuard<'a, State>, MutexGuard<'a, State>) {
+fn lock_both<'a>(
+    from: &'a ScopeInner,
+    to: &'a ScopeInner,
+) -> (MutexGuard<'a, ScopeState>, MutexGuard<'a, ScopeState>) {
     loop {
         let both = if from.born > to.born {
             let from = from.lock();

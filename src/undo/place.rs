@@ -11,14 +11,14 @@ use std::collections::BTreeSet;
 use smallvec::{SmallVec, smallvec};
 
 use super::scope::CompensationScope;
-use super::state::Inner;
+use super::state::ScopeInner;
 use crate::lock::Lock;
 use crate::sync::{Arc, Weak};
 
 pub(super) struct Place(Lock<Whereabouts>);
 
 enum Whereabouts {
-    In(Weak<Inner>),
+    In(Weak<ScopeInner>),
     MovedTo(Arc<Place>),
     /// Some have moved, some have not.
     Split([Arc<Place>; 2]),
@@ -27,7 +27,7 @@ enum Whereabouts {
 }
 
 impl Place {
-    pub(super) fn in_scope(scope: &Arc<Inner>) -> Arc<Self> {
+    pub(super) fn in_scope(scope: &Arc<ScopeInner>) -> Arc<Self> {
         Arc::new(Self(Lock::new(Whereabouts::In(Arc::downgrade(scope)))))
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::action::BoxAttempt;
-use super::column::{LinkId, Stored};
+use super::column::{LinkId, StoredAction};
 use super::place::Place;
 use super::scope::CompensationScope;
 use super::undoing::Undoing;
@@ -126,7 +126,7 @@ impl<A> Reserved<A> {
     }
 }
 
-impl<A: Stored> Stored for Reserved<A> {
+impl<A: StoredAction> StoredAction for Reserved<A> {
     fn attempt(&mut self, undoing: &Undoing) -> BoxAttempt {
         match &mut self.action {
             Some(action) if self.armed.is_armed() => action.attempt(undoing),
@@ -151,14 +151,14 @@ impl<A: Stored> Stored for Reserved<A> {
     }
 
     fn is_done(&self) -> bool {
-        self.action.as_ref().is_some_and(Stored::is_done)
+        self.action.as_ref().is_some_and(StoredAction::is_done)
     }
 
     fn is_lost(&self) -> bool {
-        self.action.as_ref().is_some_and(Stored::is_lost)
+        self.action.as_ref().is_some_and(StoredAction::is_lost)
     }
 
     fn lives_in(&self) -> Option<LinkId> {
-        self.action.as_ref().and_then(Stored::lives_in)
+        self.action.as_ref().and_then(StoredAction::lives_in)
     }
 }

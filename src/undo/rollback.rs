@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::CompensationPolicy;
-use super::hand::{Beside, Hand};
+use super::hand::{Hand, PolledBeside};
 use super::local::{Home, LocalRollback, LocalUndos};
-use super::local_attempt::Desk;
+use super::local_attempt::LocalDesk;
 use super::membership::{Joined, Left};
 use super::policy::RunOrder;
 use super::report::RollbackReport;
-use super::run::{Driver, Progress, Run};
+use super::run::{ActionRun, DrivingRollback, RunProgress};
 use super::scope::CompensationScope;
 use super::single::Terms;
 use super::state;
@@ -63,9 +63,9 @@ pub struct Rollback {
 }
 
 /// What a rollback finds in its session.
-enum Look {
+enum Found {
     /// The run is in this rollback's hands. `alone`: nobody else is there.
-    Drive { run: Option<Box<Run>>, alone: bool },
+    Drive { run: Option<Box<ActionRun>>, alone: bool },
     /// Another thread has the run in its hands.
     Wait,
     /// A rollback of this scope, which has ended in the one that is rolled back, has actions in hand.
@@ -132,7 +132,7 @@ impl Rollback {
         self
     }
 
-    pub(super) fn set_desk(&mut self, desk: &Arc<Desk>) {
+    pub(super) fn set_desk(&mut self, desk: &Arc<LocalDesk>) {
         if let Some(undoing) = self.undoing() {
             undoing.desk = Some(Arc::clone(desk));
         }
@@ -140,7 +140,7 @@ impl Rollback {
 
     /// Polls what runs beside the run of the scope. Its actions may not await the rollback of this.
     pub(super) fn beside<T>(&self, poll: impl FnOnce(&Undoing) -> T) -> T {
-        let _beside = Beside::new(self.scope());
+        let _beside = PolledBeside::new(self.scope());
         poll(&self.terms.undoing)
     }
 
@@ -156,14 +156,14 @@ impl Rollback {
                 self.lent = None;
             }
             match self.look() {
-                Look::Lent(scope) => self.lent = Some(Box::new(self.of_lent(scope))),
-                Look::Drive { run, alone } => {
+                Found::Lent(scope) => self.lent = Some(Box::new(self.of_lent(scope))),
+                Found::Drive { run, alone } => {
                     let mut hand = Hand { scope: self.scope().clone(), run };
                     if !alone && !std::mem::replace(&mut registered, true) {
                         self.register(cx);
                     }
                     let progress = hand.poll(cx, alone, self.driver(home));
-                    if matches!(progress, Progress::Idle | Progress::Stopped) {
+                    if matches!(progress, RunProgress::Idle | RunProgress::Stopped) {
                         hand.put_down();
                         continue;
                     }
@@ -174,14 +174,14 @@ impl Rollback {
                         return Poll::Pending;
                     }
                 }
-                Look::Wait if registered => return Poll::Pending,
-                Look::Wait => {
+                Found::Wait if registered => return Poll::Pending,
+                Found::Wait => {
                     self.register(cx);
                     registered = true;
                 }
-                Look::Done => return Poll::Ready(Ok(())),
-                Look::Cancelled => return Poll::Ready(Err(self.terms.undoing.token.error())),
-                Look::Reentered => {
+                Found::Done => return Poll::Ready(Ok(())),
+                Found::Cancelled => return Poll::Ready(Err(self.terms.undoing.token.error())),
+                Found::Reentered => {
                     let message = "an action awaited the rollback of the scope that runs it";
                     return Poll::Ready(Err(Error::validation(message)));
                 }
@@ -190,7 +190,7 @@ impl Rollback {
     }
 
     /// Joins the session, and looks at what there is to do.
-    fn look(&mut self) -> Look {
+    fn look(&mut self) -> Found {
         let Self { terms, joined, .. } = self;
         let scope = &terms.undoing.scope;
         let cancelled = terms.undoing.token.is_cancelled();
@@ -198,16 +198,16 @@ impl Rollback {
             let session = state.session.get_or_insert_default();
             let (driver, here) = (session.driver, this_thread());
             if driver == Some(here) || session.beside.contains(&here) {
-                return Look::Reentered;
+                return Found::Reentered;
             }
             let joined = joined.get_or_insert_with(|| Joined::new(session, scope));
             if driver.is_some() {
-                return if cancelled { Look::Cancelled } else { Look::Wait };
+                return if cancelled { Found::Cancelled } else { Found::Wait };
             }
             if session.run.is_none() && !cancelled {
                 // What came last is in other hands, and comes back before the rest has its turn.
                 if let Some(scope) = state.lent.as_mut().and_then(|lent| lent.first()) {
-                    return Look::Lent(scope);
+                    return Found::Lent(scope);
                 }
             }
             let left = !state.staged.is_empty()
@@ -216,20 +216,24 @@ impl Rollback {
                 && !left
                 && state.lent.as_ref().is_none_or(|lent| lent.is_empty())
             {
-                return Look::Done;
+                return Found::Done;
             }
             if cancelled {
-                return Look::Cancelled;
+                return Found::Cancelled;
             }
             session.driver = Some(here);
-            let driver = Driver { terms, id: joined.id, home: None };
-            let run = session.run.take().unwrap_or_else(|| Run::new(driver));
-            Look::Drive { run: Some(run), alone: session.members == 1 }
+            let driver = DrivingRollback { terms, id: joined.id, home: None };
+            let run = session.run.take().unwrap_or_else(|| ActionRun::new(driver));
+            Found::Drive { run: Some(run), alone: session.members == 1 }
         })
     }
 
-    fn driver<'a>(&'a self, home: Option<&'a Home>) -> Driver<'a> {
-        Driver { terms: &self.terms, id: self.joined.as_ref().map_or(0, |joined| joined.id), home }
+    fn driver<'a>(&'a self, home: Option<&'a Home>) -> DrivingRollback<'a> {
+        DrivingRollback {
+            terms: &self.terms,
+            id: self.joined.as_ref().map_or(0, |joined| joined.id),
+            home,
+        }
     }
 
     /// Remembers whom to wake when the session has changed.

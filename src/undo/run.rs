@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::behind::{self, Turn};
+use super::behind::{self, WhoseTurn};
 use super::column::Withdrawn;
 use super::columns::Columns;
-use super::ended::Ended;
+use super::ended::EndedActions;
 use super::given_up::Since;
 use super::local::Home;
 use super::moves::{Afterwards, GivenBack};
@@ -26,25 +26,25 @@ const ACTIONS_PER_POLL: usize = 128;
 /// Actions that are taken under one lock; fewer as long as batches have to go back.
 const LARGEST_BATCH: usize = 64;
 
-pub(super) struct Run {
+pub(super) struct ActionRun {
     /// The action that runs alone, and those taken to run next.
     current: Single,
     /// The actions that run at once.
     parallel: Option<FuturesUnordered<Single>>,
     /// How many actions to take next.
     batch: usize,
-    ended: Ended,
+    ended: EndedActions,
 }
 
 /// The rollback that is polled: it drives whatever runs, and starts actions under its own terms.
 #[derive(Clone, Copy)]
-pub(super) struct Driver<'a> {
+pub(super) struct DrivingRollback<'a> {
     pub(super) terms: &'a Arc<Terms>,
     pub(super) id: u64,
     pub(super) home: Option<&'a Home>,
 }
 
-impl Driver<'_> {
+impl DrivingRollback<'_> {
     /// Begins the actions that are not `Send` and were asked for. Returns whether there were any.
     fn begin(self, cx: &mut Context<'_>) -> bool {
         self.home.is_some_and(|home| home.begin(cx, &self.terms.undoing))
@@ -58,7 +58,7 @@ impl Driver<'_> {
 
 /// What became of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum RunProgress {
     /// Attempts are on their way.
     Waiting,
     /// It is the turn of others; there is more to do.
@@ -70,20 +70,20 @@ pub(super) enum Progress {
 }
 
 /// What a run does next.
-enum Next {
+enum NextActions {
     /// Who else is to run these, where some have given them up.
     Run(Columns, Option<Since>),
     Empty,
     Stop,
 }
 
-impl Run {
-    pub(super) fn new(driver: Driver<'_>) -> Box<Self> {
+impl ActionRun {
+    pub(super) fn new(driver: DrivingRollback<'_>) -> Box<Self> {
         Box::new(Self {
             current: Single::new(driver.terms, driver.id),
             parallel: None,
             batch: 1,
-            ended: Ended::default(),
+            ended: EndedActions::default(),
         })
     }
 
@@ -97,10 +97,10 @@ impl Run {
         &mut self,
         scope: &CompensationScope,
         cx: &mut Context<'_>,
-        driver: Driver<'_>,
-    ) -> Progress {
+        driver: DrivingRollback<'_>,
+    ) -> RunProgress {
         match driver.terms.policy.order {
-            RunOrder::None => Progress::Idle,
+            RunOrder::None => RunProgress::Idle,
             RunOrder::SequentialReverse => self.poll_sequential(scope, cx, driver),
             RunOrder::Parallel { limit } => self.poll_parallel(scope, cx, driver, limit),
         }
@@ -110,15 +110,15 @@ impl Run {
         &mut self,
         scope: &CompensationScope,
         cx: &mut Context<'_>,
-        driver: Driver<'_>,
-    ) -> Progress {
+        driver: DrivingRollback<'_>,
+    ) -> RunProgress {
         let mut left = ACTIONS_PER_POLL;
         // What another rollback runs at once comes first.
         while left > 0 && self.parallel.as_ref().is_some_and(|parallel| !parallel.is_empty()) {
             let current = self.poll_current(cx);
             if current.is_pending() && self.poll_started(cx).is_pending() && !driver.is_owed() {
                 self.give_batch_back(scope);
-                return Progress::Waiting;
+                return RunProgress::Waiting;
             }
             left -= 1;
         }
@@ -143,7 +143,7 @@ impl Run {
                     Poll::Pending if driver.begin(cx) => {}
                     Poll::Pending => {
                         self.give_batch_back(scope);
-                        return Progress::Waiting;
+                        return RunProgress::Waiting;
                     }
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(failed)) => {
@@ -154,22 +154,22 @@ impl Run {
                 continue;
             }
             match self.settle_and_take(scope, driver, self.batch) {
-                Next::Run(taken, again) => self.start(taken, again, driver),
-                Next::Empty => return Progress::Idle,
-                Next::Stop => return Progress::Stopped,
+                NextActions::Run(taken, again) => self.start(taken, again, driver),
+                NextActions::Empty => return RunProgress::Idle,
+                NextActions::Stop => return RunProgress::Stopped,
             }
         }
         self.give_batch_back(scope);
-        Progress::Yielded
+        RunProgress::Yielded
     }
 
     fn poll_parallel(
         &mut self,
         scope: &CompensationScope,
         cx: &mut Context<'_>,
-        driver: Driver<'_>,
+        driver: DrivingRollback<'_>,
         limit: usize,
-    ) -> Progress {
+    ) -> RunProgress {
         let mut left = ACTIONS_PER_POLL;
         while left > 0 {
             // One that another rollback runs alone.
@@ -178,21 +178,21 @@ impl Run {
             }
             while left > 0 && self.at_once() < limit {
                 match self.settle_and_take(scope, driver, 1) {
-                    Next::Run(taken, again) => self.start_parallel(cx, taken, again, driver),
-                    Next::Empty if self.is_empty() => return Progress::Idle,
-                    Next::Empty => break,
-                    Next::Stop => return Progress::Stopped,
+                    NextActions::Run(taken, again) => self.start_parallel(cx, taken, again, driver),
+                    NextActions::Empty if self.is_empty() => return RunProgress::Idle,
+                    NextActions::Empty => break,
+                    NextActions::Stop => return RunProgress::Stopped,
                 }
                 left -= 1;
             }
             if self.poll_started(cx).is_pending() && left > 0 && !driver.is_owed() {
                 self.give_batch_back(scope);
-                return Progress::Waiting;
+                return RunProgress::Waiting;
             }
             left = left.saturating_sub(1);
         }
         self.give_batch_back(scope);
-        Progress::Yielded
+        RunProgress::Yielded
     }
 
     /// Polls the action that runs alone. Ready when one has ended.
@@ -218,7 +218,7 @@ impl Run {
     }
 
     /// Starts the last of the actions that were taken, to run alone.
-    fn start(&mut self, taken: Columns, again: Option<Since>, driver: Driver<'_>) {
+    fn start(&mut self, taken: Columns, again: Option<Since>, driver: DrivingRollback<'_>) {
         self.batch = (2 * self.batch).min(LARGEST_BATCH);
         if self.current.owner != driver.id {
             self.current = Single::new(driver.terms, driver.id);
@@ -232,7 +232,7 @@ impl Run {
         cx: &mut Context<'_>,
         taken: Columns,
         again: Option<Since>,
-        driver: Driver<'_>,
+        driver: DrivingRollback<'_>,
     ) {
         let mut single = Single::new(driver.terms, driver.id);
         single.start_with(taken, again);
@@ -258,9 +258,9 @@ impl Run {
     fn settle_and_take(
         &mut self,
         scope: &CompensationScope,
-        driver: Driver<'_>,
+        driver: DrivingRollback<'_>,
         most: usize,
-    ) -> Next {
+    ) -> NextActions {
         let batch = driver.terms.policy.order == RunOrder::SequentialReverse;
         let cancelled = driver.terms.undoing.token.is_cancelled();
         let busy = self.current.is_busy();
@@ -268,13 +268,13 @@ impl Run {
         let asker = driver.terms.asker(driver.id);
         let next = self.settle(scope, |session, staged, taken| {
             if !session.gone.is_empty() {
-                return Next::Stop;
+                return NextActions::Stop;
             }
             if staged.is_empty() && session.given_up.again_for(asker).is_none() {
-                return Next::Empty;
+                return NextActions::Empty;
             }
             if cancelled {
-                return Next::Stop;
+                return NextActions::Stop;
             }
             // The columns of the actions before are used again.
             let mut next = if busy { Columns::default() } else { std::mem::take(taken) };
@@ -283,23 +283,23 @@ impl Run {
                 // One by one: each is put back where it was.
                 again = behind::take_again(session, asker, idle, &mut next);
                 if again.is_none() {
-                    return Next::Empty;
+                    return NextActions::Empty;
                 }
             } else {
                 match behind::turn(session, staged, most, !batch, idle) {
-                    Turn::Usual(0) | Turn::Wait => return Next::Empty,
-                    Turn::Usual(most) => staged.take_last(most, &mut next),
-                    Turn::Alone => staged.take_last(1, &mut next),
-                    Turn::OthersFirst => staged.take_not_last(&mut next),
+                    WhoseTurn::Usual(0) | WhoseTurn::Wait => return NextActions::Empty,
+                    WhoseTurn::Usual(most) => staged.take_last(most, &mut next),
+                    WhoseTurn::Alone => staged.take_last(1, &mut next),
+                    WhoseTurn::OthersFirst => staged.take_not_last(&mut next),
                 }
             }
             session.running += next.len();
             if batch {
                 session.batch = next.len();
             }
-            Next::Run(next, again)
+            NextActions::Run(next, again)
         });
-        next.unwrap_or(Next::Stop)
+        next.unwrap_or(NextActions::Stop)
     }
 
     /// Puts back what was taken and not started, so that it is staged while nobody drives, and books
@@ -321,60 +321,40 @@ impl Run {
         scope: &CompensationScope,
         then: impl FnOnce(&mut Session, &mut Columns, &mut Columns) -> T,
     ) -> Option<T> {
-        let ended = std::mem::take(&mut self.ended);
-        let stopped_count = ended.to_stage();
-        let Ended {
-            succeeded,
-            mut failed,
-            mut elsewhere,
-            mut failures,
-            mut stopped,
-            mut again,
-            undone,
-        } = ended;
-        let count = succeeded + failures.len();
-        COUNTERS.compensations_run.add(succeeded as u64);
-        COUNTERS.compensations_failed.add(failures.len() as u64);
+        let mut ended = std::mem::take(&mut self.ended);
+        COUNTERS.compensations_run.add(ended.succeeded as u64);
+        COUNTERS.compensations_failed.add(ended.failures.len() as u64);
         let mut rest = self.current.take_rest();
         let (mut cleared, mut withdrawn) = (Columns::default(), Withdrawn::default());
         let mut after = Afterwards::default();
         let taken = &mut self.current.taken;
         let value = scope.inner.look(|state| {
             let mut session = state.session.take()?;
-            let given_back = count + rest.len() + stopped_count;
-            session.running -= given_back;
+            let count = ended.len() + rest.len();
+            session.running -= count;
             scope.inner.signals.reset();
             session.batch = 0;
             if std::mem::take(&mut session.cleared) {
                 std::mem::swap(&mut cleared, &mut rest);
             }
-            rest.append(&mut stopped);
+            rest.append(&mut ended.stopped);
             // Under the lock: who disarms one, or succeeds, from here on finds it.
-            failed.withdraw_over(&mut withdrawn);
             rest.withdraw_over(&mut withdrawn);
-            for (_, action) in &mut again {
-                action.withdraw_over(&mut withdrawn);
-            }
-            for (_, action) in &mut elsewhere {
-                action.withdraw_over(&mut withdrawn);
-            }
-            let succeeded = succeeded + withdrawn.done.len();
-            session.succeeded += succeeded;
-            session.undone.extend(undone);
-            session.undone.extend(&withdrawn.done);
+            ended.withdraw_over(&mut withdrawn);
+            ended.succeeded += withdrawn.done.len();
+            session.succeeded += ended.succeeded;
+            session.undone.extend(ended.undone.iter().chain(&withdrawn.done));
             if state.forward.is_some() {
-                session.add_failures(failures.iter().cloned());
-                for (_, action) in &mut again {
+                session.add_failures(ended.failures.iter().cloned());
+                for (_, action) in &mut ended.again {
                     rest.append(action);
                 }
-                let count = given_back;
-                let back = GivenBack { count, succeeded, failed, elsewhere, failures, rest };
-                state.give_back(scope.inner.born, back, &mut after);
+                state.give_back(scope.inner.born, GivenBack { count, ended, rest }, &mut after);
             } else {
-                session.give_up(failed, elsewhere, failures.drain(..), &mut after);
-                for (since, action) in again {
+                for (since, action) in ended.again.drain(..) {
                     session.given_up.add(since, action);
                 }
+                session.give_up(ended, &mut after);
                 state.staged.append(&mut rest);
             }
             let value = then(&mut session, &mut state.staged, taken);

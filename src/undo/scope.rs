@@ -8,7 +8,7 @@ use super::CompensationPolicy;
 use super::action::{Action, ActionOutput, Plain, WithState};
 use super::reservation::{Armed, Reservation};
 use super::rollback::Rollback;
-use super::state::Inner;
+use super::state::ScopeInner;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::{Arc, Weak};
 
@@ -42,7 +42,7 @@ use crate::sync::{Arc, Weak};
 /// ```
 #[derive(Clone, Default)]
 pub struct CompensationScope {
-    pub(super) inner: Arc<Inner>,
+    pub(super) inner: Arc<ScopeInner>,
 }
 
 impl CompensationScope {
@@ -242,7 +242,7 @@ impl CompensationScope {
 
 /// A handle that does not keep its scope, and does not count as somebody who has it.
 #[derive(Clone)]
-pub(crate) struct WeakScope(Weak<Inner>);
+pub(crate) struct WeakScope(Weak<ScopeInner>);
 
 impl WeakScope {
     pub(crate) fn upgrade(&self) -> Option<CompensationScope> {
@@ -258,12 +258,12 @@ impl CompensationScope {
 
     /// The scope of a message: a drain on it is nested.
     pub(crate) fn for_message() -> Self {
-        Self::from(Arc::new(Inner::new(true)))
+        Self::from(Arc::new(ScopeInner::new(true)))
     }
 
     /// The scope of something that ends in `outer`.
     pub(crate) fn child_of(outer: &Self) -> Self {
-        Self::from(Arc::new(Inner::new(outer.is_nested())))
+        Self::from(Arc::new(ScopeInner::new(outer.is_nested())))
     }
 
     /// Whether it is the scope of a message, or ends in one.
@@ -287,8 +287,8 @@ impl CompensationScope {
     }
 }
 
-impl From<Arc<Inner>> for CompensationScope {
-    fn from(inner: Arc<Inner>) -> Self {
+impl From<Arc<ScopeInner>> for CompensationScope {
+    fn from(inner: Arc<ScopeInner>) -> Self {
         Self { inner }
     }
 }

@@ -16,10 +16,11 @@
 use std::collections::BTreeSet;
 
 use super::columns::Columns;
-use super::given_up::{Elsewhere, GivenUp};
+use super::ended::EndedActions;
+use super::given_up::GivenUp;
 use super::moves::Afterwards;
 use super::report::FailedAction;
-use super::run::Run;
+use super::run::ActionRun;
 use crate::panics;
 use crate::sync::ThreadId;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,7 +34,7 @@ pub(super) struct Session {
     /// Who is to be woken when the run, or what is left to be done, has changed.
     pub(super) waiters: Waiters,
     /// The run while nobody polls it.
-    pub(super) run: Option<Box<Run>>,
+    pub(super) run: Option<Box<ActionRun>>,
     /// The thread that has the run in its hands.
     pub(super) driver: Option<ThreadId>,
     /// Threads that poll attempts of this scope beside the run.
@@ -83,14 +84,9 @@ impl Session {
         self.last_id
     }
 
-    /// Takes in what has failed, and where. What lives elsewhere is another one's turn, perhaps.
-    pub(super) fn give_up(
-        &mut self,
-        mut failed: Columns,
-        elsewhere: Vec<(Elsewhere, Columns)>,
-        failures: impl IntoIterator<Item = FailedAction>,
-        after: &mut Afterwards,
-    ) {
+    /// Takes in what has failed. What lives elsewhere is another one's turn, perhaps.
+    pub(super) fn give_up(&mut self, ended: EndedActions, after: &mut Afterwards) {
+        let EndedActions { mut failed, elsewhere, failures, .. } = ended;
         self.given_up.by_all.append(&mut failed);
         if !elsewhere.is_empty() {
             after.wakers.push(self.waiters.take());

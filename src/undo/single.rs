@@ -105,7 +105,7 @@ impl Single {
     }
 
     /// Stops in the middle.
-    pub(super) fn abandon(&mut self) -> Outcome {
+    pub(super) fn abandon(&mut self) -> ActionEnd {
         panics::drop_each(self.attempt.take());
         panics::drop_each(self.deadline.take());
         panics::drop_each(self.pause.take());
@@ -115,9 +115,9 @@ impl Single {
             Some(column) if action.is_done(column) => {
                 let number = action.number(column);
                 panics::drop_contained(|| action.drop_last(column));
-                Outcome::Undone(number)
+                ActionEnd::Undone(number)
             }
-            _ => Outcome::Stopped { action, again: again.map(|(since, _)| since) },
+            _ => ActionEnd::Stopped { action, again: again.map(|(since, _)| since) },
         }
     }
 
@@ -130,7 +130,7 @@ impl Single {
         &mut self,
         cx: &mut Context<'_>,
         mut go_on: impl FnMut(&Columns) -> bool,
-    ) -> Poll<Result<(), Box<Outcome>>> {
+    ) -> Poll<Result<(), Box<ActionEnd>>> {
         loop {
             if self.pause.is_some() {
                 match self.poll_pause(cx) {
@@ -161,7 +161,7 @@ impl Single {
                 Poll::Ready(Ok(())) => {
                     let again = self.again.take();
                     return Poll::Ready(
-                        again.map_or(Ok(()), |(_, n)| Err(Outcome::Undone(n).into())),
+                        again.map_or(Ok(()), |(_, n)| Err(ActionEnd::Undone(n).into())),
                     );
                 }
                 Poll::Ready(Err(error)) => error,
@@ -179,7 +179,7 @@ impl Single {
     }
 
     /// An attempt that waits is stopped by the token of its rollback, whichever one is polled.
-    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Outcome>>> {
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<ActionEnd>>> {
         let token = &self.terms.undoing.token;
         if !token.is_linked() {
             return Poll::Pending;
@@ -195,7 +195,7 @@ impl Single {
 
     /// What becomes of an attempt that failed: a pause, another attempt at once, or the end.
     #[cold]
-    fn pause_or_give_up(&mut self, error: Error) -> Option<Box<Outcome>> {
+    fn pause_or_give_up(&mut self, error: Error) -> Option<Box<ActionEnd>> {
         let wait = self.terms.policy.retry.wait_after_error(self.attempts, &error);
         let Some(wait) = wait else { return self.give_up(error).err() };
         if wait.is_zero() {
@@ -227,7 +227,7 @@ impl Single {
     }
 
     #[cold]
-    fn give_up(&mut self, error: Error) -> Result<(), Box<Outcome>> {
+    fn give_up(&mut self, error: Error) -> Result<(), Box<ActionEnd>> {
         let Some(column) = self.current.take() else { return Ok(()) };
         let number = self.taken.number(column);
         let (label, registered_at) = self.taken.describe(column);
@@ -240,7 +240,7 @@ impl Single {
         let (again, attempts) = (self.again.take(), self.attempts);
         let elsewhere = home.map(|link| Elsewhere::new(link, again.map(|(since, _)| since)));
         let failure = FailedAction { number, label, registered_at, attempts, error };
-        Err(Outcome::Failed { action, failure, elsewhere }.into())
+        Err(ActionEnd::Failed { action, failure, elsewhere }.into())
     }
 
     /// Polls the attempt that runs, or the next one. The action is gone when it has succeeded. If
@@ -300,7 +300,7 @@ impl Single {
 }
 
 /// How an action has ended, unless it has just succeeded.
-pub(super) enum Outcome {
+pub(super) enum ActionEnd {
     /// It failed for good. `elsewhere`: because its rollback was not given
     /// the value it lives in.
     Failed { action: Columns, failure: FailedAction, elsewhere: Option<Elsewhere> },
@@ -312,7 +312,7 @@ pub(super) enum Outcome {
 
 /// One action, until it has succeeded, and is gone, or failed for good.
 impl Future for Single {
-    type Output = Result<(), Box<Outcome>>;
+    type Output = Result<(), Box<ActionEnd>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.poll_actions(cx, |_| false)

@@ -3,11 +3,11 @@
 use std::panic::Location;
 
 use super::action::{Action, Plain};
-use super::column::Stored;
+use super::column::StoredAction;
 use super::order;
 use super::reservation::{Armed, Reservation, Reserved};
 use super::scope::CompensationScope;
-use super::state::{self, State, Wakers};
+use super::state::{self, ScopeState, Wakers};
 use crate::diagnostics::COUNTERS;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
@@ -20,7 +20,7 @@ impl CompensationScope {
     }
 
     #[inline]
-    pub(super) fn stage_stored<A: Stored>(
+    pub(super) fn stage_stored<A: StoredAction>(
         &self,
         action: A,
         registered_at: &'static Location<'static>,
@@ -35,8 +35,8 @@ impl CompensationScope {
 
     /// Stages where the actions of this scope have gone.
     #[cold]
-    fn stage_late<A: Stored>(
-        state: MutexGuard<'_, State>,
+    fn stage_late<A: StoredAction>(
+        state: MutexGuard<'_, ScopeState>,
         action: A,
         registered_at: &'static Location<'static>,
     ) {
@@ -46,7 +46,7 @@ impl CompensationScope {
     }
 
     /// The scope that follows this one, for something that is registered late.
-    fn follow(state: MutexGuard<'_, State>) -> Option<Self> {
+    fn follow(state: MutexGuard<'_, ScopeState>) -> Option<Self> {
         let forward = state.forward.as_ref()?;
         let (to, late) = (forward.to.clone(), forward.late.clone());
         drop(state);
@@ -57,7 +57,7 @@ impl CompensationScope {
         Some(to)
     }
 
-    pub(super) fn reserve_stored<A: Stored>(
+    pub(super) fn reserve_stored<A: StoredAction>(
         &self,
         action: A,
         armed: Armed,
@@ -90,7 +90,7 @@ impl CompensationScope {
 
     /// Says that something was staged: to the drain, and to rollbacks that wait or have a batch.
     #[inline]
-    fn announce(&self, mut state: MutexGuard<'_, State>) {
+    fn announce(&self, mut state: MutexGuard<'_, ScopeState>) {
         self.inner.touched.store(true, Ordering::Release);
         if state.session.is_some() {
             let wakers = self.announced(&mut state);
@@ -99,7 +99,7 @@ impl CompensationScope {
         }
     }
 
-    pub(super) fn announced(&self, state: &mut State) -> Option<Wakers> {
+    pub(super) fn announced(&self, state: &mut ScopeState) -> Option<Wakers> {
         self.inner.touched.store(true, Ordering::Release);
         let session = state.session.as_deref_mut()?;
         self.inner.signals.want();

@@ -23,7 +23,7 @@ use crate::panics;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Arc, MutexGuard};
 
-pub(super) struct Inner {
+pub(super) struct ScopeInner {
     /// Greater than that of every older scope.
     pub(super) born: u64,
     /// Set once something was staged here: a drain asks it after each message without locking.
@@ -33,12 +33,12 @@ pub(super) struct Inner {
     /// It is the scope of a message, or ends in one.
     pub(super) nested: bool,
     pub(super) signals: Signals,
-    state: Lock<State>,
+    state: Lock<ScopeState>,
 }
 
 /// What few scopes have is in a box: one that serves messages is there for each that is in flight.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct ScopeState {
     pub(super) staged: Columns,
     /// Where to stage instead, once this scope is over.
     pub(super) forward: Option<Box<Forward>>,
@@ -64,7 +64,7 @@ pub(super) struct Forward {
 /// Those who are to be woken once no lock is held.
 pub(super) type Wakers = BTreeMap<u64, Waker>;
 
-impl Inner {
+impl ScopeInner {
     pub(super) fn new(nested: bool) -> Self {
         Self {
             born: order::draw(),
@@ -78,12 +78,12 @@ impl Inner {
 
     /// Locks the scope without a look at the mark: for staging alone.
     #[inline]
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ScopeState> {
         self.state.lock()
     }
 
     /// Everything that looks at a scope comes by here.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut ScopeState) -> T) -> T {
         let mut state = self.lock();
         if !self.has_mark() {
             return look(&mut state);
@@ -120,7 +120,7 @@ impl Inner {
     }
 }
 
-impl State {
+impl ScopeState {
     pub(super) fn withdraw(&mut self, number: u64) -> Option<Box<dyn Send>> {
         let session = self.session.as_deref_mut();
         self.staged.withdraw(number).or_else(|| session?.given_up.withdraw(number))
@@ -140,13 +140,13 @@ pub(super) fn wake(wakers: Option<Wakers>) {
     panics::wake_each(wakers.into_iter().flat_map(BTreeMap::into_values));
 }
 
-impl Default for Inner {
+impl Default for ScopeInner {
     fn default() -> Self {
         Self::new(false)
     }
 }
 
-impl Drop for Inner {
+impl Drop for ScopeInner {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         if let Some(session) = &mut state.session {

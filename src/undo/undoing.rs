@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use super::CompensationScope;
-use super::local_attempt::Desk;
+use super::local_attempt::LocalDesk;
 use crate::cancellation::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 
@@ -40,7 +40,7 @@ pub struct Undoing {
     pub(super) token: CancellationToken,
     pub(super) scope: CompensationScope,
     /// Where the actions that are not `Send` are run, if the rollback was given them.
-    pub(super) desk: Option<Arc<Desk>>,
+    pub(super) desk: Option<Arc<LocalDesk>>,
 }
 
 impl Undoing {

@@ -6,12 +6,12 @@
 use std::task::{Context, Poll};
 
 use super::super::destination::{Destination, Undelivered, closed};
-use super::leg::{Leg, Standing, is_closed};
-use super::running::{Doing, Running};
+use super::leg::{ItemStanding, Leg, is_closed};
+use super::running::{BroadcastDoing, RunningBroadcast};
 use crate::error::Error;
 use crate::source::{Source, Unsettled};
 
-impl<S, D, U> Running<S, D, U>
+impl<S, D, U> RunningBroadcast<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,
@@ -19,7 +19,7 @@ where
 {
     /// Lets in who has come, and begins to close who is to go.
     pub(super) fn heed(&mut self) -> Result<(), Error> {
-        self.doing = Doing::Own;
+        self.doing = BroadcastDoing::Own;
         let Some(door) = &self.door else { return Ok(()) };
         if door.has_news() {
             let (arrivals, leaving) = door.take_news();
@@ -27,7 +27,7 @@ where
             for position in leaving {
                 let found = self.legs.binary_search_by_key(&position, |leg| leg.position);
                 let Ok(index) = found else { continue };
-                self.doing = Doing::Destination(index);
+                self.doing = BroadcastDoing::Destination(index);
                 let result = self.legs[index].leave();
                 self.closes_some = true;
                 self.heed_failure(index, result)?;
@@ -64,7 +64,7 @@ where
             if !self.legs[index].is_leaving() {
                 continue;
             }
-            self.doing = Doing::Destination(index);
+            self.doing = BroadcastDoing::Destination(index);
             match self.legs[index].poll_end(self.options.settings.keep_open) {
                 Poll::Ready(result) => self.heed_failure(index, result)?,
                 Poll::Pending => self.closes_some = true,
@@ -100,7 +100,8 @@ where
 
     /// Whether nobody has the item that was delivered, though it is still there.
     pub(super) fn is_kept(&self) -> bool {
-        let is_theirs = |leg: &Leg<D>| !matches!(leg.standing, Standing::Missed | Standing::Apart);
+        let is_theirs =
+            |leg: &Leg<D>| !matches!(leg.standing, ItemStanding::Missed | ItemStanding::Apart);
         self.door.is_some() && self.item.is_some() && !self.legs.iter().any(is_theirs)
     }
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use super::super::destination::{Destination, Undelivered, closed, full};
 use super::super::merge::POLLS_AT_ONCE;
-use super::leg::{Leg, Offer, Standing, is_closed};
-use super::running::{Doing, Running};
+use super::leg::{ItemStanding, Leg, LegOffer, is_closed};
+use super::running::{BroadcastDoing, RunningBroadcast};
 use super::settings::{OnClosed, Overflow};
 use crate::clock::{Alarm, Tick};
 use crate::error::Error;
 use crate::source::{Source, Unsettled};
 
-impl<S, D, U> Running<S, D, U>
+impl<S, D, U> RunningBroadcast<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message = D::Message>,
     D: Destination<Message: Clone>,
@@ -28,7 +28,7 @@ where
         let waits = self.options.overflow == Overflow::Wait && self.options.item_timeout.is_none();
         let mut poll = Poll::Ready(Ok(()));
         for index in 0..self.legs.len() {
-            self.doing = Doing::Destination(index);
+            self.doing = BroadcastDoing::Destination(index);
             match self.legs[index].poll_ready() {
                 Poll::Ready(Err(error)) => self.lose(index, error)?,
                 Poll::Pending if waits => poll = Poll::Pending,
@@ -46,7 +46,7 @@ where
 
     /// Delivers the item in hand, from the start.
     pub(super) fn begin_again(&mut self) {
-        self.doing = Doing::Own;
+        self.doing = BroadcastDoing::Own;
         self.kept = false;
         self.delivering = true;
         self.legs.iter_mut().for_each(Leg::begin);
@@ -60,11 +60,11 @@ where
         let mut open = self.legs.iter().filter(|leg| !leg.standing.is_settled()).count();
         for index in 0..self.legs.len() {
             let was_open = !self.legs[index].standing.is_settled();
-            if self.legs[index].standing == Standing::Unsent {
+            if self.legs[index].standing == ItemStanding::Unsent {
                 self.offers = self.offers.saturating_sub(1);
                 self.offer(index, open == 1)?;
             }
-            self.doing = Doing::Destination(index);
+            self.doing = BroadcastDoing::Destination(index);
             match self.legs[index].poll_send() {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => self.lose(index, error)?,
@@ -77,26 +77,26 @@ where
 
     /// Offers the item to one destination: the item itself if nobody else waits for it.
     fn offer(&mut self, index: usize, is_last: bool) -> Result<(), Error> {
-        self.doing = Doing::Item;
+        self.doing = BroadcastDoing::Item;
         let offered = if is_last { self.item.take() } else { self.item.clone() };
         let Some(offered) = offered else { return Ok(()) };
-        self.doing = Doing::Destination(index);
+        self.doing = BroadcastDoing::Destination(index);
         let Err(offer) = self.legs[index].offer(self.options.overflow, offered) else {
             return Ok(());
         };
-        self.doing = Doing::Item;
+        self.doing = BroadcastDoing::Item;
         let (left, result) = match offer {
-            Offer::Full(item) => {
+            LegOffer::Full(item) => {
                 let copy = if is_last { self.item.insert(item).clone() } else { item };
                 self.legs[index].wait_with(copy);
                 return Ok(());
             }
-            Offer::Refused(item) => (Some(item), Ok(())),
-            Offer::NoRoom(item) => {
+            LegOffer::Refused(item) => (Some(item), Ok(())),
+            LegOffer::NoRoom(item) => {
                 self.legs[index].report.failed = true;
                 (Some(item), Err(full().with_metadata("destination", self.legs[index].position)))
             }
-            Offer::Failed(error, item) => (item, self.lose(index, error)),
+            LegOffer::Failed(error, item) => (item, self.lose(index, error)),
         };
         if is_last {
             self.item = left;
@@ -128,7 +128,7 @@ where
 
     /// Waits for the end of the item's time, if it has one.
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.doing = Doing::Own;
+        self.doing = BroadcastDoing::Own;
         self.offers = POLLS_AT_ONCE;
         let Some(deadline) = self.deadline.filter(|deadline| *deadline != Tick::MAX) else {
             return Poll::Pending;
@@ -142,7 +142,7 @@ where
     /// Lets buffered items go on, whoever else has to wait; ready only with an error.
     pub(super) fn poll_flush(&mut self) -> Poll<Error> {
         for index in 0..self.legs.len() {
-            self.doing = Doing::Destination(index);
+            self.doing = BroadcastDoing::Destination(index);
             if let Poll::Ready(Err(error)) = self.legs[index].poll_flush() {
                 if let Err(error) = self.lose(index, error) {
                     return Poll::Ready(error);
@@ -155,7 +155,7 @@ where
     /// Hears of destinations that nobody receives from any more; ready only with an error.
     pub(super) fn poll_closed(&mut self) -> Poll<Error> {
         for index in 0..self.legs.len() {
-            self.doing = Doing::Destination(index);
+            self.doing = BroadcastDoing::Destination(index);
             if self.legs[index].poll_closed().is_ready() {
                 if let Err(error) = self.lose(index, closed()) {
                     return Poll::Ready(error);

@@ -50,13 +50,13 @@ pub(super) struct WaitsFor {
 }
 
 /// The bell of a destination, and what it is waited for.
-pub(super) struct Waits {
+pub(super) struct LegWaits {
     bell: Arc<Doorbell>,
     pub(super) waker: Waker,
     pub(super) on: WaitsFor,
 }
 
-impl Waits {
+impl LegWaits {
     pub(super) fn new(task: &Arc<AtomicWaker>) -> Self {
         let bell = Arc::new(Doorbell { rung: AtomicBool::new(false), task: Arc::clone(task) });
         Self { waker: Waker::from(Arc::clone(&bell)), bell, on: WaitsFor::default() }

@@ -1,14 +1,14 @@
 //! How a broadcast ends: what becomes of the item in between, and of the destinations.
 
 use super::super::destination::{Destination, Ending, Undelivered};
-use super::leg::{Leg, Standing, poll_end};
+use super::leg::{ItemStanding, Leg, poll_end};
 use super::report::BroadcastReport;
-use super::running::Running;
+use super::running::RunningBroadcast;
 use crate::error::{Error, Failure};
 use crate::panics::{self, Held};
 use crate::source::{Source, Unsettled};
 
-impl<S, D, U> Running<S, D, U>
+impl<S, D, U> RunningBroadcast<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,
@@ -37,8 +37,8 @@ where
                     }
                 }
             }
-            let delivered_to = self.standing(|standing| standing == Standing::Delivered);
-            let missed_by = self.standing(|standing| standing == Standing::Missed);
+            let delivered_to = self.standing(|standing| standing == ItemStanding::Delivered);
+            let missed_by = self.standing(|standing| standing == ItemStanding::Missed);
             if error.is_some() {
                 self.delivered_to.clone_from(&delivered_to);
                 self.missed_by.clone_from(&missed_by);
@@ -61,7 +61,7 @@ where
         self.ending = Some(ending);
     }
 
-    fn standing(&self, is: impl Fn(Standing) -> bool) -> Vec<usize> {
+    fn standing(&self, is: impl Fn(ItemStanding) -> bool) -> Vec<usize> {
         let legs = self.legs.iter().filter(|leg| is(leg.standing));
         legs.map(|leg| leg.position).collect()
     }
@@ -89,7 +89,7 @@ where
 
 /// A broadcast that is dropped midway ends like one that is cancelled, as far as it can without
 /// waiting.
-impl<S, D, U> Drop for Running<S, D, U>
+impl<S, D, U> Drop for RunningBroadcast<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,

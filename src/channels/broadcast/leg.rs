@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use futures::task::AtomicWaker;
 
 use super::super::destination::{Destination, Refused, closed};
-use super::doorbell::{Waits, WaitsFor};
+use super::doorbell::{LegWaits, WaitsFor};
 use super::report::DestinationReport;
 use super::settings::Overflow;
 use crate::error::{Error, ErrorCode};
@@ -24,14 +24,14 @@ pub(super) struct Leg<D: Destination> {
     destination: Option<Pin<Box<D>>>,
     /// A copy of the item that the destination has not taken yet.
     hand: Option<D::Message>,
-    pub(super) standing: Standing,
+    pub(super) standing: ItemStanding,
     pub(super) report: DestinationReport,
-    waits: Waits,
+    waits: LegWaits,
 }
 
 /// What became of the item in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ItemStanding {
     /// It was not offered yet.
     Unsent,
     /// The destination waits for room with it.
@@ -45,7 +45,7 @@ pub(super) enum Standing {
     Apart,
 }
 
-impl Standing {
+impl ItemStanding {
     pub(super) fn is_settled(self) -> bool {
         !matches!(self, Self::Unsent | Self::Sending)
     }
@@ -65,9 +65,9 @@ impl<D: Destination> Leg<D> {
             leaving: false,
             destination: Some(Box::pin(destination)),
             hand: None,
-            standing: Standing::Apart,
+            standing: ItemStanding::Apart,
             report,
-            waits: Waits::new(task),
+            waits: LegWaits::new(task),
         }
     }
 
@@ -96,11 +96,11 @@ impl<D: Destination> Leg<D> {
     pub(super) fn begin(&mut self) {
         (self.waits.on.send, self.waits.on.has_room) = (false, false);
         self.standing = if self.is_attached() {
-            Standing::Unsent
+            ItemStanding::Unsent
         } else if self.report.removed {
-            Standing::Apart
+            ItemStanding::Apart
         } else {
-            Standing::Missed
+            ItemStanding::Missed
         };
     }
 
@@ -114,7 +114,7 @@ impl<D: Destination> Leg<D> {
 
     /// It does not get the item in hand.
     fn miss(&mut self) {
-        self.standing = Standing::Missed;
+        self.standing = ItemStanding::Missed;
         self.report.missed += 1;
     }
 
@@ -166,10 +166,10 @@ impl<D: Destination> Leg<D> {
         &mut self,
         overflow: Overflow,
         item: D::Message,
-    ) -> Result<(), Offer<D::Message>> {
+    ) -> Result<(), LegOffer<D::Message>> {
         let Some(destination) = &mut self.destination else {
             self.miss();
-            return Err(Offer::Refused(item));
+            return Err(LegOffer::Refused(item));
         };
         let cx = &mut Context::from_waker(&self.waits.waker);
         let refused = if overflow == Overflow::DropOldest {
@@ -193,24 +193,24 @@ impl<D: Destination> Leg<D> {
         };
         match refused {
             Refused::Full(item) => match overflow {
-                Overflow::Wait => Err(Offer::Full(item)),
+                Overflow::Wait => Err(LegOffer::Full(item)),
                 Overflow::DropNewest | Overflow::DropOldest => {
                     self.report.dropped += 1;
-                    self.standing = Standing::Dropped;
-                    Err(Offer::Refused(item))
+                    self.standing = ItemStanding::Dropped;
+                    Err(LegOffer::Refused(item))
                 }
                 Overflow::Fail => {
                     self.miss();
-                    Err(Offer::NoRoom(item))
+                    Err(LegOffer::NoRoom(item))
                 }
             },
-            Refused::Closed(item) => Err(Offer::Failed(closed(), Some(item))),
-            Refused::Failed(error, item) => Err(Offer::Failed(error, item)),
+            Refused::Closed(item) => Err(LegOffer::Failed(closed(), Some(item))),
+            Refused::Failed(error, item) => Err(LegOffer::Failed(error, item)),
         }
     }
 
     fn deliver(&mut self) {
-        self.standing = Standing::Delivered;
+        self.standing = ItemStanding::Delivered;
         self.report.delivered += 1;
         // There is something to be flushed, and less room.
         (self.waits.on.ready, self.waits.on.flush) = (false, false);
@@ -219,13 +219,13 @@ impl<D: Destination> Leg<D> {
     /// Waits for room with a copy of the item.
     pub(super) fn wait_with(&mut self, copy: D::Message) {
         self.hand = Some(copy);
-        self.standing = Standing::Sending;
+        self.standing = ItemStanding::Sending;
     }
 
     /// Goes on with the copy that waits.
     pub(super) fn poll_send(&mut self) -> Poll<Result<(), Error>> {
         let Some(destination) = &mut self.destination else { return Poll::Ready(Ok(())) };
-        if self.standing != Standing::Sending {
+        if self.standing != ItemStanding::Sending {
             return Poll::Ready(Ok(()));
         }
         if self.waits.on.send {
@@ -291,7 +291,7 @@ impl<D: Destination> Leg<D> {
 }
 
 /// What came of an offer that was not taken.
-pub(super) enum Offer<M> {
+pub(super) enum LegOffer<M> {
     /// The destination is to wait for room.
     Full(M),
     /// It does not get the item, and that is settled.

@@ -28,7 +28,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use self::running::Running;
+use self::running::RunningBroadcast;
 use self::subscribers::Entrance;
 use super::destination::{Destination, IntoDestination, Settings, Undelivered};
 use crate::error::{Error, Failure};
@@ -99,7 +99,7 @@ where
         context: context.clone(),
         source: Held::new(source),
         destinations: destinations.collect(),
-        options: Options::default(),
+        options: BroadcastOptions::default(),
         undelivered: None,
         door: None,
     }
@@ -140,14 +140,14 @@ pub struct Broadcast<S, D, U = fn(Undelivered<<S as Source>::Message>)> {
     context: StepContext,
     source: Held<S>,
     destinations: HeldEach<D>,
-    options: Options,
+    options: BroadcastOptions,
     undelivered: Option<Held<U>>,
     /// Where destinations come and go, once somebody has asked for it.
     door: Option<Entrance<D>>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Options {
+struct BroadcastOptions {
     settings: Settings,
     overflow: Overflow,
     on_closed: OnClosed,
@@ -308,7 +308,7 @@ where
     U: FnMut(Undelivered<S::Message>),
 {
     type Output = Result<BroadcastReport, Failure<BroadcastReport>>;
-    type IntoFuture = OperationFuture<Self, Running<S, D, U>>;
+    type IntoFuture = OperationFuture<Self, RunningBroadcast<S, D, U>>;
 
     fn into_future(self) -> Self::IntoFuture {
         OperationFuture::new(self)
@@ -322,11 +322,11 @@ where
     U: FnMut(Undelivered<S::Message>),
 {
     type Output = Result<BroadcastReport, Failure<BroadcastReport>>;
-    type Running = Running<S, D, U>;
+    type Running = RunningBroadcast<S, D, U>;
     const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
-        Running::start(self)
+        RunningBroadcast::start(self)
     }
 
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -14,7 +14,7 @@ use super::leg::{Leg, poll_end};
 use super::report::DestinationReport;
 use super::settings::Overflow;
 use super::subscribers::Entrance;
-use super::{Broadcast, Options};
+use super::{Broadcast, BroadcastOptions};
 use crate::cancellation::CancellationToken;
 use crate::clock::{Alarm, Clock, Tick};
 use crate::error::Error;
@@ -24,7 +24,7 @@ use crate::panics::{self, Held};
 use crate::source::{Source, Unsettled, poll_message};
 
 #[expect(missing_debug_implementations, reason = "nobody can name it")]
-pub struct Running<S, D, U>
+pub struct RunningBroadcast<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,
@@ -53,7 +53,7 @@ where
     /// Who had the item that was in between at the end, and who had not.
     pub(super) delivered_to: Vec<usize>,
     pub(super) missed_by: Vec<usize>,
-    pub(super) options: Options,
+    pub(super) options: BroadcastOptions,
     pub(super) undelivered: Option<Held<U>>,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Clock>,
@@ -63,12 +63,12 @@ where
     pub(super) ending: Option<Ending>,
     /// What went wrong while the destinations were closed.
     pub(super) closing: Option<Error>,
-    pub(super) doing: Doing,
+    pub(super) doing: BroadcastDoing,
 }
 
 /// Whose code is running.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Doing {
+pub(super) enum BroadcastDoing {
     Own,
     Source,
     /// The clone or the destructor of an item.
@@ -76,7 +76,7 @@ pub(super) enum Doing {
     Destination(usize),
 }
 
-impl<S, D, U> Unpin for Running<S, D, U>
+impl<S, D, U> Unpin for RunningBroadcast<S, D, U>
 where
     S: Source<Receipt = Unsettled>,
     D: Destination,
@@ -84,7 +84,7 @@ where
 {
 }
 
-impl<S, D, U> Running<S, D, U>
+impl<S, D, U> RunningBroadcast<S, D, U>
 where
     S: Source<Receipt = Unsettled, Message = D::Message>,
     D: Destination<Message: Clone>,
@@ -156,7 +156,7 @@ where
             offers: POLLS_AT_ONCE,
             ending: None,
             closing: None,
-            doing: Doing::Own,
+            doing: BroadcastDoing::Own,
         };
         if error.is_some() {
             running.stop(error);
@@ -195,7 +195,7 @@ where
             let error = match self.move_items(cx) {
                 Poll::Ready(result) => result.err(),
                 Poll::Pending => {
-                    self.doing = Doing::Own;
+                    self.doing = BroadcastDoing::Own;
                     self.wait_for_news(cx);
                     match self.limits.poll_exceeded(cx) {
                         Poll::Ready(exceeded) => Some(exceeded.into_error("the broadcast")),
@@ -205,7 +205,7 @@ where
             };
             self.stop(error);
         }
-        self.doing = Doing::Own;
+        self.doing = BroadcastDoing::Own;
         let Self { ending, legs, options, limits, clock, closing, .. } = self;
         let Some(ending) = ending else { return Poll::Pending };
         let settings = &options.settings;
@@ -229,11 +229,11 @@ where
                 self.sleep = None;
                 self.kept = self.is_kept();
                 if !self.kept {
-                    self.doing = Doing::Item;
+                    self.doing = BroadcastDoing::Item;
                     self.item = None;
                 }
             }
-            self.doing = Doing::Own;
+            self.doing = BroadcastDoing::Own;
             if let Some(exceeded) = self.limits.exceeded() {
                 return Poll::Ready(Err(exceeded.into_error("the broadcast")));
             }
@@ -252,7 +252,7 @@ where
             if self.poll_ready()?.is_pending() {
                 return self.poll_flush().map(Err);
             }
-            self.doing = Doing::Source;
+            self.doing = BroadcastDoing::Source;
             let Some(source) = &mut self.source else { return Poll::Ready(Ok(())) };
             match poll_message(source.as_mut(), cx, &mut self.offers) {
                 Poll::Ready(Some(Ok(item))) => {
@@ -280,15 +280,15 @@ where
     }
 
     fn blame(&mut self, message: &str) {
-        let doing = std::mem::replace(&mut self.doing, Doing::Own);
+        let doing = std::mem::replace(&mut self.doing, BroadcastDoing::Own);
         let error = match doing {
-            Doing::Own => Error::panic("the clock", message),
-            Doing::Item => Error::panic("an item", message),
-            Doing::Source => {
+            BroadcastDoing::Own => Error::panic("the clock", message),
+            BroadcastDoing::Item => Error::panic("an item", message),
+            BroadcastDoing::Source => {
                 let origin = Origin { source: self.name.clone(), message: self.items };
                 Error::panic("the source", message).with_origin(origin)
             }
-            Doing::Destination(index) => {
+            BroadcastDoing::Destination(index) => {
                 let leg = &mut self.legs[index];
                 leg.detach();
                 leg.report.failed = true;

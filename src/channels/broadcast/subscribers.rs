@@ -179,10 +179,10 @@ impl<D> Drop for Entrance<D> {
 pub(super) struct Door<D> {
     /// Somebody has come, or is to go.
     news: AtomicBool,
-    state: Lock<State<D>>,
+    state: Lock<SubscribersState<D>>,
 }
 
-struct State<D> {
+struct SubscribersState<D> {
     /// The position of the next destination.
     next: usize,
     /// Those that are neither removed nor lost.
@@ -200,7 +200,7 @@ struct State<D> {
 impl<D> Entrance<D> {
     /// Of a broadcast with so many destinations.
     pub(super) fn new(destinations: usize) -> Self {
-        let state = State {
+        let state = SubscribersState {
             next: destinations,
             here: (0..destinations).collect(),
             arrivals: Vec::new(),

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use async_channel::{SendError, Sender, TrySendError};
 
-use super::undelivered::{Undelivered, Waiting};
+use super::undelivered::{Undelivered, WaitingSend};
 use super::{Destination, IntoDestination, Refused, closed};
 use crate::error::Error;
 use crate::panics::{self, ContainedWaker};
@@ -38,7 +38,7 @@ use crate::panics::{self, ContainedWaker};
 pub struct SenderDestination<T> {
     sender: Sender<T>,
     /// A message that waits for room.
-    waiting: Option<Waiting<T>>,
+    waiting: Option<WaitingSend<T>>,
     /// Ready when the channel is closed, once somebody has asked for that.
     closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// What the channel wakes, on the thread that receives.

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// A send that waits for room, and gives the message back when its channel is closed.
-pub(super) type Waiting<M> = Pin<Box<dyn Future<Output = Result<(), M>> + Send>>;
+pub(super) type WaitingSend<M> = Pin<Box<dyn Future<Output = Result<(), M>> + Send>>;
 
 /// A message that had been taken from its source and was not delivered when the operation ended: what
 /// the callbacks of [`MergeInto::undelivered`](crate::channels::MergeInto::undelivered) and
@@ -42,14 +42,14 @@ pub(super) type Waiting<M> = Pin<Box<dyn Future<Output = Result<(), M>> + Send>>
 /// ```
 #[must_use = "a message that is dropped here is lost"]
 pub struct Undelivered<M> {
-    state: State<M>,
+    state: SendState<M>,
     /// Who has the message and who does not, where there were several.
     who: Option<Box<(Vec<usize>, Vec<usize>)>>,
 }
 
-enum State<M> {
+enum SendState<M> {
     Message(Option<M>),
-    Waiting(Waiting<M>),
+    Waiting(WaitingSend<M>),
 }
 
 impl<M> Undelivered<M> {
@@ -60,11 +60,11 @@ impl<M> Undelivered<M> {
     /// assert_eq!(left.into_message().ok(), Some(7));
     /// ```
     pub fn message(message: M) -> Self {
-        Self { state: State::Message(Some(message)), who: None }
+        Self { state: SendState::Message(Some(message)), who: None }
     }
 
-    pub(super) fn waiting(waiting: Waiting<M>) -> Self {
-        Self { state: State::Waiting(waiting), who: None }
+    pub(super) fn waiting(waiting: WaitingSend<M>) -> Self {
+        Self { state: SendState::Waiting(waiting), who: None }
     }
 
     /// The same message, which these destinations have, and those do not.
@@ -118,7 +118,7 @@ impl<M> Undelivered<M> {
     /// ```
     pub fn into_message(self) -> Result<M, Self> {
         match self.state {
-            State::Message(Some(message)) => Ok(message),
+            SendState::Message(Some(message)) => Ok(message),
             state => Err(Self { state, who: self.who }),
         }
     }
@@ -132,17 +132,17 @@ impl<M> Future for Undelivered<M> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), M>> {
         match &mut self.state {
-            State::Message(message) => {
+            SendState::Message(message) => {
                 message.take().map_or(Poll::Pending, |message| Poll::Ready(Err(message)))
             }
-            State::Waiting(waiting) => waiting.as_mut().poll(cx),
+            SendState::Waiting(waiting) => waiting.as_mut().poll(cx),
         }
     }
 }
 
 impl<M> fmt::Debug for Undelivered<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waiting = matches!(self.state, State::Waiting(_));
+        let waiting = matches!(self.state, SendState::Waiting(_));
         f.debug_struct("Undelivered").field("waiting", &waiting).finish_non_exhaustive()
     }
 }

@@ -85,7 +85,7 @@ where
         choice: Choice::default(),
         timeout: None,
         cancellation: CancellationToken::never(),
-        state: State::Waiting(sources.into_iter().collect()),
+        state: MergeState::Waiting(sources.into_iter().collect()),
     }
 }
 
@@ -117,10 +117,10 @@ pub struct Merge<S, P = fn(&[SourceState]) -> Option<usize>> {
     choice: Choice<P>,
     timeout: Option<Duration>,
     cancellation: CancellationToken,
-    state: State<S, P>,
+    state: MergeState<S, P>,
 }
 
-enum State<S, P> {
+enum MergeState<S, P> {
     Waiting(HeldEach<S>),
     Running(Box<(Intake<S, P>, Limits)>),
     Ended,
@@ -164,9 +164,9 @@ impl<S> Merge<S> {
     {
         let Self { context, choice, timeout, cancellation, state } = self;
         let state = match state {
-            State::Waiting(sources) => State::Waiting(sources),
+            MergeState::Waiting(sources) => MergeState::Waiting(sources),
             // A merge that has begun is pinned, and has lost its options with it.
-            State::Running(_) | State::Ended => State::Ended,
+            MergeState::Running(_) | MergeState::Ended => MergeState::Ended,
         };
         let choice = Choice { quantum: choice.quantum, strategy: Some(Held::new(strategy)) };
         Merge { context, choice, timeout, cancellation, state }
@@ -185,14 +185,15 @@ where
     P: FnMut(&[SourceState]) -> Option<usize>,
 {
     fn start(&mut self) -> Result<(), Error> {
-        let State::Waiting(sources) = std::mem::replace(&mut self.state, State::Ended) else {
+        let MergeState::Waiting(sources) = std::mem::replace(&mut self.state, MergeState::Ended)
+        else {
             return Ok(());
         };
         let tokens = [self.context.cancellation().clone(), self.cancellation.clone()];
         let token = CancellationToken::linked(tokens);
         let limits = Limits::new(self.context.clock(), token, self.timeout)?;
         let intake = std::mem::take(&mut self.choice).start(sources.take())?;
-        self.state = State::Running(Box::new((intake, limits)));
+        self.state = MergeState::Running(Box::new((intake, limits)));
         Ok(())
     }
 }
@@ -231,15 +232,15 @@ where
     #[inline]
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if let State::Waiting(_) = this.state {
+        if let MergeState::Waiting(_) = this.state {
             let started = panics::contain(|| this.start());
             let blame = |message: String| Err(Error::panic("the clock or a source", &message));
             if let Err(error) = started.unwrap_or_else(blame) {
-                this.state = State::Ended;
+                this.state = MergeState::Ended;
                 return Poll::Ready(Some(Err(error)));
             }
         }
-        let State::Running(running) = &mut this.state else { return Poll::Ready(None) };
+        let MergeState::Running(running) = &mut this.state else { return Poll::Ready(None) };
         let (intake, limits) = &mut **running;
         let polled = panics::contain(|| poll_item(intake, limits, cx));
         let item = match polled {
@@ -248,7 +249,7 @@ where
             Ok(Poll::Ready(last)) => last,
             Err(message) => Some(Err(intake.blame(&message))),
         };
-        let old = std::mem::replace(&mut this.state, State::Ended);
+        let old = std::mem::replace(&mut this.state, MergeState::Ended);
         panics::drop_contained(|| drop(old));
         Poll::Ready(item)
     }
@@ -260,16 +261,16 @@ where
     P: FnMut(&[SourceState]) -> Option<usize>,
 {
     fn is_terminated(&self) -> bool {
-        matches!(self.state, State::Ended)
+        matches!(self.state, MergeState::Ended)
     }
 }
 
 impl<S, P> fmt::Debug for Merge<S, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Waiting(_) => "waiting",
-            State::Running(..) => "running",
-            State::Ended => "ended",
+            MergeState::Waiting(_) => "waiting",
+            MergeState::Running(..) => "running",
+            MergeState::Ended => "ended",
         };
         f.debug_struct("Merge")
             .field("context", &self.context)

@@ -13,33 +13,33 @@ use crate::panics;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 pub(in super::super) struct ReadyQueue {
-    shared: Arc<Shared>,
-    slots: Vec<Arc<Slot>>,
+    shared: Arc<ReadyShared>,
+    slots: Vec<Arc<ReadySlot>>,
     wakers: Vec<Waker>,
     queue: VecDeque<usize>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct ReadyShared {
     /// Something is in `woken`: asked without the lock.
     any: AtomicBool,
-    inner: Lock<Inner>,
+    inner: Lock<ReadyInner>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct ReadyInner {
     woken: Vec<usize>,
     task: Option<Waker>,
 }
 
-struct Slot {
+struct ReadySlot {
     index: usize,
     /// The index is in `woken` or in the queue.
     queued: AtomicBool,
-    shared: Arc<Shared>,
+    shared: Arc<ReadyShared>,
 }
 
-impl Wake for Slot {
+impl Wake for ReadySlot {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -61,10 +61,10 @@ impl Wake for Slot {
 impl ReadyQueue {
     /// A queue with every source in it, in their order.
     pub(in super::super) fn new(sources: usize) -> Self {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<ReadyShared>::default();
         let slot = |index| {
             let queued = AtomicBool::new(true);
-            Arc::new(Slot { index, queued, shared: Arc::clone(&shared) })
+            Arc::new(ReadySlot { index, queued, shared: Arc::clone(&shared) })
         };
         let slots: Vec<_> = (0..sources).map(slot).collect();
         let wakers = slots.iter().map(|slot| Waker::from(Arc::clone(slot))).collect();

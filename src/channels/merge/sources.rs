@@ -16,13 +16,13 @@ pub(in super::super) const POLLS_AT_ONCE: usize = 256;
 pub(in super::super) type Taken<M> = (usize, Result<M, Error>);
 
 pub(super) struct Sources<S> {
-    entries: Vec<Entry<S>>,
+    entries: Vec<SourceEntry<S>>,
     open: usize,
     /// The source that was polled last.
     polled: usize,
 }
 
-struct Entry<S> {
+struct SourceEntry<S> {
     source: Option<Pin<Box<S>>>,
     name: SourceName,
     taken: u64,
@@ -51,7 +51,7 @@ impl<S: Source<Receipt = Unsettled>> Sources<S> {
                 Profile::default()
             });
             let weight = usize::try_from(profile.weight).unwrap_or(usize::MAX);
-            Entry {
+            SourceEntry {
                 name: SourceName::new(profile.name, index),
                 source: Some(Box::pin(source)),
                 taken: 0,

@@ -16,7 +16,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use self::running::Running;
+use self::running::RunningMerge;
 use super::destination::{Destination, IntoDestination, Settings, Undelivered};
 use super::merge::{Choice, NoStrategy, SourceState};
 use crate::error::Error;
@@ -217,7 +217,7 @@ where
     U: FnMut(Undelivered<S::Message>),
 {
     type Output = Result<MergeReport, Error>;
-    type IntoFuture = OperationFuture<Self, Running<S, D, P, U>>;
+    type IntoFuture = OperationFuture<Self, RunningMerge<S, D, P, U>>;
 
     fn into_future(self) -> Self::IntoFuture {
         OperationFuture::new(self)
@@ -232,11 +232,11 @@ where
     U: FnMut(Undelivered<S::Message>),
 {
     type Output = Result<MergeReport, Error>;
-    type Running = Running<S, D, P, U>;
+    type Running = RunningMerge<S, D, P, U>;
     const COUNTED: bool = true;
 
     fn start(self) -> Self::Running {
-        Running::start(self)
+        RunningMerge::start(self)
     }
 
     fn poll(running: Pin<&mut Self::Running>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -19,7 +19,7 @@ use crate::panics::{self, Held};
 use crate::source::{Source, Unsettled};
 
 #[expect(missing_debug_implementations, reason = "nobody can name it")]
-pub struct Running<S, D, P, U>
+pub struct RunningMerge<S, D, P, U>
 where
     D: Destination,
     U: FnMut(Undelivered<D::Message>),
@@ -40,12 +40,12 @@ where
     /// A message was taken and not delivered.
     lost_one: bool,
     ending: Option<Ending>,
-    doing: Doing,
+    doing: MergeDoing,
 }
 
 /// Whose code is running.
 #[derive(Clone, Copy, Debug)]
-enum Doing {
+enum MergeDoing {
     Own,
     Taking,
     Destination,
@@ -59,14 +59,14 @@ enum Stop {
     Destination(Error),
 }
 
-impl<S, D, P, U> Unpin for Running<S, D, P, U>
+impl<S, D, P, U> Unpin for RunningMerge<S, D, P, U>
 where
     D: Destination,
     U: FnMut(Undelivered<D::Message>),
 {
 }
 
-impl<S, D, P, U> Running<S, D, P, U>
+impl<S, D, P, U> RunningMerge<S, D, P, U>
 where
     S: Source<Receipt = Unsettled, Message = D::Message>,
     D: Destination,
@@ -112,7 +112,7 @@ where
             sources,
             lost_one: false,
             ending: None,
-            doing: Doing::Own,
+            doing: MergeDoing::Own,
         };
         if let Some(error) = error {
             running.stop(Stop::Error(error));
@@ -132,7 +132,7 @@ where
             let stop = match self.move_messages(cx) {
                 Poll::Ready(stop) => stop,
                 Poll::Pending => {
-                    self.doing = Doing::Own;
+                    self.doing = MergeDoing::Own;
                     match self.limits.poll_exceeded(cx) {
                         Poll::Ready(exceeded) => Stop::Error(exceeded.into_error("the merge")),
                         Poll::Pending => return Poll::Pending,
@@ -157,12 +157,12 @@ where
         let mut resumed = true;
         loop {
             if std::mem::take(&mut resumed) || intake.begins_turn() {
-                self.doing = Doing::Own;
+                self.doing = MergeDoing::Own;
                 if let Some(exceeded) = self.limits.exceeded() {
                     return Poll::Ready(Stop::Error(exceeded.into_error("the merge")));
                 }
             }
-            self.doing = Doing::Destination;
+            self.doing = MergeDoing::Destination;
             if let Some(source) = self.sending {
                 match self.destination.as_mut().poll_send(cx, &mut self.hand) {
                     Poll::Ready(Ok(())) => {
@@ -178,7 +178,7 @@ where
                 Poll::Ready(Err(error)) => return Poll::Ready(Stop::Destination(error)),
                 Poll::Pending => return Poll::Pending,
             }
-            self.doing = Doing::Taking;
+            self.doing = MergeDoing::Taking;
             match intake.poll_take(cx) {
                 Poll::Ready(Some((source, Ok(message)))) => {
                     self.sending = Some(source);
@@ -187,7 +187,7 @@ where
                 Poll::Ready(Some((_, Err(fault)))) => return Poll::Ready(Stop::Error(fault)),
                 Poll::Ready(None) => return Poll::Ready(Stop::Drained),
                 Poll::Pending => {
-                    self.doing = Doing::Destination;
+                    self.doing = MergeDoing::Destination;
                     if let Poll::Ready(Err(error)) = self.destination.as_mut().poll_flush(cx) {
                         return Poll::Ready(Stop::Destination(error));
                     }
@@ -199,10 +199,10 @@ where
     }
 
     fn blame(&mut self, message: &str) {
-        let doing = std::mem::replace(&mut self.doing, Doing::Own);
+        let doing = std::mem::replace(&mut self.doing, MergeDoing::Own);
         let error = match (doing, &self.intake) {
-            (Doing::Taking, Some(intake)) => intake.blame(message),
-            (Doing::Destination, _) => Error::panic("the destination", message),
+            (MergeDoing::Taking, Some(intake)) => intake.blame(message),
+            (MergeDoing::Destination, _) => Error::panic("the destination", message),
             _ => Error::panic("the clock", message),
         };
         match &mut self.ending {
@@ -210,13 +210,13 @@ where
                 ending.add(error);
                 ending.give_up();
             }
-            None if matches!(doing, Doing::Destination) => self.stop(Stop::Destination(error)),
+            None if matches!(doing, MergeDoing::Destination) => self.stop(Stop::Destination(error)),
             None => self.stop(Stop::Error(error)),
         }
     }
 }
 
-impl<S, D, P, U> Running<S, D, P, U>
+impl<S, D, P, U> RunningMerge<S, D, P, U>
 where
     D: Destination,
     U: FnMut(Undelivered<D::Message>),
@@ -290,7 +290,7 @@ where
 
 /// A merge that is dropped midway ends like one that is cancelled, as far as it can without
 /// waiting.
-impl<S, D, P, U> Drop for Running<S, D, P, U>
+impl<S, D, P, U> Drop for RunningMerge<S, D, P, U>
 where
     D: Destination,
     U: FnMut(Undelivered<D::Message>),

@@ -14,7 +14,7 @@ use crate::step::StepContext;
 use crate::undo::CompensationScope;
 
 /// What asking a case came to.
-pub(super) enum Asked {
+pub(super) enum CaseAnswer {
     /// It had a message, and its continuation has been called.
     Won,
     /// It had a fault, or its continuation could not be called.
@@ -27,7 +27,11 @@ pub(super) enum Asked {
 pub(super) trait AnyCase<T> {
     /// Takes a message, if there is one, and calls the continuation with it: a message that was
     /// taken is never anywhere in between.
-    fn poll_take(self: Pin<&mut Self>, step: &StepContext, cx: &mut Context<'_>) -> Poll<Asked>;
+    fn poll_take(
+        self: Pin<&mut Self>,
+        step: &StepContext,
+        cx: &mut Context<'_>,
+    ) -> Poll<CaseAnswer>;
 
     /// Polls the continuation that was called last.
     fn poll_continue(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>>;
@@ -85,35 +89,39 @@ where
     M: FnOnce(F::Output) -> Result<T, Error>,
     K: Fn(&CompensationScope) -> M,
 {
-    fn poll_take(self: Pin<&mut Self>, step: &StepContext, cx: &mut Context<'_>) -> Poll<Asked> {
+    fn poll_take(
+        self: Pin<&mut Self>,
+        step: &StepContext,
+        cx: &mut Context<'_>,
+    ) -> Poll<CaseAnswer> {
         let mut this = self.project();
         let (Some(source), Some(handler)) = (this.source.as_mut().as_pin_mut(), this.handler)
         else {
-            return Poll::Ready(Asked::Ended(None));
+            return Poll::Ready(CaseAnswer::Ended(None));
         };
         let panicked = |message: String| Error::panic("the source", &message);
         let mut left = PASSED_OVER_AT_ONCE;
         let message = match panics::contain(|| poll_message(source, cx, &mut left)) {
             Ok(poll) => match ready!(poll) {
                 Some(Ok(message)) => message,
-                Some(Err(fault)) => return Poll::Ready(Asked::Failed(fault)),
+                Some(Err(fault)) => return Poll::Ready(CaseAnswer::Failed(fault)),
                 None => {
                     let dropped = panics::contain(|| this.source.set(None));
-                    return Poll::Ready(Asked::Ended(dropped.err().map(panicked)));
+                    return Poll::Ready(CaseAnswer::Ended(dropped.err().map(panicked)));
                 }
             },
             Err(message) => {
                 panics::drop_contained(|| this.source.set(None));
-                return Poll::Ready(Asked::Ended(Some(panicked(message))));
+                return Poll::Ready(CaseAnswer::Ended(Some(panicked(message))));
             }
         };
         let call = || handler(message, step.clone());
         Poll::Ready(match Contained::call("the continuation", call, (this.settle)(step.scope())) {
             Ok(running) => {
                 this.running.set(Some(running));
-                Asked::Won
+                CaseAnswer::Won
             }
-            Err(error) => Asked::Failed(error),
+            Err(error) => CaseAnswer::Failed(error),
         })
     }
 

@@ -18,8 +18,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use self::case::{Case, settling};
-use self::run::{SelectRun, Started};
-use self::tier::{BoxedCase, Tier};
+use self::run::{SelectRun, StartedSelect};
+use self::tier::{BoxedCase, CaseTier};
 use crate::cancellation::CancellationToken;
 use crate::error::{BoxError, Error};
 use crate::operation::{DEFAULT_GRACE, option};
@@ -74,20 +74,20 @@ use crate::step::StepContext;
 pub struct Select<'a, T> {
     context: StepContext,
     /// In order of priority.
-    tiers: Vec<Tier<'a, T>>,
+    tiers: Vec<CaseTier<'a, T>>,
     /// How many cases there are, ended ones included.
     cases: usize,
     default: Option<BoxedCase<'a, T>>,
     /// Why no run can begin: a source of a case has a wrong option.
     invalid: Option<Error>,
-    settings: Settings,
+    settings: SelectSettings,
     /// Runs that have ended in their first poll, one after another.
     at_once: usize,
     /// What the last run has left for the next one.
-    spare: Option<Box<Started>>,
+    spare: Option<Box<StartedSelect>>,
 }
 
-struct Settings {
+struct SelectSettings {
     timeout: Option<Duration>,
     grace: Duration,
     cancellation: CancellationToken,
@@ -102,7 +102,7 @@ impl<T> Select<'_, T> {
             cases: 0,
             default: None,
             invalid: None,
-            settings: Settings {
+            settings: SelectSettings {
                 timeout: None,
                 grace: DEFAULT_GRACE,
                 cancellation: CancellationToken::never(),
@@ -146,7 +146,7 @@ impl<'a, T: Send + 'a> Select<'a, T> {
         self.cases += 1;
         let place = self.tiers.partition_point(|tier| tier.priority() < priority);
         if self.tiers.get(place).is_none_or(|tier| tier.priority() != priority) {
-            self.tiers.insert(place, Tier::new(priority));
+            self.tiers.insert(place, CaseTier::new(priority));
         }
         let case = Case::new(source, handler, settling::<F::Output, T>);
         self.tiers[place].add(name, weight, Box::pin(case));
@@ -245,7 +245,7 @@ impl<T> fmt::Debug for Select<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Select")
             .field("context", &self.context)
-            .field("cases", &self.tiers.iter().flat_map(Tier::names).collect::<Vec<_>>())
+            .field("cases", &self.tiers.iter().flat_map(CaseTier::names).collect::<Vec<_>>())
             .field("timeout", &self.settings.timeout)
             .finish_non_exhaustive()
     }

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::Select;
-use super::case::Asked;
-use super::tier::Tier;
+use super::case::CaseAnswer;
+use super::tier::CaseTier;
 use crate::clock::{Alarm, Tick};
 use crate::diagnostics::COUNTERS;
 use crate::error::{Error, ErrorCode};
@@ -22,23 +22,23 @@ const RUNS_AT_ONCE: usize = 256;
 pub(super) struct SelectRun<'s, 'a, T> {
     select: &'s mut Select<'a, T>,
     /// There from the first poll to the result.
-    started: Option<Box<Started>>,
+    started: Option<Box<StartedSelect>>,
 }
 
 /// A run between its first poll and its result. What it leaves in order, the next one uses.
-pub(super) struct Started {
+pub(super) struct StartedSelect {
     /// When the run had to wait for the first time.
     waits_since: Option<Tick>,
     step: ChildStep,
     limits: Limits,
     /// Whose continuation is running, until that has ended.
-    winner: Option<Winner>,
+    winner: Option<SelectWinner>,
     /// Why the run ends early, and how long it still waits for the continuation.
     ending: Option<(Error, Alarm)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Winner {
+enum SelectWinner {
     Case { tier: usize, index: usize },
     Default,
 }
@@ -58,7 +58,7 @@ impl<T> Future for SelectRun<'_, '_, T> {
         let polled = panics::contain(|| {
             let started = match started {
                 Some(started) => started,
-                None => started.insert(Started::new(select)?),
+                None => started.insert(StartedSelect::new(select)?),
             };
             let poll = started.poll(select, cx);
             if poll.is_pending() {
@@ -101,11 +101,11 @@ impl<T> SelectRun<'_, '_, T> {
 
 impl<T> Select<'_, T> {
     /// Drops what is left of a run, and keeps what the next one can use as it is.
-    fn release(&mut self, mut started: Box<Started>) {
+    fn release(&mut self, mut started: Box<StartedSelect>) {
         let waited = started.waits_since.take().is_some();
         if waited {
             // Nobody is to wake a task that does not wait any more.
-            self.tiers.iter_mut().for_each(Tier::forget);
+            self.tiers.iter_mut().for_each(CaseTier::forget);
             started.limits = Limits::by_token(started.step.outer_token().clone());
         }
         if let Some(winner) = started.winner.take() {
@@ -120,17 +120,21 @@ impl<T> Select<'_, T> {
     }
 
     /// Asks the cases in order of priority, and then the default.
-    fn ask(&mut self, step: &StepContext, cx: &mut Context<'_>) -> Result<Option<Winner>, Error> {
+    fn ask(
+        &mut self,
+        step: &StepContext,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<SelectWinner>, Error> {
         for (tier, cases) in self.tiers.iter_mut().enumerate() {
             if let Some(result) = cases.ask(step) {
-                return result.map(|index| Some(Winner::Case { tier, index }));
+                return result.map(|index| Some(SelectWinner::Case { tier, index }));
             }
         }
         let Some(default) = &mut self.default else { return Ok(None) };
         match default.as_mut().poll_take(step, cx) {
-            Poll::Ready(Asked::Won) => Ok(Some(Winner::Default)),
-            Poll::Ready(Asked::Failed(error) | Asked::Ended(Some(error))) => Err(error),
-            Poll::Ready(Asked::Ended(None)) | Poll::Pending => Ok(None),
+            Poll::Ready(CaseAnswer::Won) => Ok(Some(SelectWinner::Default)),
+            Poll::Ready(CaseAnswer::Failed(error) | CaseAnswer::Ended(Some(error))) => Err(error),
+            Poll::Ready(CaseAnswer::Ended(None)) | Poll::Pending => Ok(None),
         }
     }
 
@@ -149,10 +153,14 @@ impl<T> Select<'_, T> {
         }
     }
 
-    fn poll_winner(&mut self, winner: Winner, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+    fn poll_winner(
+        &mut self,
+        winner: SelectWinner,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<T, Error>> {
         match winner {
-            Winner::Case { tier, index } => self.tiers[tier].poll_continue(index, cx),
-            Winner::Default => match &mut self.default {
+            SelectWinner::Case { tier, index } => self.tiers[tier].poll_continue(index, cx),
+            SelectWinner::Default => match &mut self.default {
                 Some(default) => default.as_mut().poll_continue(cx),
                 None => Poll::Pending,
             },
@@ -160,15 +168,15 @@ impl<T> Select<'_, T> {
     }
 
     /// Drops the continuation of the winner, and gives the panic of its destructor.
-    fn abandon(&mut self, winner: Winner) -> Option<Error> {
+    fn abandon(&mut self, winner: SelectWinner) -> Option<Error> {
         match winner {
-            Winner::Case { tier, index } => self.tiers[tier].abandon(index),
-            Winner::Default => self.default.as_mut()?.as_mut().abandon(),
+            SelectWinner::Case { tier, index } => self.tiers[tier].abandon(index),
+            SelectWinner::Default => self.default.as_mut()?.as_mut().abandon(),
         }
     }
 }
 
-impl Started {
+impl StartedSelect {
     fn new<T>(select: &mut Select<'_, T>) -> Result<Box<Self>, Error> {
         if let Some(spare) = select.spare.take() {
             return Ok(spare);

@@ -8,22 +8,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::super::merge::ReadyQueue;
-use super::case::{AnyCase, Asked};
+use super::case::{AnyCase, CaseAnswer};
 use crate::error::Error;
 use crate::origin::{Origin, SourceName};
 use crate::step::StepContext;
 
 pub(super) type BoxedCase<'a, T> = Pin<Box<dyn AnyCase<T> + Send + 'a>>;
 
-pub(super) struct Tier<'a, T> {
+pub(super) struct CaseTier<'a, T> {
     priority: u32,
-    slots: Vec<Slot<'a, T>>,
+    slots: Vec<CaseSlot<'a, T>>,
     open: usize,
     /// Made anew by the run that comes after a case was added.
     ready: Option<ReadyQueue>,
 }
 
-struct Slot<'a, T> {
+struct CaseSlot<'a, T> {
     name: SourceName,
     weight: u32,
     /// How many turns it has had in a row.
@@ -32,13 +32,13 @@ struct Slot<'a, T> {
     case: Option<BoxedCase<'a, T>>,
 }
 
-impl<T> Slot<'_, T> {
+impl<T> CaseSlot<'_, T> {
     fn origin(&self) -> Origin {
         Origin { source: self.name.clone(), message: 0 }
     }
 }
 
-impl<'a, T> Tier<'a, T> {
+impl<'a, T> CaseTier<'a, T> {
     pub(super) fn new(priority: u32) -> Self {
         Self { priority, slots: Vec::new(), open: 0, ready: None }
     }
@@ -48,7 +48,7 @@ impl<'a, T> Tier<'a, T> {
     }
 
     pub(super) fn add(&mut self, name: SourceName, weight: u32, case: BoxedCase<'a, T>) {
-        self.slots.push(Slot { name, weight, in_row: 0, case: Some(case) });
+        self.slots.push(CaseSlot { name, weight, in_row: 0, case: Some(case) });
         self.open += 1;
         self.ready = None;
     }
@@ -77,9 +77,9 @@ impl<'a, T> Tier<'a, T> {
                 continue;
             };
             let result = match asked {
-                Asked::Won => Ok(index),
-                Asked::Failed(error) => Err(error.with_origin(slot.origin())),
-                Asked::Ended(panicked) => {
+                CaseAnswer::Won => Ok(index),
+                CaseAnswer::Failed(error) => Err(error.with_origin(slot.origin())),
+                CaseAnswer::Ended(panicked) => {
                     slot.case = None;
                     *open -= 1;
                     let Some(error) = panicked else { continue };

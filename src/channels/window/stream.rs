@@ -61,12 +61,12 @@ pin_project! {
         // From the first poll on.
         limits: Option<Limits>,
         // What is left to be handed out, once the stream has ended.
-        end: Option<Rest<S::Message>>,
+        end: Option<WindowRest<S::Message>>,
     }
 }
 
 /// What is left of a stream that has ended: a window, and an error.
-struct Rest<M> {
+struct WindowRest<M> {
     window: Vec<M>,
     error: Option<Error>,
 }
@@ -216,7 +216,7 @@ impl<S: Source<Receipt = Unsettled>> Windows<S> {
         });
         panics::drop_contained(|| this.window.project().source.set(None));
         let panicked = held.err().map(|message| Error::panic("the source", &message));
-        *this.end = Some(Rest { window, error: error.or(panicked) });
+        *this.end = Some(WindowRest { window, error: error.or(panicked) });
     }
 }
 

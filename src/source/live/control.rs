@@ -25,7 +25,7 @@ pub(super) enum Wish {
 
 /// The bits of [`Control::state`] that hold the wish.
 const WISH: u8 = 0b011;
-/// Set while [`Inner::taker`] is there.
+/// Set while [`ControlInner::taker`] is there.
 const LISTENING: u8 = 0b100;
 
 impl Wish {
@@ -42,10 +42,10 @@ pub(super) struct Control<S> {
     pub(super) id: SourceId,
     /// A [`Wish`] and [`LISTENING`]; changed under the lock.
     state: AtomicU8,
-    inner: Lock<Inner<S>>,
+    inner: Lock<ControlInner<S>>,
 }
 
-struct Inner<S> {
+struct ControlInner<S> {
     /// Whoever takes messages, and is to hear of another wish.
     taker: Option<Waker>,
     how: Option<SourceEnd>,
@@ -59,7 +59,8 @@ struct Inner<S> {
 impl<S> Control<S> {
     pub(super) fn new(id: SourceId) -> Self {
         let waiters = Waiters::default();
-        let inner = Inner { taker: None, how: None, drain_ends: false, source: None, waiters };
+        let inner =
+            ControlInner { taker: None, how: None, drain_ends: false, source: None, waiters };
         Self { id, state: AtomicU8::new(Wish::Run as u8), inner: Lock::new(inner) }
     }
 

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 /// What a handler did about a record.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(super) struct RecordWork {
     offset: u64,
     generation: u64,
     undone: bool,
     committed: bool,
 }
 
-impl Work {
+impl RecordWork {
     pub(super) fn new(offset: u64, generation: u64) -> Self {
         Self { offset, generation, undone: false, committed: false }
     }
@@ -22,17 +22,17 @@ impl Work {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(super) struct LogAccount {
     pub(super) committed: u64,
     pub(super) commits: Vec<u64>,
     pub(super) seeks: Vec<u64>,
-    works: Vec<Work>,
+    works: Vec<RecordWork>,
     passed: BTreeSet<u64>,
 }
 
-impl Account {
+impl LogAccount {
     /// The number of the work, and what is wrong with it.
-    pub(super) fn apply(&mut self, work: Work) -> (usize, Option<String>) {
+    pub(super) fn apply(&mut self, work: RecordWork) -> (usize, Option<String>) {
         let (offset, generation) = (work.offset, work.generation);
         let twice = self.works.iter().any(|other| other.stands(offset, generation));
         let mistake =

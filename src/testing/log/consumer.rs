@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::parts::Holder;
-use super::{Book, LogAnswer, LogRecord, ScriptedLog};
+use super::{LogAnswer, LogBook, LogRecord, ScriptedLog};
 use crate::clock::{Clock, Sleep};
 use crate::error::{Error, ErrorCode};
 use crate::transport::{
@@ -225,7 +225,7 @@ impl LogConsumer {
     }
 }
 
-impl Book {
+impl LogBook {
     fn chance(&self) -> bool {
         self.mishaps.as_ref().is_some_and(|(chance, percent)| chance.below(100) < *percent)
     }

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::lock::Lock;
 use crate::panics;
 use crate::step::StepContext;
-use parts::Parts;
+use parts::LogParts;
 
 /// A record of a [`ScriptedLog`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,16 +96,16 @@ pub enum LogAnswer {
 /// ```
 #[derive(Clone)]
 pub struct ScriptedLog {
-    shared: Arc<Shared>,
+    shared: Arc<LogShared>,
 }
 
-struct Shared {
+struct LogShared {
     clock: Arc<dyn Clock>,
-    book: Lock<Book>,
+    book: Lock<LogBook>,
 }
 
-struct Book {
-    parts: Parts,
+struct LogBook {
+    parts: LogParts,
     consumers: usize,
     commits: VecDeque<LogAnswer>,
     seeks: VecDeque<LogAnswer>,
@@ -121,8 +121,8 @@ impl ScriptedLog {
     /// A log without partitions, whose answers take their time by this clock.
     #[must_use]
     pub fn new(clock: impl Clock + 'static) -> Self {
-        let book = Book {
-            parts: Parts::default(),
+        let book = LogBook {
+            parts: LogParts::default(),
             consumers: 0,
             commits: VecDeque::new(),
             seeks: VecDeque::new(),
@@ -133,15 +133,15 @@ impl ScriptedLog {
             prefetch: 3,
             endless: false,
         };
-        Self { shared: Arc::new(Shared { clock: Arc::new(clock), book: Lock::new(book) }) }
+        Self { shared: Arc::new(LogShared { clock: Arc::new(clock), book: Lock::new(book) }) }
     }
 
-    fn with(self, change: impl FnOnce(&mut Book)) -> Self {
+    fn with(self, change: impl FnOnce(&mut LogBook)) -> Self {
         change(&mut self.shared.book.lock());
         self
     }
 
-    fn look<R>(&self, look: impl FnOnce(&mut Book) -> R) -> R {
+    fn look<R>(&self, look: impl FnOnce(&mut LogBook) -> R) -> R {
         let mut book = self.shared.book.lock();
         let result = look(&mut book);
         let wakers = book.parts.take_wakers();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::task::Waker;
 
 use super::LogRecord;
-use super::account::{Account, Work};
+use super::account::{LogAccount, RecordWork};
 
 /// Who holds a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(super) struct Holder {
 }
 
 #[derive(Default)]
-pub(super) struct Part {
+pub(super) struct LogPart {
     pub(super) length: u64,
     pub(super) holder: Option<Holder>,
     /// Where the next fetch reads.
@@ -24,13 +24,13 @@ pub(super) struct Part {
     pub(super) settling: u32,
     /// A seek was sent and is not confirmed.
     pub(super) seeking: bool,
-    pub(super) account: Account,
+    pub(super) account: LogAccount,
     waiting: Vec<Waker>,
 }
 
 #[derive(Default)]
-pub(super) struct Parts {
-    by_number: BTreeMap<u32, Part>,
+pub(super) struct LogParts {
+    by_number: BTreeMap<u32, LogPart>,
     generation: u64,
     stale: u64,
     pub(super) closed: u64,
@@ -38,9 +38,9 @@ pub(super) struct Parts {
     woken: Vec<Waker>,
 }
 
-impl Parts {
+impl LogParts {
     pub(super) fn add(&mut self, partition: u32, length: u64) {
-        self.by_number.insert(partition, Part { length, ..Part::default() });
+        self.by_number.insert(partition, LogPart { length, ..LogPart::default() });
     }
 
     pub(super) fn append(&mut self, partition: u32, records: u64) {
@@ -65,12 +65,12 @@ impl Parts {
         }
     }
 
-    pub(super) fn get(&mut self, partition: u32) -> Option<&mut Part> {
+    pub(super) fn get(&mut self, partition: u32) -> Option<&mut LogPart> {
         self.by_number.get_mut(&partition)
     }
 
     /// The partition, if this is who holds it.
-    pub(super) fn held(&mut self, partition: u32, by: Holder) -> Option<&mut Part> {
+    pub(super) fn held(&mut self, partition: u32, by: Holder) -> Option<&mut LogPart> {
         self.by_number.get_mut(&partition).filter(|part| part.holder == Some(by))
     }
 
@@ -96,7 +96,7 @@ impl Parts {
 
     pub(super) fn apply(&mut self, record: LogRecord, generation: u64) -> usize {
         let part = self.by_number.entry(record.partition).or_default();
-        let (work, mistake) = part.account.apply(Work::new(record.offset, generation));
+        let (work, mistake) = part.account.apply(RecordWork::new(record.offset, generation));
         self.note(record.partition, mistake);
         work
     }

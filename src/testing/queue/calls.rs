@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::answers::{FetchAnswer, RenewalAnswer, SettleAnswer};
 use super::rows::{Out, QueueReceipt};
-use super::{ScriptedQueue, State};
+use super::{QueueState, ScriptedQueue};
 use crate::clock::Tick;
 use crate::error::{Error, ErrorCode};
 use crate::settlement::{Able, Facts, Settled, Verdict};
@@ -50,7 +50,7 @@ fn trouble(text: &'static str) -> Error {
 }
 
 /// How the rest of a call goes on.
-enum Rest {
+enum CallRest {
     Answered,
     Late(Duration),
     Never,
@@ -107,12 +107,12 @@ impl<M> ScriptedQueue<M> {
     }
 }
 
-impl<M> State<M> {
+impl<M> QueueState<M> {
     fn settle_one(
         &mut self,
         (receipt, verdict): &(QueueReceipt, Verdict),
         now: Tick,
-    ) -> (Option<Settled>, Rest) {
+    ) -> (Option<Settled>, CallRest) {
         let answer = self.answers.settle();
         let fences = self.able.fences;
         let mut apply = || {
@@ -125,7 +125,7 @@ impl<M> State<M> {
         let unknown = || Settled::Unknown(trouble("the connection broke"));
         let settled = match answer {
             SettleAnswer::Usual => apply(),
-            SettleAnswer::Late(late) => return (Some(apply()), Rest::Late(late)),
+            SettleAnswer::Late(late) => return (Some(apply()), CallRest::Late(late)),
             SettleAnswer::Sent => match apply() {
                 Settled::Confirmed => Settled::Sent,
                 other => other,
@@ -142,14 +142,14 @@ impl<M> State<M> {
             SettleAnswer::Unknown => unknown(),
             SettleAnswer::Missing => {
                 apply();
-                return (None, Rest::Answered);
+                return (None, CallRest::Answered);
             }
-            SettleAnswer::Never => return (None, Rest::Never),
+            SettleAnswer::Never => return (None, CallRest::Never),
         };
-        (Some(settled), Rest::Answered)
+        (Some(settled), CallRest::Answered)
     }
 
-    fn renew_one(&mut self, receipt: QueueReceipt, now: Tick) -> (Option<Renewed>, Rest) {
+    fn renew_one(&mut self, receipt: QueueReceipt, now: Tick) -> (Option<Renewed>, CallRest) {
         let answer = self.answers.renew();
         let term = self.rows.term;
         let mut usual = || {
@@ -161,7 +161,7 @@ impl<M> State<M> {
         };
         let renewed = match answer {
             RenewalAnswer::Usual => usual(),
-            RenewalAnswer::Late(late) => return (Some(usual()), Rest::Late(late)),
+            RenewalAnswer::Late(late) => return (Some(usual()), CallRest::Late(late)),
             RenewalAnswer::Failed => Renewed::Failed(trouble("too many requests")),
             RenewalAnswer::Lost => {
                 self.rows.expire(receipt.number);
@@ -170,11 +170,11 @@ impl<M> State<M> {
             RenewalAnswer::AtMaximum => Renewed::AtMaximum,
             RenewalAnswer::Missing => {
                 usual();
-                return (None, Rest::Answered);
+                return (None, CallRest::Answered);
             }
-            RenewalAnswer::Never => return (None, Rest::Never),
+            RenewalAnswer::Never => return (None, CallRest::Never),
         };
-        (Some(renewed), Rest::Answered)
+        (Some(renewed), CallRest::Answered)
     }
 }
 
@@ -255,10 +255,10 @@ impl<M: Clone + Send + Sync + 'static> Transport for ScriptedQueue<M> {
             let is_last = answer.is_none();
             settled.extend(answer);
             match rest {
-                Rest::Answered if is_last => break,
-                Rest::Answered => {}
-                Rest::Late(late) => self.wait(late).await,
-                Rest::Never => return std::future::pending().await,
+                CallRest::Answered if is_last => break,
+                CallRest::Answered => {}
+                CallRest::Late(late) => self.wait(late).await,
+                CallRest::Never => return std::future::pending().await,
             }
         }
         if self.shared.state.lock().rows.is_grouped() {
@@ -278,10 +278,10 @@ impl<M: Clone + Send + Sync + 'static> Transport for ScriptedQueue<M> {
             let is_last = answer.is_none();
             renewed.extend(answer);
             match rest {
-                Rest::Answered if is_last => break,
-                Rest::Answered => {}
-                Rest::Late(late) => self.wait(late).await,
-                Rest::Never => return std::future::pending().await,
+                CallRest::Answered if is_last => break,
+                CallRest::Answered => {}
+                CallRest::Late(late) => self.wait(late).await,
+                CallRest::Never => return std::future::pending().await,
             }
         }
         renewed

@@ -63,15 +63,15 @@ use rows::Rows;
 /// assert!(queue.left().is_empty());
 /// ```
 pub struct ScriptedQueue<M> {
-    shared: Arc<Shared<M>>,
+    shared: Arc<QueueShared<M>>,
 }
 
-struct Shared<M> {
+struct QueueShared<M> {
     clock: Arc<dyn Clock>,
-    state: Lock<State<M>>,
+    state: Lock<QueueState<M>>,
 }
 
-struct State<M> {
+struct QueueState<M> {
     able: Able,
     latency: Duration,
     endless: bool,
@@ -99,7 +99,7 @@ impl<M> ScriptedQueue<M> {
     #[must_use]
     pub fn with_clock(clock: impl Clock + 'static) -> Self {
         let able = Able::each().fences().renews().delays().counts().batches_of(10).prefetches(4);
-        let state = State {
+        let state = QueueState {
             able,
             latency: Duration::ZERO,
             endless: false,
@@ -112,10 +112,10 @@ impl<M> ScriptedQueue<M> {
             waiting: Vec::new(),
             pushed: 0,
         };
-        Self { shared: Arc::new(Shared { clock: Arc::new(clock), state: Lock::new(state) }) }
+        Self { shared: Arc::new(QueueShared { clock: Arc::new(clock), state: Lock::new(state) }) }
     }
 
-    fn set(self, change: impl FnOnce(&mut State<M>)) -> Self {
+    fn set(self, change: impl FnOnce(&mut QueueState<M>)) -> Self {
         change(&mut self.shared.state.lock());
         self
     }

@@ -27,7 +27,7 @@ pub(super) struct Out<M> {
 
 type GroupOf<M> = Box<dyn Fn(&M) -> Arc<str> + Send>;
 
-struct Row<M> {
+struct QueueRow<M> {
     number: u64,
     message: M,
     group: Option<Arc<str>>,
@@ -39,7 +39,7 @@ struct Row<M> {
 
 pub(super) struct Rows<M> {
     /// In the order in which they came: what is done soonest is in front.
-    all: VecDeque<Row<M>>,
+    all: VecDeque<QueueRow<M>>,
     next: u64,
     group_of: Option<GroupOf<M>>,
     pub(super) term: Duration,
@@ -67,7 +67,7 @@ impl<M> Rows<M> {
         let number = self.next;
         self.next += 1;
         let group = self.group_of.as_ref().map(|group| group(&message));
-        self.all.push_back(Row {
+        self.all.push_back(QueueRow {
             number,
             message,
             group,
@@ -111,7 +111,7 @@ impl<M> Rows<M> {
         M: Clone,
     {
         if let Some(most) = self.redrives_after {
-            let is_old = |row: &Row<M>| row.visible <= now && row.deliveries >= most;
+            let is_old = |row: &QueueRow<M>| row.visible <= now && row.deliveries >= most;
             self.redriven.extend(self.all.iter().filter(|row| is_old(row)).map(|row| row.number));
             self.all.retain(|row| !is_old(row));
         }
@@ -123,11 +123,11 @@ impl<M> Rows<M> {
         } else {
             HashSet::new()
         };
-        let may_come = |row: &&mut Row<M>| {
+        let may_come = |row: &&mut QueueRow<M>| {
             row.visible <= now && row.group.as_ref().is_none_or(|group| !blocked.contains(group))
         };
         let visible = self.all.iter_mut().filter(may_come).take(at_most);
-        let take = |row: &mut Row<M>| {
+        let take = |row: &mut QueueRow<M>| {
             row.visible = now + term;
             row.token += 1;
             row.deliveries += 1;
@@ -144,7 +144,7 @@ impl<M> Rows<M> {
 
     /// When the next one can be fetched that is out.
     pub(super) fn next_visible(&self, now: Tick) -> Option<Tick> {
-        let is_out = |row: &&Row<M>| !self.is_grouped() || row.visible > now;
+        let is_out = |row: &&QueueRow<M>| !self.is_grouped() || row.visible > now;
         self.all.iter().filter(is_out).map(|row| row.visible).min()
     }
 
@@ -157,7 +157,8 @@ impl<M> Rows<M> {
 
     /// The place of a message, where its receipt is good.
     fn find(&self, receipt: QueueReceipt, fences: bool, now: Tick) -> Option<usize> {
-        let is_good = |row: &Row<M>| !fences || row.token == receipt.token && row.visible > now;
+        let is_good =
+            |row: &QueueRow<M>| !fences || row.token == receipt.token && row.visible > now;
         self.all.iter().position(|row| row.number == receipt.number && is_good(row))
     }
 

@@ -47,7 +47,9 @@ crowds! {
     transports_with_a_message_each(size, scales) {
         let gate = Gate::default();
         let (senders, links) = mailboxes(size, &gate);
-        senders.into_iter().for_each(|sender| sender.try_send(1).expect("it is open"));
+        for sender in senders {
+            sender.try_send(1).expect("it is open");
+        }
         let sources: Vec<_> = links.iter().map(Link::source).collect();
         let (context, _) = manual("crowd");
         let drain = fan_in(&context, sources, async |_, _| Ok::<_, BoxError>(()));
