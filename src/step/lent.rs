@@ -131,6 +131,19 @@ pub(crate) fn within(source: SourceId) -> Within {
     within.unwrap_or(Within::Nothing)
 }
 
+/// The sources of whose messages one is being handled by what is polled on this thread: that of the handler,
+/// and those of the handlers within which its drain is polled.
+pub(crate) fn handled() -> Vec<SourceId> {
+    let handled = POLLED.try_with(|polled| {
+        let outer = polled.outer.take();
+        let outers = std::iter::successors(outer.as_deref(), |it| it.outer.as_deref());
+        let handled = polled.source.get().into_iter().chain(outers.map(|it| it.source)).collect();
+        polled.outer.set(outer);
+        handled
+    });
+    handled.unwrap_or_default()
+}
+
 /// A message of a source is being undone, or given up, on this thread.
 #[must_use = "it is over when this is dropped"]
 pub(crate) struct Polls;

@@ -22,6 +22,7 @@ mod crossing;
 
 mod accounts;
 mod bounds;
+mod circles;
 mod coming_and_going;
 mod deadlines;
 mod driving;

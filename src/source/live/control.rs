@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use super::SourceEnd;
 use crate::lock::Lock;
 use crate::origin::SourceId;
-use crate::panics;
+use crate::panics::{self, Held};
 use crate::step::Within;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::waiters::Waiters;
@@ -52,7 +52,7 @@ struct ControlInner<S> {
     /// Its drain was asked to end: no handler is kept waiting for it, since it waits for them.
     drain_ends: bool,
     /// What is left of a source that was not drained.
-    source: Option<Pin<Box<S>>>,
+    source: Option<Held<Pin<Box<S>>>>,
     waiters: Waiters,
 }
 
@@ -123,7 +123,7 @@ impl<S> Control<S> {
         let (taker, waiters) = {
             let mut inner = self.inner.lock();
             inner.how = Some(how);
-            inner.source = source;
+            inner.source = source.map(Held::new);
             (inner.taker.take(), inner.waiters.take())
         };
         panics::drop_each(taker);
@@ -138,6 +138,10 @@ impl<S> Control<S> {
             inner.waiters.take()
         };
         panics::wake_each(waiters.into_values());
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.inner.lock().how.is_some()
     }
 
     /// How the source ended; until it has, the task is woken at its end. One that runs `within` a
@@ -178,6 +182,7 @@ impl<S> Control<S> {
 
     /// What is left of the source, once.
     pub(super) fn take_source(&self) -> Option<Pin<Box<S>>> {
-        self.inner.lock().source.take()
+        let source = self.inner.lock().source.take();
+        source.and_then(Held::take)
     }
 }

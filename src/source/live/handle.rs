@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::SourceEnd;
+use super::circles::EndWait;
 use super::control::{Control, Wish};
 use crate::origin::SourceId;
-use crate::step::within;
+use crate::step::{Within, handled, within};
 use crate::sync::Arc;
 
 /// What its owner can do with a source that is being drained. Dropping the handle changes nothing
@@ -116,8 +117,9 @@ impl<S> SourceHandle<S> {
     ///
     /// A handler of the same source cannot wait for that, because it would wait for itself, nor can
     /// what undoes its message or puts it aside, nor a drain in any of these: to them this is `None` at
-    /// once, and the source can be had by calling this again elsewhere. The same holds for every handler
-    /// when the drain is asked to end, which waits for its handlers.
+    /// once, and the source can be had by calling this again elsewhere. So it is to whoever would close a
+    /// circle of handlers that wait for each other's sources, and to every handler when the drain is asked
+    /// to end, which waits for its handlers.
     ///
     /// # Cancel safety
     ///
@@ -146,6 +148,9 @@ impl<S> SourceHandle<S> {
     /// wait for itself, is told [`SourceEnd::NotYet`], as is whoever else
     /// [would](SourceHandle::remove), and every handler when the drain is asked to end.
     ///
+    /// A handler that waits keeps its permit: a source does not end whose messages wait for that one, with
+    /// a [`concurrency`](crate::FanIn::concurrency) of 1, say.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future forgets the wait and nothing else.
@@ -158,7 +163,7 @@ impl<S> SourceHandle<S> {
     /// assert_eq!(futures::executor::block_on(handle.ended()), SourceEnd::Abandoned);
     /// ```
     pub fn ended(&self) -> Ended<S> {
-        Ended { control: Arc::clone(&self.control), waiter: None }
+        Ended { control: Arc::clone(&self.control), waiter: None, wait: None }
     }
 }
 
@@ -183,14 +188,39 @@ impl<S> fmt::Debug for SourceHandle<S> {
 pub struct Ended<S> {
     control: Arc<Control<S>>,
     waiter: Option<u64>,
+    /// A handler waits.
+    wait: Option<EndWait>,
 }
 
 impl<S> Future for Ended<S> {
     type Output = SourceEnd;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SourceEnd> {
-        let Self { control, waiter } = &mut *self;
-        control.poll_end(waiter, cx, within(control.id))
+        let within = self.within();
+        let Self { control, waiter, wait } = &mut *self;
+        let polled = control.poll_end(waiter, cx, within);
+        if polled.is_ready() {
+            *wait = None;
+        }
+        polled
+    }
+}
+
+impl<S> Ended<S> {
+    /// Where it is polled; within a handler that would wait for itself by way of others, as within one of
+    /// the source itself.
+    fn within(&mut self) -> Within {
+        let within = within(self.control.id);
+        if within != Within::Handler || self.control.has_ended() {
+            self.wait = None;
+            return within;
+        }
+        let handled = handled();
+        if !self.wait.as_ref().is_some_and(|wait| wait.is_of(&handled)) {
+            self.wait = None;
+            self.wait = EndWait::begin(handled, self.control.id);
+        }
+        if self.wait.is_some() { within } else { Within::OwnHandler }
     }
 }
 

@@ -5,6 +5,7 @@
 //! whatever end, tells the handle how the source ended and gives back what is left of it. A list
 //! (`registry`) has the sources that are there, by their ids, and no others.
 
+mod circles;
 mod control;
 mod handle;
 #[cfg(all(test, watershed_loom))]
