@@ -148,7 +148,8 @@ impl FanInReport {
     /// [`rejected`](FanInReport::rejected), [`lost`](FanInReport::lost),
     /// [`unknown`](FanInReport::unknown) and [`abandoned`](FanInReport::abandoned).
     ///
-    /// A window of ten messages has ten of them.
+    /// A window of ten messages has ten of them. What a log brings when the drain ends already is read
+    /// again by the next one, and not counted.
     #[must_use]
     pub fn fetched(&self) -> u64 {
         self.settlements.fetched

@@ -5,7 +5,7 @@
 //! released, everything that is open is settled, and the transports of which no source is left are
 //! closed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -29,8 +29,9 @@ use crate::source::Profile;
 pub(super) struct Desks {
     /// Each with its bell.
     all: Vec<(Arc<dyn Desk>, Arc<DeskBell>)>,
-    /// Where they are in memory: one is attached once, however many sources it has.
-    known: HashSet<usize>,
+    /// Where they are in memory, and whether their messages are gathered in windows: one is attached once,
+    /// however many sources it has.
+    known: HashMap<usize, bool>,
     bells: Arc<DeskBells>,
     /// Those that are being looked at.
     rung: Vec<usize>,
@@ -67,8 +68,15 @@ impl<C: Drains> RunningDrain<C> {
     /// Where one of them cannot be used by this drain.
     pub(super) fn attach(&mut self, state: &mut State<C>, profile: &Profile) -> Result<(), Error> {
         for desk in &profile.desks {
-            if self.transports.known.insert(Arc::as_ptr(desk).addr()) {
-                self.attach_one(desk, state, profile)?;
+            let known = self.transports.known.insert(Arc::as_ptr(desk).addr(), profile.gathers);
+            match known {
+                None => self.attach_one(desk, state, profile)?,
+                Some(gathers) if profile.groups && gathers != profile.gathers => {
+                    let text =
+                        "of a transport that keeps order by group all sources are windows, or none";
+                    return Err(Error::validation(text));
+                }
+                Some(_) => {}
             }
             if profile.gathers {
                 desk.gathers();

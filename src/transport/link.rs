@@ -36,6 +36,10 @@ pub struct Link<T: Transport> {
 
 impl<T: Transport> Link<T> {
     /// Connects a transport to whichever drain has its sources.
+    ///
+    /// # Panics
+    ///
+    /// Where [`Transport::able`] or [`Transport::notices`] does.
     pub fn new(transport: T) -> Self {
         Self { hub: Hub::new(transport) }
     }

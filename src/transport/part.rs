@@ -30,7 +30,9 @@ pub(super) struct Part<M> {
     pub(super) waker: Option<Waker>,
     /// Nothing more is fetched. The source ends when what is buffered is taken.
     pub(super) ended: bool,
-    /// Its source was dropped.
+    /// Sources of it that somebody has: an earlier one may be dropped late.
+    pub(super) sources: usize,
+    /// Its last source was dropped.
     pub(super) left: bool,
     /// It is not ours any more.
     pub(super) lost: bool,
@@ -97,6 +99,7 @@ impl<M> Part<M> {
             let_others_go: None,
             waker: None,
             ended: false,
+            sources: 0,
             left: false,
             lost: false,
             keeper: false,

@@ -135,8 +135,9 @@ impl Prefix {
         self.releasing.into_iter().chain(self.stuck).min()
     }
 
-    /// One was done, or will be passed over.
+    /// One was done, or will be passed over: also one that could not be undone.
     pub(super) fn done(&mut self, place: u64) {
+        self.voiding.remove(&place);
         if let Some(index) = self.index(place) {
             self.order[index].1 = Mark::Done;
             self.done_before = self.done_before.max(place + 1);

@@ -39,7 +39,10 @@ impl<T: Transport> TransportSource<T> {
     }
 
     pub(super) fn of(hub: &Arc<Hub<T>>, part: u64) -> Self {
-        hub.change(|state| state.sources += 1);
+        hub.change(|state| {
+            state.sources += 1;
+            state.parts.get_mut(&part).into_iter().for_each(|part| part.sources += 1);
+        });
         Self { hub: Arc::clone(hub), part }
     }
 
@@ -231,6 +234,10 @@ impl<T: Transport> TransportState<T> {
     fn leave(&mut self, id: u64, attached: bool) {
         self.sources -= 1;
         let Some(part) = self.parts.get_mut(&id) else { return };
+        part.sources -= 1;
+        if part.sources > 0 {
+            return;
+        }
         part.left = true;
         part.end();
         if attached {

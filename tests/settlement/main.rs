@@ -22,6 +22,7 @@ mod found;
 mod found_fifth;
 mod found_fourth;
 mod found_more;
+mod found_sixth;
 mod found_third;
 mod groups;
 mod idle;

@@ -16,6 +16,7 @@ mod coming_and_going;
 mod commits;
 mod endings;
 mod found;
+mod found_sixth;
 mod losses;
 mod moving;
 mod polls;

@@ -1,0 +1,57 @@
+//! What a sixth outsider has found.
+
+use watershed::channels::{AnySource, Window};
+use watershed::testing::{ScriptedQueue, Simulation};
+use watershed::transport::{Able, Link, Ticket};
+use watershed::{BoxError, ErrorCode, Source, StepContext, fan_in};
+
+type Groups<'a> = AnySource<'a, Vec<u32>, Ticket>;
+
+// Rule 7.16
+#[test]
+fn windows_of_a_transport_that_keeps_order_by_group_have_no_plain_source_beside_them() {
+    for (groups, windows_first) in [(true, true), (true, false), (false, true)] {
+        let simulation = Simulation::new(1);
+        let world = simulation.world();
+        let context = world.context("orders");
+        let able = Able::each().prefetches(6);
+        let queue = ScriptedQueue::new(world).able(if groups { able.groups() } else { able });
+        let link = Link::new(queue.grouped_by(|n: &u32| format!("g{}", n % 3)).with(0..6));
+        let plain: Groups<'_> = link.source().picked(|n| Some(vec![n])).erased();
+        let windows: Groups<'_> = Window::new(&context, link.source()).count(1).erased();
+        let sources = if windows_first { [windows, plain] } else { [plain, windows] };
+        let drain =
+            fan_in(&context, sources, async |_: Vec<u32>, _: StepContext| Ok::<_, BoxError>(()));
+        match simulation.run(drain.concurrency(3).until_idle()).unwrap() {
+            Ok(report) => assert_eq!((groups, report.accepted()), (false, 6)),
+            Err(failure) => {
+                assert!(groups);
+                assert_eq!(failure.error().code(), ErrorCode::Validation);
+                assert_eq!(failure.report().fetched(), 0);
+            }
+        }
+    }
+}
+
+// Rule 7.16
+#[test]
+fn two_windows_of_one_transport_or_two_plain_sources_are_welcome() {
+    for plain in [true, false] {
+        let simulation = Simulation::new(1);
+        let world = simulation.world();
+        let context = world.context("orders");
+        let queue = ScriptedQueue::new(world).able(Able::each().prefetches(6).groups());
+        let link = Link::new(queue.grouped_by(|n: &u32| format!("g{}", n % 3)).with(0..6));
+        let sources: [Groups<'_>; 2] = [(); 2].map(|()| {
+            if plain {
+                link.source().picked(|n| Some(vec![n])).erased()
+            } else {
+                Window::new(&context, link.source()).count(1).erased()
+            }
+        });
+        let drain =
+            fan_in(&context, sources, async |_: Vec<u32>, _: StepContext| Ok::<_, BoxError>(()));
+        let report = simulation.run(drain.concurrency(3).until_idle()).unwrap().unwrap();
+        assert_eq!(report.accepted(), 6);
+    }
+}
