@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::error::{BoxError, Error};
 use crate::lock::Lock;
 use crate::panics;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::process_counter;
 use crate::waiters::Waiters;
 
@@ -41,7 +41,6 @@ process_counter! {
 /// source.cancel();
 /// assert!(token.is_cancelled());
 /// ```
-#[derive(Clone)]
 pub struct CancellationSource {
     leaf: Arc<Leaf>,
 }
@@ -49,6 +48,8 @@ pub struct CancellationSource {
 #[derive(Default)]
 struct Leaf {
     cancelled: AtomicBool,
+    /// How many sources of it there are but one; [`GONE`] where there is none, and none can come.
+    others: AtomicUsize,
     state: Lock<TokenState>,
 }
 
@@ -61,7 +62,15 @@ struct TokenState {
     reason: Option<Error>,
 }
 
+/// Nobody can cancel it any more.
+const GONE: usize = usize::MAX;
+
 impl Leaf {
+    /// Whether it may be cancelled, or is.
+    fn matters(&self) -> bool {
+        self.others.load(Ordering::Acquire) != GONE || self.is_cancelled()
+    }
+
     #[inline]
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
@@ -173,6 +182,21 @@ impl CancellationSource {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.leaf.is_cancelled()
+    }
+}
+
+impl Clone for CancellationSource {
+    /// The same source.
+    fn clone(&self) -> Self {
+        self.leaf.others.fetch_add(1, Ordering::Relaxed);
+        Self { leaf: Arc::clone(&self.leaf) }
+    }
+}
+
+impl Drop for CancellationSource {
+    fn drop(&mut self) {
+        // Below zero is gone: tokens that are linked from then on leave it out.
+        self.leaf.others.fetch_sub(1, Ordering::Release);
     }
 }
 

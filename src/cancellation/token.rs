@@ -58,7 +58,8 @@ impl CancellationToken {
         // The addresses of all of them, once they are many.
         let mut known = BTreeSet::new();
         for token in tokens {
-            for leaf in token.leaves.iter() {
+            // One whose sources are gone is never cancelled: a chain of links does not keep it.
+            for leaf in token.leaves.iter().filter(|leaf| leaf.matters()) {
                 if leaves.len() == FEW_LEAVES {
                     known.extend(leaves.iter().map(Arc::as_ptr));
                 }

@@ -12,6 +12,7 @@ mod combinator_model;
 mod combinator_nesting;
 mod combinators;
 mod destination;
+mod found;
 mod group;
 mod group_open;
 mod merge;

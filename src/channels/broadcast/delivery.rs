@@ -75,10 +75,13 @@ where
         poll
     }
 
-    /// Offers the item to one destination: the item itself if nobody else waits for it.
+    /// Offers the item to one destination: the item itself if nobody else waits for it, nobody has missed
+    /// it, and it comes back if it is not taken.
     fn offer(&mut self, index: usize, is_last: bool) -> Result<(), Error> {
         self.doing = BroadcastDoing::Item;
-        let offered = if is_last { self.item.take() } else { self.item.clone() };
+        let is_missed = || self.legs.iter().any(|leg| leg.standing == ItemStanding::Missed);
+        let is_itself = is_last && self.legs[index].gives_back() && !is_missed();
+        let offered = if is_itself { self.item.take() } else { self.item.clone() };
         let Some(offered) = offered else { return Ok(()) };
         self.doing = BroadcastDoing::Destination(index);
         let Err(offer) = self.legs[index].offer(self.options.overflow, offered) else {
@@ -87,7 +90,7 @@ where
         self.doing = BroadcastDoing::Item;
         let (left, result) = match offer {
             LegOffer::Full(item) => {
-                let copy = if is_last { self.item.insert(item).clone() } else { item };
+                let copy = if is_itself { self.item.insert(item).clone() } else { item };
                 self.legs[index].wait_with(copy);
                 return Ok(());
             }
@@ -98,7 +101,7 @@ where
             }
             LegOffer::Failed(error, item) => (item, self.lose(index, error)),
         };
-        if is_last {
+        if is_itself {
             self.item = left;
         }
         result

@@ -45,6 +45,8 @@ pub(super) struct WaitsFor {
     pub(super) has_room: bool,
     pub(super) send: bool,
     pub(super) flush: bool,
+    /// It has answered that nothing is to be flushed, and has got nothing since.
+    pub(super) flushed: bool,
     pub(super) closed: bool,
     pub(super) end: bool,
 }

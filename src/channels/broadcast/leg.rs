@@ -122,6 +122,11 @@ impl<D: Destination> Leg<D> {
         self.destination.as_ref().is_some_and(|destination| destination.makes_room())
     }
 
+    /// Whether an item that is not taken comes back.
+    pub(super) fn gives_back(&self) -> bool {
+        self.destination.as_ref().is_some_and(|destination| destination.gives_back())
+    }
+
     /// Is not asked again: what waits in it and is not taken back goes with it.
     pub(super) fn detach(&mut self) {
         let destination = self.destination.take();
@@ -213,7 +218,7 @@ impl<D: Destination> Leg<D> {
         self.standing = ItemStanding::Delivered;
         self.report.delivered += 1;
         // There is something to be flushed, and less room.
-        (self.waits.on.ready, self.waits.on.flush) = (false, false);
+        (self.waits.on.ready, self.waits.on.flush, self.waits.on.flushed) = (false, false, false);
     }
 
     /// Waits for room with a copy of the item.
@@ -258,7 +263,12 @@ impl<D: Destination> Leg<D> {
     }
 
     pub(super) fn poll_flush(&mut self) -> Poll<Result<(), Error>> {
-        self.ask(|on| &mut on.flush, Poll::Ready(Ok(())), D::poll_flush)
+        if self.waits.on.flushed {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self.ask(|on| &mut on.flush, Poll::Ready(Ok(())), D::poll_flush);
+        self.waits.on.flushed = matches!(polled, Poll::Ready(Ok(())));
+        polled
     }
 
     /// Ready when nobody receives any more.

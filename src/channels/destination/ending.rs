@@ -59,6 +59,11 @@ impl Ending {
         self.over = true;
     }
 
+    /// Whether it waits for nothing any more.
+    pub(in super::super) fn is_over(&self) -> bool {
+        self.over
+    }
+
     pub(in super::super) fn into_error(self) -> Option<Error> {
         self.error
     }

@@ -140,6 +140,12 @@ pub trait Destination {
         false
     }
 
+    /// Whether what it does not take always comes back.
+    #[doc(hidden)]
+    fn gives_back(&self) -> bool {
+        false
+    }
+
     /// Delivers a message at once, in place of the oldest undelivered one where there is no room;
     /// that one is given out. By default it only [tries](Destination::try_send).
     ///
@@ -234,6 +240,10 @@ impl<D: Destination + Unpin + ?Sized> Destination for &mut D {
 
     fn take_back(mut self: Pin<&mut Self>) -> Option<Undelivered<D::Message>> {
         Pin::new(&mut **self).take_back()
+    }
+
+    fn gives_back(&self) -> bool {
+        (**self).gives_back()
     }
 
     fn makes_room(&self) -> bool {

@@ -208,6 +208,10 @@ where
         this.left.take_back().or_else(|| this.right.take_back())
     }
 
+    fn gives_back(&self) -> bool {
+        self.left.gives_back() && self.right.gives_back()
+    }
+
     fn makes_room(&self) -> bool {
         self.left.makes_room() && self.right.makes_room()
     }

@@ -137,6 +137,10 @@ impl<T: Send + 'static> Destination for SenderDestination<T> {
         self.waiting.take().map(Undelivered::waiting)
     }
 
+    fn gives_back(&self) -> bool {
+        true
+    }
+
     fn makes_room(&self) -> bool {
         true
     }

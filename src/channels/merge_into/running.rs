@@ -232,13 +232,19 @@ where
         let mut ending = Ending::new(error, failed);
         if let Some(source) = self.sending.take() {
             let Self { destination, hand, settings, .. } = self;
+            let mut has_failed = false;
             let sent = panics::contain(|| {
                 let mut cx = Context::from_waker(Waker::noop());
                 if failed {
                     return false;
                 }
-                if let Poll::Ready(sent) = destination.as_mut().poll_send(&mut cx, hand) {
-                    return sent.is_ok();
+                match destination.as_mut().poll_send(&mut cx, hand) {
+                    Poll::Ready(Ok(())) => return true,
+                    Poll::Ready(Err(_)) => {
+                        has_failed = true;
+                        return false;
+                    }
+                    Poll::Pending => {}
                 }
                 if !settings.keep_open {
                     // A closed destination gives back what waits in front of it.
@@ -246,12 +252,18 @@ where
                 }
                 false
             });
+            if has_failed {
+                ending.give_up();
+            }
             if let Ok(true) = sent {
                 self.sources[source].delivered += 1;
             } else {
                 self.lost_one = true;
-                let _ =
-                    sent.map_err(|message| ending.add(Error::panic("the destination", &message)));
+                if let Err(message) = sent {
+                    // It is not asked again.
+                    ending.add(Error::panic("the destination", &message));
+                    ending.give_up();
+                }
                 if let Err(message) = panics::contain(|| self.hand_over()) {
                     let whose = "the callback for undelivered messages";
                     ending.add(Error::panic(whose, &message));
@@ -298,7 +310,7 @@ where
     fn drop(&mut self) {
         if self.ending.is_none() {
             self.stop(Stop::Error(Error::canceled()));
-            if !self.settings.keep_open {
+            if !self.settings.keep_open && self.ending.as_ref().is_none_or(|it| !it.is_over()) {
                 let mut cx = Context::from_waker(Waker::noop());
                 panics::drop_contained(|| {
                     let _ = self.destination.as_mut().poll_close(&mut cx);

@@ -69,6 +69,13 @@ pin_project! {
         ended: bool,
         open: Open<S::Message, S::Receipt>,
     }
+
+    impl<S: Source> PinnedDrop for Window<S> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            panics::drop_contained(|| this.source.set(None));
+        }
+    }
 }
 
 impl<S: Source> Window<S> {

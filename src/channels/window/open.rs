@@ -203,3 +203,10 @@ impl<M, R: Receipt> Open<M, R> {
         Some(Delivery::message(vec![message], receipt))
     }
 }
+
+/// What was taken is dropped one by one.
+impl<M, R> Drop for Open<M, R> {
+    fn drop(&mut self) {
+        panics::drop_each(self.messages.drain(..));
+    }
+}
