@@ -21,6 +21,9 @@ pub struct SourceId(u64);
 static LAST_SOURCE: AtomicU64 = AtomicU64::new(0);
 
 impl SourceId {
+    /// Below every other.
+    pub(crate) const FIRST: Self = Self(0);
+
     pub(crate) fn next() -> Self {
         Self(LAST_SOURCE.fetch_add(1, Ordering::Relaxed) + 1)
     }

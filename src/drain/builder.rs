@@ -7,7 +7,7 @@ use futures::stream::{Empty, Stream};
 
 use super::future::{StartedDrain, Unstarted};
 use super::letters::{DeadLetters, NoLetters};
-use super::order::{InOrder, Order};
+use super::order::{Order, Unkeyed};
 use super::progress::Progress;
 use super::put_back::{Nowhere, PutBack};
 use super::report::FanInReport;
@@ -98,7 +98,7 @@ where
             settings: Settings::default(),
             progress: None,
         },
-        order: InOrder,
+        order: Unkeyed,
         letters: NoLetters,
         put_back: Nowhere,
         undos: NoLocal,
@@ -151,7 +151,15 @@ where
 /// # Ok::<_, watershed::Error>(()) }).unwrap();
 /// ```
 #[must_use = "a drain does nothing unless it is awaited"]
-pub struct FanIn<S: Source, H, O = InOrder, D = NoLetters, P = Nowhere, U = NoLocal, N = Empty<S>> {
+pub struct FanIn<
+    S: Source,
+    H,
+    O = Unkeyed<true>,
+    D = NoLetters,
+    P = Nowhere,
+    U = NoLocal,
+    N = Empty<S>,
+> {
     pub(super) core: Core<S, H>,
     pub(super) order: O,
     pub(super) letters: D,

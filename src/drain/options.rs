@@ -9,7 +9,7 @@ use futures::stream::Stream;
 
 use super::builder::FanIn;
 use super::letters::{Letter, StoredBy};
-use super::order::{AnyOrder, ByKey, ByKeyAcross};
+use super::order::{ByKey, OrderedAcross, OrderedBy, Unkeyed};
 use super::progress::Progress;
 use super::put_back::BackTo;
 use super::settings::{Commit, OnFailure};
@@ -47,9 +47,9 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
     }
 
     /// Messages of one source are handled in any order, as many at once as permitted.
-    pub fn unordered(self) -> FanIn<S, H, AnyOrder, D, P, U, N> {
+    pub fn unordered(self) -> FanIn<S, H, Unkeyed<false>, D, P, U, N> {
         let Self { core, letters, put_back, undos, incoming, .. } = self;
-        FanIn { core, order: AnyOrder, letters, put_back, undos, incoming }
+        FanIn { core, order: Unkeyed, letters, put_back, undos, incoming }
     }
 
     /// Messages of one source that have a key in common are handled one after another, in their
@@ -74,7 +74,7 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
     /// assert_eq!(report.handled(), 3);
     /// # Ok::<_, watershed::Error>(()) }).unwrap();
     /// ```
-    pub fn ordered_by<K, C>(self, key: C) -> FanIn<S, H, ByKey<C, K>, D, P, U, N>
+    pub fn ordered_by<K, C>(self, key: C) -> FanIn<S, H, OrderedBy<C, K>, D, P, U, N>
     where
         K: Eq + Hash + Clone,
         C: FnMut(&S::Message) -> K,
@@ -89,13 +89,13 @@ impl<S: Source, H, O, D, P, U, N> FanIn<S, H, O, D, P, U, N> {
     pub fn ordered_across_sources_by<K, C>(
         self,
         key: C,
-    ) -> FanIn<S, H, ByKeyAcross<C, K>, D, P, U, N>
+    ) -> FanIn<S, H, OrderedAcross<C, K>, D, P, U, N>
     where
         K: Eq + Hash + Clone,
         C: FnMut(&S::Message) -> K,
     {
         let Self { core, letters, put_back, undos, incoming, .. } = self;
-        FanIn { core, order: ByKeyAcross::new(key), letters, put_back, undos, incoming }
+        FanIn { core, order: ByKey::new(key), letters, put_back, undos, incoming }
     }
 
     /// Further sources, taken in while the drain runs; it ends when this stream and all sources

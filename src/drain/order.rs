@@ -21,10 +21,10 @@ pub trait OrderTypes {
 pub trait Order<M>: OrderTypes<Key: Clone, Busy: BusyKeys<Self::Key>> {
     /// One message of a source at a time.
     const SERIAL: bool;
-    /// Keys count over all sources.
-    const ACROSS: bool;
     /// Messages that have a key in common run one after another.
     const KEYED: bool;
+    /// Keys count over all sources.
+    const ACROSS: bool = <Self::Busy as BusyKeys<Self::Key>>::ACROSS;
 
     /// The key of a message. This is the user's code.
     fn key(&mut self, message: &M) -> Self::Key;
@@ -38,6 +38,9 @@ pub trait Order<M>: OrderTypes<Key: Clone, Busy: BusyKeys<Self::Key>> {
 
 /// The keys of the messages that are being handled.
 pub trait BusyKeys<K>: Default {
+    /// They count over all sources.
+    const ACROSS: bool = false;
+
     /// Makes a key busy. A lane that waited for it shows its ticket.
     #[doc(hidden)]
     fn begin(&mut self, key: &K, ticket: Option<u64>) -> bool;
@@ -70,35 +73,17 @@ impl std::fmt::Debug for Waiter {
     }
 }
 
-/// One message of a source after another: the default.
+/// Without keys: one message of a source after another, which is the default, or all in any order.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct InOrder;
+pub struct Unkeyed<const SERIAL: bool>;
 
-impl OrderTypes for InOrder {
+impl<const SERIAL: bool> OrderTypes for Unkeyed<SERIAL> {
     type Key = ();
     type Busy = ();
 }
 
-impl<M> Order<M> for InOrder {
-    const SERIAL: bool = true;
-    const ACROSS: bool = false;
-    const KEYED: bool = false;
-
-    fn key(&mut self, _: &M) {}
-}
-
-/// In any order.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AnyOrder;
-
-impl OrderTypes for AnyOrder {
-    type Key = ();
-    type Busy = ();
-}
-
-impl<M> Order<M> for AnyOrder {
-    const SERIAL: bool = false;
-    const ACROSS: bool = false;
+impl<M, const SERIAL: bool> Order<M> for Unkeyed<SERIAL> {
+    const SERIAL: bool = SERIAL;
     const KEYED: bool = false;
 
     fn key(&mut self, _: &M) {}
@@ -126,54 +111,46 @@ impl BusyKeys<()> for () {
     }
 }
 
-/// The user's function, and how its keys are hashed.
+/// In order by the key that the user's function gives: the keys of each source by themselves, or over all
+/// sources, as they are kept in `B`.
 #[derive(Clone, Debug)]
-struct Keys<C, K> {
+pub struct ByKey<C, K, B> {
     key: C,
     hashed: RandomState,
     made: u64,
-    of: PhantomData<fn() -> K>,
+    kept: PhantomData<fn() -> (K, B)>,
 }
 
-impl<C, K> Keys<C, K> {
-    fn new(key: C) -> Self {
-        Self { key, hashed: RandomState::new(), made: 0, of: PhantomData }
-    }
+/// By the keys of each source.
+pub(super) type OrderedBy<C, K> = ByKey<C, K, HashSet<Hashed<K>, IsHashed>>;
 
-    #[inline]
-    fn of<M>(&mut self, message: &M) -> Hashed<K>
-    where
-        K: Hash,
-        C: FnMut(&M) -> K,
-    {
-        self.made += 1;
-        Hashed::new((self.key)(message), self.made, &self.hashed)
-    }
-}
+/// By keys that count over all sources.
+pub(super) type OrderedAcross<C, K> = ByKey<C, K, KeysOfAll<Hashed<K>>>;
 
-/// In order by key, the keys of each source by themselves.
-#[derive(Clone, Debug)]
-pub struct ByKey<C, K>(Keys<C, K>);
-
-impl<C, K> ByKey<C, K> {
+impl<C, K, B> ByKey<C, K, B> {
     pub(super) fn new(key: C) -> Self {
-        Self(Keys::new(key))
+        Self { key, hashed: RandomState::new(), made: 0, kept: PhantomData }
     }
 }
 
-impl<C, K> OrderTypes for ByKey<C, K> {
+impl<C, K, B> OrderTypes for ByKey<C, K, B> {
     type Key = Hashed<K>;
-    type Busy = HashSet<Hashed<K>, IsHashed>;
+    type Busy = B;
 }
 
-impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKey<C, K> {
+impl<M, K, C, B> Order<M> for ByKey<C, K, B>
+where
+    K: Eq + Hash + Clone,
+    C: FnMut(&M) -> K,
+    B: BusyKeys<Hashed<K>>,
+{
     const SERIAL: bool = false;
-    const ACROSS: bool = false;
     const KEYED: bool = true;
 
     #[inline]
     fn key(&mut self, message: &M) -> Hashed<K> {
-        self.0.of(message)
+        self.made += 1;
+        Hashed::new((self.key)(message), self.made, &self.hashed)
     }
 
     fn hash_of(key: &Hashed<K>) -> u64 {
@@ -199,36 +176,6 @@ impl<K: Eq + Hash + Clone> BusyKeys<K> for HashSet<K, IsHashed> {
 
     fn take_all(&mut self) -> impl Iterator<Item = K> {
         std::mem::take(self).into_iter()
-    }
-}
-
-/// In order by key, over all sources.
-#[derive(Clone, Debug)]
-pub struct ByKeyAcross<C, K>(Keys<C, K>);
-
-impl<C, K> ByKeyAcross<C, K> {
-    pub(super) fn new(key: C) -> Self {
-        Self(Keys::new(key))
-    }
-}
-
-impl<C, K> OrderTypes for ByKeyAcross<C, K> {
-    type Key = Hashed<K>;
-    type Busy = KeysOfAll<Hashed<K>>;
-}
-
-impl<M, K: Eq + Hash + Clone, C: FnMut(&M) -> K> Order<M> for ByKeyAcross<C, K> {
-    const SERIAL: bool = false;
-    const ACROSS: bool = true;
-    const KEYED: bool = true;
-
-    #[inline]
-    fn key(&mut self, message: &M) -> Hashed<K> {
-        self.0.of(message)
-    }
-
-    fn hash_of(key: &Hashed<K>) -> u64 {
-        key.hash()
     }
 }
 
@@ -272,6 +219,8 @@ impl KeyLine {
 }
 
 impl<K: Eq + Hash + Clone> BusyKeys<K> for KeysOfAll<K> {
+    const ACROSS: bool = true;
+
     fn begin(&mut self, key: &K, ticket: Option<u64>) -> bool {
         match self.busy.get_mut(key) {
             Some(line) if ticket.is_some() && line.let_through == ticket => {

@@ -21,8 +21,10 @@ use super::undos::{UndoWith, Undone};
 use super::unsettled::{Record, UnsettledMessages};
 use crate::clock::Alarm;
 use crate::error::{Error, Failure};
+use crate::origin::SourceId;
 use crate::panics;
 use crate::settlement::{Given, Key, Settled, Tag, Verdict};
+use crate::step::{LentStep, Polls};
 use crate::undo::RollbackReport;
 
 /// How far a message is that is taken back.
@@ -36,6 +38,8 @@ pub(super) enum TakenBack {
 /// A message that is taken back. It is polled when it was woken, however many others are.
 pub(super) struct TakingBack<C: DrainTypes> {
     tag: Tag,
+    /// Whose message it is.
+    source: Option<SourceId>,
     /// There until it has ended.
     underway: Option<Underway<C>>,
 }
@@ -65,6 +69,7 @@ impl<C: Drains> Future for TakingBack<C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Tag, Came)> {
         let tag = self.tag;
+        let _polls = self.source.map(Polls::of);
         let came = match &mut self.underway {
             None => return Poll::Pending,
             Some(Underway::Undoing(rollback)) => {
@@ -261,11 +266,11 @@ impl<C: Drains> State<C> {
 
 impl<C: Drains> UnsettledMessages<C> {
     fn begin_back(&mut self, tag: Tag, back: TakenBack, underway: Underway<C>) {
-        if let Some(record) = self.get(tag) {
-            record.back = Some(back);
-        }
-        let underway = Some(underway);
-        self.undoing.get_or_insert_default().push(TakingBack { tag, underway });
+        let Some(record) = self.get(tag) else { return };
+        record.back = Some(back);
+        let source = record.step.as_ref().and_then(LentStep::source);
+        let back = TakingBack { tag, source, underway: Some(underway) };
+        self.undoing.get_or_insert_default().push(back);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The transports of a drain: driven with it, and closed at its end.
 //!
 //! Verdicts are sent and leases renewed whatever the handlers do: at the start of each poll, before
-//! messages are taken, and behind them. At the end of the drain fetching stops, what was not taken is
+//! messages are taken, and behind them, at those transports that have anything to do (`settlement::bell`). At the end of the drain fetching stops, what was not taken is
 //! released, everything that is open is settled, and the transports of which no source is left are
 //! closed.
 
@@ -68,9 +68,12 @@ impl<C: Drains> RunningDrain<C> {
     /// Where one of them cannot be used by this drain.
     pub(super) fn attach(&mut self, state: &mut State<C>, profile: &Profile) -> Result<(), Error> {
         for desk in &profile.desks {
-            let known = self.transports.known.insert(Arc::as_ptr(desk).addr(), profile.gathers);
-            match known {
-                None => self.attach_one(desk, state, profile)?,
+            let address = Arc::as_ptr(desk).addr();
+            match self.transports.known.get(&address).copied() {
+                None => {
+                    self.attach_one(desk, state, profile)?;
+                    self.transports.known.insert(address, profile.gathers);
+                }
                 Some(gathers) if profile.groups && gathers != profile.gathers => {
                     let text =
                         "of a transport that keeps order by group all sources are windows, or none";

@@ -1,8 +1,8 @@
 //! Which desks have anything to do.
 //!
 //! A drain looks at those of its transports that were woken, or that it has said something to, since it
-//! looked last. With a thousand of them, of which one at a time has a message, looking at all of them
-//! each time is nearly all that there is to be done: `cargo bench -p benches --bench settlement -- in_turn`.
+//! looked last. With a thousand of them, of which one at a time has a message, nearly all of the time
+//! would go into looking at the others: `cargo bench -p benches --bench settlement -- in_turn`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -189,8 +189,9 @@ impl Able {
     /// It keeps order by [group](Facts::group), as FIFO queues do: of each group one message at a time
     /// is handled, those of different groups at once, without being asked; and what is behind one that
     /// goes back goes back before it. [`unordered`](crate::FanIn::unordered) is
-    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation) there. For messages that are settled
-    /// [each by itself](Self::each).
+    /// [`ErrorCode::Validation`](crate::ErrorCode::Validation) there, and so are
+    /// [windows](crate::channels::Window) over some of its sources and not over others. For messages that
+    /// are settled [each by itself](Self::each).
     pub const fn groups(mut self) -> Self {
         self.groups = true;
         self

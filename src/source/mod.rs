@@ -78,7 +78,8 @@ pub trait Source {
     /// [`Ticket`](crate::transport::Ticket) for what comes from a [transport](crate::transport).
     type Receipt: Receipt;
 
-    /// The next message, a fault, or the end of the source. All that follows is nothing to a plain stream.
+    /// The next message, a fault, or the end of the source. The methods that follow have defaults: those of
+    /// a plain stream.
     #[doc(hidden)]
     fn poll_delivery(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self>;
 

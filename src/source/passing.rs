@@ -3,7 +3,7 @@
 //! A method that a wrapper forgets to pass on is a pause or a window that gets lost there, so they are
 //! written once.
 
-/// All but deliveries; with `profile`, what an operation asks beforehand as well. The wrapper is pinned
+/// All but `poll_delivery` and `take_held`; with `profile`, what an operation asks beforehand as well. The wrapper is pinned
 /// with its `source`.
 macro_rules! leave_to_source {
     (profile) => {

@@ -306,6 +306,11 @@ impl LentStep {
         }
     }
 
+    /// The source of its message.
+    pub(crate) fn source(&self) -> Option<SourceId> {
+        self.own.source.as_ref().map(|source| source.id)
+    }
+
     /// Whether nobody else holds the step or its scope. Whoever did is seen to have finished.
     #[inline]
     pub(crate) fn is_home(&self) -> bool {

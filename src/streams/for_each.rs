@@ -114,7 +114,6 @@ impl<S, O> fmt::Debug for ForEachStep<S, O> {
 
 pin_project! {
     /// A run between its first poll and its result.
-
     pub struct RunningForEach<S, O, F, E> {
         #[pin]
         each: Each<S, O, F, (), E>,

@@ -11,7 +11,6 @@ use super::Transport;
 use super::hub::Hub;
 use super::options::LinkOptions;
 use super::source::TransportSource;
-use super::state::TransportState;
 use crate::retry::RetryPolicy;
 use crate::settlement::Assignment;
 
@@ -148,7 +147,11 @@ impl<T: Transport> Hub<T> {
     fn assigned(
         self: &Arc<Self>,
     ) -> (TransportSource<T>, impl Stream<Item = TransportSource<T>> + Send + use<T>) {
-        let keeper = TransportSource::of(self, self.change(TransportState::add_keeper));
+        let (keeper, number) = self.change(|state| {
+            let keeper = state.add_keeper();
+            (keeper, state.add_source(keeper))
+        });
+        let keeper = TransportSource::new(self, keeper, number);
         self.change(|state| {
             if !state.able.assigns {
                 let text = "this transport assigns no partitions: its sources are `link.source()`";
@@ -164,13 +167,13 @@ impl<T: Transport> Hub<T> {
     fn poll_assigned(self: &Arc<Self>, waker: &Waker) -> Poll<Option<TransportSource<T>>> {
         let waker = waker.clone();
         let part = self.change(|state| match state.next_assigned() {
-            Some(part) => Poll::Ready(Some(part)),
+            Some(part) => Poll::Ready(Some((part, state.add_source(part)))),
             None if state.stopped => Poll::Ready(None),
             None => {
                 state.aside.old_wakers.extend(state.assigned_waker.replace(waker));
                 Poll::Pending
             }
         });
-        part.map(|part| part.map(|part| TransportSource::of(self, part)))
+        part.map(|part| part.map(|(part, number)| TransportSource::new(self, part, number)))
     }
 }

@@ -30,8 +30,10 @@ pub(super) struct Part<M> {
     pub(super) waker: Option<Waker>,
     /// Nothing more is fetched. The source ends when what is buffered is taken.
     pub(super) ended: bool,
-    /// Sources of it that somebody has: an earlier one may be dropped late.
+    /// Sources of it that somebody has, and the one of them that a drain has: an earlier one may be kept, and
+    /// dropped late.
     pub(super) sources: usize,
+    pub(super) drained: Option<u64>,
     /// Its last source was dropped.
     pub(super) left: bool,
     /// It is not ours any more.
@@ -100,6 +102,7 @@ impl<M> Part<M> {
             waker: None,
             ended: false,
             sources: 0,
+            drained: None,
             left: false,
             lost: false,
             keeper: false,

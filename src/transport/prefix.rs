@@ -33,7 +33,7 @@ pub(super) struct Prefix {
     /// Those that are being undone because they are behind one of these: one message, or all of one
     /// window.
     voiding: BTreeSet<u64>,
-    /// Which window that is.
+    /// The tag of that window, as long as it is being undone: tags are used again.
     voided: Option<Tag>,
     /// Done, and to be committed: the last of them covers all.
     pub(super) ready: Vec<Key>,
@@ -135,7 +135,8 @@ impl Prefix {
         self.releasing.into_iter().chain(self.stuck).min()
     }
 
-    /// One was done, or will be passed over: also one that could not be undone.
+    /// One was done, or will be passed over. One that could not be undone is no longer being undone, and goes
+    /// back with what is in front of it.
     pub(super) fn done(&mut self, place: u64) {
         self.voiding.remove(&place);
         if let Some(index) = self.index(place) {

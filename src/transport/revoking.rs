@@ -231,7 +231,7 @@ impl<T: Transport> TransportState<T> {
             for (message, _) in std::mem::take(&mut part.buffer) {
                 self.aside.messages.push(message);
             }
-            (part.held, part.waits_for_room) = (0, None);
+            (part.held, part.waits_for_room, part.drained) = (0, None, None);
             part.stop_fetch();
             part.fetch = super::part::Fetch::default();
             if let Some(prefix) = &mut part.prefix {

@@ -21,6 +21,8 @@ use crate::source::{Body, Delivery, Hold, Polled, Profile, Source};
 pub struct TransportSource<T: Transport> {
     hub: Arc<Hub<T>>,
     part: u64,
+    /// Among all sources of the transport.
+    number: u64,
 }
 
 /// What a source has just now.
@@ -34,16 +36,15 @@ enum NextMessage<M> {
 
 impl<T: Transport> TransportSource<T> {
     pub(super) fn open(hub: &Arc<Hub<T>>, assignment: Assignment) -> Self {
-        let part = hub.change(|state| state.open(assignment));
-        Self::of(hub, part)
+        let (part, number) = hub.change(|state| {
+            let part = state.open(assignment);
+            (part, state.add_source(part))
+        });
+        Self::new(hub, part, number)
     }
 
-    pub(super) fn of(hub: &Arc<Hub<T>>, part: u64) -> Self {
-        hub.change(|state| {
-            state.sources += 1;
-            state.parts.get_mut(&part).into_iter().for_each(|part| part.sources += 1);
-        });
-        Self { hub: Arc::clone(hub), part }
+    pub(super) fn new(hub: &Arc<Hub<T>>, part: u64, number: u64) -> Self {
+        Self { hub: Arc::clone(hub), part, number }
     }
 
     /// Which partition it brings, in which generation: to name it by, say.
@@ -66,6 +67,16 @@ impl<T: Transport> TransportState<T> {
             (part.left, part.ended) = (false, self.stopped);
         }
         id
+    }
+
+    /// One more source of a part. Returns its number.
+    pub(super) fn add_source(&mut self, id: u64) -> u64 {
+        self.sources += 1;
+        self.last_source += 1;
+        if let Some(part) = self.parts.get_mut(&id) {
+            part.sources += 1;
+        }
+        self.last_source
     }
 
     /// Partitions that an earlier drain has left are there for the next one.
@@ -230,19 +241,28 @@ impl<T: Transport> TransportState<T> {
         }
     }
 
-    /// A source was dropped.
-    fn leave(&mut self, id: u64, attached: bool) {
+    /// A source was dropped: the last one of its part, the one that its drain has, or one that somebody has
+    /// kept.
+    fn leave(&mut self, id: u64, number: u64, attached: bool) {
         self.sources -= 1;
         let Some(part) = self.parts.get_mut(&id) else { return };
         part.sources -= 1;
-        if part.sources > 0 {
+        let (is_last, is_drained) = (part.sources == 0, part.drained == Some(number));
+        if is_drained {
+            part.drained = None;
+        }
+        if is_last {
+            part.left = true;
+            part.end();
+        } else if is_drained {
+            part.fetch.wanted = false;
+            part.stop_fetch();
+        } else {
             return;
         }
-        part.left = true;
-        part.end();
         if attached {
             self.release_buffer(id);
-        } else {
+        } else if is_last {
             let buffer = std::mem::take(&mut part.buffer);
             for (message, key) in buffer {
                 self.aside.messages.push(message);
@@ -289,9 +309,17 @@ impl<T: Transport> Source for TransportSource<T> {
             // The transport is told by itself.
             return;
         }
-        let (id, attached) = (self.part, self.hub.notices.is_attached());
+        let (id, number, attached) = (self.part, self.number, self.hub.notices.is_attached());
         self.hub.change(|state| {
             let Some(part) = state.parts.get_mut(&id) else { return };
+            if hold == Hold::No {
+                part.drained = Some(number);
+            } else if part.drained != Some(number) {
+                return;
+            }
+            if hold == Hold::Leave {
+                part.drained = None;
+            }
             part.paused = hold != Hold::No;
             if part.paused {
                 part.fetch.wanted = false;
@@ -322,8 +350,8 @@ impl<T: Transport> Source for TransportSource<T> {
 impl<T: Transport> Drop for TransportSource<T> {
     fn drop(&mut self) {
         let attached = self.hub.notices.is_attached();
-        let part = self.part;
-        self.hub.change(|state| state.leave(part, attached));
+        let (part, number) = (self.part, self.number);
+        self.hub.change(|state| state.leave(part, number, attached));
     }
 }
 

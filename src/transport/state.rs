@@ -81,8 +81,9 @@ pub(super) struct TransportState<T: Transport> {
     pub(super) by_hand: HashMap<Key, Settled>,
     /// Receipts of messages whose drain is gone, for those who undo them.
     pub(super) kept: HashMap<Key, Arc<T::Receipt>>,
-    /// Sources that somebody has.
+    /// Sources that somebody has, and the number of the last one.
     pub(super) sources: usize,
+    pub(super) last_source: u64,
     pub(super) stopped: bool,
     /// Nobody drives it any more.
     pub(super) detached: bool,
@@ -136,6 +137,7 @@ impl<T: Transport> TransportState<T> {
             by_hand: HashMap::new(),
             kept: HashMap::new(),
             sources: 0,
+            last_source: 0,
             stopped: false,
             detached: false,
             driver: None,
@@ -317,7 +319,8 @@ impl<T: Transport> TransportState<T> {
             // Partitions are on their way to whoever has none.
             let is_through =
                 if part.keeper { self.partitions.any_ours() } else { part.ended || is_dry };
-            (is_through || part.left) && part.revoking.is_none()
+            let is_away = part.left || part.drained.is_none();
+            (is_through || is_away) && part.revoking.is_none()
         };
         let is_idle = self.entries.len() == 0 && self.news.is_empty() && self.assigned.is_empty();
         is_idle && self.parts.values().all(has_nothing)

@@ -90,15 +90,15 @@ pub(super) fn take_again(
         if after.is_some() && !idle {
             return None;
         }
-        let is_here = after.is_some_and(|after| session.given_up.contains_any(&after));
+        let waits_for = after.filter(|after| session.given_up.contains_any(after));
         let (_, actions) = session.given_up.again_for(asker)?;
-        let Some(index) = behind.filter(|_| is_here) else {
+        let Some((index, after)) = behind.zip(waits_for) else {
             actions.take_last(1, next);
             return Some(since);
         };
         let mut failed = Columns::default();
         let failure = give_up(actions, index, &mut failed);
-        session.given_up.by_all.append(&mut failed);
+        session.given_up.add_behind(&after, failed);
         session.add_failures([failure]);
     }
 }
@@ -138,7 +138,9 @@ pub(super) fn turn(
         if !is_here {
             return WhoseTurn::Alone;
         }
-        let failure = give_up(staged, index, &mut session.given_up.by_all);
+        let mut failed = Columns::default();
+        let failure = give_up(staged, index, &mut failed);
+        session.given_up.add_behind(&after, failed);
         session.add_failures([failure]);
         if staged.is_empty() {
             return WhoseTurn::Usual(0);

@@ -142,6 +142,12 @@ impl Columns {
         slot.column.is_last().then_some(index)
     }
 
+    /// The highest number that is here.
+    pub(super) fn highest(&mut self) -> Option<u64> {
+        self.slots.iter_mut().for_each(|slot| slot.column.sort());
+        self.slots.iter().filter_map(|slot| slot.column.last()).max()
+    }
+
     /// How many actions may be taken before one that runs when nothing else does.
     pub(super) fn before_last(&self, most: usize) -> usize {
         let highest = self.slots.iter().filter(|slot| slot.column.is_last());

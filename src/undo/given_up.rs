@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use super::column::LinkId;
 use super::columns::Columns;
 
@@ -29,7 +31,7 @@ pub(super) struct Since {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Elsewhere {
     link: LinkId,
-    /// Earlier rollbacks have given them up as well, whatever these were given.
+    /// The first rollback of this session that may still run them if it was given the value.
     from: u64,
 }
 
@@ -46,6 +48,11 @@ impl Elsewhere {
     pub(super) fn new(link: LinkId, since: Option<Since>) -> Self {
         let from = since.map_or(0, |since| since.elsewhere.map_or(since.id, |before| before.from));
         Self { link, from }
+    }
+
+    /// The same for the rollbacks of another session.
+    pub(super) fn for_others(self) -> Self {
+        Self { from: 0, ..self }
     }
 }
 
@@ -90,12 +97,22 @@ impl GivenUp {
         self.again.entry(since).or_default().append(&mut actions);
     }
 
-    /// What this rollback is to run although some have given it up.
+    /// Takes in an action that comes after others, which are still here: whoever runs these runs it.
+    pub(super) fn add_behind(&mut self, others: &[u64], mut action: Columns) {
+        let here = self.again.iter().filter(|(_, actions)| actions.contains_any(others));
+        let here: SmallVec<[Since; 1]> = here.map(|(since, _)| *since).collect();
+        match *here {
+            [since] if !self.by_all.contains_any(others) => self.add(since, action),
+            _ => self.by_all.append(&mut action),
+        }
+    }
+
+    /// What this rollback is to run although some have given it up: where the last one of that is.
     pub(super) fn again_for(&mut self, asker: Asker) -> Option<(Since, &mut Columns)> {
-        let mut again = self.again.iter_mut().rev();
-        again
-            .find(|(since, actions)| since.is_for(asker) && !actions.is_empty())
-            .map(|(since, actions)| (*since, actions))
+        let own = self.again.iter_mut().filter(|(since, _)| since.is_for(asker));
+        let last = own.filter_map(|(since, actions)| Some((actions.highest()?, *since))).max();
+        let (_, since) = last?;
+        self.again.get_mut(&since).map(|actions| (since, actions))
     }
 
     /// Whether any of these is here.

@@ -260,7 +260,8 @@ impl CompensationScope {
                 state.lent = None;
             }
         }
-        let GivenBack { ended, mut rest, .. } = back;
+        let GivenBack { mut ended, mut rest, .. } = back;
+        ended.elsewhere.iter_mut().for_each(|(at, _)| *at = at.for_others());
         if let Some(session) = &mut state.session {
             // Its rollbacks were there when these ended.
             session.succeeded += ended.succeeded;

@@ -119,7 +119,8 @@ impl Rollback {
     ///
     /// Another rollback of the same scope cannot run these: where one of them is on its way and this
     /// future is not polled, the other one waits.
-    /// What the other one has come to first and could not run, it names as failed, and this one runs.
+    /// What the other one has come to first and could not run, this one runs; the other one names it as
+    /// failed if it answers before that.
     pub fn local(self, undos: &LocalUndos) -> LocalRollback {
         LocalRollback::new(self, undos)
     }

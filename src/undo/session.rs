@@ -6,7 +6,7 @@
 //! rollback that started it. When that one goes away, its attempts are dropped and their actions are
 //! staged again, for the next one to start anew. An action that failed for good waits here so that no
 //! rollback takes it again which was there when it failed, also where a later one has begun it since
-//! and gone away. Each rollback answers when nothing is staged and nothing runs, and names what has
+//! and gone away (but for actions that this one could not run: see `given_up`). Each rollback answers when nothing is staged and nothing runs, and names what has
 //! failed since it came, each action once.
 //!
 //! The driver takes a batch of actions under one lock, and works through it within one poll. It looks

@@ -197,7 +197,10 @@ impl Single {
     #[cold]
     fn pause_or_give_up(&mut self, error: Error) -> Option<Box<ActionEnd>> {
         let wait = self.terms.policy.retry.wait_after_error(self.attempts, &error);
-        let Some(wait) = wait else { return self.give_up(error).err() };
+        // What it was not given, it cannot run the next time either.
+        let Some(wait) = wait.filter(|_| self.elsewhere().is_none()) else {
+            return self.give_up(error).err();
+        };
         if wait.is_zero() {
             return None;
         }
@@ -226,12 +229,18 @@ impl Single {
         Poll::Ready(polled.map(drop).map_err(|message| Error::panic("the clock", &message)))
     }
 
+    /// Where the action that runs lives, if its rollback was not given that.
+    fn elsewhere(&self) -> Option<LinkId> {
+        let link = self.taken.lives_in(self.current?)?;
+        (self.terms.link() != Some(link)).then_some(link)
+    }
+
     #[cold]
     fn give_up(&mut self, error: Error) -> Result<(), Box<ActionEnd>> {
+        let home = self.elsewhere();
         let Some(column) = self.current.take() else { return Ok(()) };
         let number = self.taken.number(column);
         let (label, registered_at) = self.taken.describe(column);
-        let home = self.taken.lives_in(column).filter(|link| self.terms.link() != Some(*link));
         panics::drop_contained(|| {
             trace::compensated(|| (label.clone(), registered_at), self.attempts, Some(&error));
         });

@@ -11,7 +11,7 @@ use watershed::{
     Clock, CompensationPolicy, CompensationScope, LocalUndos, ManualClock, RetryPolicy, labelled,
 };
 
-use crate::support::{Gate, Hand, block_on, timed};
+use crate::support::{Gate, Hand, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -233,27 +233,53 @@ fn what_could_not_be_run_is_withdrawn_cleared_and_counted_like_any_other() {
 }
 
 #[test]
-fn a_rollback_of_what_a_message_has_become_runs_what_the_other_one_could_not() {
-    let (outer, inner) = (CompensationScope::new(), CompensationScope::new());
-    let undos = LocalUndos::new();
-    let ran: Rc<Cell<usize>> = Rc::default();
-    let runs = Rc::clone(&ran);
-    undos.register(&inner, move || {
-        runs.set(runs.get() + 1);
-        async {}
+fn one_that_cannot_run_it_does_not_try_again() {
+    for policy in policies() {
+        let stage = Stage::new(0);
+        let clock = ManualClock::new();
+        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+        let terms = policy.clone().retry(RetryPolicy::fixed(u32::MAX, SECOND));
+        let mut other = Hand::new(stage.scope.roll_back(&terms).clock(&shared));
+        let mut given = Hand::new(stage.scope.roll_back(&policy).local(&stage.undos));
+        assert!(other.run().is_pending());
+        assert!(given.run().is_pending());
+        stage.gate.open();
+        let Poll::Ready(Err(failure)) = other.run() else { panic!("it has nothing to wait for") };
+        assert_eq!(failure.report().failures()[0].attempts(), 1);
+        assert!(matches!(given.run(), Poll::Ready(Ok(_))), "{policy:?}");
+        assert_eq!(clock.sleepers(), 0);
+    }
+}
+
+#[test]
+fn what_each_of_them_is_to_run_still_goes_from_the_last_to_the_first() {
+    let (scope, undos, gate) = (CompensationScope::new(), LocalUndos::new(), Gate::default());
+    let log: Rc<RefCell<Vec<usize>>> = Rc::default();
+    let note = |number: usize| {
+        let log = Rc::clone(&log);
+        undos.register(&scope, move || {
+            log.borrow_mut().push(number);
+            async {}
+        });
+    };
+    note(1);
+    let closed = gate.clone();
+    scope.register_compensation(move || {
+        let gate = closed.clone();
+        async move { gate.wait().await }
     });
-    let clock = ManualClock::new();
-    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-    let terms = CompensationPolicy::sequential_reverse().retry(RetryPolicy::fixed(2, SECOND));
-    let mut other = Hand::new(inner.roll_back(&terms).clock(&shared));
-    assert!(other.run().is_pending(), "between two attempts that cannot succeed");
-    outer.absorb(&inner);
-    clock.advance(SECOND);
-    assert!(matches!(other.run(), Poll::Ready(Err(_))));
-    outer.absorb(&inner);
+    note(2);
     let policy = CompensationPolicy::sequential_reverse();
-    assert_eq!(block_on(outer.roll_back(&policy).local(&undos)).unwrap().succeeded(), 1);
-    assert_eq!((ran.get(), undos.len()), (1, 0));
+    let mut other = Hand::new(scope.roll_back(&policy));
+    assert!(other.run().is_pending(), "it could not run the last one, and waits with the next");
+    let mut given = Hand::new(scope.roll_back(&policy).local(&undos));
+    assert!(given.run().is_pending());
+    let mut late = Hand::new(scope.roll_back(&policy));
+    assert!(late.run().is_pending());
+    gate.open();
+    assert!(late.run().is_ready() | other.run().is_ready());
+    assert!(matches!(given.run(), Poll::Ready(Ok(_))));
+    assert_eq!(*log.borrow(), [2, 1]);
 }
 
 #[test]

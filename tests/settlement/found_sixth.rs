@@ -1,9 +1,16 @@
 //! What a sixth outsider has found.
 
+use std::cell::Cell;
+use std::future::IntoFuture;
+use std::rc::Rc;
+use std::task::Poll;
+
 use watershed::channels::{AnySource, Window};
 use watershed::testing::{ScriptedQueue, Simulation};
 use watershed::transport::{Able, Link, Ticket};
-use watershed::{BoxError, ErrorCode, Source, StepContext, fan_in};
+use watershed::{BoxError, CompensationPolicy, ErrorCode, LocalUndos, Source, StepContext, fan_in};
+
+use crate::support::{Gate, Hand};
 
 type Groups<'a> = AnySource<'a, Vec<u32>, Ticket>;
 
@@ -53,5 +60,47 @@ fn two_windows_of_one_transport_or_two_plain_sources_are_welcome() {
             fan_in(&context, sources, async |_: Vec<u32>, _: StepContext| Ok::<_, BoxError>(()));
         let report = simulation.run(drain.concurrency(3).until_idle()).unwrap().unwrap();
         assert_eq!(report.accepted(), 6);
+    }
+}
+
+// Rules 4.10, 4.15, 7.4
+#[test]
+fn what_releases_a_message_is_run_by_whoever_could_undo_it() {
+    let policies = [CompensationPolicy::sequential_reverse(), CompensationPolicy::parallel()];
+    for (first, policy) in policies.iter().flat_map(|it| policies.iter().map(move |o| (it, o))) {
+        let simulation = Simulation::new(1);
+        let world = simulation.world();
+        let queue = ScriptedQueue::new(world).with([7_u32]);
+        let link = Link::new(queue.clone());
+        let (undos, ran) = (LocalUndos::new(), Rc::new(Cell::new(0)));
+        let (gate, undone) = (Gate::default(), Gate::default());
+        let context = world.context("orders");
+        let drain = fan_in(&context, [link.source()], async |_: u32, step: StepContext| {
+            let runs = Rc::clone(&ran);
+            undos.register(&step, move || {
+                runs.set(runs.get() + 1);
+                async {}
+            });
+            let undone = undone.clone();
+            step.register_compensation(move || {
+                let undone = undone.clone();
+                async move { undone.wait().await }
+            });
+            gate.wait().await;
+            Ok::<_, BoxError>(())
+        });
+        let mut drain = Hand::new(drain.local_undos(&undos).into_future());
+        assert!(drain.run().is_pending());
+        drop(drain);
+        let mut other = Hand::new(context.roll_back(first));
+        let mut given = Hand::new(context.roll_back(policy).local(&undos));
+        assert!(other.run().is_pending());
+        assert!(given.run().is_pending());
+        undone.open();
+        let other = other.run();
+        let Poll::Ready(Ok(_)) = given.run() else { panic!("it has all that it needs") };
+        assert_eq!((ran.get(), context.scope().len()), (1, 0), "{first:?}, {policy:?}");
+        assert_eq!((queue.left().len(), queue.out().len()), (1, 0), "it is released");
+        drop(other);
     }
 }

@@ -1,8 +1,9 @@
 //! What a sixth outsider has found.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
-use watershed::channels;
+use watershed::channels::{self, Window};
 use watershed::testing::{LogRecord, ScriptedLog, Simulation};
 use watershed::transport::Link;
 use watershed::{
@@ -121,4 +122,56 @@ fn a_source_that_is_dropped_late_does_not_end_another_one_of_its_partition() {
         let report = simulation.run(drain.incoming(incoming)).unwrap().unwrap();
         assert_eq!((report.accepted(), log.committed(0)), (3, 3), "dropped before: {before}");
     }
+}
+
+// Rules 2.1, 7.22
+#[test]
+fn windows_of_windows_end_with_their_log() {
+    let simulation = Simulation::new(1);
+    let world = simulation.world();
+    let log = ScriptedLog::new(world.clock().clone()).partition(0, 5);
+    let consumer = log.consumer();
+    let link = Link::new(consumer.clone());
+    let context = world.context("orders");
+    let windows = Window::new(&context, link.partition(consumer.assign(0))).count(2);
+    let windows = Window::new(&context, windows).count(8);
+    let sizes = Mutex::new(Vec::new());
+    let drain = fan_in(&context, [windows], async |window: Vec<Vec<LogRecord>>, _| {
+        sizes.lock().unwrap().push(window.iter().map(Vec::len).sum::<usize>());
+        Ok::<_, BoxError>(())
+    });
+    let report = simulation.run(drain).unwrap().unwrap();
+    assert_eq!((report.accepted(), log.committed(0)), (5, 5));
+    assert_eq!(sizes.into_inner().unwrap().iter().sum::<usize>(), 5);
+}
+
+// Rules 2.10, 7.21
+#[test]
+fn a_source_that_somebody_has_kept_does_not_keep_the_next_drain_from_being_idle() {
+    let simulation = Simulation::new(1);
+    let world = simulation.world();
+    let log = ScriptedLog::new(world.clock().clone()).endless().partition(0, 3).partition(1, 3);
+    let consumer = log.consumer();
+    let link = Link::new(consumer.clone());
+    let (first, second) = (consumer.assign(0), consumer.assign(1));
+    let kept = link.partition(first);
+    let (live, incoming) = channels::live();
+    let own = live.add(link.partition(first)).unwrap();
+    let _other = live.add(link.partition(second)).unwrap();
+    let clock = world.clock().clone();
+    simulation
+        .spawn("operator", async move {
+            clock.sleep_until(Tick::ZERO + SECOND).await;
+            drop(own.remove().await);
+            drop(live);
+        })
+        .forget();
+    let context = world.context("orders");
+    let drain = fan_in(&context, [], async |_: LogRecord, step: StepContext| {
+        watershed::timers::delay(&step, SECOND).await
+    });
+    let report = simulation.run(drain.incoming(incoming).until_idle()).unwrap().unwrap();
+    assert!(report.accepted() >= 4, "{report:?}");
+    assert_eq!(log.committed(1), 3);
+    drop(kept);
 }

@@ -224,6 +224,7 @@ impl<D: Destination> Leg<D> {
     /// Waits for room with a copy of the item.
     pub(super) fn wait_with(&mut self, copy: D::Message) {
         self.hand = Some(copy);
+        self.waits.on.flushed = false;
         self.standing = ItemStanding::Sending;
     }
 
@@ -239,6 +240,7 @@ impl<D: Destination> Leg<D> {
         let cx = &mut Context::from_waker(&self.waits.waker);
         let poll = destination.as_mut().poll_send(cx, &mut self.hand);
         self.waits.on.send = poll.is_pending();
+        self.waits.on.flushed &= poll.is_ready();
         if matches!(poll, Poll::Ready(Ok(()))) {
             self.deliver();
         }

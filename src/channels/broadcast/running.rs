@@ -42,7 +42,7 @@ where
     /// Those that came later and are gone.
     pub(super) departed: u64,
     pub(super) departed_total: DestinationReport,
-    /// An item is being delivered; it is in hand until the last destination is given it.
+    /// An item is being delivered; it is in hand until all have it, or it is the last one's.
     pub(super) delivering: bool,
     pub(super) item: Option<D::Message>,
     /// The item in hand waits for somebody to deliver it to.

@@ -226,6 +226,10 @@ impl<S: Source> Source for Window<S> {
         self.open.len() > 0 || self.source.as_ref().is_some_and(Source::holds)
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.ended || self.source.as_ref().is_none_or(Source::is_exhausted)
+    }
+
     fn profile(&self) -> Profile {
         let inner = self.source.as_ref().map(Source::profile).unwrap_or_default();
         let invalid = inner.invalid.or_else(|| self.open.check().err());

@@ -4,23 +4,27 @@
 //! however many sources and drains, would wait for themselves: whoever would close such a circle is told
 //! so. Nobody comes by here but handlers that wait for the end of a source.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::origin::SourceId;
 
 /// All waits of the process. Its lock is that of `std` under model checkers, too: nothing is woken by it.
-static WAITS: Mutex<Waits> = Mutex::new(Waits { next: 0, ends: BTreeMap::new() });
+static WAITS: Mutex<Waits> = Mutex::new(Waits(BTreeMap::new()));
 
-struct Waits {
-    next: u64,
-    /// By the source of the handler and the number of the wait: for which one.
-    ends: BTreeMap<(SourceId, u64), SourceId>,
-}
+/// By the source of the handlers and the one for whose end they wait: how many.
+struct Waits(BTreeMap<(SourceId, SourceId), usize>);
 
 impl Waits {
     fn lock() -> MutexGuard<'static, Self> {
         WAITS.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For which ends handlers of this source wait.
+    fn of(&self, source: SourceId) -> impl Iterator<Item = SourceId> {
+        let waits = self.0.range((source, SourceId::FIRST)..);
+        waits.map(|(wait, _)| *wait).take_while(move |(of, _)| *of == source).map(|(_, end)| end)
     }
 
     /// Whether the end of `source` waits for that of one of these.
@@ -31,7 +35,7 @@ impl Waits {
                 return true;
             }
             if seen.insert(source) {
-                left.extend(self.ends.range((source, 0)..=(source, u64::MAX)).map(|(_, end)| *end));
+                left.extend(self.of(source));
             }
         }
         false
@@ -40,22 +44,22 @@ impl Waits {
 
 /// A handler waits for the end of a source, as long as this is there.
 pub(super) struct EndWait {
-    number: u64,
     /// The sources of the handler, and of those within which its drain is polled.
     handled: Vec<SourceId>,
+    end: SourceId,
 }
 
 impl EndWait {
     /// `None`: it would wait for itself.
-    pub(super) fn begin(handled: Vec<SourceId>, source: SourceId) -> Option<Self> {
+    pub(super) fn begin(handled: Vec<SourceId>, end: SourceId) -> Option<Self> {
         let mut waits = Waits::lock();
-        if waits.leads(source, &handled) {
+        if waits.leads(end, &handled) {
             return None;
         }
-        waits.next += 1;
-        let number = waits.next;
-        waits.ends.extend(handled.iter().map(|of| ((*of, number), source)));
-        Some(Self { number, handled })
+        for of in &handled {
+            *waits.0.entry((*of, end)).or_default() += 1;
+        }
+        Some(Self { handled, end })
     }
 
     /// Whether it is that of a handler of these.
@@ -68,7 +72,12 @@ impl Drop for EndWait {
     fn drop(&mut self) {
         let mut waits = Waits::lock();
         for of in &self.handled {
-            waits.ends.remove(&(*of, self.number));
+            if let Entry::Occupied(mut wait) = waits.0.entry((*of, self.end)) {
+                *wait.get_mut() -= 1;
+                if *wait.get() == 0 {
+                    wait.remove();
+                }
+            }
         }
     }
 }

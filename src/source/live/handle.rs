@@ -144,12 +144,13 @@ impl<S> SourceHandle<S> {
         }
     }
 
-    /// Waits until the source has ended, in whatever way. A handler of the same source, which would
-    /// wait for itself, is told [`SourceEnd::NotYet`], as is whoever else
-    /// [would](SourceHandle::remove), and every handler when the drain is asked to end.
+    /// Waits until the source has ended, in whatever way. [`SourceEnd::NotYet`] is told to whoever would
+    /// wait for itself: a handler of the same source, [and the others](SourceHandle::remove) that cannot wait
+    /// for it.
     ///
-    /// A handler that waits keeps its permit: a source does not end whose messages wait for that one, with
-    /// a [`concurrency`](crate::FanIn::concurrency) of 1, say.
+    /// A handler waits, for this matter, as long as a future of this is there that it has polled. It keeps its
+    /// permit meanwhile: with a [`concurrency`](crate::FanIn::concurrency) of 1, say, no source ends whose
+    /// messages wait for that.
     ///
     /// # Cancel safety
     ///
@@ -207,8 +208,7 @@ impl<S> Future for Ended<S> {
 }
 
 impl<S> Ended<S> {
-    /// Where it is polled; within a handler that would wait for itself by way of others, as within one of
-    /// the source itself.
+    /// Where it is polled. A handler that would close a circle of waits counts as one of the source itself.
     fn within(&mut self) -> Within {
         let within = within(self.control.id);
         if within != Within::Handler || self.control.has_ended() {
