@@ -129,7 +129,7 @@ fn a_source_that_is_dropped_late_does_not_end_another_one_of_its_partition() {
 fn windows_of_windows_end_with_their_log() {
     let simulation = Simulation::new(1);
     let world = simulation.world();
-    let log = ScriptedLog::new(world.clock().clone()).partition(0, 5);
+    let log = ScriptedLog::new(world.clock().clone()).partition(0, 5).prefetches(16);
     let consumer = log.consumer();
     let link = Link::new(consumer.clone());
     let context = world.context("orders");
