@@ -169,7 +169,8 @@ fn what_is_rejected_is_in_the_other_queue() -> Result<(), BoxError> {
         };
         let drained = drain.shutdown(stop.token()).into_future();
         let (report, ()) = smol::future::zip(drained, until_rejected).await;
-        assert_eq!(report?.rejected(), 1);
+        let report = report?;
+        assert_eq!(report.rejected(), 1);
         let mut handled = handled.into_inner()?;
         handled.sort_unstable();
         assert_eq!(handled, [0, 1, 2, 2, 3]);
@@ -179,7 +180,10 @@ fn what_is_rejected_is_in_the_other_queue() -> Result<(), BoxError> {
         assert_eq!(number(letter), 2);
         let error = letter.message_attributes().and_then(|all| all.get("watershed-error"));
         let error = error.and_then(|it| it.string_value()).unwrap_or_default();
-        assert!(error.contains("was delivered 3 times"), "{error}");
+        // The others came once. Whatever comes again before the answer to its release is there goes back
+        // unbegun, and the queue counts that as well.
+        let times = format!("was delivered {} times", report.fetched() - 3);
+        assert!(error.contains(&times), "{error}: {report:?}");
         Ok(())
     })
 }
