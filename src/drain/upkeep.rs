@@ -1,9 +1,9 @@
 //! The transports of a drain: driven with it, and closed at its end.
 //!
 //! Verdicts are sent and leases renewed whatever the handlers do: at the start of each poll, before
-//! messages are taken, and behind them, at those transports that have anything to do (`settlement::bell`). At the end of the drain fetching stops, what was not taken is
-//! released, everything that is open is settled, and the transports of which no source is left are
-//! closed.
+//! messages are taken, and behind them, at those transports that have anything to do
+//! (`settlement::bell`). At the end of the drain fetching stops, what was not taken is released,
+//! everything that is open is settled, and the transports of which no source is left are closed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -259,11 +259,11 @@ impl<C: Drains> RunningDrain<C> {
         })?;
         let is_quiet = self.transports.each().all(|desk| desk.is_quiet())
             && self.look(|state| state.settling.is_empty())?;
-        let desks = &self.transports.all;
-        let Some(closing) = &mut self.transports.closing else { return Poll::Pending };
+        let Desks { all, closing, .. } = &mut self.transports;
+        let Some(closing) = closing else { return Poll::Pending };
         closing.fail(failed);
         if is_quiet && closing.ends.is_none() {
-            let unused = desks.iter().map(|(desk, _)| desk).filter(|desk| !desk.is_used());
+            let unused = all.iter().map(|(desk, _)| desk).filter(|desk| !desk.is_used());
             closing.ends = Some(unused.map(|desk| Arc::clone(desk).close()).collect());
         }
         if let Some(futures) = &mut closing.ends {
@@ -299,8 +299,7 @@ impl<C: Drains> RunningDrain<C> {
         let mut settlements = Settlements::default();
         let mut back = Vec::new();
         let desks = std::mem::take(&mut self.transports.all);
-        let desks: Vec<_> = desks.into_iter().map(|(desk, _)| desk).collect();
-        for desk in &desks {
+        for (desk, _) in &desks {
             let not_sent: Vec<(Key, Option<Tag>)> = desk.detach();
             back.extend(not_sent.into_iter().map(|(key, tag)| (Arc::clone(desk), key, tag)));
         }
@@ -314,7 +313,7 @@ impl<C: Drains> RunningDrain<C> {
                 }
             }
         }
-        for desk in &desks {
+        for (desk, _) in &desks {
             settlements.add(&desk.settlements());
         }
         // What is left of closing, and transports that nobody else has.

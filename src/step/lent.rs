@@ -58,16 +58,6 @@ struct OuterSource {
     outer: Option<Box<OuterSource>>,
 }
 
-/// Where this thread is, as to the messages of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Within {
-    Nothing,
-    /// A handler, or what undoes its message or puts it aside.
-    Handler,
-    /// One of a message of this source, or a drain in one.
-    OwnHandler,
-}
-
 /// What was polled on this thread before a drain inside it. Dropping it restores that, also where
 /// the drain panics.
 #[must_use = "what was polled before is restored when this is dropped"]
@@ -109,26 +99,6 @@ impl Drop for OuterPoll {
         // Only a handler that panicked leaves anything.
         drop(left);
     }
-}
-
-/// Whether a message is being handled by what is polled on this thread, and whether of this source: who
-/// waited there for the source to end would wait for itself.
-pub(crate) fn within(source: SourceId) -> Within {
-    let within = POLLED.try_with(|polled| {
-        let outer = polled.outer.take();
-        let outers = std::iter::successors(outer.as_deref(), |it| it.outer.as_deref());
-        let mut within = Within::Nothing;
-        for handled in polled.source.get().into_iter().chain(outers.map(|it| it.source)) {
-            within = Within::Handler;
-            if handled == source {
-                within = Within::OwnHandler;
-                break;
-            }
-        }
-        polled.outer.set(outer);
-        within
-    });
-    within.unwrap_or(Within::Nothing)
 }
 
 /// The sources of whose messages one is being handled by what is polled on this thread: that of the handler,

@@ -12,7 +12,7 @@ mod with_step;
 
 pub(crate) use child::ChildStep;
 #[allow(unused_imports, reason = "drains use them")]
-pub(crate) use lent::{LentStep, Polls, Within, enter, handled, within};
+pub(crate) use lent::{LentStep, Polls, enter, handled};
 pub use with_step::with_step;
 
 use std::any::Any;

@@ -149,16 +149,14 @@ impl<T: Transport> Hub<T> {
     ) -> (TransportSource<T>, impl Stream<Item = TransportSource<T>> + Send + use<T>) {
         let (keeper, number) = self.change(|state| {
             let keeper = state.add_keeper();
-            (keeper, state.add_source(keeper))
-        });
-        let keeper = TransportSource::new(self, keeper, number);
-        self.change(|state| {
             if !state.able.assigns {
                 let text = "this transport assigns no partitions: its sources are `link.source()`";
                 state.misused = Some(text);
             }
             state.assign_again();
+            (keeper, state.add_source(keeper))
         });
+        let keeper = TransportSource::new(self, keeper, number);
         let hub = Arc::clone(self);
         let assigned = futures::stream::poll_fn(move |cx| hub.poll_assigned(cx.waker()));
         (keeper, assigned)

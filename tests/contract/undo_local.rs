@@ -11,7 +11,7 @@ use watershed::{
     LocalUndos, ManualClock, RetryPolicy, StepContext, diagnostics, labelled, with_step,
 };
 
-use crate::support::{Gate, Hand, block_on, yields};
+use crate::support::{Gate, Hand, block_on, policies, yields};
 
 type Log = Rc<RefCell<Vec<usize>>>;
 
@@ -24,14 +24,6 @@ fn undo(log: &Log, number: usize) -> impl LocalAction + use<> {
             log.borrow_mut().push(number);
         }
     }
-}
-
-fn policies() -> [CompensationPolicy; 3] {
-    [
-        CompensationPolicy::sequential_reverse(),
-        CompensationPolicy::parallel(),
-        CompensationPolicy::parallel_limited(2),
-    ]
 }
 
 #[test]

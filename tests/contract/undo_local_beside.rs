@@ -11,17 +11,9 @@ use watershed::{
     Clock, CompensationPolicy, CompensationScope, LocalUndos, ManualClock, RetryPolicy, labelled,
 };
 
-use crate::support::{Gate, Hand, timed};
+use crate::support::{Gate, Hand, policies, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn policies() -> [CompensationPolicy; 3] {
-    [
-        CompensationPolicy::sequential_reverse(),
-        CompensationPolicy::parallel(),
-        CompensationPolicy::parallel_limited(2),
-    ]
-}
 
 /// One action that is not `Send`, and behind it one that waits for the gate.
 struct Stage {

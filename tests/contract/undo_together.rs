@@ -10,17 +10,9 @@ use watershed::{
     RetryPolicy, StepContext, with_step,
 };
 
-use crate::support::{Gate, Hand, block_on, roll_back, within, yields};
+use crate::support::{Gate, Hand, block_on, policies, roll_back, within, yields};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn policies() -> [CompensationPolicy; 3] {
-    [
-        CompensationPolicy::sequential_reverse(),
-        CompensationPolicy::parallel(),
-        CompensationPolicy::parallel_limited(2),
-    ]
-}
 
 /// So many actions that wait for a gate, and count how often each begins and ends.
 fn gated(actions: usize) -> (CompensationScope, Gate, Arc<[AtomicUsize; 2]>) {

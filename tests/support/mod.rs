@@ -304,6 +304,15 @@ impl Ledger {
     }
 }
 
+/// Rollbacks that run their actions one by one, all at once, and two at once.
+pub fn policies() -> [CompensationPolicy; 3] {
+    [
+        CompensationPolicy::sequential_reverse(),
+        CompensationPolicy::parallel(),
+        CompensationPolicy::parallel_limited(2),
+    ]
+}
+
 /// Runs everything staged, in reverse, and tells how many actions that were.
 pub fn roll_back(scope: &CompensationScope) -> usize {
     let policy = CompensationPolicy::sequential_reverse();

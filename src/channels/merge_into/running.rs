@@ -232,37 +232,28 @@ where
         let mut ending = Ending::new(error, failed);
         if let Some(source) = self.sending.take() {
             let Self { destination, hand, settings, .. } = self;
-            let mut has_failed = false;
             let sent = panics::contain(|| {
                 let mut cx = Context::from_waker(Waker::noop());
                 if failed {
-                    return false;
+                    return Poll::Pending;
                 }
-                match destination.as_mut().poll_send(&mut cx, hand) {
-                    Poll::Ready(Ok(())) => return true,
-                    Poll::Ready(Err(_)) => {
-                        has_failed = true;
-                        return false;
-                    }
-                    Poll::Pending => {}
-                }
-                if !settings.keep_open {
+                let sent = destination.as_mut().poll_send(&mut cx, hand);
+                if sent.is_pending() && !settings.keep_open {
                     // A closed destination gives back what waits in front of it.
                     let _ = destination.as_mut().poll_close(&mut cx);
                 }
-                false
+                sent
             });
-            if has_failed {
-                ending.give_up();
-            }
-            if let Ok(true) = sent {
+            if let Ok(Poll::Ready(Ok(()))) = sent {
                 self.sources[source].delivered += 1;
             } else {
                 self.lost_one = true;
-                if let Err(message) = sent {
-                    // It is not asked again.
-                    ending.add(Error::panic("the destination", &message));
+                // One that has failed or panicked is not asked again.
+                if !matches!(sent, Ok(Poll::Pending)) {
                     ending.give_up();
+                }
+                if let Err(message) = sent {
+                    ending.add(Error::panic("the destination", &message));
                 }
                 if let Err(message) = panics::contain(|| self.hand_over()) {
                     let whose = "the callback for undelivered messages";

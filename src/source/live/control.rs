@@ -11,7 +11,6 @@ use super::SourceEnd;
 use crate::lock::Lock;
 use crate::origin::SourceId;
 use crate::panics::{self, Held};
-use crate::step::Within;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::waiters::Waiters;
 
@@ -36,6 +35,17 @@ impl Wish {
             _ => Self::Remove,
         }
     }
+}
+
+/// Where somebody waits for the end of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Within {
+    Nothing,
+    /// A handler, or what undoes its message or puts it aside: its drain waits for it when it is asked to
+    /// end.
+    Handler,
+    /// It would wait for itself: a handler of the source, say.
+    OwnHandler,
 }
 
 pub(super) struct Control<S> {

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 
 use super::SourceEnd;
 use super::circles::EndWait;
-use super::control::{Control, Wish};
+use super::control::{Control, Wish, Within};
 use crate::origin::SourceId;
-use crate::step::{Within, handled, within};
+use crate::step::handled;
 use crate::sync::Arc;
 
 /// What its owner can do with a source that is being drained. Dropping the handle changes nothing
@@ -208,19 +208,19 @@ impl<S> Future for Ended<S> {
 }
 
 impl<S> Ended<S> {
-    /// Where it is polled. A handler that would close a circle of waits counts as one of the source itself.
+    /// Where it is polled. A handler that would close a circle of waits would wait for itself as well.
     fn within(&mut self) -> Within {
-        let within = within(self.control.id);
-        if within != Within::Handler || self.control.has_ended() {
+        let (handled, source) = (handled(), self.control.id);
+        // One that has ended says so wherever it is asked.
+        if handled.is_empty() || handled.contains(&source) || self.control.has_ended() {
             self.wait = None;
-            return within;
+            return if handled.is_empty() { Within::Nothing } else { Within::OwnHandler };
         }
-        let handled = handled();
         if !self.wait.as_ref().is_some_and(|wait| wait.is_of(&handled)) {
             self.wait = None;
-            self.wait = EndWait::begin(handled, self.control.id);
+            self.wait = EndWait::begin(handled, source);
         }
-        if self.wait.is_some() { within } else { Within::OwnHandler }
+        if self.wait.is_some() { Within::Handler } else { Within::OwnHandler }
     }
 }
 

@@ -3,11 +3,10 @@
 use std::task::Poll;
 
 use super::SourceEnd;
-use super::control::{Control, Wish};
+use super::control::{Control, Wish, Within};
 use crate::origin::SourceId;
 use crate::proof::executor::block_on;
 use crate::proof::loom::every_schedule;
-use crate::step::Within;
 use crate::sync::Arc;
 use crate::sync::thread;
 

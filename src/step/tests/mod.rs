@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::executor::block_on;
 
-use super::{LentStep, StepContext, Within, within};
+use super::{LentStep, StepContext, handled};
 use crate::cancellation::CancellationToken;
 use crate::origin::{SourceId, SourceName, SourceRef};
 use crate::undo::{CompensationPolicy, CompensationScope, DrainScope, Reservation};
@@ -48,7 +48,7 @@ fn roll_back(scope: &CompensationScope) -> usize {
 }
 
 fn is_polled(source: SourceId) -> bool {
-    within(source) == Within::OwnHandler
+    handled().contains(&source)
 }
 
 #[test]
